@@ -18,10 +18,10 @@ use crate::access::saved_searches::Searches;
 use crate::access::tokens::{TokenError, TokenStore};
 use crate::answer::export::Exporter;
 use crate::audit::Audit;
-use crate::cluster::connection::{Link, LocalLog};
-use crate::cluster::node_handle::Member;
+use crate::cluster::connection::{LocalLog, NodeConnection};
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::{Cluster, load_cursor_key};
-use crate::cluster::witness::{floor::Keeping, watch::Watch};
+use crate::cluster::witness::{log_start::Keeping, watch::NodeWitness};
 use crate::config::AggregatorConfig;
 use crate::http;
 use crate::state::App;
@@ -97,11 +97,11 @@ impl Aggregator {
             if local.is_some() && !node.life.has_ended_by(SystemClock.now()) {
                 tracing::warn!(node = %node.id, "the folder of a retired node is configured, but the node is still a member; querying the node itself until it has left");
             }
-            let link = Link::new(node.address.clone(), local, node.life, expected, Arc::clone(&tls), config.limits.connect);
+            let link = NodeConnection::new(node.address.clone(), local, node.life, expected, Arc::clone(&tls), config.limits.connect);
             let witness =
-                Watch::open(&config.state_dir, node, &cosigner, keeping.clone(), membership.had_witnessed(&node.id))
+                NodeWitness::open(&config.state_dir, node, &cosigner, keeping.clone(), membership.had_witnessed(&node.id))
                     .map_err(state)?;
-            Ok(Arc::new(Member::new(node.clone(), link, unreadable, witness)))
+            Ok(Arc::new(NodeHandle::new(node.clone(), link, unreadable, witness)))
         });
         let members = members.collect::<Result<_, StartError>>()?;
         let cluster = Cluster { members, limits: config.limits, cursor_key };

@@ -357,7 +357,7 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Ros
     let mut roster: Vec<RosterNode> = Vec::new();
     for node in typed.node {
         if roster.iter().any(|known| known.id == node.id) {
-            return Err(bad(format!("node {} stands here twice", node.id)));
+            return Err(bad(format!("node {} is listed twice", node.id)));
         }
         let life = life(&node).map_err(bad)?;
         let ring = KeyRing::new(cluster.clone(), node.id.clone(), epochs(secrets, &node.id)?);
@@ -404,7 +404,7 @@ fn life(node: &TypedNode) -> Result<Life, String> {
         let from = node.member_from.unwrap_or(Timestamp::MIN);
         let until = node.member_until.unwrap_or(Timestamp::MAX);
         if until < from {
-            return Err(format!("node {}: member_from is behind member_until", node.id));
+            return Err(format!("node {}: member_from is after member_until", node.id));
         }
         return Ok(Life { from, until });
     }
@@ -416,7 +416,7 @@ fn life(node: &TypedNode) -> Result<Life, String> {
     let (from, _) = day("first_day", &node.first_day)?;
     let (_, until) = day("last_day", &node.last_day)?;
     if until <= from {
-        return Err(format!("retired node {}: first_day is behind last_day", node.id));
+        return Err(format!("retired node {}: first_day is after last_day", node.id));
     }
     Ok(Life { from, until })
 }

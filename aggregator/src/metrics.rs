@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::audit::Audit;
-use crate::cluster::node_handle::Member;
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::watch::VERDICTS;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,7 +69,11 @@ impl Metrics {
     }
 
     /// Renders the metrics page. `not_after` is the expiry of the certificate in use.
-    pub(crate) fn page(&self, members: &[std::sync::Arc<Member>], not_after: Timestamp) -> axum::response::Response {
+    pub(crate) fn page(
+        &self,
+        members: &[std::sync::Arc<NodeHandle>],
+        not_after: Timestamp,
+    ) -> axum::response::Response {
         self.certificate_not_after.set(not_after.micros() / 1_000_000);
         for member in members {
             let label = NodeLabel { node: member.node.id.to_string() };

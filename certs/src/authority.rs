@@ -261,7 +261,7 @@ impl Authority {
         }
         if let Some(last) = self.members.retention.last().filter(|last| last.from >= policy.from) {
             return Err(CertsError::Keys(format!(
-                "a policy holds from {} on; a new one begins behind that",
+                "a policy holds from {} on; a new one must begin after that",
                 last.from
             )));
         }

@@ -44,7 +44,7 @@ pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
 /// Marks the error of a standard output that its reader has closed, which ends the command without a failure. Any other broken pipe or
 /// socket is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("nobody reads standard output any more")]
+#[error("standard output is closed")]
 pub(crate) struct ReaderGone;
 
 impl ReaderGone {

@@ -119,7 +119,7 @@ pub(crate) async fn health(config: &Path) -> anyhow::Result<Exit> {
 fn tell_service_manager(shutdown: &CancellationToken) {
     let tell = |states: &[NotifyState<'_>]| {
         if let Err(error) = sd_notify::notify(states) {
-            tracing::warn!(%error, "the service manager could not be told");
+            tracing::warn!(%error, "cannot notify the service manager");
         }
     };
     tell(&[NotifyState::Ready]);

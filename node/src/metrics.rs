@@ -183,7 +183,11 @@ impl ForwardGauges {
         let registry = registry.sub_registry_with_prefix("forward");
         registry.register("next_seq", "Every row below has arrived there", self.next_seq.clone());
         registry.register("lag_rows", "Rows that have not arrived there", self.lag_rows.clone());
-        registry.register("lag_seconds", "How far behind what arrived there is", self.lag_seconds.clone());
+        registry.register(
+            "lag_seconds",
+            "Age of the oldest row that the destination has not confirmed",
+            self.lag_seconds.clone(),
+        );
         registry.register("rows_sent", "Rows sent there since the start, some of them again", self.rows_sent.clone());
         registry.register("rows_reduced", "Rows sent there without all of it, marked", self.rows_reduced.clone());
         registry.register("errors", "Tries that failed since the start", self.errors.clone());

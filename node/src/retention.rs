@@ -14,7 +14,7 @@ use piperoll_protocol::node::{PrunePlan, RetentionStatus};
 use tokio::sync::Notify;
 
 use crate::config::RetentionConfig;
-use crate::store::{PruneWish, Store, UpkeepError};
+use crate::store::{PruneTarget, Store, UpkeepError};
 
 /// Interval between checks whether a witness has seen the statement.
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
@@ -23,13 +23,13 @@ const WITNESS_LOOK: Duration = Duration::from_secs(2);
 const NO_WITNESSES: &str = "no witness is known here, so nothing goes: copy the file `witnesses` of this node's folder in the cluster directory beside its \
                             `node.toml`, and restart";
 const UNKNOWN_WITNESS: &str = "a witness cosigns that is not in the file `witnesses`: copy it from this node's folder in the cluster directory, and restart";
-const EARLIER_LATE: &str = "a log that stood here before goes as a whole, with the first 256 rows of the present one";
+const EARLIER_LATE: &str = "an earlier log is removed as a whole, with the first 256 rows of the present one";
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 /// Selects all rows, and all of the earlier logs, that are older than `before`.
-fn all_before(before: Timestamp) -> PruneWish {
-    PruneWish { before, to_max: u64::MAX, earlier_before: before }
+fn all_before(before: Timestamp) -> PruneTarget {
+    PruneTarget { before, to_max: u64::MAX, earlier_before: before }
 }
 
 /// Runs the retention policy. Clones share their state.
@@ -119,15 +119,15 @@ impl Retention {
 
     /// Selects rows for automatic pruning that were witnessed at least `days` ago, whatever any clock says now or said when they were
     /// recorded.
-    async fn witnessed_for(&self, days: u32) -> Result<PruneWish, UpkeepError> {
+    async fn witnessed_for(&self, days: u32) -> Result<PruneTarget, UpkeepError> {
         let earlier_before = self.sober_now().await?.minus(DAY * days);
-        Ok(PruneWish { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
+        Ok(PruneTarget { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
     }
 
     /// Selects rows for automatic pruning whose times an operator confirmed.
-    async fn confirmed_for(&self, days: u32) -> Result<PruneWish, UpkeepError> {
+    async fn confirmed_for(&self, days: u32) -> Result<PruneTarget, UpkeepError> {
         let before = self.sober_now().await?.minus(DAY * days);
-        Ok(PruneWish { before, to_max: self.store.confirmed_below().unwrap_or(0), earlier_before: before })
+        Ok(PruneTarget { before, to_max: self.store.confirmed_below().unwrap_or(0), earlier_before: before })
     }
 
     /// Reports by how much the policy is late, judging by the timestamps of the rows themselves.
@@ -184,10 +184,10 @@ impl Retention {
         let to_max = first.saturating_add(u64::try_from(share).unwrap_or(0)).saturating_add(256);
         // A flood of entries must not be able to push younger evidence out.
         let old = self.witnessed_for(RETENTION_DAYS_MIN).await?;
-        let wish = PruneWish { to_max: to_max.min(old.to_max), ..old };
+        let wish = PruneTarget { to_max: to_max.min(old.to_max), ..old };
         self.prune_if_any(wish, &format!("at most {size_max} bytes")).await?;
         let confirmed = self.confirmed_for(RETENTION_DAYS_MIN).await?;
-        let wish = PruneWish { to_max: to_max.min(confirmed.to_max), ..confirmed };
+        let wish = PruneTarget { to_max: to_max.min(confirmed.to_max), ..confirmed };
         self.prune_if_any(wish, &format!("at most {size_max} bytes, by times that an operator confirmed")).await?;
         let used = self.store.used_bytes().await?;
         if used > size_max {
@@ -205,7 +205,7 @@ impl Retention {
         Ok(self.clock.now().min(witnessed))
     }
 
-    async fn prune_if_any(&self, wish: PruneWish, policy: &str) -> Result<(), UpkeepError> {
+    async fn prune_if_any(&self, wish: PruneTarget, policy: &str) -> Result<(), UpkeepError> {
         let plan = self.store.plan_prune(wish).await?;
         if plan.to_seq > plan.from_seq {
             self.begin(wish, plan, policy.to_owned(), None).await?;
@@ -232,7 +232,7 @@ impl Retention {
         (to_seq > sure).then_some(sure)
     }
 
-    async fn wish(&self, before: Timestamp) -> Result<PruneWish, UpkeepError> {
+    async fn wish(&self, before: Timestamp) -> Result<PruneTarget, UpkeepError> {
         if !self.store.knows_witnesses() {
             return Err(UpkeepError::Refused(NO_WITNESSES.to_owned()));
         }
@@ -260,7 +260,7 @@ impl Retention {
                  that they are that old. If no clock was wrong when they were recorded, and none is now, add --confirm"
             )));
         }
-        let wish = PruneWish { to_max: to_seq, ..self.wish(before).await? };
+        let wish = PruneTarget { to_max: to_seq, ..self.wish(before).await? };
         let plan = self.store.plan_prune(wish).await?;
         if let Some(log) = plan.earlier.first().filter(|_| archive.is_some()) {
             return Err(UpkeepError::Refused(format!(
@@ -294,7 +294,7 @@ impl Retention {
 
     async fn begin(
         &self,
-        wish: PruneWish,
+        wish: PruneTarget,
         plan: PrunePlan,
         policy: String,
         archive: Option<ArchiveDigest>,

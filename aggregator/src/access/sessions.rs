@@ -65,7 +65,7 @@ struct Session {
     ends: Timestamp,
 }
 
-struct Link {
+struct NodeConnection {
     credential: Credential,
     made: Instant,
 }
@@ -74,7 +74,7 @@ struct Link {
 pub(crate) struct Sessions {
     pub(crate) idle: Duration,
     sessions: Mutex<HashMap<Hash, Session>>,
-    links: Mutex<HashMap<Hash, Link>>,
+    links: Mutex<HashMap<Hash, NodeConnection>>,
 }
 
 impl Sessions {
@@ -148,14 +148,14 @@ impl Sessions {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.made.elapsed() < LINK_LIFE);
         // A credential with too many links loses its own oldest one, and no other credential does.
-        let own = |link: &Link| link.credential == credential;
+        let own = |link: &NodeConnection| link.credential == credential;
         while links.len() >= LINKS_MAX || links.values().filter(|link| own(link)).count() >= LINKS_OF_ONE_MAX {
             let crowded = links.len() >= LINKS_MAX;
             let oldest = links.iter().filter(|(_, link)| crowded || own(link)).min_by_key(|(_, link)| link.made);
             let Some(hash) = oldest.map(|(hash, _)| *hash) else { break };
             links.remove(&hash);
         }
-        links.insert(hash, Link { credential, made: Instant::now() });
+        links.insert(hash, NodeConnection { credential, made: Instant::now() });
         Ok((secret, now.plus_micros(i64::try_from(LINK_LIFE.as_micros()).unwrap_or(i64::MAX))))
     }
 

@@ -10,10 +10,10 @@ use piperoll_format::order::{Key, Order};
 use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
 
-use crate::cluster::node_handle::Member;
-use crate::cluster::witness::floor::Floor;
-use crate::cluster::witness::watch::{LostHere, Standing};
-use crate::scan::node_reader::{COUNTED_THERE, Tally};
+use crate::cluster::node_handle::NodeHandle;
+use crate::cluster::witness::log_start::LogStart;
+use crate::cluster::witness::watch::{LostHere, WitnessStatus};
+use crate::scan::node_reader::{COUNTED_THERE, NodeCounters};
 use crate::scan::plan::AsideOf;
 use crate::scan::proof_verifier::Proof;
 use crate::scan::query::Query;
@@ -22,14 +22,14 @@ use crate::scan::query::Query;
 const CURSOR_REASON_CHARS_MAX: usize = 120;
 
 /// Outcome of one node while an answer is being assembled.
-pub(crate) struct Part {
-    pub(crate) member: Arc<Member>,
+pub(crate) struct NodeOutcome {
+    pub(crate) member: Arc<NodeHandle>,
     pub(crate) generation: Option<Generation>,
     pub(crate) head_seq: Option<u64>,
     pub(crate) oldest_seq: Option<u64>,
     pub(crate) status: Status,
     pub(crate) reason: Option<String>,
-    pub(crate) tally: Tally,
+    pub(crate) tally: NodeCounters,
     /// The last row that arrived.
     pub(crate) last: Option<Key>,
     pub(crate) took: Option<std::time::Duration>,
@@ -50,8 +50,8 @@ pub(crate) struct Part {
     pub(crate) unread: Vec<String>,
 }
 
-impl Part {
-    pub(crate) fn unasked(member: &Arc<Member>, status: Status, reason: String) -> Self {
+impl NodeOutcome {
+    pub(crate) fn unasked(member: &Arc<NodeHandle>, status: Status, reason: String) -> Self {
         Self {
             member: Arc::clone(member),
             generation: None,
@@ -59,7 +59,7 @@ impl Part {
             oldest_seq: None,
             status,
             reason: Some(reason),
-            tally: Tally::default(),
+            tally: NodeCounters::default(),
             last: None,
             took: None,
             lost: None,
@@ -73,12 +73,12 @@ impl Part {
     }
 
     /// Outcome of a node whose reading task failed, which should not happen.
-    pub(crate) fn given_up(member: &Arc<Member>, error: &tokio::task::JoinError) -> Self {
+    pub(crate) fn given_up(member: &Arc<NodeHandle>, error: &tokio::task::JoinError) -> Self {
         tracing::error!(%error, node = %member.node.id, "reading a node failed");
         Self::unasked(member, Status::Error, "reading it failed; the aggregator's log says why".to_owned())
     }
 
-    pub(crate) fn asked(member: &Arc<Member>, started: Instant) -> Self {
+    pub(crate) fn asked(member: &Arc<NodeHandle>, started: Instant) -> Self {
         let mut part = Self::unasked(member, Status::Ok, String::new());
         part.reason = None;
         part.took = Some(started.elapsed());
@@ -97,7 +97,7 @@ impl Part {
         if query.to <= joined && silent && part.member.witness.saw_rows_in(query.from, query.to).is_none() {
             // The node is queried anyway because its clock may have been wrong, but it does not count as missing.
             part.status = Status::Excluded;
-            part.reason = Some(format!("it joined the cluster at {joined}, behind this range"));
+            part.reason = Some(format!("it joined the cluster at {joined}, after this range"));
             return part;
         }
         part.hold_against_policy(query);
@@ -132,8 +132,8 @@ impl Part {
         let (pruned, floor) = (self.tally.pruned.clone(), self.tally.floor);
         // Each log has erased rows of its own.
         let erased = self.tally.erased + tally.erased;
-        let both = std::mem::take(&mut self.tally).and(Tally { faults, proof, ..tally });
-        self.tally = Tally { more, ended, pruned, floor, erased, ..both };
+        let both = std::mem::take(&mut self.tally).and(NodeCounters { faults, proof, ..tally });
+        self.tally = NodeCounters { more, ended, pruned, floor, erased, ..both };
         match earlier.status {
             Status::Ok if whole => self.read.push(generation),
             Status::Invalid => {
@@ -167,13 +167,13 @@ impl Part {
                 self.early = true;
                 words
             }
-            (None, Some(Floor { fit: PolicyFit::Kept, since, .. })) => {
+            (None, Some(LogStart { fit: PolicyFit::Kept, since, .. })) => {
                 let proven = if let Proof::Since(time) = self.tally.proof { time } else { since };
                 self.since = Some(since.max(proven).max(query.from));
                 "they had stayed for as long as the cluster's policy says".to_owned()
             }
-            (None, Some(Floor { fit: PolicyFit::Unshown(words) | PolicyFit::Early(words), .. })) => words,
-            (None, None) => "the entry about it was not read and held against the policy yet".to_owned(),
+            (None, Some(LogStart { fit: PolicyFit::Unshown(words) | PolicyFit::Early(words), .. })) => words,
+            (None, None) => "the entry about it was not read and checked against the policy yet".to_owned(),
         };
         let reason = self.reason.take().unwrap_or_default();
         self.reason = Some(format!("{reason}; {words}"));
@@ -261,7 +261,7 @@ impl Part {
 
     /// Returns the node's verdict. Findings in its rows outrank the witness's findings, which outrank how the node
     /// answered.
-    fn verdict(&self, standing: &Standing) -> &'static str {
+    fn verdict(&self, standing: &WitnessStatus) -> &'static str {
         match self.status {
             _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
             _ if self.tally.invalid > 0 || (self.status == Status::Invalid && self.tally.unknown_key == 0) => {
@@ -292,13 +292,13 @@ pub(crate) struct Cursors {
 
 /// Builds the completeness statement. `through` is the last row of the answer if there are more rows after it.
 pub(crate) fn envelope(
-    parts: &[Part],
+    parts: &[NodeOutcome],
     query: &Query,
     rows_of: RowsOf<'_>,
     through: Option<&Key>,
     cursors: Cursors,
 ) -> Envelope {
-    let parts: &[Part] = &by_node(parts).iter().map(|part| part.within(query)).collect::<Vec<_>>();
+    let parts: &[NodeOutcome] = &by_node(parts).iter().map(|part| part.within(query)).collect::<Vec<_>>();
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
     let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
@@ -314,7 +314,7 @@ pub(crate) fn envelope(
         _ if future => "not proven: the range begins in the future".to_owned(),
         (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),
         (true, None) if query.to != Timestamp::MAX && query.to > query.asked_at => format!(
-            "{}, up to {}, when it was asked; nobody knows yet what the rest of the range will hold",
+            "{}, up to {}, when it was asked; entries of the rest of the range are not known yet",
             completeness(&nodes, proven, query.count.is_some()),
             query.asked_at
         ),
@@ -349,8 +349,8 @@ pub(crate) fn envelope(
 }
 
 /// Merges the outcomes into one for each node. The outcomes of its superseded logs come after the one of its present log.
-pub(crate) fn by_node(parts: &[Part]) -> Vec<Part> {
-    let mut nodes: Vec<Part> = Vec::new();
+pub(crate) fn by_node(parts: &[NodeOutcome]) -> Vec<NodeOutcome> {
+    let mut nodes: Vec<NodeOutcome> = Vec::new();
     for part in parts {
         match nodes.last_mut() {
             Some(node) if part.aside.is_some() => node.take_in(part),
@@ -361,17 +361,18 @@ pub(crate) fn by_node(parts: &[Part]) -> Vec<Part> {
 }
 
 /// Returns the time from which an answer is complete that lacks only rows pruned after the policy's retention period.
-fn complete_since(parts: &[Part]) -> Option<Timestamp> {
+fn complete_since(parts: &[NodeOutcome]) -> Option<Timestamp> {
     let all = parts.iter().all(|part| !part.missing() || part.since.is_some());
     parts.iter().filter_map(|part| part.since).max().filter(|_| all)
 }
 
 /// Describes an answer that is complete from `since` on.
-fn rest_words(parts: &[Part], since: Timestamp, query: &Query) -> String {
+fn rest_words(parts: &[NodeOutcome], since: Timestamp, query: &Query) -> String {
     let pruned: Vec<&str> =
         parts.iter().filter(|part| part.since.is_some()).map(|part| part.member.node.id.as_str()).collect();
-    let proven =
-        |part: &Part| matches!(part.tally.proof, Proof::Whole | Proof::Since(_)) || part.status == Status::Excluded;
+    let proven = |part: &NodeOutcome| {
+        matches!(part.tally.proof, Proof::Whole | Proof::Since(_)) || part.status == Status::Excluded
+    };
     let from_there = if parts.iter().all(proven) {
         format!("proven whole from {since} on: no row is missing")
     } else if query.count.is_some() {
@@ -406,7 +407,7 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     let broken: Vec<&str> =
         nodes.iter().filter(|node| node.status == Status::Invalid).map(|node| node.node_id.as_str()).collect();
     if !broken.is_empty() {
-        return format!("not proven: what {} gave does not fit (see there)", broken.join(", "));
+        return format!("not proven: what {} sent does not match (see there)", broken.join(", "));
     }
     if counted {
         return format!("not verified: {COUNTED_THERE}");
@@ -432,7 +433,7 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
 
 /// Returns the time up to which nothing is missing, in the order of the query: the end of the answer, or the point where
 /// the first node broke off. `None` if a node gave nothing at all.
-fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Option<Timestamp> {
+fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>) -> Option<Timestamp> {
     let end = match (through, query.order) {
         (Some(key), _) => key.timestamp,
         (None, Order::Asc) => query.to,
@@ -457,7 +458,7 @@ fn complete_through(parts: &[Part], query: &Query, through: Option<&Key>) -> Opt
 }
 
 /// Largest possible difference between the clocks of two answering nodes; `None` while one of them is not measured.
-fn order_uncertainty(parts: &[Part]) -> Option<f64> {
+fn order_uncertainty(parts: &[NodeOutcome]) -> Option<f64> {
     let clocks: Option<Vec<_>> = parts
         .iter()
         .filter(|part| part.status == Status::Ok || part.tally.rows > 0)
@@ -474,7 +475,7 @@ fn order_uncertainty(parts: &[Part]) -> Option<f64> {
 }
 
 /// Builds the cursor that continues after `last`, with the snapshot of the first page and the nodes lost so far.
-pub(crate) fn next_cursor(parts: &[Part], query: &Query, last: &Key) -> Cursor {
+pub(crate) fn next_cursor(parts: &[NodeOutcome], query: &Query, last: &Key) -> Cursor {
     // A superseded log that broke off is not queried again after the rows that it failed to give: its node is incomplete
     // from here on.
     let broke_off = |head: &Head| {

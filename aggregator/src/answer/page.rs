@@ -16,17 +16,17 @@ use piperoll_query::filter::Filter;
 use tokio::time::timeout_at;
 
 use crate::access::scope::Scope;
-use crate::answer::fanout::{Cursors, Part, envelope, next_cursor};
+use crate::answer::fanout::{Cursors, NodeOutcome, envelope, next_cursor};
 use crate::answer::merge::Merge;
 use crate::answer::prefetch::Counts;
-use crate::cluster::connection::{Failure, Lane};
-use crate::cluster::node_handle::Member;
+use crate::cluster::connection::{Channel, Failure};
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
 use crate::scan::node_reader::{NodeReader, conclude};
-use crate::scan::plan::{Ask, Asked, ask, ask_asides, ask_log};
+use crate::scan::plan::{NodePlan, NodeRequest, ask, ask_asides, ask_log};
 use crate::scan::proof_verifier::Proof;
 use crate::scan::query::Query;
-use crate::scan::verified_row::PlacedRow;
+use crate::scan::verified_row::VerifiedRow;
 
 /// Bytes that a row is counted for in addition to its body.
 const ROW_OVERHEAD_BYTES: usize = 256;
@@ -35,7 +35,7 @@ const SEARCH_STEP: Duration = Duration::from_millis(500);
 
 /// A finished page.
 pub(crate) struct Page {
-    pub(crate) rows: Vec<PlacedRow>,
+    pub(crate) rows: Vec<VerifiedRow>,
     pub(crate) envelope: Envelope,
     /// How far all rows had been read, if nodes were still searching.
     searched: Option<Key>,
@@ -47,12 +47,12 @@ const SHARE_MIN: usize = 4;
 
 /// Rows and outcome of one node.
 struct Answer {
-    part: Part,
-    rows: VecDeque<PlacedRow>,
+    part: NodeOutcome,
+    rows: VecDeque<VerifiedRow>,
     /// Position up to which the node had read every row when it was given up while still searching.
     reached: Option<Key>,
     /// The request that was sent, used to request the rows after the last one received.
-    asked: Option<Asked>,
+    asked: Option<NodeRequest>,
     /// Whether this node is not asked for more rows: its bytes are used up, or its search was stopped.
     is_full: bool,
 }
@@ -75,7 +75,7 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
         let Page { rows: found, envelope, searched } =
             assemble(cluster, &back, read_page(cluster, &back).await, look, None);
         // Rows that fail verification may move when they are read forward; intact rows keep their positions.
-        let is_sound = |row: &PlacedRow| matches!(row.integrity, Integrity::Ok | Integrity::Erased);
+        let is_sound = |row: &VerifiedRow| matches!(row.integrity, Integrity::Ok | Integrity::Erased);
         let sound = found.iter().enumerate().filter(|(_, row)| is_sound(row));
         let begins = sound.map(|(index, _)| index).nth(limit.saturating_sub(1));
         let behind = begins.and_then(|index| found.get(index + 1));
@@ -104,8 +104,9 @@ const LOOK_BACK_MAX: usize = 4;
 async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let deadline = tokio::time::Instant::now() + cluster.limits.page;
-    let asides =
-        |member: &Arc<Member>| ask_asides(member, query, None).into_iter().map(|asked| Ask::Scan(Box::new(asked)));
+    let asides = |member: &Arc<NodeHandle>| {
+        ask_asides(member, query, None).into_iter().map(|asked| NodePlan::Scan(Box::new(asked)))
+    };
     let asks: Vec<_> = cluster
         .members
         .iter()
@@ -113,17 +114,17 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
             std::iter::once(ask(member, query, None)).chain(asides(member)).map(move |ask| (member, ask))
         })
         .collect();
-    let dialled = asks.iter().filter(|(_, ask)| matches!(ask, Ask::Scan(_))).count();
+    let dialled = asks.iter().filter(|(_, ask)| matches!(ask, NodePlan::Scan(_))).count();
     let share = (limit.saturating_mul(3) / (2 * dialled.max(1))).max(SHARE_MIN).min(limit);
     let mut under_way = Vec::new();
     for (member, ask) in asks {
         match ask {
-            Ask::Absent => {}
-            Ask::Not { status, reason } => {
-                let none = Answer::none(Part::unasked(member, status, reason));
+            NodePlan::Absent => {}
+            NodePlan::Not { status, reason } => {
+                let none = Answer::none(NodeOutcome::unasked(member, status, reason));
                 under_way.push((member, tokio::spawn(std::future::ready(none))));
             }
-            Ask::Scan(mut asked) => {
+            NodePlan::Scan(mut asked) => {
                 asked.request.limit = u64::try_from(share).ok();
                 under_way.push((
                     member,
@@ -135,7 +136,7 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(under_way.len());
     for (member, task) in under_way {
         // A task can fail only by panicking, which is a bug; the node must not vanish from the list because of it.
-        answers.push(task.await.unwrap_or_else(|error| Answer::none(Part::given_up(member, &error))));
+        answers.push(task.await.unwrap_or_else(|error| Answer::none(NodeOutcome::given_up(member, &error))));
     }
     refill(cluster, query, &mut answers, limit, deadline).await;
     answers
@@ -165,7 +166,7 @@ async fn refill(
         }
         for (index, task) in under_way {
             let member = Arc::clone(&answers[index].part.member);
-            let more = task.await.unwrap_or_else(|error| Answer::none(Part::given_up(&member, &error)));
+            let more = task.await.unwrap_or_else(|error| Answer::none(NodeOutcome::given_up(&member, &error)));
             answers[index].extend(more);
         }
     }
@@ -187,7 +188,7 @@ fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
 }
 
 impl Answer {
-    fn none(part: Part) -> Self {
+    fn none(part: NodeOutcome) -> Self {
         Self { part, rows: VecDeque::new(), reached: None, asked: None, is_full: false }
     }
 
@@ -196,7 +197,7 @@ impl Answer {
     }
 
     /// Builds the request for the rest of a page after the last row received, over the same rows as the first request.
-    fn next_request(&self, limit: usize) -> Option<Asked> {
+    fn next_request(&self, limit: usize) -> Option<NodeRequest> {
         let mut asked = self.asked.clone()?;
         let last = &self.rows.back()?.key;
         asked.request.after = Some(Position { timestamp: last.timestamp, seq: last.seq });
@@ -209,7 +210,7 @@ impl Answer {
     /// Adds the answer to a repeated request. If that request failed, the rows received before are kept.
     fn extend(&mut self, more: Self) {
         let before = std::mem::take(&mut self.part.tally);
-        let Part { status, reason, last, took, tally, .. } = more.part;
+        let NodeOutcome { status, reason, last, took, tally, .. } = more.part;
         self.part.tally = before.and(tally);
         (self.part.status, self.part.reason) = (status, reason);
         self.part.last = last.or(self.part.last.take());
@@ -222,25 +223,25 @@ impl Answer {
 
 /// Reads one node within the page's time limit. Rows that came before a failure are kept.
 async fn answer(
-    member: Arc<Member>,
-    asked: Asked,
+    member: Arc<NodeHandle>,
+    asked: NodeRequest,
     limits: crate::config::Limits,
     room: usize,
     deadline: tokio::time::Instant,
 ) -> Answer {
     let aside = asked.aside;
-    let part = |part: Part| Part { aside, ..part };
+    let part = |part: NodeOutcome| NodeOutcome { aside, ..part };
     if let Some((status, reason)) = member.known_down() {
-        return Answer::none(part(Part::unasked(&member, status, reason)));
+        return Answer::none(part(NodeOutcome::unasked(&member, status, reason)));
     }
     let started = Instant::now();
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
-    let opened = timeout_at(deadline, NodeReader::open(&member, &asked, &limits, Lane::Shared)).await;
+    let opened = timeout_at(deadline, NodeReader::open(&member, &asked, &limits, Channel::Shared)).await;
     let mut reader = match opened.unwrap_or_else(|_| Err(late(limits.page))) {
         Ok(reader) => reader,
         Err(failure) => {
             member.failed(&failure);
-            let mut part = part(Part::asked(&member, started));
+            let mut part = part(NodeOutcome::asked(&member, started));
             (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
             return Answer::none(part);
         }
@@ -283,11 +284,11 @@ async fn answer(
         }
     };
     rows.extend(reader.rest());
-    let mut part = part(Part::asked(&member, started));
+    let mut part = part(NodeOutcome::asked(&member, started));
     part.generation = Some(reader.head.generation);
     part.head_seq = reader.head.head_seq;
     part.oldest_seq = reader.head.oldest_seq;
-    part.last = rows.back().map(|row: &PlacedRow| row.key.clone());
+    part.last = rows.back().map(|row: &VerifiedRow| row.key.clone());
     part.tally = reader.tally;
     (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
     Answer { part, rows, reached, asked: Some(asked), is_full }
@@ -300,7 +301,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     // It is not known yet which rows the nodes that are still searching have after this position.
     let barrier = answers.iter().filter_map(|answer| answer.reached.clone());
     let barrier = barrier.reduce(|a, b| if query.order.before(&a, &b) { a } else { b });
-    let mut fronts: Vec<Option<PlacedRow>> = Vec::with_capacity(answers.len());
+    let mut fronts: Vec<Option<VerifiedRow>> = Vec::with_capacity(answers.len());
     let mut short = false;
     for (index, answer) in answers.iter_mut().enumerate() {
         let front = answer.rows.pop_front();
@@ -309,7 +310,7 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
         }
         fronts.push(front);
     }
-    let (mut rows, mut bytes): (Vec<PlacedRow>, usize) = (Vec::new(), 0);
+    let (mut rows, mut bytes): (Vec<VerifiedRow>, usize) = (Vec::new(), 0);
     let mut taken = vec![Counts::default(); answers.len()];
     while rows.len() < limit && (bytes < query.page_bytes || anchor.is_some()) {
         let Some(index) = merge.take() else { break };
@@ -338,7 +339,8 @@ fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: u
     let left = fronts.iter().any(Option::is_some);
     let more = left || short || answers.iter().any(|answer| answer.part.tally.more);
     let here = answers.into_iter().zip(&fronts).zip(&taken);
-    let parts: Vec<Part> = here.map(|((answer, front), taken)| settle(answer.part, front.is_some(), taken)).collect();
+    let parts: Vec<NodeOutcome> =
+        here.map(|((answer, front), taken)| settle(answer.part, front.is_some(), taken)).collect();
     // A page reached through `previous_cursor` always has a next page.
     let full = rows.len() >= limit || bytes >= query.page_bytes || short;
     let searched = barrier.filter(|_| !full);
@@ -370,7 +372,7 @@ fn beyond(last: &Key, order: Order) -> Key {
 }
 
 /// Counts only the rows on this page. A node that broke off after the page's last row did not make this page incomplete.
-fn settle(mut part: Part, has_more_here: bool, taken: &Counts) -> Part {
+fn settle(mut part: NodeOutcome, has_more_here: bool, taken: &Counts) -> NodeOutcome {
     let tally = taken.into_tally(part.tally.clone());
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
     if broke_off_later || matches!(part.status, Status::Ok | Status::Invalid) {
@@ -384,7 +386,7 @@ fn settle(mut part: Part, has_more_here: bool, taken: &Counts) -> Part {
 /// this generation.
 pub(crate) async fn one_row(
     cluster: &Cluster,
-    member: &Arc<Member>,
+    member: &Arc<NodeHandle>,
     seq: u64,
     generation: Option<Generation>,
     scope: &Scope,
@@ -395,14 +397,14 @@ pub(crate) async fn one_row(
     query.one_row = true;
     query.scope = scope.clone();
     let mut found = match ask_log(member, &query, Some(1), generation)? {
-        Ask::Scan(mut asked) => {
+        NodePlan::Scan(mut asked) => {
             asked.request.from_seq = Some(seq);
             asked.request.head = Some(seq);
             let deadline = tokio::time::Instant::now() + cluster.limits.page;
             answer(Arc::clone(member), *asked, cluster.limits, query.page_bytes, deadline).await
         }
-        Ask::Not { status, reason } => Answer::none(Part::unasked(member, status, reason)),
-        Ask::Absent => Answer::none(Part::unasked(member, Status::Unreachable, "retired".to_owned())),
+        NodePlan::Not { status, reason } => Answer::none(NodeOutcome::unasked(member, status, reason)),
+        NodePlan::Absent => Answer::none(NodeOutcome::unasked(member, Status::Unreachable, "retired".to_owned())),
     };
     // The limit of one row is always reached; that does not mean that there are more.
     found.part.tally.more = false;

@@ -10,13 +10,13 @@ use piperoll_protocol::aggregator::Status;
 use piperoll_query::stats::Counter;
 use tokio::sync::mpsc;
 
-use crate::answer::fanout::Part;
-use crate::cluster::connection::{Failure, Lane};
-use crate::cluster::node_handle::Member;
+use crate::answer::fanout::NodeOutcome;
+use crate::cluster::connection::{Channel, Failure};
+use crate::cluster::node_handle::NodeHandle;
 use crate::config::Limits;
-use crate::scan::node_reader::{NodeReader, Tally, conclude};
-use crate::scan::plan::Asked;
-use crate::scan::verified_row::PlacedRow;
+use crate::scan::node_reader::{NodeCounters, NodeReader, conclude};
+use crate::scan::plan::NodeRequest;
+use crate::scan::verified_row::VerifiedRow;
 
 /// Limits of one batch, and batches waiting per node.
 const BATCH_ROWS: usize = 128;
@@ -24,15 +24,15 @@ const BATCH_BYTES: usize = 128 * 1024;
 const BATCHES_WAITING: usize = 4;
 
 enum Message {
-    Rows(Vec<PlacedRow>),
-    End(Tally, Option<Failure>, Option<Box<Counter>>),
+    Rows(Vec<VerifiedRow>),
+    End(NodeCounters, Option<Failure>, Option<Box<Counter>>),
 }
 
 /// Rows of one node that wait for the merge.
 pub(crate) struct Feed {
-    pub(crate) part: Part,
+    pub(crate) part: NodeOutcome,
     pub(crate) began: bool,
-    pub(crate) rows: VecDeque<PlacedRow>,
+    pub(crate) rows: VecDeque<VerifiedRow>,
     incoming: Option<mpsc::Receiver<Message>>,
     failure: Option<Failure>,
     /// Counts of the rows that went into the answer.
@@ -54,7 +54,7 @@ pub(crate) struct Counts {
 }
 
 impl Feed {
-    pub(crate) fn none(part: Part) -> Self {
+    pub(crate) fn none(part: NodeOutcome) -> Self {
         let (rows, emitted) = (VecDeque::new(), Counts::default());
         Self {
             part,
@@ -69,18 +69,18 @@ impl Feed {
         }
     }
 
-    pub(crate) async fn open(member: Arc<Member>, asked: Asked, limits: Limits) -> Self {
+    pub(crate) async fn open(member: Arc<NodeHandle>, asked: NodeRequest, limits: Limits) -> Self {
         let aside = asked.aside;
-        let part = |part: Part| Part { aside, ..part };
+        let part = |part: NodeOutcome| NodeOutcome { aside, ..part };
         if let Some((status, reason)) = member.known_down() {
-            return Self::none(part(Part::unasked(&member, status, reason)));
+            return Self::none(part(NodeOutcome::unasked(&member, status, reason)));
         }
         let started = Instant::now();
-        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Lane::Own)).await;
+        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Channel::Own)).await;
         let late = || Failure::Timeout(format!("no answer began within {} ms", limits.page.as_millis()));
         match opened.unwrap_or_else(|_| Err(late())) {
             Ok(reader) => {
-                let mut part = part(Part::asked(&member, started));
+                let mut part = part(NodeOutcome::asked(&member, started));
                 part.generation = Some(reader.head.generation);
                 part.head_seq = reader.head.head_seq;
                 part.oldest_seq = reader.head.oldest_seq;
@@ -93,7 +93,7 @@ impl Feed {
             }
             Err(failure) => {
                 member.failed(&failure);
-                let mut part = part(Part::asked(&member, started));
+                let mut part = part(NodeOutcome::asked(&member, started));
                 (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
                 Self::none(part)
             }
@@ -145,12 +145,12 @@ impl Feed {
 
 impl Counts {
     /// Combines the rows counted while reading a node with the counts of its answer.
-    pub(crate) fn into_tally(self, tally: Tally) -> Tally {
+    pub(crate) fn into_tally(self, tally: NodeCounters) -> NodeCounters {
         let Self { rows, verified, invalid, unknown_key, witnessed } = self;
-        Tally { rows, verified, invalid, unknown_key, witnessed, ..tally }
+        NodeCounters { rows, verified, invalid, unknown_key, witnessed, ..tally }
     }
 
-    pub(crate) fn add(&mut self, row: &PlacedRow) {
+    pub(crate) fn add(&mut self, row: &VerifiedRow) {
         self.rows += 1;
         self.witnessed += u64::from(row.witnessed);
         match row.integrity {
@@ -192,7 +192,7 @@ async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
     let _ = send.send(Message::End(reader.tally, failure, reader.counted.map(Box::new))).await;
 }
 
-impl Part {
+impl NodeOutcome {
     pub(crate) fn snapshot(&self) -> Self {
         Self {
             member: Arc::clone(&self.member),

@@ -12,13 +12,13 @@ use piperoll_protocol::aggregator::{Envelope, FinalRecord, StatsAnswer, Status};
 use piperoll_query::stats::{Counter, Plan};
 use tokio::sync::mpsc;
 
-use crate::answer::fanout::{Cursors, Part, envelope};
+use crate::answer::fanout::{Cursors, NodeOutcome, envelope};
 use crate::answer::merge::Merge;
 use crate::answer::prefetch::Feed;
 use crate::cluster::roster::Cluster;
-use crate::scan::plan::{Ask, ask, ask_asides};
+use crate::scan::plan::{NodePlan, ask, ask_asides};
 use crate::scan::query::Query;
-use crate::scan::verified_row::PlacedRow;
+use crate::scan::verified_row::VerifiedRow;
 use piperoll_net::fair_share::Share;
 
 /// Bytes per chunk of the answer, and chunks waiting for the client.
@@ -60,12 +60,12 @@ impl Stream {
         for member in &cluster.members {
             let asides = ask_asides(member, &query, limit);
             match ask(member, &query, limit) {
-                Ask::Absent => {}
-                Ask::Not { status, reason } => {
-                    let none = Feed::none(Part::unasked(member, status, reason));
+                NodePlan::Absent => {}
+                NodePlan::Not { status, reason } => {
+                    let none = Feed::none(NodeOutcome::unasked(member, status, reason));
                     opening.push((member, tokio::spawn(std::future::ready(none))));
                 }
-                Ask::Scan(asked) => {
+                NodePlan::Scan(asked) => {
                     let opened = Feed::open(Arc::clone(member), *asked, cluster.limits);
                     opening.push((member, tokio::spawn(opened)));
                 }
@@ -77,7 +77,7 @@ impl Stream {
         }
         let mut feeds = Vec::with_capacity(opening.len());
         for (member, task) in opening {
-            feeds.push(task.await.unwrap_or_else(|error| Feed::none(Part::given_up(member, &error))));
+            feeds.push(task.await.unwrap_or_else(|error| Feed::none(NodeOutcome::given_up(member, &error))));
         }
         Self { feeds, query }
     }
@@ -85,7 +85,7 @@ impl Stream {
     /// Returns the completeness statement as far as it is known before the first row.
     pub(crate) fn opening(&self) -> Envelope {
         let parts: Vec<&Feed> = self.feeds.iter().collect();
-        let parts: Vec<Part> = parts.iter().map(|feed| feed.part.snapshot()).collect();
+        let parts: Vec<NodeOutcome> = parts.iter().map(|feed| feed.part.snapshot()).collect();
         envelope(&parts, &self.query, &|_| 0, None, Cursors::default())
     }
 
@@ -158,7 +158,7 @@ impl Stream {
             }
         }
         writer.verified = self.query.count.is_none();
-        let parts: Vec<Part> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
+        let parts: Vec<NodeOutcome> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
         let rows_of = |id: &_| {
             let mine = self.feeds.iter().filter(|feed| &feed.part.member.node.id == id);
             mine.map(Feed::rows_in_answer).sum()
@@ -188,7 +188,7 @@ impl Query {
     /// Counts a row if it matches the query. The client of a count sees no rows, so the node's claim that a row matches
     /// is not enough. A row that fails verification is counted only in the statement, because its content cannot be
     /// trusted. A node that counts sends only the rows that it does not count.
-    fn count_row(&self, counter: &mut Counter, row: &PlacedRow) {
+    fn count_row(&self, counter: &mut Counter, row: &VerifiedRow) {
         match row.integrity {
             _ if row.withheld => {}
             Integrity::Ok if self.count.is_some() => {}
@@ -220,7 +220,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn row(&mut self, row: &PlacedRow, number: u64) -> Result<(), Gone> {
+    async fn row(&mut self, row: &VerifiedRow, number: u64) -> Result<(), Gone> {
         match &self.output {
             Output::Ndjson => {
                 row.to_row().write_json(&mut self.out);

@@ -79,7 +79,7 @@ impl Failure {
 }
 
 /// Connection to one node.
-pub(crate) struct Link {
+pub(crate) struct NodeConnection {
     way: Arc<Way>,
     state: Arc<Mutex<State>>,
 }
@@ -120,7 +120,7 @@ struct State {
 }
 
 struct Open {
-    /// Sequence number of this connection within its `Link`.
+    /// Sequence number of this connection within its `NodeConnection`.
     number: u64,
     sender: Sender,
     material: Arc<Material>,
@@ -130,14 +130,14 @@ struct Open {
 
 /// Choice of connection for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum Channel {
     /// The connection that pages and probes share.
     Shared,
     /// A separate connection: a stream whose consumer stalls fills its connection's window and must not stall other requests.
     Own,
 }
 
-impl Link {
+impl NodeConnection {
     pub(crate) fn new(
         address: String,
         local: Option<LocalLog>,
@@ -165,7 +165,7 @@ impl Link {
     /// connection is retried once on a new one, since no part of it was answered.
     pub(crate) async fn request(
         &self,
-        lane: Lane,
+        lane: Channel,
         method: Method,
         path: &str,
         body: Bytes,
@@ -174,8 +174,8 @@ impl Link {
         let mut retried = false;
         loop {
             let (mut sender, fresh) = match lane {
-                Lane::Shared => self.connection().await?,
-                Lane::Own => (self.way.dial(&self.way.tls.current()).await?, true),
+                Channel::Shared => self.connection().await?,
+                Channel::Own => (self.way.dial(&self.way.tls.current()).await?, true),
             };
             let request = Request::builder()
                 .method(method.clone())
@@ -227,7 +227,7 @@ impl Link {
         Err(match probed {
             Ok(()) => Failure::Timeout(format!("{silent}; another connection is answered, so it is busy")),
             Err(Failure::Frozen(words)) => {
-                Failure::Frozen(format!("{silent}, and on another connection {words}: it stands still"))
+                Failure::Frozen(format!("{silent}, and on another connection {words}: it does not respond"))
             }
             Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
             Err(other) => Failure::Timeout(format!("{silent}; another connection: {}", other.reason())),
@@ -242,7 +242,7 @@ impl Link {
     /// Sends a small body; the answer contains nothing but its success.
     pub(crate) async fn post(&self, path: &str, body: Bytes, timeout: Duration) -> Result<(), Failure> {
         let whole = self.way.connect_timeout * 2 + timeout;
-        let sending = self.request(Lane::Shared, Method::POST, path, body, timeout);
+        let sending = self.request(Channel::Shared, Method::POST, path, body, timeout);
         match tokio::time::timeout(whole, sending).await {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => Err(Failure::Timeout(format!("no answer within {} ms", whole.as_millis()))),
@@ -251,7 +251,7 @@ impl Link {
 
     /// Requests a small JSON answer.
     pub(crate) async fn get_json<T: DeserializeOwned>(&self, path: &str, timeout: Duration) -> Result<T, Failure> {
-        self.json(Lane::Shared, Method::GET, path, Bytes::new(), SMALL_ANSWER_BYTES_MAX, timeout).await
+        self.json(Channel::Shared, Method::GET, path, Bytes::new(), SMALL_ANSWER_BYTES_MAX, timeout).await
     }
 
     /// Requests a JSON answer that may be large, up to `bytes_max`, on a separate connection.
@@ -263,12 +263,12 @@ impl Link {
         timeout: Duration,
     ) -> Result<T, Failure> {
         let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
-        self.json(Lane::Own, Method::POST, path, body, bytes_max.min(LARGE_ANSWER_BYTES_MAX), timeout).await
+        self.json(Channel::Own, Method::POST, path, body, bytes_max.min(LARGE_ANSWER_BYTES_MAX), timeout).await
     }
 
     async fn json<T: DeserializeOwned>(
         &self,
-        lane: Lane,
+        lane: Channel,
         method: Method,
         path: &str,
         body: Bytes,

@@ -10,8 +10,8 @@ use piperoll_protocol::aggregator::Status;
 use piperoll_protocol::node::{ClockReading, peer_path};
 use piperoll_query::filter::FILTER_VERSION;
 
-use crate::cluster::connection::{Failure, Link};
-use crate::cluster::witness::watch::Watch;
+use crate::cluster::connection::{Failure, NodeConnection};
+use crate::cluster::witness::watch::NodeWitness;
 use crate::config::RosterNode;
 
 /// Number of consecutive failed TCP connects after which a node counts as down.
@@ -28,12 +28,12 @@ const SAMPLES_MAX: usize = 30;
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runtime state of one roster entry.
-pub(crate) struct Member {
+pub(crate) struct NodeHandle {
     pub(crate) node: RosterNode,
-    pub(crate) link: Link,
+    pub(crate) link: NodeConnection,
     /// Why the log of the node's folder, which was handed to this aggregator, cannot be read.
     pub(crate) unreadable: Option<String>,
-    pub(crate) witness: Watch,
+    pub(crate) witness: NodeWitness,
     state: Mutex<State>,
     /// Notified by `failed` when a query finds the node down or frozen, so that `watch` starts probing for its return immediately.
     refused: tokio::sync::Notify,
@@ -65,8 +65,13 @@ pub(crate) struct ClockOffset {
     pub(crate) uncertainty_micros: i64,
 }
 
-impl Member {
-    pub(crate) fn new(node: RosterNode, link: Link, unreadable: Option<String>, witness: Watch) -> Self {
+impl NodeHandle {
+    pub(crate) fn new(
+        node: RosterNode,
+        link: NodeConnection,
+        unreadable: Option<String>,
+        witness: NodeWitness,
+    ) -> Self {
         let (state, refused) = (Mutex::default(), tokio::sync::Notify::new());
         Self { node, link, unreadable, witness, state, refused }
     }
@@ -80,7 +85,7 @@ impl Member {
     pub(crate) fn known_down(&self) -> Option<(Status, String)> {
         let state = self.state();
         if let Some(reason) = &state.frozen {
-            return Some((Status::Timeout, format!("stands still, and is probed every second ({reason})")));
+            return Some((Status::Timeout, format!("does not respond, and is probed every second ({reason})")));
         }
         (state.failures >= DOWN_AFTER_FAILURES).then(|| {
             let failure = state.last_failure.clone().unwrap_or_default();

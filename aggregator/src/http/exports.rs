@@ -169,7 +169,7 @@ async fn find_proof(
         let proven = log.or_else(|| member.and_then(|member| member.witness.pinned()).map(|pinned| pinned.generation));
         let (page, _) = find_entry(app, caller, node, seq, Ok(proven)).await?;
         if page.rows.is_empty() {
-            let detail = format!("{node} did not give row {seq}, so that nobody knows whether you may see it");
+            let detail = format!("{node} did not return row {seq}, so whether you may see it is not known");
             return Err(ApiError::new(503, "node_failed", detail));
         }
     }

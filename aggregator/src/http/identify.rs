@@ -78,7 +78,7 @@ impl Caller {
             Some(scope) => Err(ApiError::new(
                 403,
                 "limited",
-                format!("this reads every row, and {} is limited to {scope}; ask somebody without a limit", self.name),
+                format!("this reads every row, and {} is limited to {scope}; ask a user without a scope", self.name),
             )),
         }
     }

@@ -36,7 +36,7 @@ use crate::answer::export::RETRY_PAUSE;
 use crate::answer::page::{Page, page};
 use crate::answer::stream::{Output, Stream};
 use crate::scan::query::{Format, PAGE_BYTES_SMALL, Query, Require, range};
-use crate::scan::verified_row::PlacedRow;
+use crate::scan::verified_row::VerifiedRow;
 use crate::state::App;
 use piperoll_net::fair_share::{Full, Share, Shares};
 
@@ -164,7 +164,7 @@ struct PageBody<'a> {
     entries: &'a RawValue,
 }
 
-fn page_body(envelope: &Envelope, rows: &[PlacedRow]) -> serde_json::Result<Vec<u8>> {
+fn page_body(envelope: &Envelope, rows: &[VerifiedRow]) -> serde_json::Result<Vec<u8>> {
     let mut list = vec![b'['];
     for (number, row) in rows.iter().enumerate() {
         if number > 0 {
@@ -182,7 +182,7 @@ fn answer_page(audit: &AuditEntry, page: &Page, require: Require) -> Response {
     if let Some(reason) = refused {
         audit.reason(reason);
     }
-    let rows: &[PlacedRow] = if refused == Some("not_complete") { &[] } else { &page.rows };
+    let rows: &[VerifiedRow] = if refused == Some("not_complete") { &[] } else { &page.rows };
     let body = page_body(&page.envelope, rows).unwrap_or_default();
     let complete = if page.envelope.complete { "true" } else { "false" };
     (status, [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, complete)], body).into_response()

@@ -19,8 +19,8 @@ use serde_json::json;
 use super::audited::AuditEntry;
 use super::error::ApiError;
 use super::identify::Caller;
-use crate::answer::fanout::Part;
-use crate::cluster::node_handle::Member;
+use crate::answer::fanout::NodeOutcome;
+use crate::cluster::node_handle::NodeHandle;
 use crate::config::Limits;
 use crate::scan::node_reader::conclude;
 use crate::state::App;
@@ -63,15 +63,15 @@ pub(super) async fn nodes(
     Json(NodesAnswer { complete: expected == answered, expected, answered, nodes })
 }
 
-async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
+async fn ask(member: Arc<NodeHandle>, limits: Limits) -> NodeInfo {
     if member.is_out_of_reach() {
         let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
         let words = format!("it left the cluster at {}{folder}", member.node.life.until);
-        let part = Part::unasked(&member, Status::Excluded, words);
+        let part = NodeOutcome::unasked(&member, Status::Excluded, words);
         return info(&member, &part, None);
     }
     if let Some((status, reason)) = member.known_down() {
-        return info(&member, &Part::unasked(&member, status, reason), None);
+        return info(&member, &NodeOutcome::unasked(&member, status, reason), None);
     }
     if member.witness.standing().is_alarm() {
         // Show the operator what the node presents now, before they decide.
@@ -79,7 +79,7 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
     }
     let started = Instant::now();
     let answer: Result<NodeStatus, _> = member.link.get_json(peer_path::STATUS, limits.first_row).await;
-    let mut part = Part::asked(&member, started);
+    let mut part = NodeOutcome::asked(&member, started);
     match answer {
         Ok(status) => {
             member.seen();
@@ -105,7 +105,7 @@ async fn ask(member: Arc<Member>, limits: Limits) -> NodeInfo {
     }
 }
 
-fn info(member: &Member, part: &Part, status: Option<&NodeStatus>) -> NodeInfo {
+fn info(member: &NodeHandle, part: &NodeOutcome, status: Option<&NodeStatus>) -> NodeInfo {
     // No rows were requested, so the report says nothing about a range.
     let rows = status.and_then(|s| s.head_seq).map_or(0, |head| head + 1);
     let report = NodeReport { proven: None, unproven: None, ..part.report(rows) };
@@ -158,7 +158,11 @@ pub(super) async fn accept(
 }
 
 /// Parses a request to accept a history, and finds its node.
-fn acceptance<'a>(app: &'a App, node: &str, body: &[u8]) -> Result<(&'a Member, Acceptance, AcceptRequest), ApiError> {
+fn acceptance<'a>(
+    app: &'a App,
+    node: &str,
+    body: &[u8],
+) -> Result<(&'a NodeHandle, Acceptance, AcceptRequest), ApiError> {
     let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);

@@ -39,7 +39,7 @@ const EVERYWHERE: [(&str, &str); 6] = [
     ("401", "No, unknown or expired credentials"),
     ("403", "The caller's scope excludes it, or another site's page sent it"),
     ("404", "There is nothing at this path"),
-    ("429", "Asked too often, or too much is under way; Retry-After says how long to wait where that is known"),
+    ("429", "NodeRequest too often, or too much is under way; Retry-After says how long to wait where that is known"),
     ("503", "The entry about this request could not be recorded, so it is not answered"),
 ];
 

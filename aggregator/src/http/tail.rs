@@ -37,7 +37,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[utoipa::path(get, path = "/audit-log/tail", tag = "log", params(
     ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
     ("from" = Option<String>, Query, description = "Begin with what was recorded from this time on: RFC 3339, a date, or an age such as 5m; now by default"),
-    ("after" = Option<String>, Query, description = "Go on behind this event id: `node:generation:next seq` for every node, with commas. The header Last-Event-ID outranks it"),
+    ("after" = Option<String>, Query, description = "Resume after this event id: `node:generation:next seq` for every node, with commas. The header Last-Event-ID outranks it"),
 ), responses(
     (status = 200, description = "Server-sent events without end. `entry`: a row as on a page, with `late: true` when a later one came before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or does not fit. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; its id resumes the tail. `ended`: what was shown does not hold any more. Ids are places to go on behind", body = String, content_type = "text/event-stream"),
     (status = 400, description = "Bad filter, time or place", body = Problem),
@@ -50,7 +50,7 @@ pub(super) async fn tail(
     headers: HeaderMap,
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let asked = Asked::read(&app, &caller, &headers, pairs_of(pairs)?, SystemClock.now())?;
+    let asked = NodeRequest::read(&app, &caller, &headers, pairs_of(pairs)?, SystemClock.now())?;
     audit.details(json!({ "filter": asked.query.filter.to_string(), "from": asked.since,
         "resumed": asked.positions != Positions::default() }));
     known_nodes(&app, &asked.query)?;
@@ -115,13 +115,13 @@ fn ended() -> Sent {
 }
 
 /// Query and starting position of a tail.
-struct Asked {
+struct NodeRequest {
     query: Query,
     positions: Positions,
     since: Timestamp,
 }
 
-impl Asked {
+impl NodeRequest {
     fn read(
         app: &App,
         caller: &Caller,

@@ -22,16 +22,16 @@ use piperoll_query::filter::{ErasedFit, FILTER_VERSION, Filter};
 use piperoll_query::stats::{Axis, Counter, Facet, Plan};
 
 use crate::access::scope::Scope;
-use crate::cluster::connection::{Failure, Lane};
-use crate::cluster::node_handle::Member;
+use crate::cluster::connection::{Channel, Failure};
+use crate::cluster::node_handle::NodeHandle;
 use crate::config::Limits;
-use crate::scan::plan::Asked;
-use crate::scan::proof_verifier::{BORDERS_MAX, Proof, Proving};
-use crate::scan::verified_row::{BorderRow, Gone, PlacedRow};
+use crate::scan::plan::NodeRequest;
+use crate::scan::proof_verifier::{BORDERS_MAX, Proof, ProofVerifier};
+use crate::scan::verified_row::{BorderRow, Gone, VerifiedRow};
 
 /// Reader of one node's answer.
 pub(crate) struct NodeReader {
-    member: Arc<Member>,
+    member: Arc<NodeHandle>,
     body: Incoming,
     buffer: BytesMut,
     checker: RowChecker,
@@ -49,12 +49,12 @@ pub(crate) struct NodeReader {
     last: Option<Key>,
     last_era: Option<u32>,
     /// Verifies rows against the witnessed checkpoint; `None` if nothing was witnessed or the node only counts.
-    proving: Option<Proving>,
+    proving: Option<ProofVerifier>,
     /// Progress of a node that is followed. A mark arrives after the rows before it.
     pub(crate) mark: Option<Mark>,
     /// Counts from the node, if it was asked to count.
     pub(crate) counted: Option<Counter>,
-    ready: VecDeque<PlacedRow>,
+    ready: VecDeque<VerifiedRow>,
     /// Number of rows that the node says it has read, and when that number last grew.
     scanned: u64,
     advanced: Instant,
@@ -62,12 +62,12 @@ pub(crate) struct NodeReader {
     reached: Option<Position>,
     /// Valid rows adjacent to the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
-    pub(crate) tally: Tally,
+    pub(crate) tally: NodeCounters,
 }
 
 /// Counts and findings from what has been read of one node so far.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally {
+pub(crate) struct NodeCounters {
     pub(crate) rows: u64,
     pub(crate) verified: u64,
     pub(crate) invalid: u64,
@@ -86,7 +86,7 @@ pub(crate) struct Tally {
     pub(crate) erased: u64,
 }
 
-impl Tally {
+impl NodeCounters {
     /// Combines this part of an answer with the part that follows it.
     pub(crate) fn and(self, next: Self) -> Self {
         let mut faults = self.faults;
@@ -142,7 +142,7 @@ const FAULT_CHARS_MAX: usize = 512;
 
 /// Adapts a request to the node's version. Returns the request to send and, if the node cannot apply the filter, the filter that its rows
 /// must be checked against here. New syntax is never sent to a node that did not say that it supports it.
-async fn fitting(member: &Member, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
+async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
     let needs_more = |plan: &Plan| plan.facets.contains(&Facet::Verb) || plan.axis != Axis::Recorded;
     let counts_more = request.count.as_ref().is_some_and(needs_more);
     // The filter text was written by this aggregator.
@@ -164,10 +164,10 @@ async fn fitting(member: &Member, request: &ScanRequest) -> Result<(ScanRequest,
 impl NodeReader {
     /// Sends the request and waits for the first frame, which says who answers.
     pub(crate) async fn open(
-        member: &Arc<Member>,
-        asked: &Asked,
+        member: &Arc<NodeHandle>,
+        asked: &NodeRequest,
         limits: &Limits,
-        lane: Lane,
+        lane: Channel,
     ) -> Result<Self, Failure> {
         let (request, sieve) = fitting(member, &asked.request).await?;
         let request = &request;
@@ -201,7 +201,7 @@ impl NodeReader {
             }
         }
         let pinned = asked.pinned.clone().filter(|pinned| pinned.generation == head.generation);
-        let proving = pinned.filter(|_| request.count.is_none()).map(|pinned| Proving::new(pinned, request));
+        let proving = pinned.filter(|_| request.count.is_none()).map(|pinned| ProofVerifier::new(pinned, request));
         let mut checker = RowChecker::new(ring.clone(), head.generation);
         if head.epochs.is_sorted_by(|a, b| a.first_seq < b.first_seq && a.epoch < b.epoch) {
             checker.know_epochs(head.epochs.clone());
@@ -214,12 +214,12 @@ impl NodeReader {
             buffer,
             checker,
             node_id: head.node_id.clone(),
-            tally: Tally {
+            tally: NodeCounters {
                 faults,
                 floor: head.pruned.map(|pruned| pruned.to_seq),
                 pruned: reaches_pruned(&head, asked),
                 erased: erased_apart(&head, asked),
-                ..Tally::default()
+                ..NodeCounters::default()
             },
             limit: request.limit,
             head,
@@ -243,7 +243,7 @@ impl NodeReader {
 
     /// Returns the next row; `None` after the node's end record, or when a node that is followed reports its progress. Time limits count
     /// only while waiting for the network.
-    pub(crate) async fn next(&mut self) -> Result<Option<PlacedRow>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<VerifiedRow>, Failure> {
         loop {
             if let Some(row) = self.ready.pop_front() {
                 if self.is_wanted(&row) {
@@ -289,7 +289,7 @@ impl NodeReader {
                 Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
                 None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
             }
-            if self.proving.as_ref().is_some_and(Proving::is_overfull) || self.borders.len() > BORDERS_MAX {
+            if self.proving.as_ref().is_some_and(ProofVerifier::is_overfull) || self.borders.len() > BORDERS_MAX {
                 return Err(Failure::Error("the node sends rows without their proofs".to_owned()));
             }
         }
@@ -297,7 +297,7 @@ impl NodeReader {
 
     /// Whether a row was asked for; a node of an earlier version is asked for more. As on the nodes, a row that cannot be trusted is
     /// returned whatever the filter says, and an erased one if its seq selects it.
-    fn is_wanted(&mut self, row: &PlacedRow) -> bool {
+    fn is_wanted(&mut self, row: &VerifiedRow) -> bool {
         let Some(sieve) = &self.sieve else { return true };
         match row.integrity {
             Integrity::Ok => EntryView::parse(&row.body).is_none_or(|entry| sieve.matches(&entry)),
@@ -328,10 +328,10 @@ impl NodeReader {
     }
 
     /// Returns the rows that arrived before a failure and were still waiting for their proof.
-    pub(crate) fn rest(&mut self) -> impl Iterator<Item = PlacedRow> + use<> {
+    pub(crate) fn rest(&mut self) -> impl Iterator<Item = VerifiedRow> + use<> {
         let waiting = self.proving.as_mut().map(|proving| proving.release().0).unwrap_or_default();
-        let rest: Vec<PlacedRow> = std::mem::take(&mut self.ready).into_iter().chain(waiting).collect();
-        let wanted: Vec<PlacedRow> = rest.into_iter().filter(|row| self.is_wanted(row)).collect();
+        let rest: Vec<VerifiedRow> = std::mem::take(&mut self.ready).into_iter().chain(waiting).collect();
+        let wanted: Vec<VerifiedRow> = rest.into_iter().filter(|row| self.is_wanted(row)).collect();
         wanted.into_iter()
     }
 
@@ -445,7 +445,7 @@ impl NodeReader {
     /// Checks the row and assigns its key. A valid row gets its own time, any other one the position that the node gives it. A row that
     /// is out of order gets the time of the row before it, so that the merge sees rows in order. Also returns the row's era if its MAC is
     /// valid.
-    fn place(&mut self, entry: EntryFrame, checked: &Checked, erased: Option<Arc<Gone>>) -> (PlacedRow, Option<u32>) {
+    fn place(&mut self, entry: EntryFrame, checked: &Checked, erased: Option<Arc<Gone>>) -> (VerifiedRow, Option<u32>) {
         self.tally.rows += 1;
         match checked.integrity {
             Integrity::Ok | Integrity::Erased => self.tally.verified += 1,
@@ -483,12 +483,12 @@ impl NodeReader {
         let era = checked.era.filter(|_| sound);
         let (integrity, reason) = (checked.integrity, checked.reason);
         let withheld = !self.scope.admits(integrity, &body);
-        (PlacedRow { key, body, mac, integrity, witnessed: false, reason, erased, withheld }, era)
+        (VerifiedRow { key, body, mac, integrity, witnessed: false, reason, erased, withheld }, era)
     }
 }
 
 /// Explains that the range may include rows that the node pruned, according to the node.
-fn reaches_pruned(head: &StreamHead, asked: &Asked) -> Option<String> {
+fn reaches_pruned(head: &StreamHead, asked: &NodeRequest) -> Option<String> {
     let pruned = head.pruned.filter(|pruned| asked.request.from <= pruned.newest && !asked.all_there)?;
     Some(format!(
         "its rows below {} (up to {}) were pruned, under entry {}",
@@ -497,7 +497,7 @@ fn reaches_pruned(head: &StreamHead, asked: &Asked) -> Option<String> {
 }
 
 /// Number of erased rows that are counted instead of shown. A caller limited to a scope does not learn of rows that may be outside of it.
-fn erased_apart(head: &StreamHead, asked: &Asked) -> u64 {
+fn erased_apart(head: &StreamHead, asked: &NodeRequest) -> u64 {
     if asked.scope.text().is_some() { 0 } else { head.erased }
 }
 
@@ -527,7 +527,7 @@ async fn next_frame(body: &mut Incoming, buffer: &mut BytesMut, wait: Duration) 
 }
 
 /// Derives a node's status and its reason from what was read and how reading ended.
-pub(crate) fn conclude(tally: &Tally, began: bool, failure: Option<&Failure>) -> (Status, Option<String>) {
+pub(crate) fn conclude(tally: &NodeCounters, began: bool, failure: Option<&Failure>) -> (Status, Option<String>) {
     let integrity = integrity_words(tally);
     match failure {
         None => match integrity {
@@ -550,7 +550,7 @@ pub(crate) fn conclude(tally: &Tally, began: bool, failure: Option<&Failure>) ->
     }
 }
 
-fn integrity_words(tally: &Tally) -> Option<String> {
+fn integrity_words(tally: &NodeCounters) -> Option<String> {
     let mut words = Vec::new();
     if tally.invalid > 0 {
         words.push(format!("{} of {} rows fail verification", tally.invalid, tally.rows));

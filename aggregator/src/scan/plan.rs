@@ -7,14 +7,14 @@ use piperoll_protocol::node::ScanRequest;
 use piperoll_query::filter::{ErasedFit, Filter};
 
 use crate::access::scope::Scope;
-use crate::cluster::node_handle::Member;
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::pinned::Pinned;
 use crate::scan::query::Query;
 
 /// Decision about one roster entry for a query.
-pub(crate) enum Ask {
+pub(crate) enum NodePlan {
     /// Query the node.
-    Scan(Box<Asked>),
+    Scan(Box<NodeRequest>),
     /// Skip the node, and report why.
     Not { status: Status, reason: String },
     /// The node had no part in the range, so it is not even expected.
@@ -23,7 +23,7 @@ pub(crate) enum Ask {
 
 /// Request for one node, and the checkpoint that its rows are verified against.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct NodeRequest {
     pub(crate) request: ScanRequest,
     pub(crate) pinned: Option<Pinned>,
     /// Whether only existing rows are asked for, so that pruned ones do not count as missing.
@@ -43,7 +43,7 @@ pub(crate) struct AsideOf {
 }
 
 /// Plans the requests for the logs of a node, other than its present one, that a query reaches into.
-pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> Vec<Asked> {
+pub(crate) fn ask_asides(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Vec<NodeRequest> {
     if query.one_row {
         return Vec::new();
     }
@@ -52,14 +52,14 @@ pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> 
         return Vec::new();
     }
     // The same request without the position in the present log.
-    let Ask::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
+    let NodePlan::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
     let id = &member.node.id;
     let asides = asides.into_iter().filter_map(|(generation, pinned)| {
         if query.sealed && pinned.is_none() {
             // Nothing of this log could be proven.
             return None;
         }
-        let mut asked = Asked { pinned: pinned.clone(), ..(*base).clone() };
+        let mut asked = NodeRequest { pinned: pinned.clone(), ..(*base).clone() };
         if query.sealed {
             asked.request.head = pinned.as_ref().map(|pinned| pinned.size - 1);
         }
@@ -78,33 +78,33 @@ pub(crate) fn ask_asides(member: &Member, query: &Query, limit: Option<u64>) -> 
 
 /// Plans the request for one log of a node: the present one, or one that was replaced. `None` if there is no such log to read.
 pub(crate) fn ask_log(
-    member: &Member,
+    member: &NodeHandle,
     query: &Query,
     limit: Option<u64>,
     generation: Option<Generation>,
-) -> Option<Ask> {
+) -> Option<NodePlan> {
     let ask = ask(member, query, limit);
     let Some(generation) = generation else { return Some(ask) };
-    let Ask::Scan(mut asked) = ask else { return Some(ask) };
+    let NodePlan::Scan(mut asked) = ask else { return Some(ask) };
     // For a node that was never witnessed, the log is not known before the node answers.
     if asked.pinned.as_ref().is_none_or(|pinned| pinned.generation == generation) {
         asked.request.generation = Some(generation);
-        return Some(Ask::Scan(asked));
+        return Some(NodePlan::Scan(asked));
     }
     if member.witness.presents(generation) {
         // This is another log than the witnessed one; the answer says so.
         asked.request.generation = Some(generation);
-        return Some(Ask::Scan(asked));
+        return Some(NodePlan::Scan(asked));
     }
     let pinned = match member.witness.aside(generation) {
         Some(pinned) => pinned,
         None if let Some(reason) = member.witness.gone(generation) => {
-            return Some(Ask::Not { status: Status::Pruned, reason });
+            return Some(NodePlan::Not { status: Status::Pruned, reason });
         }
         // The log existed, and either the node has not mentioned it since this aggregator started, or it was taken away.
         None if member.witness.is_past(generation) => {
             let reason = format!("the node has not said that it can still read its log of generation {generation}");
-            return Some(Ask::Not { status: Status::Unreachable, reason });
+            return Some(NodePlan::Not { status: Status::Unreachable, reason });
         }
         None => return None,
     };
@@ -112,19 +112,19 @@ pub(crate) fn ask_log(
     asked.request.prove = pinned.as_ref().map(|pinned| pinned.size);
     asked.aside = Some(AsideOf { generation, whole: pinned.is_some() });
     asked.pinned = pinned;
-    Some(Ask::Scan(asked))
+    Some(NodePlan::Scan(asked))
 }
 
 /// Plans the request for the present log of one node.
-pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
+pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> NodePlan {
     let id = &member.node.id;
     if !query.filter.concerns_node(id.as_str()) {
-        return Ask::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
+        return NodePlan::Not { status: Status::Excluded, reason: "the filter names other nodes".to_owned() };
     }
     if member.has_left() {
         match ask_retired(member, query) {
             // The node's folder is available here.
-            Ask::Not { status: Status::Retired, .. } if member.link.is_local() => {}
+            NodePlan::Not { status: Status::Retired, .. } if member.link.is_local() => {}
             other => return other,
         }
     }
@@ -151,7 +151,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     request.prove = pinned.as_ref().map(|pinned| pinned.size);
     if query.sealed {
         let Some(pinned) = &pinned else {
-            return Ask::Not { status: Status::Error, reason: "nothing of its log was witnessed yet".to_owned() };
+            return NodePlan::Not { status: Status::Error, reason: "nothing of its log was witnessed yet".to_owned() };
         };
         // Only rows that a witness vouches for; newer rows belong to the next export.
         request.head = Some(pinned.size - 1);
@@ -159,7 +159,7 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
     }
     if let Some(cursor) = &query.cursor {
         if let Some(lost) = cursor.incomplete.iter().find(|lost| &lost.node_id == id) {
-            return Ask::Not {
+            return NodePlan::Not {
                 status: status_named(&lost.status),
                 reason: format!("missing since an earlier page: {}", lost.reason),
             };
@@ -169,10 +169,13 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         let present = mine.find(|head| !member.witness.is_past(head.generation));
         if was_there && present.is_none() {
             let reason = "another log took the place of the one that the first page was read from".to_owned();
-            return Ask::Not { status: Status::Superseded, reason };
+            return NodePlan::Not { status: Status::Superseded, reason };
         }
         let Some(head) = present else {
-            return Ask::Not { status: Status::Excluded, reason: "joined the roster after the first page".to_owned() };
+            return NodePlan::Not {
+                status: Status::Excluded,
+                reason: "joined the roster after the first page".to_owned(),
+            };
         };
         request.generation = Some(head.generation);
         request.head = head.head_seq;
@@ -182,17 +185,23 @@ pub(crate) fn ask(member: &Member, query: &Query, limit: Option<u64>) -> Ask {
         }
         request.after = query.after.as_ref().map(|last| position_for(last, id, query.order));
     }
-    Ask::Scan(Box::new(Asked { request, pinned, all_there: query.all_there, scope: query.scope.clone(), aside: None }))
+    NodePlan::Scan(Box::new(NodeRequest {
+        request,
+        pinned,
+        all_there: query.all_there,
+        scope: query.scope.clone(),
+        aside: None,
+    }))
 }
 
 /// Decides about a node that left: `Absent`, unless its rows may be in the range.
-fn ask_retired(member: &Member, query: &Query) -> Ask {
+fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     let left = member.node.life.until;
     let missing = |why: &str| {
         let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
         let reason =
             format!("it left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
-        Ask::Not { status: Status::Retired, reason }
+        NodePlan::Not { status: Status::Retired, reason }
     };
     if member.node.life.overlaps(query.from, query.to) {
         return missing("");
@@ -206,7 +215,7 @@ fn ask_retired(member: &Member, query: &Query) -> Ask {
         Some((last, rows)) if query.to > left => {
             missing(&format!("; its last row is {last}, and only {rows} rows were witnessed"))
         }
-        _ => Ask::Absent,
+        _ => NodePlan::Absent,
     }
 }
 

@@ -11,7 +11,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_protocol::node::ScanRequest;
 
 use crate::cluster::witness::pinned::Pinned;
-use crate::scan::verified_row::{BorderRow, PlacedRow};
+use crate::scan::verified_row::{BorderRow, VerifiedRow};
 
 /// Limits for rows that wait: between two proofs a node sends a few hundred rows, a quarter of a megabyte plus one row, and a few borders
 /// per era.
@@ -67,9 +67,9 @@ fn pruned(body: &[u8]) -> Option<(u64, Timestamp)> {
 }
 
 /// Rows of one answer while they are being proven.
-pub(crate) struct Proving {
+pub(crate) struct ProofVerifier {
     pinned: Pinned,
-    waiting: Vec<PlacedRow>,
+    waiting: Vec<VerifiedRow>,
     sound: Vec<Sound>,
     borders: Vec<Sound>,
     /// `None` if the query has a filter: rows that the filter leaves out cannot be distinguished from withheld ones.
@@ -82,7 +82,7 @@ pub(crate) struct Proving {
     waiting_bytes: usize,
 }
 
-impl Proving {
+impl ProofVerifier {
     pub(crate) fn new(pinned: Pinned, request: &ScanRequest) -> Self {
         let at = |timestamp: Timestamp| Position { timestamp, seq: 0 };
         let (mut begin, mut end) = (at(request.from), at(request.to));
@@ -114,7 +114,7 @@ impl Proving {
     }
 
     /// Adds a row that waits for its proof. `era` is set for a row whose MAC is valid.
-    pub(crate) fn row(&mut self, row: PlacedRow, era: Option<u32>) {
+    pub(crate) fn row(&mut self, row: VerifiedRow, era: Option<u32>) {
         if let Some(era) = era {
             let place = Place { seq: row.key.seq, era, timestamp: row.key.timestamp };
             let leaf = row.leaf();
@@ -153,7 +153,7 @@ impl Proving {
         proof.verify(leaves, size, &self.pinned.root).map_err(|problem| {
             let (first, last) = (proof.runs.first().map_or(0, |run| run.start), proof.runs.last().map_or(0, |r| r.end));
             format!(
-                "rows {first} to {} do not fit the checkpoint of {size} rows that was witnessed ({problem})",
+                "rows {first} to {} do not match the witnessed checkpoint of {size} rows ({problem})",
                 last.saturating_sub(1)
             )
         })?;
@@ -174,7 +174,7 @@ impl Proving {
     }
 
     /// Returns the waiting rows in order, proven or not, and a message if one of them should have been proven.
-    pub(crate) fn release(&mut self) -> (Vec<PlacedRow>, Option<String>) {
+    pub(crate) fn release(&mut self) -> (Vec<VerifiedRow>, Option<String>) {
         let without = self.sound.iter().find(|row| row.place.seq < self.pinned.size);
         let fault = without.map(|row| format!("row {} was witnessed, and no proof came for it", row.place.seq));
         self.sound.clear();

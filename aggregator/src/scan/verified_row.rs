@@ -11,7 +11,7 @@ use piperoll_format::verify::Integrity;
 
 /// A row with its position in the timeline.
 #[derive(Debug, Clone)]
-pub(crate) struct PlacedRow {
+pub(crate) struct VerifiedRow {
     pub(crate) key: Key,
     pub(crate) body: Bytes,
     pub(crate) mac: Bytes,
@@ -42,7 +42,7 @@ pub(crate) struct BorderRow {
     pub(crate) erased_under: Option<u64>,
 }
 
-impl PlacedRow {
+impl VerifiedRow {
     /// Leaf hash of the row in the tree.
     pub(crate) fn leaf(&self) -> Hash {
         self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |gone| gone.said.leaf)

@@ -19,9 +19,9 @@ use piperoll_query::filter::Filter;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::page::page;
-use crate::cluster::node_handle::Member;
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::memory::{Again, Alarm, EarlyPrune, Lost, Pin, Remembered, Split};
-use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
+use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof};
 use crate::scan::query::Query;
 use crate::state::App;
 
@@ -133,7 +133,7 @@ async fn compare(app: &App, own: &str) {
     }
 }
 
-async fn compare_one(member: &Member, witness: &str, pin: &Written) {
+async fn compare_one(member: &NodeHandle, witness: &str, pin: &Written) {
     compare_present(member, witness, &pin.note).await;
     // Of logs that were replaced, each aggregator keeps what it pinned last.
     let notes = pin.lost.iter().rev().filter_map(|lost| lost.note.as_ref());
@@ -142,7 +142,7 @@ async fn compare_one(member: &Member, witness: &str, pin: &Written) {
     }
 }
 
-async fn compare_present(member: &Member, witness: &str, note: &str) {
+async fn compare_present(member: &NodeHandle, witness: &str, note: &str) {
     let watch = &member.witness;
     let Some(theirs) = watch.opened_text(note) else { return };
     let mine = watch.state().pinned.clone();
@@ -161,7 +161,7 @@ async fn compare_present(member: &Member, witness: &str, note: &str) {
     }
 }
 
-async fn compare_earlier(member: &Member, witness: &str, note: &str) {
+async fn compare_earlier(member: &NodeHandle, witness: &str, note: &str) {
     let watch = &member.witness;
     let Some(theirs) = watch.opened_text(note).filter(|theirs| theirs.size > 0) else { return };
     let Ok(generation) = generation_of(&theirs).parse::<Generation>() else { return };
@@ -183,7 +183,7 @@ async fn compare_earlier(member: &Member, witness: &str, note: &str) {
 
 /// Whether the log that the node shows here extends theirs. `None` while the node does not answer or has fewer rows than the other
 /// aggregator saw, which the next poll will report. `earlier` names a log that was replaced.
-async fn goes_on_from(member: &Member, theirs: &Checkpoint, earlier: Option<Generation>) -> Option<bool> {
+async fn goes_on_from(member: &NodeHandle, theirs: &Checkpoint, earlier: Option<Generation>) -> Option<bool> {
     let of_log = earlier.map(|generation| format!("&generation={generation}")).unwrap_or_default();
     let path = format!("{}?old={}{of_log}", peer_path::CHECKPOINT, theirs.size);
     let answer: CheckpointAnswer = member.link.get_json(&path, LOOK_TIMEOUT).await.ok()?;
@@ -220,7 +220,7 @@ async fn read(app: &App, filter: &str, from: Timestamp) -> Option<Vec<(String, W
     Some(all)
 }
 
-impl Watch {
+impl NodeWitness {
     /// Returns the pin in the form that is written to the log.
     fn written(&self) -> Option<Written> {
         let state = self.state();

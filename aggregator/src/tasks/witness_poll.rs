@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use piperoll_client::{Category, EmitError, Entry, Outcome};
 
-use crate::cluster::node_handle::Member;
-use crate::cluster::witness::watch::Standing;
+use crate::cluster::node_handle::NodeHandle;
+use crate::cluster::witness::watch::WitnessStatus;
 use crate::state::App;
 use crate::witness::look::look;
 
 /// Polls one node for ever, and records every change of the verdict as an entry.
-pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration) {
+pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Duration) {
     let mut last = None;
     loop {
         if member.is_out_of_reach() {
@@ -35,7 +35,7 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<Member>, interval: Duration
 }
 
 /// Records a change of the verdict as an entry of the aggregator.
-async fn record(app: &App, member: &Member, standing: &Standing) -> Result<(), EmitError> {
+async fn record(app: &App, member: &NodeHandle, standing: &WitnessStatus) -> Result<(), EmitError> {
     let good = standing.verdict == "ok";
     let (outcome, reason) = if good { (Outcome::Success, "") } else { (Outcome::Failure, standing.verdict) };
     let entry = Entry::new(Category::Audit, "audit.witness_verdict")

@@ -11,10 +11,10 @@ use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, peer_path};
 
-use crate::cluster::node_handle::Member;
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::judge::{Judgement, judge};
 use crate::cluster::witness::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
-use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof, span_of};
+use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof, span_of};
 
 /// Number of times a growing log is asked about again until two answers have the same size.
 const TRIES: u32 = 5;
@@ -74,7 +74,7 @@ impl Presented {
 }
 
 /// Clears an alarm, pins the log that the node presents, and records what is lost with the old one.
-pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), AcceptError> {
+pub(crate) async fn accept(member: &NodeHandle, wanted: &Acceptance) -> Result<(), AcceptError> {
     let watch = &member.witness;
     let _one = watch.looking.lock().await;
     let (alarmed, other, pinned) = {
@@ -120,7 +120,7 @@ pub(crate) async fn accept(member: &Member, wanted: &Acceptance) -> Result<(), A
 
 /// Returns everything under the pin as lost. Used if the roster no longer has the pin's key, because nothing can be compared with it
 /// then.
-fn unreadable_pin(watch: &Watch) -> Option<Lost> {
+fn unreadable_pin(watch: &NodeWitness) -> Option<Lost> {
     let state = watch.state();
     let pin = state.remembered.pin.as_ref()?;
     let since = state.remembered.alarm.as_ref().map_or(pin.seen, |alarm| alarm.since);
@@ -138,7 +138,7 @@ fn unreadable_pin(watch: &Watch) -> Option<Lost> {
 }
 
 /// Returns the rows that the pinned log had and the presented one lacks.
-async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Result<Option<Lost>, AcceptError> {
+async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -> Result<Option<Lost>, AcceptError> {
     let now = &presented.checkpoint;
     let proof = presented.answer.as_ref().and_then(proof).unwrap_or_default();
     if matches!(judge(Some(pinned), now, &proof), Judgement::Advance | Judgement::Same) {
@@ -179,7 +179,7 @@ async fn lost(member: &Member, pinned: &Checkpoint, presented: &Presented) -> Re
 }
 
 /// Finds the largest cosigned size that is also a prefix of the presented log. If one size is a prefix, all smaller ones are.
-async fn last_common(member: &Member, marks: &[Mark], now: &Checkpoint) -> Result<Option<Mark>, AcceptError> {
+async fn last_common(member: &NodeHandle, marks: &[Mark], now: &Checkpoint) -> Result<Option<Mark>, AcceptError> {
     let marks: Vec<&Mark> = marks.iter().filter(|mark| mark.size > 0 && mark.size <= now.size).collect();
     let (mut low, mut high) = (0, marks.len());
     while low < high {
@@ -199,7 +199,7 @@ async fn last_common(member: &Member, marks: &[Mark], now: &Checkpoint) -> Resul
 }
 
 /// Returns the log that the node presents now, with the proof from `old` rows, or the one that it presented last if it cannot be asked.
-async fn ask(member: &Member, old: u64) -> Result<Presented, AcceptError> {
+async fn ask(member: &NodeHandle, old: u64) -> Result<Presented, AcceptError> {
     let watch = &member.witness;
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
     let asked = member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await;
@@ -221,7 +221,7 @@ async fn ask(member: &Member, old: u64) -> Result<Presented, AcceptError> {
     Ok(Presented { note, checkpoint, answer: None })
 }
 
-impl Watch {
+impl NodeWitness {
     /// Clears findings about a node whose log is the pinned one: a lost memory, or a row that failed verification.
     fn accept_pinned(&self, wanted: &Acceptance) -> Result<(), AcceptError> {
         let store = |error: std::io::Error| AcceptError::Store(error.to_string());
@@ -297,7 +297,7 @@ pub(crate) struct Standstill {
     pub(crate) presented: Option<(String, u64, String)>,
 }
 
-impl Watch {
+impl NodeWitness {
     /// Returns the finding that is not accepted yet, for the operator who has to decide.
     pub(crate) fn standstill(&self) -> Option<Standstill> {
         let state = self.state();

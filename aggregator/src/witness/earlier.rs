@@ -12,10 +12,10 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, LogAside, peer_path};
 
 use crate::cluster::connection::Failure;
-use crate::cluster::node_handle::Member;
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::aside::LookedAt;
 use crate::cluster::witness::memory::Lost;
-use crate::cluster::witness::watch::{LOOK_TIMEOUT, Watch, generation_of, proof};
+use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof};
 
 /// Maximum number of earlier logs kept for a node. No node has as many.
 const ASIDES_MAX: usize = 64;
@@ -42,7 +42,7 @@ pub(crate) fn named(asides: &[LogAside]) -> Vec<LogAside> {
 ///
 /// Fails if the connection failed, and the whole poll fails with it: otherwise a node that is witnessed while its earlier logs are not
 /// known yet would be reported as sound, and its answers over their time as `superseded`.
-pub(crate) async fn look(member: &Arc<Member>) -> Result<(), Failure> {
+pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
     let wanted = asides.into_iter().filter_map(|aside| Some((aside, watch.witnessed_of(&aside)?)));
@@ -73,7 +73,7 @@ fn place_of(lost: &[Lost], aside: &LogAside) -> Option<usize> {
     lost.iter().rposition(|lost| lost.generation == generation && (lost.note.is_some() || lost.learned))
 }
 
-impl Watch {
+impl NodeWitness {
     /// Number of witnessed rows of a log; `None` if the log is not to be asked about.
     fn witnessed_of(&self, aside: &LogAside) -> Option<u64> {
         let state = self.state();

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, NodeStatus, peer_path};
 
-use super::{earlier, floor_look};
+use super::{earlier, log_start_check};
 use crate::cluster::connection::Failure;
-use crate::cluster::node_handle::Member;
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::watch::LOOK_TIMEOUT;
 
-pub(crate) async fn look(member: &Arc<Member>) {
+pub(crate) async fn look(member: &Arc<NodeHandle>) {
     let _one = member.witness.looking.lock().await;
     look_now(member).await;
 }
 
 /// Polls a node unless a poll is already running, so that a plain status request does not wait for it.
-pub(crate) async fn look_unless_looked_at(member: &Arc<Member>) {
+pub(crate) async fn look_unless_looked_at(member: &Arc<NodeHandle>) {
     if let Ok(_one) = member.witness.looking.try_lock() {
         look_now(member).await;
     }
 }
 
-async fn look_now(member: &Arc<Member>) {
+async fn look_now(member: &Arc<NodeHandle>) {
     let watch = &member.witness;
     let trouble = match looked(member).await {
         Ok(()) => None,
@@ -43,7 +43,7 @@ async fn look_now(member: &Arc<Member>) {
     state.trouble = trouble;
 }
 
-async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
+async fn looked(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let watch = &member.witness;
     let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
@@ -67,6 +67,6 @@ async fn looked(member: &Arc<Member>) -> Result<(), Failure> {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not taken");
         }
     }
-    floor_look::look(member, floor, oldest).await;
+    log_start_check::look(member, floor, oldest).await;
     earlier::look(member).await
 }

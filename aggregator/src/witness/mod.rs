@@ -4,5 +4,5 @@
 
 pub(crate) mod accept;
 pub(crate) mod earlier;
-pub(crate) mod floor_look;
+pub(crate) mod log_start_check;
 pub(crate) mod look;

@@ -37,7 +37,7 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     cluster.stop_node(VICTIM).await;
     copy_log(&cluster.nodes()[VICTIM].data(), &kept)?;
 
-    step(7, &format!("Somebody stops {id}, cuts off the end of its log, and removes every note about it"));
+    step(7, &format!("Tampering: an attacker stops {id}, cuts off the end of its log, and removes every trace of it"));
     let rows = tamper::cut_tail(&cluster.nodes()[VICTIM].database(), LATE_ENTRIES.len() as u64 + 1)?;
     let _ = std::fs::remove_file(cluster.nodes()[VICTIM].data().join("log.checkpoint"));
     outln!("   {rows} rows are left; on the node itself every check passes again:");
@@ -51,7 +51,7 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     cluster.stop_node(VICTIM).await;
     copy_log(&cluster.nodes()[VICTIM].data(), &kept)?;
 
-    step(8, &format!("An older copy of {id}'s whole log is put back"));
+    step(8, &format!("Tampering: an attacker replaces the whole log of {id} with an older copy"));
     copy_log(&older, &cluster.nodes()[VICTIM].data())?;
     cluster.restart(VICTIM).await?;
     wait_for(cluster, &id, "rollback").await?;
@@ -79,7 +79,9 @@ async fn put_back_and_accept(
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     wait_for(cluster, id, "ok").await?;
-    outln!("   (the right file is back, and an operator has said why; that is an entry of its own)");
+    outln!(
+        "   (the right file is back, and an operator cleared the alarm with a reason, which is recorded as an entry)"
+    );
     Ok(())
 }
 
@@ -115,7 +117,7 @@ fn copy_log(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 pub(super) async fn show_evidence(cluster: &DemoCluster) -> anyhow::Result<()> {
-    step(9, "An auditor takes the evidence along, and checks it with public keys only");
+    step(9, "An auditor exports evidence, and verifies it offline with public keys only");
     let trust = cluster.path("trust.toml");
     let (status, text) =
         cluster.run(&["cluster", "trust", &cluster.path("cluster").display().to_string()], false).await?;
@@ -127,7 +129,7 @@ pub(super) async fn show_evidence(cluster: &DemoCluster) -> anyhow::Result<()> {
     expect(cluster.run(&export, true).await?.0, Exit::Complete)?;
     outln!();
     expect(cluster.run(&["verify-bundle", &bundle_name, "--trust", &trust_name], true).await?.0, Exit::Complete)?;
-    outln!("\n   One letter of one entry is changed on the way:");
+    outln!("\n   The same bundle after one letter of one entry is changed:");
     let changed = changed_copy(&bundle)?;
     let check = ["verify-bundle", &changed.display().to_string(), "--trust", &trust_name];
     expect(cluster.run(&check, true).await?.0, Exit::Violation)

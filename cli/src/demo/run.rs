@@ -56,8 +56,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         }
     };
     if let Err(error) = &shown {
-        errln!("{}a step did not show what it should{}: {error:#}", paint::RED, paint::PLAIN);
-        errln!("the daemons' own words: {}", dir.join("logs").display());
+        errln!("{}a step did not show the expected result{}: {error:#}", paint::RED, paint::PLAIN);
+        errln!("see the daemons' logs in {}", dir.join("logs").display());
         if args.dir.is_none() {
             cluster.print_logs();
         }
@@ -68,17 +68,17 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     }
     cluster.stop().await;
     shown?;
-    paintln!("\n{}Every step showed what it should.{}", paint::GREEN, paint::PLAIN);
+    paintln!("\n{}Every step showed the expected result.{}", paint::GREEN, paint::PLAIN);
     Ok(Exit::Complete)
 }
 
 async fn start(dir: &Path) -> anyhow::Result<DemoCluster> {
-    step(1, "A cluster: three nodes and an aggregator, each a process of its own, mutual TLS 1.3 between them");
+    step(1, "A cluster: three nodes and an aggregator, separate processes with mutual TLS 1.3 between them");
     let started = Instant::now();
     let cluster = DemoCluster::start(dir).await?;
     outln!("   {} (ready after {:.1} s)", dir.display(), started.elapsed().as_secs_f64());
     for node in cluster.nodes() {
-        outln!("   node {:<4} listens on {}, keeps its own signed log", node.id, node.address);
+        outln!("   node {:<4} listens on {} and keeps its own signed log", node.id, node.address);
     }
     outln!("   aggregator   {}", cluster.url());
     Ok(cluster)
@@ -118,7 +118,7 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
     }
     for (node, lines) in cluster.nodes().iter().zip(&per_node) {
         outln!(
-            "   {:<4} {:>6} entries, each on disk before it was acknowledged",
+            "   {:<4} {:>6} entries, each synced to disk before it was acknowledged",
             node.id,
             group_digits(lines.len() as u64)
         );
@@ -131,9 +131,9 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
     step(
         3,
         if imported {
-            "One merged timeline: what was denied, on any node?"
+            "One merged timeline: what was denied on any node?"
         } else {
-            "One merged timeline: what did the stranger at 203.0.113.77 get done, on any node?"
+            "One merged timeline: what did the intruder at 203.0.113.77 do, on any node?"
         },
     );
     let filter = if imported { "is:denied" } else { "ip:203.0.113.0/24 -reason:bad_password" };
@@ -145,7 +145,7 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
         outln!("\n   From which addresses were passwords guessed?");
         let counted = ["stats", "--by", "ip_address", "--top", "3", "action:auth.login outcome:failure", "--table"];
         expect(cluster.run(&counted, true).await?.0, Exit::Complete)?;
-        outln!("\n   Which forwarding rules have no second person behind them?");
+        outln!("\n   Which forwarding rules were not confirmed by a second person?");
         expect(cluster.run(&["report", "four-eyes"], true).await?.0, Exit::Complete)?;
         let (_, text) = cluster.run(&["report", "four-eyes", "--format", "json"], false).await?;
         ensure!(text.contains("2 actions WITHOUT a second person"), "the report does not name them");
@@ -156,7 +156,7 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
 async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
     let node = &cluster.nodes()[1];
     let edit = tamper::edit(&node.database())?;
-    step(4, &format!("Somebody with the database file of {} but without its key rewrites history:", node.id));
+    step(4, &format!("Tampering: an attacker with the database file of {}, but without its key, edits a row", node.id));
     outln!("   row {}: {:?} becomes {:?}", edit.seq, edit.before, edit.after);
     let filter = format!("node:{}", node.id);
     let (status, _) =
@@ -165,26 +165,28 @@ async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
     let (_, answer) = cluster.query(&["query", &filter, &format!("seq:{}", edit.seq), "--json"]).await?;
     let caught = answer.violations.iter().any(|place| place == &format!("{}/{}", node.id, edit.seq));
     ensure!(caught, "the edited row is not reported: {:?}", answer.violations);
-    outln!("\n   The same on the node itself, over everything it holds:");
+    outln!("\n   The full check on the node itself finds it too:");
     let config = node.config();
     let (status, _) = cluster.run(&["node", "verify", "--config", &config.display().to_string()], true).await?;
     expect(status, Exit::Violation)?;
     edit.undo(&node.database())?;
     let (status, _) = cluster.run(&["node", "verify", "--config", &config.display().to_string()], false).await?;
     expect(status, Exit::Complete)?;
-    outln!("   The row was put back as it was: every signature fits again. That it had failed stays a finding:");
+    outln!(
+        "   The row is restored and every signature matches again, but the alarm stays until an operator clears it:"
+    );
     let generation = history::wait_for(cluster, &node.id, "row_invalid").await?;
     expect(cluster.run(&["nodes", "--table"], true).await?.0, Exit::Violation)?;
     let reason = "the row was put back";
     let accept = ["nodes", "accept", &node.id, "--new-generation", &generation, "--reason", reason];
     expect(cluster.run(&accept, false).await?.0, Exit::Complete)?;
     history::wait_for(cluster, &node.id, "ok").await?;
-    outln!("   (an operator has said why; that is an entry of its own)");
+    outln!("   (an operator cleared it with a reason, which is recorded as an entry)");
     Ok(())
 }
 
 async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
-    step(5, "kill -9 of mx3: the others answer, and the missing one is named");
+    step(5, "kill -9 of mx3: the other nodes answer, and the missing one is named");
     cluster.kill(2).await?;
     let asked = Instant::now();
     let (status, _) = cluster
@@ -198,7 +200,7 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     ensure!(named == ["mx3"], "the missing nodes are {named:?}, not mx3");
     outln!("   (the command took {} ms)", took.as_millis());
 
-    step(6, "mx3 is started again: complete");
+    step(6, "mx3 restarts: the answer is complete again");
     cluster.restart(2).await?;
     let deadline = Instant::now() + RETURN_TIMEOUT;
     loop {
@@ -213,7 +215,7 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     expect(status, Exit::Complete)?;
     let (status, _) = cluster.run(&["verify"], false).await?;
     expect(status, Exit::Complete)?;
-    outln!("   (and `piperoll verify` has read every row of every node: all signatures fit)");
+    outln!("   (`piperoll verify` read every row of every node: all signatures match)");
     Ok(())
 }
 
@@ -227,9 +229,9 @@ async fn invite(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
     let opened = format!("/sign-in?back=%2F%3Faxis%3Doccurred{day}#");
     outln!("   {}", address.trim().replacen("/sign-in#", &opened, 1));
     outln!(
-        "   (signs you in once, within five minutes; `piperoll browse` prints another. The browser does not know this"
+        "   (signs you in once, within five minutes; `piperoll browse` prints another. The browser does not trust this"
     );
-    outln!("   cluster's authority and says so: go on, or have it trust {})", cluster.ca().display());
+    outln!("   cluster's CA and warns: continue, or let it trust {})", cluster.ca().display());
     paintln!("\n{}In another terminal:{}", paint::BOLD, paint::PLAIN);
     outln!("   export PIPEROLL_URL={}", cluster.url());
     outln!("   export PIPEROLL_CA={}", cluster.ca().display());

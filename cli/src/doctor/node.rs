@@ -170,17 +170,17 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
         let name = &forward.name;
         match (&forward.paused, &forward.problem) {
             (Some(paused), _) => {
-                findings.warn("handing on", format!("{name} is paused since {paused}"), "piperoll node forward resume")
+                findings.warn("forwarding", format!("{name} is paused since {paused}"), "piperoll node forward resume")
             }
             (None, Some(problem)) => {
                 findings.bad(
-                    "handing on",
+                    "forwarding",
                     format!("{name}: {problem}"),
                     "fix the receiver or the network to it; nothing is lost meanwhile",
                 );
             }
             (None, None) => {
-                findings.ok("handing on", format!("{name}: {} not yet sent", counted(forward.lag_rows, "row", "rows")))
+                findings.ok("forwarding", format!("{name}: {} not yet sent", counted(forward.lag_rows, "row", "rows")))
             }
         }
     }

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     if !args.json {
         let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
         let (bad, warnings) = (count(Verdict::Bad), count(Verdict::Warning));
-        errln!("{} things were looked at: {bad} bad, {warnings} to watch", findings.len());
+        errln!("{} checks: {bad} failed, {warnings} warnings", findings.len());
     }
     Ok(if worst == Verdict::Bad { Exit::Failed } else { Exit::Complete })
 }

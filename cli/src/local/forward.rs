@@ -43,7 +43,7 @@ pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
 async fn daemon(place: &PlaceArgs) -> anyhow::Result<NodeClient> {
     match Place::find(place).await? {
         Place::Socket(client) => Ok(client),
-        Place::Directory(_) => bail!("the node is not running, so nothing is handed on; start it first"),
+        Place::Directory(_) => bail!("the node is not running, so nothing is forwarded; start it first"),
     }
 }
 

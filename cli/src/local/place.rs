@@ -5,7 +5,7 @@ use bytes::Bytes;
 use piperoll_client::{ClientError, LineStream, NodeClient};
 use piperoll_format::ids::Generation;
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{DirectLog, LogDir, generations_aside};
+use piperoll_node::store::{LogDir, OfflineLog, generations_aside};
 use piperoll_protocol::node::{ScanRequest, VerifyLine};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -52,7 +52,7 @@ impl Place {
             let known =
                 if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
             bail!(
-                "no log of generation {generation} was put aside beside {}; {known}. The present log is read without --generation",
+                "no log of generation {generation} was put aside next to {}; {known}. The present log is read without --generation",
                 config.data_dir.display()
             );
         };
@@ -147,8 +147,8 @@ impl Place {
     }
 }
 
-pub(super) fn open(config: &NodeConfig) -> anyhow::Result<DirectLog> {
-    Ok(DirectLog::open(&LogDir::new(&config.data_dir), config.keys.clone())?)
+pub(super) fn open(config: &NodeConfig) -> anyhow::Result<OfflineLog> {
+    Ok(OfflineLog::open(&LogDir::new(&config.data_dir), config.keys.clone())?)
 }
 
 /// Lines from the socket or the directory.

@@ -12,7 +12,7 @@ use piperoll_format::terminal::escape;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{DirectUpkeep, LogDir, REASON_BYTES_MAX, begin_generation};
+use piperoll_node::store::{LogDir, OfflineAdmin, REASON_BYTES_MAX, begin_generation};
 use piperoll_protocol::node::{
     ConfirmTimesRequest, ConfirmedTimes, Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan,
     PruneRequest, RetentionStatus, socket_path,
@@ -34,8 +34,8 @@ fn by() -> String {
     format!("uid={}", nix::unistd::geteuid())
 }
 
-fn direct(config: &NodeConfig) -> anyhow::Result<DirectUpkeep> {
-    Ok(DirectUpkeep::open(&LogDir::new(&config.data_dir), &config.keys, Arc::new(SystemClock))?)
+fn direct(config: &NodeConfig) -> anyhow::Result<OfflineAdmin> {
+    Ok(OfflineAdmin::open(&LogDir::new(&config.data_dir), &config.keys, Arc::new(SystemClock))?)
 }
 
 pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
@@ -143,7 +143,7 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
     outln!("the content of row {seq} is erased, recorded as entry {}; its place in the tree stays", done.entry_seq);
     if !done.wal_emptied {
         errln!(
-            "The file log.db-wal still holds it, because somebody is reading; a running node empties it within a second of their end, a stopped one at its next start."
+            "The file log.db-wal still holds it, because a reader is active; a running node empties it within a second after that, a stopped one at its next start."
         );
     }
     errln!(
@@ -154,10 +154,7 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
 
 pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) -> anyhow::Result<Exit> {
     let good = !reason.trim().is_empty() && reason.len() <= REASON_BYTES_MAX;
-    ensure!(
-        good,
-        "--reason says why the old log is not gone on with, in 1 to {REASON_BYTES_MAX} bytes; it is recorded"
-    );
+    ensure!(good, "--reason says why the old log is not continued, in 1 to {REASON_BYTES_MAX} bytes; it is recorded");
     let Place::Directory(config) = Place::find(args).await? else {
         bail!("the node is running; stop it first");
     };

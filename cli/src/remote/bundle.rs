@@ -130,7 +130,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
     let page: OneRow<'_> = serde_json::from_str(&text).context("the row cannot be read")?;
     let line = page.entries.first().with_context(|| format!("{node} did not give row {seq}"))?;
     if let Some(gone) = &line.erased {
-        anyhow::bail!("row {seq} of {node} was {}; its hash stands in that entry", gone.words());
+        anyhow::bail!("row {seq} of {node} was {}; that entry holds its hash", gone.words());
     }
     let row = line.to_row();
     ensure!(

@@ -41,7 +41,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
             {
                 let color = if forward.problem.is_some() { paint::RED } else { paint::YELLOW };
                 paintln!(
-                    "{color}{} hands on to {}{}: behind by {}, {}",
+                    "{color}{} forwards to {}{}: lag {}, {}",
                     node.report.node_id,
                     escape(&forward.name),
                     paint::PLAIN,

@@ -18,7 +18,7 @@ pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u
     match lines.next().await {
         Ok(None) => {}
         Ok(Some(_)) => return Some("text follows the final record; the answer is not what it says".to_owned()),
-        Err(error) => return Some(format!("the stream broke off behind its final record ({error})")),
+        Err(error) => return Some(format!("the stream broke off after its final record ({error})")),
     }
     (said != came).then(|| count_problem(said, came))
 }

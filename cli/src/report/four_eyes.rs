@@ -202,7 +202,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
                 }
                 Verdict::Open => {
                     open += 1;
-                    ("open", format!("nobody yet; time until {}", when(done.time.saturating_add(rule.window))))
+                    ("open", format!("not yet; time until {}", when(done.time.saturating_add(rule.window))))
                 }
                 Verdict::Unknown => {
                     broken += 1;
@@ -233,10 +233,10 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
         let words = match rule.order {
             _ if rule.is_one_action() => format!("{} needs two different people within {window}", rule.action),
             Order::ConfirmedAfter => {
-                format!("{} needs {} by somebody else within {window} after it", rule.action, rule.confirm)
+                format!("{} needs {} by another person within {window} after it", rule.action, rule.confirm)
             }
             Order::ConfirmedBefore => {
-                format!("{} needs {} by somebody else within {window} before it", rule.action, rule.confirm)
+                format!("{} needs {} by another person within {window} before it", rule.action, rule.confirm)
             }
         };
         report.asked(&format!("Rule {}", rule.name), words);

@@ -27,7 +27,7 @@ pub(super) fn report(events: &[Event], subject: &str) -> Report {
     let headline = format!("{} {subject}.", counted(events.len() as u64, "entry names", "entries name"));
     let mut report = Report::new("subject", &format!("What is recorded about {subject}"), headline, false);
     report.asked("Subject", subject.to_owned());
-    let mut grid = Grid::new("Where the name stands", &["named as", "entries"]);
+    let mut grid = Grid::new("Where the name occurs", &["named as", "entries"]);
     named.iter().for_each(|(place, count)| grid.push([(*place).to_owned(), count.to_string()]));
     report.grids.push(grid);
     report.grids.push(all);

@@ -181,7 +181,7 @@ where
                 Ok(answer) => answer,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Ok(not_recorded("the operation was cut short; what stands in the log is its beginning")),
+                    Err(_) => Ok(not_recorded("the operation was cut short; the log holds its beginning")),
                 },
             }
         })

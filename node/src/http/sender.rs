@@ -22,7 +22,7 @@ impl<S: Sync> FromRequestParts<S> for Sender {
         }
         match parts.extensions.get::<TokenName>() {
             Some(TokenName(name)) => Ok(Self(format!("token={name}"))),
-            None => Err(ApiError::new(401, "unauthorized", "nobody is known to have sent this")),
+            None => Err(ApiError::new(401, "unauthorized", "the sender cannot be identified")),
         }
     }
 }

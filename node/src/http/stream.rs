@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::app::App;
 use super::error::ApiError;
-use crate::store::{Batch, Check, ErasedUnder, ReadError, Scan, Store, StoredRow};
+use crate::store::{Batch, Check, ErasedBy, ReadError, Scan, Store, StoredRow};
 
 /// How often a stream that follows checks for new rows, and how long it sends nothing when there are none: long enough to be cheap for a
 /// hundred clients, short enough for people.
@@ -70,7 +70,7 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, 
         generation,
         head_seq,
         oldest_seq,
-        pruned: scan.floor().map(crate::store::Floor::rows),
+        pruned: scan.floor().map(crate::store::LogStart::rows),
         epochs: scan.epochs().to_vec(),
         fault,
         erased: scan.erased(),
@@ -257,8 +257,8 @@ fn entry_parts(row: &StoredRow) -> frame::EntryParts<'_> {
 }
 
 /// The entry that erased a row, at the position of that row.
-fn statement_parts<'a>(row: &StoredRow, erased: &'a ErasedUnder) -> frame::EntryParts<'a> {
-    let ErasedUnder { entry_seq, timestamp, epoch, mac, body, .. } = erased;
+fn statement_parts<'a>(row: &StoredRow, erased: &'a ErasedBy) -> frame::EntryParts<'a> {
+    let ErasedBy { entry_seq, timestamp, epoch, mac, body, .. } = erased;
     frame::EntryParts { seq: *entry_seq, place: row.place, timestamp: *timestamp, epoch: *epoch, mac, body }
 }
 

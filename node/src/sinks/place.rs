@@ -14,9 +14,9 @@ use crate::store::UpkeepError;
 /// An error while reading or writing an offset.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    #[error("{path}: {source}; how far entries were handed on is kept there, so check the disk and the folder's owner")]
+    #[error("{path}: {source}; the forwarding offset is stored there, so check the disk and the folder's owner")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{path} does not say how far entries were handed on ({problem}); move it away to hand everything on again")]
+    #[error("{path} holds no forwarding offset ({problem}); move it away to forward everything again")]
     Content { path: PathBuf, problem: String },
 }
 

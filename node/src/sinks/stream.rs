@@ -144,7 +144,7 @@ impl StreamSink {
         match tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.problem(
-                "the receiver closed without close_notify, so nobody knows what it has read",
+                "the receiver closed without close_notify, so what it has read is not known",
                 "rows are sent again; if it always closes like this, leave close_notify = true out",
             )),
             Ok(Err(error)) => Err(self.problem("the receiver ended before it had read everything", error)),

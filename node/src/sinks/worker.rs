@@ -169,7 +169,7 @@ impl Worker {
         if self.unconfirmed_since.is_some() {
             self.confirm().await?;
         }
-        self.say_gap(self.next, first - 1, "pruned before they were handed on").await?;
+        self.say_gap(self.next, first - 1, "pruned before they were forwarded").await?;
         self.outlet.change(move |place| place.next_seq = first).await.map_err(|error| SinkError(error.to_string()))?;
         self.next = first;
         Ok(())
@@ -177,8 +177,8 @@ impl Worker {
 
     async fn say_gap(&self, first: u64, last: u64, cause: &str) -> Result<(), SinkError> {
         let details = json!({ "name": self.outlet.config.name, "from_seq": first, "to_seq": last, "cause": cause });
-        let said = say(&self.store, "log.forward_gap", "rows were not handed on", &details).await;
-        said.map_err(|error| SinkError::new("rows that cannot be handed on could not be recorded", error))
+        let said = say(&self.store, "log.forward_gap", "rows were not forwarded", &details).await;
+        said.map_err(|error| SinkError::new("cannot record rows that were not forwarded", error))
     }
 
     async fn send(&mut self, slice: Slice) -> Result<(), SinkError> {

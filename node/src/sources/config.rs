@@ -66,7 +66,7 @@ impl TypedIntake {
             let name = intake.name.clone();
             let config = intake.check(base).map_err(|problem| format!("intake {name:?}: {problem}"))?;
             if configs.iter().any(|other| other.name == config.name) {
-                return Err(format!("intake {name:?}: two ways in have this name"));
+                return Err(format!("intake {name:?}: two sources have this name"));
             }
             configs.push(config);
         }

@@ -348,7 +348,8 @@ impl Mapper {
                 Heard::Lost { count, cause } => {
                     work.dropped += count.unwrap_or(1);
                     let details = json!({ "count": count, "cause": cause, "source": self.via.as_ref() });
-                    let entry = lifecycle("log.gap", "records of another system were lost on their way in", &details);
+                    let entry =
+                        lifecycle("log.gap", "records of another system were lost before they were recorded", &details);
                     let draft = Draft { entry, via: Arc::from("node") };
                     work.drafts.push(Pending {
                         draft,

@@ -19,13 +19,13 @@ use super::engine::writer::{Job, Writer};
 use super::index::BLOCK_LEVEL;
 use super::lifecycle::past_retention::{self, Place};
 use super::lifecycle::prune::{PruneCheck, plan, used_bytes};
-use super::lifecycle::prune_request::PruneWish;
+use super::lifecycle::prune_request::PruneTarget;
 use super::log::Store;
 use super::table::error::{AppendError, OpenError, UpkeepError};
-use super::table::holds::{HeldUnder, holds};
+use super::table::holds::{HeldBy, holds};
 use super::table::keys::LogKeys;
 use super::table::log_dir::LogDir;
-use super::table::log_start::{Floor, floor, unfinished};
+use super::table::log_start::{LogStart, floor, unfinished};
 
 type Result<T> = std::result::Result<T, UpkeepError>;
 
@@ -49,14 +49,14 @@ impl Store {
     }
 
     /// Log start, if rows were pruned.
-    pub async fn floor(&self) -> Result<Option<Floor>> {
+    pub async fn floor(&self) -> Result<Option<LogStart>> {
         let mut checker = self.checker();
         let found = self.readers.run(move |conn| floor(conn, &mut checker)).await??;
         found.map_err(UpkeepError::Refused)
     }
 
     /// All holds that are not released.
-    pub async fn holds(&self) -> Result<Vec<HeldUnder>> {
+    pub async fn holds(&self) -> Result<Vec<HeldBy>> {
         let mut checker = self.checker();
         self.readers.run(move |conn| holds(conn, &mut checker)).await??.map_err(UpkeepError::Refused)
     }
@@ -82,7 +82,7 @@ impl Store {
     }
 
     /// Plans a prune: determines which rows the request would prune now.
-    pub async fn plan_prune(&self, wish: PruneWish) -> Result<PrunePlan> {
+    pub async fn plan_prune(&self, wish: PruneTarget) -> Result<PrunePlan> {
         let (mut checker, witnessed, place) = (self.checker(), self.health.witnessed_size(), self.place());
         self.readers.run(move |conn| plan(conn, &mut checker, wish, witnessed, &place)).await?
     }
@@ -147,7 +147,7 @@ impl Store {
     /// Verifies every row that a plan would drop, and then states that they are pruned. [`Store::drop_batch`] drops them.
     pub async fn state_prune(
         &self,
-        wish: PruneWish,
+        wish: PruneTarget,
         mut plan: PrunePlan,
         policy: String,
         archive: Option<ArchiveDigest>,
@@ -170,7 +170,7 @@ impl Store {
     }
 
     /// Log start whose pruned rows are not all dropped yet.
-    pub async fn unfinished_prune(&self) -> Result<Option<Floor>> {
+    pub async fn unfinished_prune(&self) -> Result<Option<LogStart>> {
         let mut checker = self.checker();
         self.readers.run(move |conn| unfinished(conn, &mut checker)).await?
     }
@@ -279,16 +279,16 @@ impl Store {
 }
 
 /// Offline holds and erasure, in a directory whose daemon is stopped. The writer's lock is held meanwhile.
-pub struct DirectUpkeep {
+pub struct OfflineAdmin {
     open: OpenWriter,
 }
 
-impl DirectUpkeep {
+impl OfflineAdmin {
     pub fn open(dir: &LogDir, keys: &LogKeys, clock: Arc<dyn Clock>) -> std::result::Result<Self, OpenError> {
         Ok(Self { open: open_writer(dir, keys, clock, Rules::none(), BLOCK_LEVEL)? })
     }
 
-    pub fn holds(&self) -> Result<Vec<HeldUnder>> {
+    pub fn holds(&self) -> Result<Vec<HeldBy>> {
         let writer = &self.open.writer;
         holds(&writer.conn, &mut writer.checker())?.map_err(UpkeepError::Refused)
     }

@@ -29,7 +29,7 @@ use super::lifecycle::rollover::finish_exchange;
 use super::read::past_log::Aside;
 use super::read::prove;
 use super::read::range::{Slice, read_range};
-use super::read::scan::{Batch, Beside, Scan, parse_filter};
+use super::read::scan::{Batch, Scan, ScanContext, parse_filter};
 use super::table::draft::{Appended, Draft};
 use super::table::error::{AppendError, OpenError, ReadError};
 use super::table::health::Health;
@@ -210,7 +210,7 @@ impl Store {
         }
         let filter = parse_filter(&request, self.clock.now())?;
         let (ring, generation, head) = (self.keys.ring.clone(), self.generation, self.health.head());
-        let beside = Beside { index: Some(Arc::clone(self.indexer.index())), tiles: Arc::clone(&self.tiles) };
+        let beside = ScanContext { index: Some(Arc::clone(self.indexer.index())), tiles: Arc::clone(&self.tiles) };
         self.check_file().await;
         self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, beside)).await?
     }
@@ -447,7 +447,7 @@ impl Store {
             })
             .await;
         if let Err(error) = checked {
-            tracing::debug!(%error, "the file could not be looked at");
+            tracing::debug!(%error, "the file could not be checked");
         }
     }
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use chrono::{Datelike as _, Timelike as _, Weekday};
 use serde::{Deserialize, Serialize};
 
-use piperoll_format::entry::{Amount, Facts, Login, words};
+use piperoll_format::entry::{Amount, Login, RuleInput, words};
 use piperoll_format::limits::FLAG_REASON_BYTES_MAX;
 use piperoll_format::time::{Timestamp, span};
 pub use rules::{
@@ -42,20 +42,20 @@ pub const RULES: [&str; 9] = [
 ];
 
 /// Category of the entries that record reads of the log. Paging through the log is not the activity that the rules
-/// look for; see [`Judge::is_exempt`].
+/// look for; see [`Detector::is_exempt`].
 const READING: &str = "audit";
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// Detector: the rules, and the events that they remember.
 #[derive(Debug)]
-pub struct Judge {
+pub struct Detector {
     rules: Rules,
     operations: Window,
     edits: Window,
     failures: Window,
     /// Time of a user's last login from an address or with a device, and of their last login overall.
     logins: Memory<i64>,
-    /// Changes to the memory since the last [`Judge::settle`], so that [`Judge::back_to`] can undo them.
+    /// Changes to the memory since the last [`Detector::settle`], so that [`Detector::back_to`] can undo them.
     journal: Vec<Step>,
 }
 
@@ -68,7 +68,7 @@ enum Step {
     Login { key: Key, before: Option<i64> },
 }
 
-impl Judge {
+impl Detector {
     pub fn new(rules: Rules) -> Self {
         let window = |within: Option<std::time::Duration>, enough: Option<usize>| {
             let micros = within.unwrap_or_default().as_micros().try_into().unwrap_or(i64::MAX);
@@ -98,7 +98,7 @@ impl Judge {
     }
 
     /// Evaluates the rules on an entry and remembers it. `recorded` is used if the entry does not say when it happened.
-    pub fn judge(&mut self, facts: &Facts, recorded: Timestamp) -> Vec<Flag> {
+    pub fn judge(&mut self, facts: &RuleInput, recorded: Timestamp) -> Vec<Flag> {
         let mut flags = Flags(Vec::new());
         self.judge_amounts(facts, &mut flags);
         self.judge_lately(facts, recorded, &mut flags);
@@ -113,7 +113,7 @@ impl Judge {
     }
 
     /// Remembers a recently recorded entry after a start; logins are remembered by [`Self::remember_login`].
-    pub fn remember_lately(&mut self, facts: &Facts, recorded: Timestamp) {
+    pub fn remember_lately(&mut self, facts: &RuleInput, recorded: Timestamp) {
         let at = facts.occurred_at.unwrap_or(recorded).micros();
         self.count_operation(facts, at);
         self.count_edit(facts, at);
@@ -122,13 +122,13 @@ impl Judge {
     }
 
     /// Remembers a successful login after a start.
-    pub fn remember_login(&mut self, facts: &Facts, recorded: Timestamp) {
+    pub fn remember_login(&mut self, facts: &RuleInput, recorded: Timestamp) {
         self.judge_new_address(facts, recorded, &mut Flags(Vec::new()));
         self.judge_new_device(facts, recorded, &mut Flags(Vec::new()));
         self.settle();
     }
 
-    fn judge_amounts(&self, facts: &Facts, flags: &mut Flags) {
+    fn judge_amounts(&self, facts: &RuleInput, flags: &mut Flags) {
         if let Some(rule) = &self.rules.value_changed.0
             && !facts.was_in_vain()
             && let Some(reason) = rule.look(&facts.amounts)
@@ -146,7 +146,7 @@ impl Judge {
     }
 
     /// Evaluates the rules about times and about recent activity.
-    fn judge_lately(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+    fn judge_lately(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let time = facts.occurred_at.unwrap_or(recorded);
         let at = time.micros();
         let operations = self.count_operation(facts, at);
@@ -173,11 +173,11 @@ impl Judge {
     }
 
     /// Whether an entry is exempt from the activity rules because it is by a machine account or about reading the log.
-    fn is_exempt(&self, facts: &Facts) -> bool {
+    fn is_exempt(&self, facts: &RuleInput) -> bool {
         facts.category == READING || facts.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
     }
 
-    fn count_operation(&mut self, facts: &Facts, at: i64) -> usize {
+    fn count_operation(&mut self, facts: &RuleInput, at: i64) -> usize {
         let Some(user) =
             facts.user.as_ref().filter(|_| self.rules.many_operations.0.is_some() && !self.is_exempt(facts))
         else {
@@ -188,7 +188,7 @@ impl Judge {
         count
     }
 
-    fn count_edit(&mut self, facts: &Facts, at: i64) -> usize {
+    fn count_edit(&mut self, facts: &RuleInput, at: i64) -> usize {
         let is_edit = facts.has_changes || facts.has_verb(&EDITING);
         let (Some(_), Some(kind), Some(id)) = (&self.rules.repeated_edits.0, &facts.entity_type, &facts.entity_id)
         else {
@@ -203,7 +203,7 @@ impl Judge {
     }
 
     /// Counts a failed login. Returns zero if the entry is not one.
-    fn count_failure(&mut self, facts: &Facts, at: i64) -> usize {
+    fn count_failure(&mut self, facts: &RuleInput, at: i64) -> usize {
         let (Some(_), Some(Login::Failed), Some(network)) =
             (&self.rules.failed_logins.0, facts.login(), network_of(facts))
         else {
@@ -214,7 +214,7 @@ impl Judge {
         count
     }
 
-    fn judge_login(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+    fn judge_login(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let failures = self.count_failure(facts, facts.occurred_at.unwrap_or(recorded).micros());
         if let Some(rule) = &self.rules.failed_logins.0
             && failures >= rule.at_least
@@ -229,7 +229,7 @@ impl Judge {
         self.judge_new_device(facts, recorded, flags);
     }
 
-    fn judge_new_address(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+    fn judge_new_address(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let (Some(rule), Some(Login::Succeeded), Some(user), Some(network)) =
             (&self.rules.new_address.0, facts.login(), &facts.user, network_of(facts))
         else {
@@ -242,7 +242,7 @@ impl Judge {
         }
     }
 
-    fn judge_new_device(&mut self, facts: &Facts, recorded: Timestamp, flags: &mut Flags) {
+    fn judge_new_device(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let (Some(rule), Some(Login::Succeeded), Some(user), Some(agent)) =
             (&self.rules.new_device.0, facts.login(), &facts.user, &facts.user_agent)
         else {
@@ -261,7 +261,7 @@ impl Judge {
 
     /// Whether a login is the first in `days` days from its address or device. The very first login of a user is not new in this sense,
     /// because there is nothing to compare it with. Remembers the login.
-    fn is_new(&mut self, [place, anywhere]: [Key; 2], facts: &Facts, recorded: Timestamp, days: u32) -> bool {
+    fn is_new(&mut self, [place, anywhere]: [Key; 2], facts: &RuleInput, recorded: Timestamp, days: u32) -> bool {
         // A login that claims to be in the future must not be remembered for longer because of that.
         let at = facts.occurred_at.unwrap_or(recorded).min(recorded).micros();
         let known_for = i64::from(days) * MICROS_PER_DAY;
@@ -394,7 +394,7 @@ impl OutsideHours {
 }
 
 /// Returns the network that a login came from; text that is not an IP address is returned unchanged.
-fn network_of(facts: &Facts) -> Option<String> {
+fn network_of(facts: &RuleInput) -> Option<String> {
     let address = facts.ip_address.as_deref()?;
     let ip = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|place| place.ip()));
     Some(ip.map_or_else(|_| address.to_owned(), |ip| network(ip).to_string()))

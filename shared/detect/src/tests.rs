@@ -7,11 +7,11 @@ use piperoll_format::entry::CallerEntry;
 const NOON: i64 = 1_776_254_400_000_000;
 const MINUTE: i64 = 60_000_000;
 
-fn judge() -> Judge {
-    Judge::new(Rules::default())
+fn judge() -> Detector {
+    Detector::new(Rules::default())
 }
 
-fn rules_hit(judge: &mut Judge, entry: &str, at: i64) -> Vec<String> {
+fn rules_hit(judge: &mut Detector, entry: &str, at: i64) -> Vec<String> {
     let entry = CallerEntry::parse(entry.as_bytes()).expect("an entry");
     judge.judge(entry.facts(), Timestamp::from_micros(at)).into_iter().map(|flag| flag.rule).collect()
 }
@@ -171,7 +171,7 @@ fn rules_look_at_when_it_happened() {
     let night = r#"{"category":"data","action":"a.b","user":"bob","occurred_at":"2026-04-15T23:30:00+02:00"}"#;
     assert!(rules_hit(&mut judge, night, NOON).is_empty(), "21:30 UTC");
     let rules: Rules = toml::from_str("outside_hours = { zone = \"Europe/Berlin\", weekends = true }").expect("rules");
-    let mut berlin = Judge::new(rules);
+    let mut berlin = Detector::new(rules);
     assert_eq!(rules_hit(&mut berlin, night, NOON), ["outside_hours"]);
     let sunday = night.replace("2026-04-15T23", "2026-04-19T12");
     assert_eq!(rules_hit(&mut berlin, &sunday, NOON), ["outside_hours"]);
@@ -226,7 +226,7 @@ fn rules_are_checked_and_can_be_off() {
     ] {
         assert!(toml::from_str::<Rules>(bad).is_err(), "{bad}");
     }
-    let mut judge = Judge::new(Rules::none());
+    let mut judge = Detector::new(Rules::none());
     assert!(
         rules_hit(&mut judge, r#"{"category":"data","action":"a","user":"v","impersonator":"r"}"#, NOON).is_empty()
     );

@@ -32,7 +32,7 @@ pub enum Unproven {
     LeftOut { from: u64, last: u64 },
     #[error("row {0} belongs to the range and was shown as its border")]
     Border(u64),
-    #[error("rows below {to} were pruned, and the range reaches back to where they stood")]
+    #[error("rows below {to} were pruned, and the range reaches back to them")]
     Pruned { to: u64 },
     #[error("the rows fall into too many stretches")]
     TooMany,

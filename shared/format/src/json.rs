@@ -103,7 +103,7 @@ impl<'a> Scanner<'a> {
             let key: String =
                 serde_json::from_str(key).map_err(|e| JsonError { offset: key_at, problem: e.to_string() })?;
             if let Some(twice) = keys.replace(key) {
-                return Err(JsonError { offset: key_at, problem: format!("the key {twice:?} stands here twice") });
+                return Err(JsonError { offset: key_at, problem: format!("the key {twice:?} occurs twice") });
             }
             self.skip_space();
             if self.peek() != Some(b':') {

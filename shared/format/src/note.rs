@@ -46,7 +46,7 @@ pub enum NoteError {
     Key,
     #[error("the note carries no signature of {0}")]
     Unsigned(String),
-    #[error("the signature of {0} does not fit the note")]
+    #[error("the signature of {0} does not match the note")]
     Signature(String),
 }
 

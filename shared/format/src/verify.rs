@@ -110,7 +110,7 @@ impl RowChecker {
             return bad(NO_MAC);
         }
         if !key.verify(claim.body, claim.mac) {
-            return bad("the signature does not fit the entry's bytes");
+            return bad("the signature does not match the entry's bytes");
         }
         let Some(prefix) = Prefix::parse(claim.body) else {
             return bad("the entry's first fields are not in the signed form");
@@ -122,7 +122,7 @@ impl RowChecker {
             return bad("the entry belongs to another generation of this node's log");
         }
         if prefix.seq != claim.seq {
-            return bad("the entry stands at another place than the one it was signed for");
+            return bad("the entry is at another position than the one it was signed for");
         }
         if prefix.timestamp != claim.timestamp {
             return bad("the time column differs from the signed time");
@@ -199,8 +199,8 @@ impl std::fmt::Display for SequenceFault {
             Self::Missing { first, last } => {
                 write!(f, "rows {first} to {last} are missing ({} rows)", last - first + 1)
             }
-            Self::OutOfOrder { seq } => write!(f, "row {seq} is out of order or stands twice"),
-            Self::TimeDecreases { seq } => write!(f, "the time of row {seq} is before the row in front of it"),
+            Self::OutOfOrder { seq } => write!(f, "row {seq} is out of order or occurs twice"),
+            Self::TimeDecreases { seq } => write!(f, "the time of row {seq} is before that of the previous row"),
         }
     }
 }

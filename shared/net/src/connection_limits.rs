@@ -150,7 +150,7 @@ impl Activity {
     pub(super) async fn over(&self) -> &'static str {
         loop {
             tokio::select! {
-                () = self.cut.cancelled() => return "it was idle or nobody's, and another one needed its place",
+                () = self.cut.cancelled() => return "it was idle or unidentified, and another connection needed its slot",
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
             let idle = self.used().elapsed();

@@ -91,7 +91,7 @@ impl Material {
         let material = Self { chain, key, roots: Arc::new(roots), crls, identity, not_after };
         material
             .server_config(ClientAuth::Required)
-            .map_err(|e| bad(&files.certificate, format!("certificate, key and authority do not fit together: {e}")))?;
+            .map_err(|e| bad(&files.certificate, format!("certificate, key and authority do not match: {e}")))?;
         Ok(material)
     }
 

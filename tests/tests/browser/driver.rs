@@ -1,4 +1,4 @@
-//! A browser with a profile of its own that trusts the cluster's authority, as a person's would.
+//! A browser with its own profile that trusts the cluster's authority, as a user's browser would.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,22 +11,22 @@ use piperoll_tests::{Cluster, Guard, free_address};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Longest that anything on a page may take; it is there so that a test ends, not to measure.
-/// What the driver says when a page changed while it was asked.
+/// Error text of the driver when a navigation interrupted a query. `find` retries those for up to [`PATIENCE`], which only ends a hanging
+/// test and measures nothing.
 const CUT_SHORT: &str = "aborted by navigation";
 const PATIENCE: Duration = Duration::from_secs(20);
-/// axe-core's own script, from its package.
+/// Environment variable with the path of axe-core's own script (axe.min.js), from its package.
 const AXE_VARIABLE: &str = "PIPEROLL_AXE";
 
 pub(crate) struct Browser {
     pub(crate) client: Client,
     base: String,
-    // In this order: the folder goes when nobody writes into it any more.
+    // The order matters: the folder is removed after the driver, when no process writes to it any more.
     driver: Guard,
     home: TempDir,
 }
 
-/// The browser outlives its driver for a moment, and writes into its folder while that is removed.
+/// Kills what is left of the browser, which outlives its driver for a moment and writes to its folder while that is removed.
 impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.driver.0.kill();
@@ -46,7 +46,7 @@ impl Drop for Browser {
     }
 }
 
-/// Processes whose command line names a path.
+/// Processes whose command line contains a path.
 fn processes_with(path: &str) -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
@@ -57,7 +57,7 @@ fn processes_with(path: &str) -> Vec<i32> {
     .collect()
 }
 
-/// What the tests need, or why they cannot run.
+/// Checks that the tools that the tests need are installed, or says why the tests cannot run.
 fn tools() -> Result<(), String> {
     for program in ["chromedriver", "chromium", "certutil"] {
         let found = Command::new("which").arg(program).stdout(Stdio::null()).status().is_ok_and(|s| s.success());
@@ -74,7 +74,7 @@ fn axe() -> Result<String, String> {
 }
 
 impl Browser {
-    /// A browser that knows nothing yet; `None` where the tests are skipped.
+    /// Opens a browser that has no session yet; `None` if the tests are skipped.
     pub(crate) async fn open(cluster: &Cluster) -> Option<Self> {
         if let Err(why) = tools() {
             assert!(std::env::var_os("CI").is_none(), "the browser tests cannot run: {why}");
@@ -118,7 +118,7 @@ impl Browser {
         Some(Self { client, base: cluster.url.clone(), driver, home })
     }
 
-    /// A browser that is signed in with a token, on the timeline.
+    /// Opens a browser that is signed in with a token and shows the timeline.
     pub(crate) async fn signed_in(cluster: &Cluster, token: &str) -> Option<Self> {
         let browser = Self::open(cluster).await?;
         browser.sign_in(token).await;
@@ -136,12 +136,12 @@ impl Browser {
         self.client.goto(&format!("{}{path}", self.base)).await.unwrap();
     }
 
-    /// Path and query of the page.
+    /// Path and query of the page's URL.
     pub(crate) async fn address(&self) -> String {
         self.client.current_url().await.unwrap().as_str().strip_prefix(&self.base).unwrap().to_owned()
     }
 
-    /// The first element, once it is there. A question that a change of the page cut short is asked again.
+    /// Waits for the first matching element. Repeats a query that a navigation interrupted.
     pub(crate) async fn find(&self, css: &str) -> Element {
         let started = Instant::now();
         let found = loop {
@@ -157,13 +157,13 @@ impl Browser {
         }
     }
 
-    /// Clicks as a script would, wherever the element is on the page.
+    /// Clicks by script, so that the element's position on the page does not matter.
     pub(crate) async fn click(&self, css: &str) {
         self.find(css).await;
         self.js("document.querySelector(arguments[0]).click()", json!([css])).await;
     }
 
-    /// Clicks the button with these words.
+    /// Clicks the button with this label.
     pub(crate) async fn press(&self, within: &str, words: &str) {
         let script = "const found = [...document.querySelectorAll(arguments[0] + ' button, ' + arguments[0] + ' a')].find((one) => one.textContent.includes(arguments[1]) && !one.disabled); found?.click(); return Boolean(found)";
         self.until(&format!("a button {words:?} in {within}"), async || {
@@ -172,14 +172,14 @@ impl Browser {
         .await;
     }
 
-    /// Empties a field and types.
+    /// Empties a field and types into it.
     pub(crate) async fn write(&self, css: &str, text: &str) {
         let field = self.find(css).await;
         self.js("document.querySelector(arguments[0]).value = ''", json!([css])).await;
         field.send_keys(text).await.unwrap();
     }
 
-    /// Keys to whatever has the focus.
+    /// Sends keys to the focused element.
     pub(crate) async fn keys(&self, keys: &str) {
         self.client.active_element().await.unwrap().send_keys(keys).await.unwrap();
     }
@@ -189,14 +189,14 @@ impl Browser {
         self.js(script, json!([css])).await.as_str().unwrap_or_default().to_owned()
     }
 
-    /// The texts of all elements.
+    /// Texts of all matching elements.
     pub(crate) async fn texts(&self, css: &str) -> Vec<String> {
         let script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)";
         let texts = self.js(script, json!([css])).await;
         texts.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     }
 
-    /// `node/seq` of the rows that are shown.
+    /// `node/seq` of the visible rows.
     pub(crate) async fn places(&self) -> Vec<String> {
         let script = "return [...document.querySelectorAll('tr[data-place]')].map((row) => row.dataset.place)";
         serde_json::from_value(self.js(script, json!([])).await).unwrap()
@@ -207,12 +207,12 @@ impl Browser {
         self.client.execute(script, arguments).await.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
-    /// Waits for text.
+    /// Waits for a text.
     pub(crate) async fn says(&self, css: &str, words: &str) {
         self.until(&format!("{words:?} in {css}"), async || self.text(css).await.contains(words)).await;
     }
 
-    /// Waits until something holds.
+    /// Waits until a condition holds.
     pub(crate) async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let started = Instant::now();
         while !holds().await {
@@ -224,14 +224,14 @@ impl Browser {
         }
     }
 
-    /// Keeps a picture.
+    /// Saves a screenshot.
     pub(crate) async fn shot(&self, name: &str) {
         let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/screenshots"));
         std::fs::create_dir_all(dir).unwrap();
         std::fs::write(dir.join(format!("{name}.png")), self.client.screenshot().await.unwrap()).unwrap();
     }
 
-    /// No serious violation of WCAG 2.2 A and AA, as axe-core sees it.
+    /// Checks that axe-core finds no serious violation of WCAG 2.2 A and AA.
     pub(crate) async fn is_accessible(&self, what: &str) {
         self.js(&axe().unwrap(), json!([])).await;
         let script = "const done = arguments[arguments.length - 1]; axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }).then((found) => done(found.violations.filter((one) => ['serious', 'critical'].includes(one.impact)).map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => node.html.slice(0, 200) + ' ' + node.failureSummary).join(' | ')}`)))";
@@ -239,7 +239,7 @@ impl Browser {
         assert_eq!(found, json!([]), "{what}");
     }
 
-    /// A file that was downloaded, once it is whole.
+    /// Waits until a download is complete and returns its path.
     pub(crate) async fn download(&self, ending: &str) -> PathBuf {
         let dir = self.home.path().join("downloads");
         let started = Instant::now();
@@ -258,12 +258,12 @@ impl Browser {
     }
 }
 
-/// To the driver on this machine, which speaks plain HTTP.
+/// Connector to the driver on this machine, which speaks plain HTTP.
 fn http() -> hyper_util::client::legacy::connect::HttpConnector {
     hyper_util::client::legacy::connect::HttpConnector::new()
 }
 
-/// What a person does once with the cluster's ca.crt.
+/// Trusts the cluster's ca.crt, as a user does once.
 fn trust(home: &Path, ca: &Path) {
     let store = home.join(".pki/nssdb");
     std::fs::create_dir_all(&store).unwrap();

@@ -1,11 +1,11 @@
-//! What an attacker writes into the log is text, wherever it is shown.
+//! Tests that what an attacker writes into the log is shown as text everywhere.
 
 use piperoll_tests::Cluster;
 use serde_json::{Value, json};
 
 use super::driver::Browser;
 
-/// Each would do something if it were taken for anything but text.
+/// Each of these would have an effect if it were treated as anything but text.
 const HOSTILE: [&str; 9] = [
     "<img src=x onerror=\"window.pwned=1\">",
     "<script>window.pwned=1</script>",
@@ -57,7 +57,7 @@ async fn hostile_entries_are_text_everywhere() {
     is_unharmed(&browser, "the timeline").await;
     browser.is_accessible("hostile entries").await;
     browser.shot("hostile").await;
-    // Nothing can reorder or hide what stands around it.
+    // No value can reorder or hide the text around it.
     let shown = browser.text("main").await;
     for sign in ['\u{202e}', '\u{2066}', '\u{7}', '\u{1b}', '\u{200b}'] {
         assert!(!shown.contains(sign), "{sign:?} is on the page");
@@ -74,7 +74,7 @@ async fn hostile_entries_are_text_everywhere() {
         is_unharmed(&browser, &place).await;
         browser.click(".drawer button[aria-label=Close]").await;
     }
-    // Every value can be filtered by, whatever it holds: the filter finds its row again.
+    // Every value can be used as a filter, whatever it contains, and the filter finds its row again.
     for number in 0..taken.len() {
         browser.go("/?filter=node:mx1%20action:mail.release&order=asc").await;
         browser.until("all rows", async || browser.places().await.len() == taken.len()).await;
@@ -92,7 +92,7 @@ async fn hostile_entries_are_text_everywhere() {
     cluster.verify_all();
 }
 
-/// No script ran, nothing became an element, nothing was fetched from elsewhere, and nothing is wider than the window.
+/// Checks that no script ran, no value became an element, nothing was fetched from elsewhere, and nothing is wider than the window.
 async fn is_unharmed(browser: &Browser, what: &str) {
     let script = "const own = performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin)).length; return { pwned: window.pwned ?? null, images: document.images.length, scripts: document.scripts.length, elsewhere: own, wide: document.documentElement.scrollWidth - document.documentElement.clientWidth }";
     let found = browser.js(script, json!([])).await;

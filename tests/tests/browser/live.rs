@@ -1,4 +1,4 @@
-//! Who is missing, who lies: what a page says while nodes die, return, and are tampered with.
+//! Tests what a page shows while nodes die, return, and are tampered with.
 
 use fantoccini::key::Key;
 use piperoll_tests::{Cluster, edit, entry};
@@ -19,7 +19,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.go(EVERYBODY).await;
     browser.until("six rows", async || browser.places().await.len() == 6).await;
 
-    // Live: rows come by themselves at the top; while an entry is read they wait behind a counter.
+    // Live mode: new rows appear at the top by themselves; while an entry is open they are held back and only counted.
     browser.keys("l").await;
     browser.says(".under .actions", "Live, all until").await;
     cluster.append(0, &[entry("carol", "mail.release")]).await;
@@ -35,7 +35,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     assert!(browser.text(".waiting").await.is_empty());
     assert_eq!(browser.places().await.len(), 9);
 
-    // A node dies: a line among the rows, and a banner that says what a witness knows.
+    // A node dies: the page shows a line among the rows, and a banner with what a witness knows.
     cluster.kill(2);
     browser.says("tr.said", "mx3 is missing since").await;
     browser.says(".banner.missing", "1 of 3 nodes not included").await;
@@ -47,7 +47,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.says("tbody tr[data-place]", "erin").await;
     browser.shot("missing").await;
 
-    // Asked anew, every number says that it is a lower bound, and the chart is hatched.
+    // After a reload every number is marked as a lower bound, and the chart is hatched.
     browser.keys("l").await;
     browser.go(EVERYBODY).await;
     browser.says(".banner.missing", "mx3").await;
@@ -59,14 +59,14 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.is_accessible("nodes with a missing one").await;
     browser.shot("nodes").await;
 
-    // It returns while we follow.
+    // The node returns in live mode.
     browser.go(&format!("{EVERYBODY}&live=1")).await;
     browser.says(".banner.missing", "mx3").await;
     cluster.restart(2).await;
     browser.says("tr.said", "mx3 is back").await;
     browser.until("no banner", async || browser.texts(".banner").await.is_empty()).await;
 
-    // All of them are gone: what was there stays, greyed, with all names.
+    // All nodes are gone: the old rows stay, greyed out, and all nodes are named.
     browser.go(EVERYBODY).await;
     browser.until("ten rows", async || browser.places().await.len() == 10).await;
     for index in 0..3 {
@@ -115,7 +115,7 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     browser.write("dialog textarea", "disk swapped by the night shift").await;
     browser.press("dialog", "Acknowledge").await;
     browser.says(".banner.broken .acknowledged", "Acknowledged by ada").await;
-    // It stays where it is, for everybody, from then on.
+    // The acknowledgement stays visible to all users.
     browser.go("/?filter=node:mx1").await;
     browser.says(".banner.broken .acknowledged", "disk swapped by the night shift").await;
     browser.go("/?filter=action:audit.acknowledge").await;
@@ -123,8 +123,8 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     browser.close().await;
 }
 
-/// Another log takes the place of a node's: the page shows what it presents, accepts exactly that, and says of older ranges that rows of
-/// them are not in it.
+/// A node's log is replaced by another: the page shows the new log, accepts exactly that one, and says for older ranges that rows of them
+/// are not in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 200).await;
@@ -149,7 +149,7 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     browser.keys("the disk died").await;
     browser.press("dialog", "Accept").await;
     browser.until("no alarm", async || !browser.text("table.nodes").await.contains("rollback")).await;
-    // As long as the old log stands beside the new one it is read from there; without it the page says what is not here.
+    // While the old log's folder is next to the new one, rows are read from it; without it the page says what is missing.
     let is_read = async || cluster.page("filter=node:mx1").await.status_of("mx1") == "ok";
     browser.until("the old log is read", is_read).await;
     let old = std::fs::read_dir(&cluster.nodes[0].folder).unwrap().map(|file| file.unwrap().path());

@@ -1,4 +1,4 @@
-//! Two logs of one node, whose rows have the same numbers, and a finding about a row: as people meet them.
+//! Tests how users see two logs of one node whose rows have the same numbers, and a finding about a row.
 
 use piperoll_tests::{Cluster, edit, entry, until};
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ async fn rows_of_two_logs_and_a_finding_are_told_apart() {
     browser.says("#drawer-panel", "This row is in an earlier log of its node").await;
     browser.is_accessible("a row of an earlier log").await;
     browser.shot("earlier-log").await;
-    // The address leads to the same row, without the page that it was on.
+    // The URL leads to the same row, without the page that the row was on.
     let row = browser.address().await.split('&').find(|pair| pair.contains("row=")).unwrap().to_owned();
     browser.go(&format!("/?filter=user:nobody&{}", row.trim_start_matches(['/', '?']))).await;
     browser.click("#tab-raw").await;

@@ -1,6 +1,6 @@
-//! The pages, in a real Chromium, against a real cluster. Screenshots are kept in `target/screenshots`.
+//! Tests the pages in a real Chromium against a real cluster. Screenshots are kept in `target/screenshots`.
 //!
-//! Without Chromium and its driver, certutil or axe-core these tests say that they were skipped; where `CI` is set they fail.
+//! Without Chromium and its driver, certutil or axe-core these tests report that they were skipped; where `CI` is set they fail.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! Signing in and out, by token, by one-time address, and what an old session is told.
+//! Tests signing in and out, by token and by one-time link, and what the page shows when a session ends.
 
 use piperoll_tests::{Cluster, entry};
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     cluster.wait_until_complete().await;
     let Some(browser) = Browser::open(&cluster).await else { return };
 
-    // Whoever is not signed in is asked to, and comes back to where they wanted to go.
+    // A user who is not signed in is asked to, and then returns to the requested page.
     browser.go("/?filter=user:alice").await;
     browser.says("h1", "Sign in to Piperoll").await;
     browser.is_accessible("sign-in").await;
@@ -29,13 +29,13 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.until("back", async || browser.address().await == "/?filter=user:alice").await;
     browser.says("tbody tr[data-place]", "alice").await;
 
-    // The cookie is out of reach of scripts, and nothing secret is kept by the page.
+    // Scripts cannot read the cookie, and the page stores no secrets.
     let kept = browser
         .js("return [document.cookie, JSON.stringify(localStorage), JSON.stringify(sessionStorage)].join()", json!([]))
         .await;
     assert!(!kept.as_str().unwrap().contains("prl_") && kept.as_str().unwrap().starts_with(','), "{kept}");
 
-    // It warns, goes on when asked to, and ends by itself; what was shown stays.
+    // The session warns, is extended on request, and expires by itself; the rows stay visible.
     browser.says("dialog", "You will be signed out in").await;
     browser.is_accessible("a session that ends soon").await;
     browser.press("dialog", "Stay signed in").await;
@@ -46,7 +46,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.press("dialog", "Sign in again").await;
     browser.says("h1", "Sign in to Piperoll").await;
 
-    // A one-time address works once.
+    // A one-time link works once.
     let made = cluster.run(&["browse"]);
     assert_eq!(made.code, 0, "{}", made.stderr);
     let path = made.stdout.trim().strip_prefix(&cluster.url).unwrap().to_owned();
@@ -60,7 +60,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.go(&path).await;
     browser.says("#said", "this address was used already").await;
 
-    // All of it is in the log.
+    // All of this is in the log.
     let log =
         cluster.page("filter=action:audit.sign_in,audit.sign_out,audit.sign_in_link&from=1h&order=asc&limit=50").await;
     let told: Vec<String> = log.json()["entries"]
@@ -97,18 +97,18 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.press("form", "Sign in").await;
     browser.find("tr[data-place]").await;
 
-    // A signed-in browser is redirected at once, and never to another server.
+    // A browser that is signed in is redirected at once, and never to another server.
     for back in ["/.//evil.example/login", "/x/..//evil.example/a", "//evil.example/", "/\\evil.example"] {
         browser.go(&format!("/sign-in?back={back}")).await;
         browser.find("tr[data-place]").await;
         let origin = browser.js("return location.origin", json!([])).await;
         assert_eq!(origin, json!(cluster.url), "{back}");
     }
-    // Without slashes a scheme means nothing: this is a page that does not exist here.
+    // Without slashes a scheme has no meaning: the path is a page of this server that does not exist.
     browser.go("/sign-in?back=https:evil.example").await;
     browser.says("body", "not found: /evil.example").await;
 
-    // Somebody else's link does not take the session's place without a question.
+    // Another user's link does not replace the session without a question.
     let other = cluster.token("other", piperoll_protocol::access::Role::Viewer, None);
     let made = cluster.command(&["browse"]).env("PIPEROLL_TOKEN", &other).output().unwrap();
     let link = String::from_utf8(made.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! Who did this? Search, page, open, compare, and do it all with keys.
+//! Tests the timeline: search, paging, opening and comparing entries, all of it by keyboard too.
 
 use fantoccini::key::Key;
 use piperoll_tests::Cluster;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::driver::Browser;
 
-/// Entries of a small office, the same for every run.
+/// Entries of a small office, identical in every run.
 fn office(node: usize, count: usize) -> Vec<String> {
     let line = |n: usize| {
         let user = ["alice", "bob", "carol"][n % 3];
@@ -36,7 +36,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     cluster.wait_until_complete().await;
     let Some(browser) = Browser::signed_in(&cluster, &cluster.token).await else { return };
 
-    // The first page: a hundred rows, newest first, every one verified, and nothing missing.
+    // The first page: a hundred rows, newest first, all verified, and no node missing.
     let first = browser.places().await;
     assert_eq!(first.len(), 100);
     browser.says(".pager .statement", "4/4 nodes · 100 verified").await;
@@ -54,7 +54,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.press(".pager", "Newer").await;
     browser.until("the first page again", async || browser.places().await == first).await;
 
-    // Text, chips and address are one thing. A click on a value adds it, an alt-click excludes it.
+    // The filter text, the chips and the URL always agree. A click on a value adds it, an alt-click excludes it.
     browser.click("tr[data-place] button.value[title^='Click']:not([data-x])").await;
     browser.until("a node in the address", async || browser.address().await.contains("node%3Amx")).await;
     browser.go("/?filter=user:alice").await;
@@ -75,7 +75,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.click(".chips li:nth-child(2) button.remove").await;
     browser.until("one chip", async || browser.address().await == "/?filter=user%3Aalice").await;
 
-    // Alternatives are one chip: a click adds to all of them, and taking them away leaves what was added.
+    // Alternatives are one chip: a click adds a condition to all of them, and removing the chip leaves what was added.
     browser.go("/?filter=user:alice%20OR%20user:bob").await;
     browser.says(".chips", "user:alice OR user:bob").await;
     let is_either = async |browser: &Browser| {
@@ -94,7 +94,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.until("the other chip", async || browser.texts(".chips li").await.len() == 1).await;
     browser.says(".chips", "not action").await;
 
-    // Suggestions: keys, then values there are, with their counts.
+    // Suggestions: keys, then existing values with their counts.
     browser.write("input[role=combobox]", "acti").await;
     browser.says(".suggestions", "action:").await;
     browser.keys(&format!("{}{}", Key::Down, Key::Enter)).await;
@@ -111,7 +111,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
         })
         .await;
 
-    // A mistake is pointed at.
+    // The position of a mistake in the filter is marked.
     browser.write("input[role=combobox]", "user:alice usr:x").await;
     browser.keys(&Key::Enter.to_string()).await;
     browser.says(".filter-error", "unknown key \"usr\"").await;
@@ -156,14 +156,14 @@ async fn with_keys(browser: &Browser) {
     browser.click("#tab-changes").await;
     assert_eq!(browser.texts(".diff del").await, ["10"]);
     assert_eq!(browser.texts(".diff ins").await, ["20", "seen <b>"]);
-    // Next entry, close: the focus is where it was.
+    // Next entry, then close: the focus returns to where it was.
     let title = browser.text(".drawer code").await;
     browser.click(".drawer button[aria-label='Next entry']").await;
     browser.until("the next entry", async || browser.text(".drawer code").await != title).await;
     browser.keys(&Key::Escape.to_string()).await;
     browser.until("closed", async || browser.texts(".drawer").await.is_empty()).await;
     assert_eq!(browser.js("return document.activeElement.className", json!([])).await, "plain open");
-    // Help, other zone, only a value of this row, export, other page.
+    // Help, another time zone, filter by a value of this row, export, another page.
     browser.keys("?").await;
     browser.says("dialog", "new entries").await;
     browser.is_accessible("help").await;
@@ -192,7 +192,7 @@ async fn zooms_and_remembers(browser: &Browser) {
     browser.until("a zoomed range", async || browser.address().await.contains("&to=")).await;
     browser.find("tr[data-place]").await;
     browser.says(".histogram details", "As a table").await;
-    // A search that is kept comes back, with its range.
+    // A saved search comes back with its range.
     let address = browser.address().await;
     browser.press(".under", "Saved").await;
     browser.write("dialog input", "the last half hour").await;
@@ -203,7 +203,7 @@ async fn zooms_and_remembers(browser: &Browser) {
     browser.press(".under", "Saved").await;
     browser.press("dialog ul", "the last half hour").await;
     browser.until("the kept view", async || browser.address().await == address).await;
-    // Paper: the report is there when the browser prints, and says what it is.
+    // Printing: the report exists when the browser prints, and states what it is.
     browser
         .js("window.print = () => { window.printed = document.querySelector('.report').textContent }", json!([]))
         .await;
@@ -213,7 +213,7 @@ async fn zooms_and_remembers(browser: &Browser) {
     for words in ["Audit log report", "Filter: -category:audit", "4 of 4 nodes answered", "These are all"] {
         assert!(report.contains(words), "{words}: {report}");
     }
-    // Narrow, and magnified four times: nothing is cut off sideways.
+    // Narrow windows and fourfold zoom: nothing is cut off horizontally.
     for (width, height) in [(360, 800), (700, 800)] {
         browser.client.set_window_size(width, height).await.unwrap();
         browser.go("/?filter=user:alice").await;

@@ -450,7 +450,7 @@ fn nothing_can_be_changed_without_a_key() {
     };
     let mut longer = bundle.clone();
     longer.push(0);
-    assert!(refused(&longer, "a byte behind the end").contains("behind its end"));
+    assert!(refused(&longer, "a byte behind the end").contains("after its end"));
     for cut in [0, 1, 511, 512, 700, bundle.len() / 2, bundle.len() - 512, bundle.len() - 1] {
         refused(&bundle[..cut], "cut");
     }

@@ -1,4 +1,4 @@
-//! Who may do what, and the one entry that each request leaves.
+//! Permissions of each role, and the single audit entry that each request leaves.
 
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::access::Role;
@@ -6,7 +6,7 @@ use piperoll_tests::{Answer, Cluster, entry};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// The aggregator's own entries, oldest first, straight from its embedded node.
+/// Reads the aggregator's own entries, oldest first, directly from its embedded node.
 fn own_entries(cluster: &Cluster) -> Vec<Value> {
     let config = cluster.aggregator_folder().join("node/node.toml");
     let output = std::process::Command::new(piperoll_tests::piperoll())
@@ -42,7 +42,7 @@ async fn every_request_is_exactly_one_entry_and_roles_are_exact() {
         (Method::GET, "/api/v1/tokens", None, "audit.token_list", [403, 403, 200]),
         (Method::POST, "/api/v1/tokens", new_token("fresh"), "audit.token_create", [403, 403, 201]),
         (Method::DELETE, "/api/v1/tokens/fresh", None, "audit.token_revoke", [403, 403, 204]),
-        // However early it fails, it keeps its name.
+        // However early a request fails, it is still recorded under its own action.
         (
             Method::POST,
             "/api/v1/tokens",
@@ -98,7 +98,7 @@ async fn strangers_are_refused_and_cannot_fill_the_log() {
     tokio::time::sleep(std::time::Duration::from_millis(1_700)).await;
     let before = own_entries(&cluster).len();
     for _ in 0..20 {
-        // What a page asks before anybody has signed in.
+        // The web UI asks for its session before the user has signed in.
         assert_eq!(cluster.get("/api/v1/session", None).await.status, 401);
     }
     let code = |answer: &Answer| answer.json()["code"].as_str().unwrap().to_owned();
@@ -118,14 +118,14 @@ async fn strangers_are_refused_and_cannot_fill_the_log() {
         .unwrap();
     assert!(run.status.success());
     assert_eq!(cluster.get("/api/v1/nodes", Some(&revoked)).await.status, 401);
-    // An orderly stop writes the count of the rest.
+    // A clean stop records the number of refusals after the first.
     cluster.stop_aggregator();
     let entries = own_entries(&cluster);
     let counted = entries.iter().find(|e| e["action"] == "audit.refused_repeatedly").unwrap();
     assert_eq!(counted["details"]["counts"]["refused"], 81, "{counted}");
 }
 
-/// What cannot be recorded is not answered.
+/// The aggregator does not answer a request that it cannot record.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_without_an_entry() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -136,7 +136,7 @@ async fn no_answer_without_an_entry() {
     assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_recorded")));
     assert!(answer.json().get("entries").is_none());
     assert_eq!(cluster.get("/readyz", None).await.status, 503);
-    // No is no, with an entry or without.
+    // A denial is returned whether or not it can be recorded.
     for _ in 0..2 {
         assert_eq!(cluster.get("/api/v1/nodes", None).await.status, 401);
     }

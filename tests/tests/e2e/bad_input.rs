@@ -1,4 +1,4 @@
-//! Bad input gets a clear error, the node lives, and nothing is lost.
+//! Bad input gets a clear error, the node keeps running, and no valid entry is lost.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use piperoll_client::NodeClient;
 use piperoll_tests::{Cluster, Run, entry, piperoll};
 use serde_json::{Value, json};
 
-/// `piperoll node append -` with these bytes on standard input.
+/// Runs `piperoll node append -` with these bytes on standard input.
 fn append_stdin(cluster: &Cluster, bytes: &[u8]) -> Run {
     let mut child = Command::new(piperoll())
         .args(["node", "append", "-", "--config"])
@@ -38,7 +38,7 @@ async fn entries_that_are_refused_say_why_and_where() {
         (b"{\"category\":\"auth\",\"action\":\"a\",\"user\":\"x\0y\"}".to_vec(), "control character"),
         (br#"{"category":"auth","action":"a","user":"x\u0000y"}"#.to_vec(), "U+0000"),
         (deep.into_bytes(), "levels of nesting"),
-        (br#"{"category":"auth","action":"a","details":{"a":1,"a":2}}"#.to_vec(), "stands here twice"),
+        (br#"{"category":"auth","action":"a","details":{"a":1,"a":2}}"#.to_vec(), "occurs twice"),
         (br#"{"category":"auth","action":"a","details":{"n":1e}}"#.to_vec(), "digit is missing"),
         (br#"{"category":"log","action":"log.started"}"#.to_vec(), "by the node itself only"),
         (br#"{"category":"auth","action":"a","node_id":"mx2"}"#.to_vec(), "set by the node"),
@@ -55,7 +55,7 @@ async fn entries_that_are_refused_say_why_and_where() {
         lines.extend_from_slice(entry("good", "auth.login").as_bytes());
         lines.push(b'\n');
     }
-    // The same lines in one batch: every good one is recorded, every bad one named.
+    // The same lines in one batch: every good line is recorded, every bad line is reported.
     let run = append_stdin(&cluster, &lines);
     assert!(
         run.stderr.contains(&format!("{} recorded, 0 known already, {} refused", cases.len(), cases.len())),
@@ -104,7 +104,7 @@ async fn numbers_keep_every_digit_and_ids_are_idempotent() {
     assert_eq!((again.results[0].status, &again.results[0].receipt), (200, &first.results[0].receipt));
     let other = client.append_lines(line("mallory").into_bytes(), false).await.unwrap();
     assert_eq!(other.results[0].status, 409);
-    // Inside one batch as well.
+    // The same applies within one batch.
     let both = client.append_lines(format!("{}\n{}\n", line("alice"), line("eve")).into_bytes(), false).await.unwrap();
     assert_eq!(both.results.iter().map(|r| r.status).collect::<Vec<_>>(), [200, 409]);
 
@@ -152,7 +152,7 @@ async fn queries_that_are_refused_say_why() {
         assert!(answer.json()["detail"].as_str().unwrap().contains(words), "{parameters}: {}", answer.text);
     }
     assert_eq!(cluster.page(&format!("limit=5&category=auth&cursor={cursor}")).await.status, 200);
-    // A question that is wrong is a usage error, wherever that is noticed.
+    // An invalid query is a usage error, wherever it is detected.
     for (args, words) in [
         (&["query", "usr:bob"][..], "unknown key \"usr\""),
         (&["query", "--limit", "0"], "--limit is 1 to"),
@@ -168,7 +168,7 @@ async fn queries_that_are_refused_say_why() {
     assert_eq!(cluster.on_node(0, &["query", "--from", "soonish"]).code, 2);
 }
 
-/// Text from entries never reaches a terminal raw.
+/// Text from entries is always escaped before it is printed to a terminal.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_characters_do_not_reach_the_terminal() {
     let cluster = Cluster::start(&["mx1"]).await;

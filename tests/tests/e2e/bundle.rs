@@ -1,4 +1,4 @@
-//! Evidence: made by a real cluster, checked without it.
+//! Evidence bundles: exported from a real cluster, verified without it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ struct Desk {
     trust: PathBuf,
 }
 
-/// A cluster with rows in it, and an auditor's desk with its trust file.
+/// Starts a cluster with `rows` rows, and writes the trust file that an auditor would have.
 async fn desk(rows: usize) -> Desk {
     let cluster = cluster_of(rows).await;
     let trust = cluster.dir.path().join("trust.toml");
@@ -46,7 +46,7 @@ impl Desk {
     }
 }
 
-/// The verifier alone, as an auditor runs it: no environment, no cluster.
+/// Runs the standalone verifier as an auditor does: without environment variables or a cluster.
 fn verifier(bundle: &Path, trust: Option<&Path>) -> Run {
     let program = piperoll_tests::piperoll().with_file_name("piperoll-verify");
     let mut command = Command::new(program);
@@ -75,14 +75,14 @@ async fn a_bundle_is_checked_without_the_cluster() {
     let verdict: Value = serde_json::from_str(&alone.stdout).unwrap();
     assert_eq!((&verdict["outcome"], &verdict["proven"]), (&"verified".into(), &true.into()));
     assert!(verdict["rows"].as_u64().unwrap() > 800, "{verdict}");
-    // Without a trust file it is self-asserted, which is said and never good.
+    // Without a trust file the bundle is only self-asserted: the verifier says so and does not exit with 0.
     let alone = verifier(&desk.path("all.tar"), None);
     assert_eq!(alone.code, 1, "{}", alone.stdout);
     assert!(alone.stdout.contains("\"outcome\":\"unchecked\""));
-    // The export is an entry with its reason.
+    // The export is recorded as an entry with its reason.
     let entries = desk.cluster.page("filter=action:audit.export").await.json();
     assert_eq!(entries["entries"][0]["entry"]["details"]["words"], "audit 7", "{entries}");
-    // Any archive program opens it.
+    // Any archive program can open the bundle.
     let listed = Command::new("tar").arg("-tf").arg(desk.path("all.tar")).output().unwrap();
     let names = String::from_utf8(listed.stdout).unwrap();
     for name in ["manifest", "nodes/mx1/entries", "nodes/agg/checkpoint", "timeline.csv", "report.html", "README.txt"] {
@@ -117,7 +117,7 @@ async fn filters_ranges_and_eras() {
     assert_eq!(verdict["rows"], 5);
     let mx1 = verdict["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap();
     assert_eq!(mx1["withheld"].as_u64().unwrap() + 4, mx1["size"].as_u64().unwrap(), "{mx1}");
-    // One node alone, and a range in which nothing happened.
+    // A single node, and a range without entries.
     assert_eq!(desk.export("mx2.tar", &["node:mx2"]).code, 0);
     assert_eq!(desk.verify("mx2.tar", &[]).code, 0);
     assert_eq!(desk.export("nothing.tar", &["--from", "2020-01-01", "--to", "2020-01-02"]).code, 0);
@@ -148,7 +148,7 @@ async fn missing_nodes_are_refused_waited_for_or_named() {
     let waited = Run::from(waiting.wait_with_output().unwrap());
     assert_eq!(waited.code, 0, "{}", waited.stderr);
     assert_eq!(desk.verify("waited.tar", &[]).code, 0);
-    // A node that hangs is missing like any other, and costs no more than the time limit.
+    // A node that hangs is reported as missing like any other, and takes no longer than the time limit.
     desk.cluster.signal(1, Signal::SIGSTOP);
     let run = desk.export("hanging.tar", &["--incomplete", "partial"]);
     desk.cluster.signal(1, Signal::SIGCONT);
@@ -156,7 +156,7 @@ async fn missing_nodes_are_refused_waited_for_or_named() {
     assert_eq!(desk.verify("hanging_PARTIAL.tar", &[]).code, 3);
 }
 
-/// A row that was edited on a node is in the bundle as it was found, and nobody takes the bundle for sound.
+/// A row that was edited on a node is in the bundle as it was found, and the verifier rejects the bundle.
 #[tokio::test(flavor = "multi_thread")]
 async fn violated_rows_are_kept_and_refused() {
     let desk = desk(600).await;
@@ -169,7 +169,7 @@ async fn violated_rows_are_kept_and_refused() {
     assert!(run.stdout.contains("the exporter met 1 rows that no proof stands behind"), "{}", run.stdout);
 }
 
-/// One row for any C2SP tool.
+/// Exports one row in a form that any C2SP tool can verify.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_row_has_a_proof_of_its_own() {
     let desk = desk(300).await;

@@ -6,10 +6,10 @@ use piperoll_certs::{Authority, Layout, NodePlace};
 use piperoll_tests::{Cluster, Fault, entry};
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair, SanType};
 
-/// A revocation reaches open connections within a minute; here files are looked at every few seconds.
+/// Time within which a revocation takes effect on open connections. In this test the files are checked every few seconds.
 const REVOCATION_LIMIT: Duration = Duration::from_secs(60);
 
-/// A certificate for `mx1` that ended yesterday, signed by the cluster's real authority.
+/// Makes a certificate for `mx1` that expired yesterday, signed by the cluster's real authority.
 fn expired(cluster: &Cluster) -> (String, String) {
     let dir = cluster.authority_dir();
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
@@ -31,12 +31,12 @@ async fn certificates_that_must_not_count_do_not() {
     let folder = cluster.nodes[0].folder.clone();
     let good = (std::fs::read(folder.join("node.crt")).unwrap(), std::fs::read(folder.join("node.key")).unwrap());
 
-    // A broken new file keeps the old one in use, and says so.
+    // If the new certificate file is broken, the node keeps using the old certificate and logs that.
     std::fs::write(folder.join("node.crt"), "not a certificate").unwrap();
     wait_for(|| cluster.log_text("mx1").contains("keeping the old one")).await;
     assert_eq!(cluster.page("").await.status_of("mx1"), "ok");
 
-    // Expired: the node itself may start with it; nobody trusts it.
+    // Expired: the node may start with the certificate, but the aggregator does not trust it.
     let (certificate, key) = expired(&cluster);
     std::fs::write(folder.join("node.crt"), certificate).unwrap();
     std::fs::write(folder.join("node.key"), key).unwrap();
@@ -51,7 +51,7 @@ async fn certificates_that_must_not_count_do_not() {
     std::fs::write(folder.join("node.key"), good.1).unwrap();
     cluster.wait_until_complete().await;
 
-    // The same name from another authority.
+    // A certificate with the same name from another authority.
     let mut foreign = Authority::init(&cluster.dir.path().join("foreign"), &"test".parse().unwrap()).unwrap();
     let place = NodePlace {
         address: cluster.nodes[0].listen.clone(),
@@ -109,7 +109,7 @@ async fn renewal_without_a_gap_and_revocation_within_a_minute() {
         assert!(revoked.elapsed() < REVOCATION_LIMIT, "the revoked node still answers");
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    // A revoked aggregator reads no node any more.
+    // A revoked aggregator can no longer read any node.
     cluster.authority().renew(&mx1).unwrap();
     cluster.authority().revoke(&"agg".parse().unwrap()).unwrap();
     let revoked = std::time::Instant::now();
@@ -129,7 +129,7 @@ async fn renewal_without_a_gap_and_revocation_within_a_minute() {
     cluster.verify_all();
 }
 
-/// A certificate of a node opens nothing at another node, and none opens nothing either.
+/// A node refuses a client with another node's certificate, and a client without a certificate.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_may_not_read_nodes() {
     let cluster = Cluster::start(&["mx1", "mx2"]).await;
@@ -146,7 +146,7 @@ async fn nodes_may_not_read_nodes() {
         async move { client.get(url).send().await.map(|response| response.status().as_u16()) }
     };
     assert!(status(None).await.is_err(), "no certificate");
-    // A node's certificate is for serving only, so it does not even pass as a client's.
+    // A node's certificate is for serving only, so it is not accepted as a client certificate.
     assert!(status(Some(cluster.nodes[1].folder.clone())).await.is_err(), "another node's certificate");
 }
 
@@ -158,7 +158,7 @@ async fn wait_for(condition: impl Fn() -> bool) {
     }
 }
 
-/// A folder that was moved to its machine, or a member that could not be made, must not undo anything.
+/// A member's folder that was moved to its machine, or a member that could not be created, must not undo other changes.
 #[test]
 fn a_cluster_directory_survives_missing_folders() {
     let dir = tempfile::tempdir().unwrap();

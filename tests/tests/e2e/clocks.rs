@@ -1,4 +1,4 @@
-//! Machines whose clocks are so wrong that certificates are not valid by them: every side says that a clock is wrong, and never anything else.
+//! Machines whose clocks are so wrong that certificates appear invalid: every side reports a wrong clock, and no other cause.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::keys::cluster_command;
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// Reasons that the aggregator gives for a node over a while.
+/// Collects the reasons that the aggregator gives for a node over at least 4 seconds.
 async fn reasons(cluster: &Cluster, node: &str) -> Vec<String> {
     let mut reasons = Vec::new();
     for _ in 0..20 {
@@ -34,7 +34,7 @@ async fn a_node_with_a_wrong_clock_is_named_as_that() {
     cluster.run_all().await;
     cluster.append(0, &[entry("alice", "auth.login")]).await;
     cluster.wait_until_complete().await;
-    // Before anybody's certificate was made, and behind the end of all of them.
+    // Before any certificate was made, and after all of them have expired.
     for (days, words) in [(-40, "which is in the past"), (8_000, "days ago by this machine's clock")] {
         cluster.stop(0);
         ClockShim::set(&clock, days * DAY_SECONDS).unwrap();
@@ -42,7 +42,7 @@ async fn a_node_with_a_wrong_clock_is_named_as_that() {
         let all = reasons(&cluster, "mx1").await;
         let is_named = |reason: &&String| reason.contains("the clocks differ") && reason.contains("piperoll doctor");
         assert!(all.iter().all(|reason| is_named(&reason)), "{days} days: {all:#?}");
-        // What the program says on that machine.
+        // `piperoll doctor` on that machine reports the wrong clock.
         let doctor = std::process::Command::new(piperoll())
             .args(["doctor", "--node"])
             .arg(cluster.nodes[0].folder.join("node.toml"))
@@ -57,7 +57,7 @@ async fn a_node_with_a_wrong_clock_is_named_as_that() {
     }
 }
 
-/// The machine of a person has a wrong clock: the command line says so, with the time that it believes in.
+/// A command on a user's machine with a wrong clock reports that, and tells the user to set the clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
     if !ClockShim::can_reach(piperoll()) {
@@ -85,7 +85,7 @@ async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
     assert_eq!(code, 0, "{stderr}");
 }
 
-/// The same way for another reason, which needs no clock: an aggregator that is revoked.
+/// The reason is reported the same way for a revoked aggregator, which does not depend on a clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_aggregator_is_told_so_every_time() {
     let mut cluster = Cluster::start(&["mx1", "mx2"]).await;

@@ -1,5 +1,5 @@
-//! The contracts in `docs/`: OpenAPI as generated, the golden vectors as computed elsewhere, and the command
-//! line's manners.
+//! The contracts in `docs/`: the OpenAPI document as generated, the golden vectors as computed by an independent script, and the
+//! conventions of the command line.
 
 use piperoll_format::ids::{ClusterName, Generation, NodeId};
 use piperoll_format::mac::{EpochSecret, MacKey, Origin};
@@ -23,7 +23,7 @@ fn openapi_is_the_checked_in_file() {
     );
 }
 
-/// Every route that exists is in the document, and the other way round.
+/// Every documented route exists, and answers only with documented statuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn openapi_is_served_and_names_what_answers() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -32,7 +32,7 @@ async fn openapi_is_served_and_names_what_answers() {
     let document: Value = served.json();
     for (path, methods) in document["paths"].as_object().unwrap() {
         let real = path.replace("{node}", "mx1").replace("{seq}", "0").replace("{name}", "nobody");
-        // A tail has no end; what it refuses has one.
+        // A tail never ends, so send a request that it refuses.
         let real = real.replace("/tail", "/tail?from=never");
         for method in methods.as_object().unwrap().keys() {
             let method: reqwest::Method = method.to_uppercase().parse().unwrap();
@@ -49,7 +49,7 @@ async fn openapi_is_served_and_names_what_answers() {
             );
         }
     }
-    // Headers that must be there, and no others that would tell about the inside.
+    // The response has the required headers, and no others that would reveal internals.
     let run = std::process::Command::new("curl")
         .args(["-sS", "-D", "-", "-o", "/dev/null", "--cacert"])
         .arg(cluster.ca())

@@ -1,4 +1,4 @@
-//! `kill -9` under load: what was acknowledged is there, once, and every signature fits.
+//! `kill -9` under load: every acknowledged entry is recorded exactly once, and every signature is valid.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,7 @@ async fn acknowledged_entries_survive_fifty_kills() {
                     number += 1;
                     let id = uuid::Uuid::now_v7().to_string();
                     let entry = json!({ "id": id, "category": "data", "action": "load.write", "user": format!("w{writer}"), "details": { "n": number } });
-                    // As an application does: the same id again until the node says that it is recorded.
+                    // Retry with the same id until the node acknowledges the entry, as an application does.
                     loop {
                         match client.append(&entry).await {
                             Ok(receipt) => {

@@ -1,5 +1,5 @@
-//! State files that a bit, a crash or a full disk left damaged: what is redundant heals or is set aside and keeps no daemon from
-//! starting, and what carries a promise is named.
+//! State files damaged by a flipped bit, a crash or a full disk: a redundant file is repaired or set aside and does not keep a daemon
+//! from starting, and damage to a file that carries a promise is reported.
 
 use piperoll_tests::{Cluster, entry, until};
 use rusqlite::Connection;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::witness::witnessed;
 
-/// Emptied, cut, garbled, zeros.
+/// Returns four damaged versions of a file: empty, truncated, invalid text and all zeros.
 fn damages(sound: &[u8]) -> [Vec<u8>; 4] {
     let mut garbled = sound.to_vec();
     garbled[sound.len() / 2] ^= 0x15;
@@ -54,7 +54,7 @@ async fn side_matters_keep_no_daemon_from_starting() {
         [node.join("data/intake/app.json"), node.join("data/forward/out.json"), node.join("data/witnessed.json")];
     let damaged = [&files[..], &[state.join("searches.json"), state.join("cursor.key")]].concat();
     for n in 0..4 {
-        // Each is written by a thread of its own, some time after the entries are in the log.
+        // Each file is written by its own thread, some time after the entries are in the log.
         until("every state file is there", async || damaged.iter().all(|path| path.exists()).then_some(())).await;
         cluster.stop(0);
         cluster.stop_aggregator();
@@ -70,7 +70,7 @@ async fn side_matters_keep_no_daemon_from_starting() {
         cluster.spawn_aggregator();
         cluster.wait_for_aggregator().await;
         recorded(&cluster, lines).await;
-        // A destination is never handed anything on that somebody may have paused; that is said.
+        // Forwarding stops when its state is damaged, because an operator may have paused the destination, and the status says so.
         let forwards = cluster.on_node(0, &["forward", "list", "--json"]).stdout;
         assert!(forwards.contains("was damaged"), "{forwards}");
         let resumed = cluster.on_node(0, &["forward", "resume", "out"]);
@@ -86,7 +86,7 @@ async fn side_matters_keep_no_daemon_from_starting() {
     cluster.verify_all();
 }
 
-/// What a witness remembers is a promise: a flipped bit is reported, and the aggregator does not start without the file.
+/// The witness's memory is a promise: damage such as a flipped bit is reported, and the aggregator refuses to start with such a file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
@@ -96,9 +96,9 @@ async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
     let sound = std::fs::read(&memory).unwrap();
     let config = cluster.aggregator_folder().join("aggregator.toml");
-    // Emptied is as good as gone, which is shown instead (`witness::a_lost_memory_is_found_in_the_own_log`).
+    // An empty file is treated like a missing one, which another test covers (`witness::a_lost_memory_is_found_in_the_own_log`).
     let mut damaged: Vec<Vec<u8>> = damages(&sound).into_iter().filter(|bytes| !bytes.is_empty()).collect();
-    // One bit of a name, which would say that nothing was pinned.
+    // A changed field name, without which the file would say that nothing was pinned.
     damaged.push(String::from_utf8(sound.clone()).unwrap().replacen("\"pin\"", "\"pi~\"", 1).into_bytes());
     for bytes in damaged {
         std::fs::write(&memory, bytes).unwrap();
@@ -113,7 +113,7 @@ async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     cluster.verify_all();
 }
 
-/// One bit of the generation in `log.json`: which of the two files is wrong cannot be known, so both are named.
+/// A changed generation in `log.json`: the node cannot know which of the two files is wrong, so the message names both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_marker_of_another_generation_is_named() {
     let mut cluster = Cluster::start(&["mx1"]).await;
@@ -133,7 +133,8 @@ async fn a_marker_of_another_generation_is_named() {
     cluster.verify_all();
 }
 
-/// The table that says whose log it is, changed while the node runs: every row still fits, and the next start would not find its log.
+/// The `meta` table, which identifies the log, is changed while the node runs: every row is still valid, but the next start would not
+/// find its log.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_names_in_a_running_database_are_checked() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -151,7 +152,7 @@ async fn the_names_in_a_running_database_are_checked() {
     assert!(run.code == 4 && run.stdout.contains("the table `meta` says"), "{}", run.stdout);
 }
 
-/// A command that makes a folder is killed at some moment; the same command then does what it should.
+/// A command that makes a folder can be killed at any time: running the same command again succeeds.
 #[test]
 fn interrupted_commands_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
@@ -167,7 +168,7 @@ fn interrupted_commands_can_be_repeated() {
         ("a1", &["add-aggregator", cluster, "a1", "--address", "127.0.0.1:7400"]),
         ("user-kim", &["add-user", cluster, "kim", "--role", "viewer"]),
     ] {
-        // What a kill leaves: a folder with some of its files, and no member of that name.
+        // State after a kill: a folder with some of its files, and no member of that name.
         let folder = dir.path().join("c/machines").join(id);
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("secret.0"), "half").unwrap();

@@ -1,4 +1,4 @@
-//! What the guides tell people to type is understood.
+//! The commands and filters that the guides tell users to type are valid.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)).unwrap()
 }
 
-/// What stands in backticks or indented code and begins with the program's name.
+/// Finds the commands in backticks or indented code that begin with the program's name.
 fn commands(text: &str) -> Vec<String> {
     let inline = text.split('`').skip(1).step_by(2).map(str::to_owned);
     let blocks = text.lines().map(|line| line.trim().to_owned());
@@ -23,7 +23,7 @@ fn commands_of_the_guides_are_understood() {
     let mut seen = 0;
     for name in ["compliance.md", "gdpr.md", "actions.md", "flags.md"] {
         for command in commands(&document(name)) {
-            // Asked for its help a command says what is wrong with what stands in front of it.
+            // With `--help` at the end, a command still reports errors in the arguments before it.
             let command = command.trim_end_matches('\\').replace(" …", "");
             let output = Command::new("sh")
                 .args(["-c", &format!("{command} --help")])

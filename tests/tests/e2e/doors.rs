@@ -1,24 +1,24 @@
-//! Every way in, for every role, with and without a limit. The list of ways is the program's own: one that is not
-//! expected here fails.
+//! Every route, for every role, with and without a scope. The list of routes is compared with the program's own list, so a route that
+//! is not expected here fails the test.
 
 use piperoll_protocol::access::{Permission, Role};
 use piperoll_tests::{Cluster, entry};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
-/// In a row that the limited readers must not see.
+/// Text in a row that the limited callers must not see.
 const SECRET: &str = "lantern-77";
 const SCOPE: &str = "user:alice";
 
-/// What it takes.
+/// Rights that a route requires.
 #[derive(Clone, Copy)]
 enum Needs {
-    /// Nobody needs to be known.
+    /// No authentication.
     Nothing,
-    /// Somebody who is known.
+    /// Any authenticated caller.
     Anybody,
     One(Permission),
-    /// The permission, and no limit.
+    /// The permission, without a limiting scope.
     Everything(Permission),
 }
 
@@ -26,10 +26,10 @@ struct Way {
     method: &'static str,
     path: &'static str,
     needs: Needs,
-    /// What is asked, and what comes when it is allowed.
+    /// Returns the path and the body of the request.
     asks: fn() -> (String, Option<Value>),
     gives: u16,
-    /// What a limited reader gets who asks for the row outside.
+    /// Status that a limited caller gets for the row outside of the scope.
     outside: Option<u16>,
 }
 
@@ -68,7 +68,7 @@ fn ways() -> Vec<Way> {
             asks: || {
                 ("/judgements".into(), Some(json!({ "node": "mx1", "seq": 1, "judgement": "reviewed", "reason": "x" })))
             },
-            // It is read, and it is not flagged.
+            // The row is found, but it is not flagged.
             gives: 409,
             outside: None,
         },
@@ -92,7 +92,7 @@ fn ways() -> Vec<Way> {
         way("DELETE", "/searches/{name}", One(View), || ("/searches/x".into(), None), 204),
         way("GET", "/session", Anybody, || ("/session".into(), None), 200),
         way("POST", "/session", Nothing, || ("/session".into(), Some(json!({ "token": "prl_x" }))), 401),
-        // What was sent is a token, so there is no session to end.
+        // The request carries a token, so there is no session to end.
         way("DELETE", "/session", Anybody, || ("/session".into(), None), 409),
         way("POST", "/session/links", Anybody, || ("/session/links".into(), None), 201),
         way("GET", "/tokens", One(ManageTokens), || ("/tokens".into(), None), 200),
@@ -115,7 +115,7 @@ struct Caller {
 }
 
 fn allowed(needs: Needs, caller: &Caller) -> bool {
-    // Exactly the sets of the contract, written down a second time.
+    // Exactly the permission sets of the contract, repeated here independently.
     let may = |permission| {
         matches!(
             (&caller.role, permission),
@@ -164,7 +164,7 @@ async fn every_way_in_for_every_role_and_limit() {
         assert!(known.contains(&((*method).to_owned(), path.clone())), "{method} {path} is not expected here");
     }
     assert_eq!(known.len(), real.len(), "something is expected that does not exist");
-    // And the document that programs are written from has exactly these.
+    // The OpenAPI document has exactly these routes.
     let document: Value = serde_json::from_str(piperoll_aggregator::openapi_json()).unwrap();
     let documented = document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/api/v1"));
     let documented: usize = documented.map(|(_, methods)| methods.as_object().unwrap().len()).sum();
@@ -191,7 +191,7 @@ async fn every_way_in_for_every_role_and_limit() {
                 assert_eq!(answer.send().await.unwrap().status().as_u16(), expected, "{} {path}", caller.name);
             }
         }
-        // Whoever is not known gets nothing, and no page of another site gets anything in somebody's name.
+        // An unauthenticated caller gets nothing, and a page of another site gets nothing on behalf of a user.
         let stranger = request(&client, &cluster, &way).send().await.unwrap();
         assert_eq!(stranger.status().as_u16(), 401, "{name}");
         for (header, value) in
@@ -204,7 +204,7 @@ async fn every_way_in_for_every_role_and_limit() {
     cluster.verify_all();
 }
 
-/// A proof exists once a witness has seen the rows.
+/// Waits until row 2 has a proof, which exists only after a witness has seen the row.
 async fn wait_for_proof(cluster: &Cluster) {
     for _ in 0..200 {
         if cluster.get("/api/v1/audit-log/mx1/2/proof", Some(&cluster.token)).await.status == 200 {

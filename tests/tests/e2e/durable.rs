@@ -1,5 +1,5 @@
-//! Every durable step of checkpoint and witness, interrupted: killed at any moment, done and not told, told and not done.
-//! The verdict is `ok` in the end, nothing that was witnessed is lost, and the evidence verifies.
+//! Interrupts every durable step of checkpointing and witnessing: processes killed at any moment, steps done but not acknowledged,
+//! steps acknowledged but not done. In the end the verdict is `ok`, no witnessed row is lost, and the evidence verifies.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ async fn evidence_verifies(cluster: &Cluster) {
     assert_eq!(run.code, 0, "{}", run.stdout);
 }
 
-/// A witness that looks all the time, a node that signs all the time, and both are killed again and again.
+/// The witness polls and the node signs at short intervals, and both are killed repeatedly.
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_of_node_and_witness_leave_no_alarm() {
     let mut cluster = Cluster::witnessed(&["mx1"], 10).await;
     for round in 0..16u32 {
         let lines: Vec<String> = (0..90).map(|n| entry(&format!("u{n}"), &format!("round.{round}"))).collect();
         cluster.append(0, &lines).await;
-        // Wherever the kill lands: between two writes of one step, or between the two sides of a look.
+        // Vary when the kill happens: between two writes of one step, or between the witness's and the node's part of a poll.
         tokio::time::sleep(Duration::from_millis(u64::from(round) * 37 % 400)).await;
         if round % 2 == 0 {
             cluster.kill(0);
@@ -43,13 +43,13 @@ async fn kills_of_node_and_witness_leave_no_alarm() {
     evidence_verifies(&cluster).await;
 }
 
-/// The witness has stored and cosigned, and the node never hears of it; then the node stores one that is old news.
+/// The witness stores and cosigns a checkpoint, but the node never receives the cosignature; later ones still arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cosignature_that_gets_lost_changes_nothing() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
     witnessed(&cluster, "mx1").await;
     let before = cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout;
-    // Everything from here on is witnessed by a witness whose words do not arrive.
+    // From here on, the witness's messages do not reach the node.
     cluster.nodes[0].proxy.set(Fault::Close);
     cluster.nodes[0].proxy.cut();
     cluster.append(0, &[entry("alice", "auth.login")]).await;
@@ -64,7 +64,8 @@ async fn a_cosignature_that_gets_lost_changes_nothing() {
     evidence_verifies(&cluster).await;
 }
 
-/// A checkpoint that reached the database and not the file beside it, and the other way round: a crash between the two.
+/// A crash between the two writes of a checkpoint: the database has it but the file next to the database does not, or the file is
+/// missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_half_stored_is_completed() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
@@ -80,7 +81,7 @@ async fn a_checkpoint_half_stored_is_completed() {
     witnessed(&cluster, "mx1").await;
     assert_ne!(std::fs::read(&beside).unwrap(), older);
     cluster.stop(0);
-    // A leftover of a write that was killed, and no file at all.
+    // A leftover temporary file of an interrupted write, and no checkpoint file at all.
     std::fs::write(beside.with_extension("checkpoint.new"), b"half a no").unwrap();
     std::fs::remove_file(&beside).unwrap();
     cluster.restart(0).await;
@@ -89,15 +90,15 @@ async fn a_checkpoint_half_stored_is_completed() {
     evidence_verifies(&cluster).await;
 }
 
-/// A witness whose disk is full has cosigned nothing that it does not remember.
+/// A witness that cannot write its state, as on a full disk, cosigns nothing that it has not stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_that_cannot_store_does_not_cosign() {
     let cluster = Cluster::witnessed(&["mx1"], 100).await;
     witnessed(&cluster, "mx1").await;
     let memory = cluster.aggregator_folder().join("state/witness");
-    // A directory in the place of the file that would be written: the write fails, whoever runs this test.
+    // A directory with the name of the file to be written makes the write fail for every user, including root.
     while let Err(error) = std::fs::create_dir(memory.join("mx1.json.new")) {
-        // The witness is writing at this very moment.
+        // The witness is writing this file right now.
         assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
         tokio::time::sleep(Duration::from_millis(3)).await;
     }

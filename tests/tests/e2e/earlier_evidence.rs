@@ -1,4 +1,4 @@
-//! Evidence over the logs that a node had one after the other: whole while each of them can be read and was witnessed to its end.
+//! Evidence over the successive logs of a node: complete as long as each log can be read and was witnessed to its end.
 
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::keys::{begin_generation, cluster_command, trust};
 use crate::witness::{now, report, witnessed};
 
-/// Exports from some time on, and checks what came of it: the exit codes of both, and what the verifier says as JSON.
+/// Exports from a time on and verifies the bundle. Returns both exit codes and the verifier's JSON output.
 fn evidence(cluster: &Cluster, name: &str, from: &str, filter: Option<&str>) -> (i32, i32, Value) {
     let file = trust(cluster, "trust.toml");
     let path = cluster.dir.path().join(name).to_str().unwrap().to_owned();
@@ -19,12 +19,12 @@ fn evidence(cluster: &Cluster, name: &str, from: &str, filter: Option<&str>) -> 
     (run.code, checked.code, verdict)
 }
 
-/// What is said of mx1.
+/// Returns the report about mx1.
 fn of_mx1(said: &Value) -> &Value {
     said["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap()
 }
 
-/// Users of the entries in a bundle's timeline, in its order.
+/// Reads the users of the login entries in a bundle's timeline, in timeline order.
 fn users(cluster: &Cluster, name: &str) -> Vec<String> {
     let path = cluster.dir.path().join(name);
     let output = std::process::Command::new("tar").args(["-xOf"]).arg(path).arg("timeline.ndjson").output().unwrap();
@@ -52,7 +52,7 @@ async fn evidence_over_three_logs_is_whole() {
     assert_eq!((made, checked), (0, 0), "{verdict:#}");
     assert_eq!((&verdict["complete"], &verdict["proven"]), (&true.into(), &true.into()), "{verdict:#}");
     assert_eq!(of_mx1(&verdict)["earlier"].as_array().unwrap().len(), 2, "{verdict:#}");
-    // Each log begins with an entry of its own, which `begin_generation` waited for.
+    // Each new log begins with its own "next" entry, for which `begin_generation` waited.
     let shown = users(&cluster, "whole.tar");
     let shown: Vec<&str> = shown.iter().map(String::as_str).filter(|user| *user != "other").collect();
     assert_eq!(shown, ["one", "next", "two", "next", "three"]);
@@ -60,11 +60,11 @@ async fn evidence_over_three_logs_is_whole() {
     let page = cluster.page("from=1d&filter=node:mx1&limit=1000").await.json();
     let own = of_mx1(&verdict)["rows"].as_u64().unwrap() + rows;
     assert!(own <= page["count"].as_u64().unwrap() && own > 12, "{own} {page:#}");
-    // With a filter, from each log what fits.
+    // With a filter, the bundle holds the matching entries of each log.
     let (made, checked, verdict) = evidence(&cluster, "filtered.tar", "1d", Some("user:one,two"));
     assert_eq!((made, checked, &verdict["complete"]), (0, 0, &true.into()), "{verdict:#}");
     assert_eq!(users(&cluster, "filtered.tar"), ["one", "two"]);
-    // Another tool than ours sees the same form.
+    // The text output of `verify-bundle` reports the earlier logs too.
     let program = cluster.run(&[
         "verify-bundle",
         cluster.dir.path().join("whole.tar").to_str().unwrap(),
@@ -72,7 +72,7 @@ async fn evidence_over_three_logs_is_whole() {
         &trust(&cluster, "trust.toml"),
     ]);
     assert!(program.stdout.contains("entries of its earlier log, generation "), "{}", program.stdout);
-    // Taken away, it is missed, and what was made before counts on.
+    // A removed log is reported as missing, and a bundle that was exported before remains valid.
     let generation = of_mx1(&verdict)["earlier"][0]["generation"].as_str().unwrap();
     let beside = crate::witness::data(&cluster, 0).with_file_name(format!("data.{generation}"));
     std::fs::rename(&beside, beside.with_extension("elsewhere")).unwrap();
@@ -90,7 +90,7 @@ async fn evidence_over_three_logs_is_whole() {
     cluster.verify_all();
 }
 
-/// A witness that never saw the earlier log cosigns its end, if the log that took its place says how many rows it had.
+/// A witness without memory of the earlier log cosigns its end if the log that replaced it says how many rows it had.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_without_memory_learns_of_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -114,7 +114,7 @@ async fn a_witness_without_memory_learns_of_an_earlier_log() {
     cluster.verify_all();
 }
 
-/// After a break-in, what a former key signed and nobody had cosigned stays unproven: the thief could sign it too.
+/// After a break-in, rows that were signed with a former key but not cosigned stay unproven, because the thief could sign them too.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_log_under_a_stolen_key_is_not_cosigned_later() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -129,14 +129,15 @@ async fn the_end_of_a_log_under_a_stolen_key_is_not_cosigned_later() {
     assert_eq!((made, checked), (3, 3), "{verdict:#}");
     let node = of_mx1(&verdict["manifest"]);
     assert!(node["reason"].as_str().unwrap().contains("no witness has cosigned its last"), "{node:#}");
-    // What had been cosigned while the key counted is in it, and proven.
+    // Rows cosigned while the key was valid are in the bundle, and proven.
     assert_eq!(verdict["findings_count"], 0, "{verdict:#}");
     let file = cluster.dir.path().join("stolen_PARTIAL.tar");
     assert!(file.exists() && users(&cluster, "stolen_PARTIAL.tar") == ["one", "next"]);
     cluster.verify_all();
 }
 
-/// Rows that were acknowledged and never signed, because the node was killed, cannot be proven; nobody calls that whole.
+/// Rows that were acknowledged but never signed, because the node was killed, cannot be proven, so neither the exporter nor the verifier
+/// reports the bundle as complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_were_never_signed_are_missed() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -167,13 +168,13 @@ async fn rows_that_were_never_signed_are_missed() {
     assert_eq!((made, checked), (3, 3), "{verdict:#}");
     let missing = of_mx1(&verdict)["missing"].as_str().unwrap();
     assert!(missing.contains("superseded"), "{missing}");
-    // An exporter that said nothing of it would be found out by what the log itself says.
+    // If the exporter concealed this, the size stated in the log itself would expose it.
     assert!(of_mx1(&verdict)["earlier"][0]["size"].as_u64().unwrap() > 0, "{verdict:#}");
     cluster.verify_all();
 }
 
-/// A hold outlives the log that it was set in, rows of an earlier log can be erased, and evidence is whole again when a witness has
-/// seen that; what says that another log was there stays.
+/// A hold outlives the log that it was set in, rows of an earlier log can be erased, and evidence is complete again after a witness has
+/// seen the erasure. The row that says that there was another log cannot be erased.
 #[tokio::test(flavor = "multi_thread")]
 async fn holds_and_erasure_cover_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -207,7 +208,7 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     assert_eq!(user(all[0], &on_it(&["show"], &["--json", &one])), "one");
     let status: Value = serde_json::from_str(&on_it(&["status"], &["--json"]).stdout).unwrap();
     assert_eq!(status["generation"], generation.as_str());
-    // Held in both logs, so released in both.
+    // The hold is set in both logs, so it must be released in both.
     assert!(erase(&one).stderr.contains("case-7"));
     let release = ["case-7", "--reason", "the case is closed"];
     assert_eq!(on_it(&["hold", "release"], &release).code, 0);
@@ -216,13 +217,13 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     assert_eq!(cluster.on_node(0, &["hold", "release", "case-7", "--reason", "the case is closed"]).code, 0);
     let since = now();
     assert_eq!(erase(&one).code, 0);
-    // It was recorded now, in the earlier log, and belongs to ranges of now.
+    // The erasure was recorded in the earlier log with the present time, so a range over the present finds it.
     until("the entry about it is found by its time", async || {
         let page = cluster.page(&format!("from={since}&filter=action:log.erased")).await.json();
         (page["count"] == 1 && page["complete"] == true).then_some(())
     })
     .await;
-    // The first row says that there was a log before this one.
+    // The first row says that there was a log before this one, so it cannot be erased.
     let refused = cluster.on_node(0, &["erase", "--seq", "0", "--reason", "request 9"]);
     assert!(refused.code == 1 && refused.stderr.contains("and stays"), "{}", refused.stderr);
     let row = format!("mx1/{one}@{generation}");
@@ -245,7 +246,7 @@ async fn holds_and_erasure_cover_an_earlier_log() {
         (&true.into(), &1.into()),
         "{verdict:#}"
     );
-    // With another checkpoint key, what is recorded there cannot be signed any more, and is recorded.
+    // After a change of the checkpoint key, entries added to the earlier log are recorded but can no longer be signed.
     let note = cluster.dir.path().join("both.note").to_str().unwrap().to_owned();
     assert_eq!(cluster_command(&cluster, &["rotate-key", "mx1"]).code, 0);
     crate::keys::restart_all(&mut cluster).await;
@@ -269,8 +270,8 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     cluster.verify_all();
 }
 
-/// Two logs came and went while no aggregator looked: the one between was witnessed by nobody, and no range over it is called whole, however
-/// well the others can be read.
+/// The log was replaced twice while the aggregator was down for the middle log: no witness saw that log, and no range over it is reported
+/// as complete, even though the other logs can be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_no_witness_saw_is_missed() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -286,7 +287,7 @@ async fn a_log_that_no_witness_saw_is_missed() {
     cluster.wait_for_aggregator().await;
     let begun = begin_generation(&mut cluster).await;
     let middle = begun.lines().nth(1).unwrap().rsplit('.').next().unwrap();
-    // Both logs are looked at, and what can be read is shown.
+    // The aggregator reads all logs, and shows every row that it can read.
     let page = until("all rows are shown", async || {
         let page = cluster.page("from=1d&filter=action:auth.login&order=asc").await;
         let rows = page.json()["entries"].as_array().unwrap().len();

@@ -1,4 +1,5 @@
-//! Retention of logs that were put aside: they go with the first rows of the one that took their place, and are pruned rows from then on.
+//! Retention of replaced logs: they are pruned together with the first rows of the log that replaced them, and count as pruned rows
+//! from then on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::keys::{accept_generation, trust};
 use crate::retention::{LONG_AGO, cosigned_for, pruned_to};
 use crate::witness::{data, witnessed};
 
-/// A clock that stands still.
+/// A clock that always returns the same time.
 struct Then(Timestamp);
 
 impl Clock for Then {
@@ -25,10 +26,11 @@ impl Clock for Then {
     }
 }
 
-/// Rows of the present log that count as old.
+/// Number of rows in the present log that are older than the retention time.
 const OLD_ROWS: u64 = 301;
 
-/// A node whose present log has some 300 rows of 400 days ago, and that had another log before. Also that one's generation.
+/// Makes a node whose present log has about 300 rows that are 400 days old, and that had an earlier log. Also returns the generation
+/// of the earlier log.
 async fn two_old_logs() -> (Cluster, String) {
     let mut cluster = Cluster::made(&["mx1"], |_| Some(LONG_AGO.to_owned())).await;
     cluster.poll_every(50);
@@ -44,7 +46,7 @@ async fn two_old_logs() -> (Cluster, String) {
     let page = cluster.page("from=2000-01-01&limit=1").await.json();
     let earlier = mx1(&page)["generation"].as_str().unwrap().to_owned();
     cluster.stop(0);
-    // The command has this machine's clock.
+    // The command would use this machine's clock, so call the function directly.
     let node = NodeConfig::load(&config).unwrap();
     let then = Arc::new(Then(human_time::parse("400d", SystemClock.now()).unwrap()));
     let begun = begin_generation(&LogDir::new(&node.data_dir), &node.keys, then, "a test", "uid=0").unwrap();
@@ -57,7 +59,7 @@ async fn two_old_logs() -> (Cluster, String) {
     (cluster, earlier)
 }
 
-/// As if the witness had met the replaced log as long ago as its rows are old.
+/// Edits the witness's state so that no row of the replaced log is newer than `days` days, as if it had been witnessed back then.
 fn remembered_since(cluster: &mut Cluster, days: i64) {
     let path = cluster.aggregator_folder().join("state/witness/mx1.json");
     let mut memory: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
@@ -77,7 +79,7 @@ async fn an_earlier_log_goes_with_the_rows_of_the_present_one() {
     let (mut cluster, generation) = two_old_logs().await;
     let folder = data(&cluster, 0).with_file_name(format!("data.{generation}"));
     cosigned_for(&cluster, OLD_ROWS, 366);
-    // A hold over times of the earlier log keeps both.
+    // A hold over the time range of the earlier log keeps both logs.
     let held = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "200d", "--reason", "a case"];
     let run = cluster.on_node(0, &[&held[..], &["--generation", &generation]].concat());
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -89,7 +91,7 @@ async fn an_earlier_log_goes_with_the_rows_of_the_present_one() {
     assert!(folder.is_dir());
     let run = cluster.on_node(0, &["hold", "release", "case-7", "--reason", "closed", "--generation", &generation]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    // The release is of today, so that log stays for as long as the policy says.
+    // The entry about the release is from today, so the earlier log stays until that entry reaches the retention time.
     let plan = cluster.on_node(0, &["prune", "--before", "200d", "--dry-run"]);
     assert!(plan.code == 0 && plan.stdout.contains("has a row of"), "{}{}", plan.stdout, plan.stderr);
     cluster.verify_all();
@@ -126,7 +128,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(run.code == 0 && run.stderr.contains(&format!("COMPLETE SINCE {since}")), "{} {}", run.code, run.stderr);
     let run = cluster.run(&["query", "--from", &since, "--limit", "1000", "--require-complete"]);
     assert!(run.code == 0 && run.stderr.contains("proven whole"), "{} {}", run.code, run.stderr);
-    // Between the last row of the statement and what the witness knew of the log, the weaker word.
+    // Between the time of the log's last row in the pruning statement and the time known to the witness, the verdict is only PRUNED.
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000", "--require-complete"]);
     assert!(run.code == 3 && run.stderr.contains("PRUNED"), "{} {}", run.code, run.stderr);
     let page = cluster.page("from=391d&limit=1000").await.json();
@@ -134,7 +136,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(reason.contains("went with the rows below 256") && page["complete_since"] == since, "{page:#}");
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000"]);
     assert!(run.code == 0 && run.stderr.contains("COMPLETE SINCE"), "{} {}", run.code, run.stderr);
-    // An entry of it is not there any more, and that is said.
+    // An entry of the earlier log is reported as pruned.
     let run = cluster.run(&["show", &format!("mx1/3@{generation}")]);
     assert!(
         run.code != 0 && run.stderr.contains("PRUNED") && run.stderr.contains("went"),
@@ -156,7 +158,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(all["complete"] == false && all["complete_since"].is_string(), "{all:#}");
     let rest = evidence("rest.tar", &since);
     assert!(rest["complete"] == true && rest["proven"] == true, "{rest:#}");
-    // It is remembered, whatever is restarted.
+    // The aggregator still knows this after a restart.
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;

@@ -1,4 +1,4 @@
-//! One row erased: its content is nowhere any more, its place is shown by everybody, and all other rows stay proven.
+//! Erasure of one row: its content is gone everywhere, every view shows that there was a row, and all other rows stay proven.
 
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ fn holds_secret(cluster: &Cluster) -> Vec<String> {
     with.map(|path| path.display().to_string()).collect()
 }
 
-/// A body that needs pages of its own, and one that shares a page with others.
+/// Makes an entry full of the secret. A large body has its own database pages; with `bytes` 0 it shares a page with other rows.
 fn secret_entry(bytes: usize) -> String {
     let filler = format!("{SECRET} ").repeat(bytes / SECRET.len());
     json!({ "category": "user", "action": "user.create", "user": SECRET, "id": "0198c0de-0000-7000-8000-00000000abcd",
@@ -29,7 +29,7 @@ fn tombstone(rows: &Value, seq: u64) -> &Value {
     rows["entries"].as_array().unwrap().iter().find(|row| row["found_at"]["seq"] == seq).unwrap_or(&Value::Null)
 }
 
-/// Where what it said would decide, it is counted and not shown; where its place decides, it is shown.
+/// A filter on content counts the erased row without showing it; a filter on its position or state shows it.
 async fn filters_select_it_by_its_place_alone(cluster: &Cluster, seq: u64) {
     for filter in ["user:u7%20node:mx1", "is:bulk", "subject:u7", "-user:u7", "user:nosuch"] {
         let filtered = cluster.page(&format!("filter={filter}&limit=1000")).await.json();
@@ -71,7 +71,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     cluster.append(0, &lines[..50]).await;
     witnessed(&cluster, "mx1").await;
     assert!(!holds_secret(&cluster).is_empty());
-    // log.started is row 0.
+    // `log.started` is row 0, so this is the secret entry.
     let seq = 301;
     let run = cluster.on_node(0, &["erase", "--seq", "301", "--reason", "art. 17, request 12"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -81,7 +81,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     cluster.restart(0).await;
     witnessed(&cluster, "mx1").await;
 
-    // Every view shows that it was there, whatever was asked for, and nothing is wrong.
+    // Every view shows that there was a row, whatever the query, and reports no problem.
     let page = cluster.page("limit=1000&order=asc").await.json();
     let row = tombstone(&page, seq);
     assert_eq!((&row["entry"], &row["integrity"], &row["witnessed"]), (&Value::Null, &"erased".into(), &true.into()));
@@ -112,7 +112,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     let remote = cluster.run(&["verify", "--table"]);
     assert!(remote.code == 0 && remote.stdout.contains("mx1/301: erased under entry 352"), "{}", remote.stdout);
 
-    // Beside a range it is one of the rows that show where the range ends, and on a page the one behind the last.
+    // The erased row serves as a border row just outside of a range, and as the row after the last one of a page.
     let neighbour = |at: u64| cluster.row_timestamp(0, usize::try_from(at).unwrap());
     for range in [
         format!("from={}", neighbour(302)),
@@ -150,7 +150,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     let run = cluster.run(&["export", "--row", "mx1:301"]);
     assert!(run.code == 1 && run.stderr.contains("erased under entry 352"), "{}", run.stderr);
 
-    // The id is not free: what was erased does not come back by being sent again.
+    // The id stays taken, so sending the entry again does not bring erased content back.
     let client = piperoll_client::NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let again = client.append_lines((secret + "\n").into_bytes(), false).await.unwrap();
     assert_eq!(again.results[0].status, 409, "{again:?}");
@@ -186,7 +186,7 @@ async fn what_may_not_be_erased_is_refused_and_a_stopped_node_can() {
     assert_eq!(cluster.page("limit=1000").await.json()["proven"], true);
 }
 
-/// Killed while it erases, again and again: a row is either whole or erased under an entry, and never anything between.
+/// The node is killed repeatedly while it erases rows: each row is either intact or erased under an entry, never in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_leaves_a_row_whole_or_erased() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -225,7 +225,7 @@ async fn a_kill_leaves_a_row_whole_or_erased() {
     assert_eq!(run.code, 0, "{}", run.stdout);
 }
 
-/// A node with two logs has erased rows of both, counted once each in every statement.
+/// A node with two logs has erased rows in both, and every answer counts each of them once.
 #[tokio::test(flavor = "multi_thread")]
 async fn erased_rows_of_two_logs_are_counted_together() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;

@@ -1,12 +1,12 @@
-//! A node that fails in every way gets the right status with a reason in words; the others stay `ok`; the
-//! answer comes by the limit; `complete`, header and exit code agree.
+//! For every kind of failure, the node gets the right status with a readable reason, the other nodes stay `ok`, the answer arrives
+//! within the limit, and `complete`, the header and the exit code agree.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use piperoll_tests::{Answer, BlackHole, Cluster, Fault, entry};
 
-/// The page limit of 5 s, and room for a busy machine.
+/// The page limit of 5 s, plus a margin for a busy machine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(9);
 
 fn check(answer: &Answer, node: &str, status: &str, words: &str) {
@@ -65,7 +65,7 @@ async fn every_network_fault_has_its_status() {
     check(&cluster.page("").await, "mx2", "unreachable", "");
     heal().await;
 
-    // Accepted, then silent: before TLS, and on a connection that was good.
+    // Accepted, then silent: before the TLS handshake, and on an established connection.
     proxy.set(Fault::Silent);
     proxy.cut();
     check(&cluster.page("").await, "mx2", "timeout", "no TLS handshake");
@@ -74,14 +74,14 @@ async fn every_network_fault_has_its_status() {
     check(&cluster.page("").await, "mx2", "timeout", "silent for 2000 ms");
     heal().await;
 
-    // One byte a second is not an answer, though bytes keep coming.
+    // One byte a second does not count as an answer, even though bytes keep arriving.
     proxy.set(Fault::Trickle);
     let answer = cluster.page("").await;
     check(&answer, "mx2", answer.status_of("mx2").as_str(), "");
     assert!(["timeout", "incomplete"].contains(&answer.status_of("mx2").as_str()), "{}", answer.node("mx2"));
     heal().await;
 
-    // Dies after about ten rows.
+    // The connection is cut after about ten rows.
     proxy.set(Fault::CutAfter(40_000));
     let answer = cluster.page("order=asc&limit=1000").await;
     check(&answer, "mx2", "incomplete", "broke");
@@ -90,7 +90,7 @@ async fn every_network_fault_has_its_status() {
     assert!(answer.json()["complete_through"].is_string(), "what came before the cut is known to be whole");
     heal().await;
 
-    // Another node's certificate; a healthy process, but not who the roster expects.
+    // Another node's certificate: a healthy process, but not the one that the roster expects.
     proxy.set(Fault::Other(cluster.nodes[0].listen.clone()));
     proxy.cut();
     check(&cluster.page("").await, "mx2", "unreachable", "expected spiffe://test/node/mx2");
@@ -98,14 +98,14 @@ async fn every_network_fault_has_its_status() {
     cluster.verify_all();
 }
 
-/// A node that stands still costs its limit once: from then on it is named at once and not asked, until a handshake is completed again. One
-/// that is busy completes handshakes, is asked each time, and has its full limit.
+/// A frozen node delays only one answer by its time limit: after that it is reported at once and not asked, until a handshake completes
+/// again. A busy node completes handshakes, so it is asked each time and given its full limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_node_costs_its_limit_once_and_a_busy_one_is_asked() {
     let mut cluster = cluster().await;
     cluster.signal(1, Signal::SIGSTOP);
     let first = cluster.page("").await;
-    check(&first, "mx2", "timeout", "stands still");
+    check(&first, "mx2", "timeout", "does not respond");
     for _ in 0..3 {
         let again = cluster.page("").await;
         check(&again, "mx2", "timeout", "probed every second");
@@ -124,7 +124,7 @@ async fn a_frozen_node_costs_its_limit_once_and_a_busy_one_is_asked() {
     proxy.heal();
     cluster.wait_until_complete().await;
 
-    // One that was away is back in answers soon after it listens, however long it was away.
+    // A node that was down is in the answers again soon after it listens, however long it was down.
     cluster.kill(2);
     for _ in 0..30 {
         if cluster.page("").await.node("mx3")["reason"].as_str().unwrap().contains("known to be down") {
@@ -155,13 +155,13 @@ async fn killed_stopped_and_black_holed_nodes() {
     cluster.signal(0, Signal::SIGCONT);
     cluster.wait_until_complete().await;
 
-    // The proxy accepts and closes when its node is gone; a real refusal needs the node's own address.
+    // When its node is down, the proxy accepts and then closes; only the node's own address would refuse the connection.
     cluster.kill(2);
     check(&cluster.page("").await, "mx3", "unreachable", "");
     cluster.restart(2).await;
     cluster.wait_until_complete().await;
 
-    // All gone but the aggregator's own node.
+    // All nodes are down except for the aggregator's own.
     for index in 0..3 {
         cluster.kill(index);
     }
@@ -179,7 +179,7 @@ async fn killed_stopped_and_black_holed_nodes() {
     cluster.verify_all();
 }
 
-/// A refused or black-holed address becomes known down: later answers do not wait for it.
+/// An address that refuses or drops packets becomes known to be down, and later answers do not wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_dead_node_costs_nothing() {
     let mut cluster = Cluster::made(&["mx1", "mx2", "mx3"], |_| None).await;
@@ -213,7 +213,7 @@ async fn a_known_dead_node_costs_nothing() {
     }
 }
 
-/// A stream says in its final record what broke; CSV, which has none, is cut.
+/// The final record of an NDJSON stream says what broke; CSV has no such record, so the stream is aborted.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_never_look_whole_when_they_are_not() {
     let cluster = cluster().await;
@@ -248,7 +248,7 @@ async fn streams_never_look_whole_when_they_are_not() {
     let run = cluster.run(&["export", "--format", "csv", "--output", target.to_str().unwrap()]);
     assert_eq!(run.code, 1, "an existing file is not overwritten");
 
-    // require=all is decided before the first byte.
+    // `require=all` is decided before the first byte is sent.
     proxy.set(Fault::Close);
     proxy.cut();
     assert_eq!(cluster.page("format=ndjson&require=all").await.status, 503);

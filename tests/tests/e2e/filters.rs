@@ -1,4 +1,4 @@
-//! What people type as a filter means the same on every way in, over every node, and in evidence.
+//! A filter means the same on every route, on every node, and in evidence.
 
 use std::sync::{Arc, Mutex};
 
@@ -36,7 +36,7 @@ fn lines() -> Vec<String> {
     .into()
 }
 
-/// Both spellings of the same details; a JSON library would write one.
+/// Two spellings of the same kinds of values in `details`. Written out, because a JSON library would produce only one of them.
 const ESCAPED: [&str; 2] = [
     r#"{"category":"data","action":"file.read","user":"a","details":{"who":"M\u00fcller","url":"\/index.php\/files"}}"#,
     r#"{"category":"data","action":"file.read","user":"b","details":{"who":"Müller","url":"/index.php/files"}}"#,
@@ -54,7 +54,7 @@ async fn found(cluster: &Cluster, filter: &str) -> Vec<String> {
     rows.iter().map(|row| row["entry"]["action"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Filter, and how many entries of one node match.
+/// Filters, each with the number of entries on one node that match.
 const FILTERS: [(&str, usize); 26] = [
     ("user=kim", 2),
     ("user:kim OR user:lee", 4),
@@ -97,7 +97,7 @@ async fn filters_mean_what_people_mean_over_all_nodes() {
         assert_eq!(found(&cluster, &format!("{own} ({filter})")).await.len(), 2 * each, "{filter}");
         let rest = found(&cluster, &format!("{own} NOT ({filter})")).await.len();
         assert_eq!(rest, 2 * (all.len() - each), "NOT ({filter})");
-        // Counted from the indexes, and from rows that are read.
+        // Count from the indexes, then from the rows (`verify=true`).
         for verify in ["", "&verify=true"] {
             let asked = encoded(&format!("{own} ({filter})"));
             let counts = cluster
@@ -105,7 +105,7 @@ async fn filters_mean_what_people_mean_over_all_nodes() {
                 .await;
             assert_eq!(counts.json()["stats"]["entries"], 2 * each, "{filter}{verify}: {}", counts.text);
         }
-        // On the node itself, with and without the daemon's help.
+        // Query on the node itself.
         let run = cluster.on_node(0, &["query", "--json", "--limit", "1000", own, &format!("({filter})")]);
         assert_eq!((run.code, run.stdout.matches("\"signature\":").count()), (0, each), "{filter}: {}", run.stderr);
     }
@@ -122,7 +122,7 @@ async fn filters_mean_what_people_mean_over_all_nodes() {
     hints_and_errors(&cluster).await;
 }
 
-/// A bundle of alternatives is verified offline by the same filter.
+/// A bundle that was exported with a filter of alternatives is verified offline with the same filter.
 fn evidence_has_the_filter(cluster: &Cluster, own: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (bundle, trust) = (dir.path().join("b.tar"), dir.path().join("trust.toml"));
@@ -164,7 +164,7 @@ async fn hints_and_errors(cluster: &Cluster) {
     ] {
         let answer = cluster.page(&format!("filter={}", encoded(filter))).await;
         assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_filter")), "{filter}: {}", answer.text);
-        // The command line says it without asking anybody.
+        // The command line reports the error without contacting an aggregator.
         let run = cluster.command(&["query", filter]).env("PIPEROLL_URL", "https://127.0.0.1:1").output().unwrap();
         let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
         assert!(run.status.code() == Some(2) && stderr.contains(words) && stderr.contains('^'), "{filter}: {stderr}");
@@ -181,7 +181,7 @@ async fn hints_and_errors(cluster: &Cluster) {
         let run = cluster.run(&args);
         assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
     }
-    // Midnight of another place.
+    // Midnight in another time zone.
     let at = |zone: &str| format!("/api/v1/audit-log?from=2026-01-01&to=2026-01-02&tz={}", encoded(zone));
     let berlin = cluster.get(&at("Europe/Berlin"), Some(&cluster.token)).await.json();
     assert_eq!(
@@ -190,7 +190,7 @@ async fn hints_and_errors(cluster: &Cluster) {
     );
 }
 
-/// "Their own entries, or what was done to their customers": nothing else leaves, on any route.
+/// A scope such as "their own entries, or actions on their customers": no other entry is returned.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scope_may_have_alternatives() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -203,12 +203,13 @@ async fn a_scope_may_have_alternatives() {
         answer["entries"].as_array().unwrap().iter().map(|row| row["entry"]["action"].as_str().unwrap()).collect();
     assert_eq!(rows, ["auth.login", "invoice.update", "mailbox.delete"], "{answer}");
     assert_eq!(answer["limited_to"], "actor:kim OR (entity:mailbox/* domain:example.org)");
-    // An alternative of the caller's own does not widen it.
+    // An OR in the caller's filter does not widen the scope.
     let answer = get(&format!("/api/v1/audit-log?from=1d&filter={}", encoded("user:lee OR user:ada"))).await.json();
     assert_eq!(answer["count"], 1, "{answer}");
     let counted = get("/api/v1/stats?from=1d&by=user").await.json();
     assert_eq!((&counted["stats"]["entries"], &counted["verified"]), (&json!(3), &json!(true)), "{counted}");
-    // A scope of before does not look into bulk entries, and a filter that it could not say does not make it: no row, no count, no place.
+    // A version 1 scope does not look into bulk entries, and a filter that version 1 cannot express does not change that: it reveals no
+    // row, count or position.
     let old = cluster.limited_token("old", Role::Auditor, "v1: entity:mailbox/7");
     for filter in ["", "verb:delete", "details.counts.ok:2 OR user:*", "action:*"] {
         let path = format!("/api/v1/audit-log?from=1d&filter={}", encoded(filter));
@@ -218,13 +219,13 @@ async fn a_scope_may_have_alternatives() {
     }
 }
 
-/// A node of before version 2: it refuses what it does not know, and counts how often it was sent that.
+/// A node that knows only version 1 filters: it fails on others, and records each scan request.
 struct Old {
     asked: Arc<Mutex<Vec<ScanRequest>>>,
     stop: CancellationToken,
 }
 
-/// Neighbouring ranges as one.
+/// Merges adjacent ranges.
 fn joined(ranges: Vec<std::ops::Range<u64>>) -> Vec<std::ops::Range<u64>> {
     let mut all: Vec<std::ops::Range<u64>> = Vec::new();
     for range in ranges {
@@ -236,7 +237,7 @@ fn joined(ranges: Vec<std::ops::Range<u64>>) -> Vec<std::ops::Range<u64>> {
     all
 }
 
-/// Seq, time, mac and body.
+/// Sequence number, time, MAC and body.
 type StoredRow = (u64, i64, Vec<u8>, String);
 
 async fn old_node(cluster: &Cluster) -> Old {
@@ -253,7 +254,7 @@ async fn old_node(cluster: &Cluster) -> Old {
     let scan = async move |body: Bytes| {
         let request: ScanRequest = serde_json::from_slice(&body).unwrap();
         remember.lock().unwrap().push(request.clone());
-        // The parser of that time knows no other text.
+        // Unmarked text is parsed as version 1, the only version that such a node knows.
         let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).unwrap();
         let mut out = Vec::new();
         let head = StreamHead {
@@ -325,7 +326,7 @@ async fn a_node_of_before_is_asked_what_it_understands() {
     let own = "node:mx1,mx2 -category:log -category:audit";
     for (filter, each) in FILTERS {
         assert_eq!(found(&cluster, &format!("{own} ({filter})")).await.len(), 2 * each, "{filter}");
-        // With a limit the newest ones come, of both.
+        // With a limit, the page holds entries of both nodes up to the limit.
         let answer =
             cluster.page(&format!("from=1d&limit=2&filter={}", encoded(&format!("{own} ({filter})")))).await.json();
         assert_eq!(answer["count"], (2 * each).min(2), "{filter}: {answer}");
@@ -334,7 +335,7 @@ async fn a_node_of_before_is_asked_what_it_understands() {
     let new: Vec<&String> = asked.iter().filter(|filter| filter.contains("v2:")).collect();
     assert!(asked.len() > 2 * FILTERS.len() && new.is_empty(), "{new:?}");
     assert!(asked.iter().any(|filter| filter.contains(own)), "what it can say itself is asked of it");
-    // Plain conditions are passed as they are.
+    // Plain conditions are passed on unchanged.
     assert!(asked.iter().any(|filter| filter == "user:kim"), "{asked:?}");
     let node = async |path: &str| -> Value { cluster.get(path, Some(&cluster.token)).await.node("mx1") };
     let counted = node(&format!("/api/v1/stats?from=1d&by=user&filter={}", encoded("user:k*"))).await;

@@ -1,9 +1,9 @@
-//! The rules for flags between real processes: each of the built-in ones, and what they know after a node was killed.
+//! Detection rules with a real node process: each built-in rule, and the counts that the rules keep after the node was killed.
 
 use piperoll_tests::Cluster;
 use serde_json::{Value, json};
 
-/// The rules that the newest entry of somebody stands out by, whose action this is.
+/// Returns the rules that flagged a user's newest entry with this action.
 fn flags(cluster: &Cluster, user: &str, action: &str) -> Vec<String> {
     let run = cluster.on_node(0, &["query", &format!("user:{user} action:{action}"), "--json", "--limit", "1"]);
     let row: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
@@ -59,7 +59,7 @@ async fn every_rule_flags_and_a_killed_node_remembers_what_they_counted() {
     {
         assert_eq!(flags(&cluster, user, action), [rule], "{user}");
     }
-    // Those that count nothing.
+    // Rules that keep no counts.
     let of_dave = |action: &str, more: Value| {
         let mut entry = json!({ "category": "data", "action": action, "user": "dave", "outcome": "success" });
         entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,5 +1,5 @@
-//! Whatever is asked of three nodes, pages, streams and counts give what reading every row of the nodes that are there
-//! gives, and name the one that is not.
+//! For random queries over three nodes, pages, streams and counts equal the result of reading every row of the nodes that are up, and
+//! name the node that is down.
 
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
@@ -15,13 +15,13 @@ const SECOND: i64 = 1_000_000;
 const IDS: [&str; 3] = ["mx1", "mx2", "mx3"];
 const ROUNDS: usize = 24;
 const QUERIES_PER_ROUND: usize = 6;
-/// Any number; the test is the same every time.
+/// Arbitrary fixed seed, so that every run of the test is the same.
 const SEED: u64 = 20_261_121;
 
-/// No node that the filter leaves answered: the envelope is all there is.
+/// Status if none of the nodes that the filter selects answered. The answer is then only the envelope.
 const NOBODY: u16 = 503;
 
-/// The rows of one node, as its database has them.
+/// Reads the rows of one node from its database.
 fn rows_of(cluster: &Cluster, index: usize) -> Vec<Raw> {
     let conn = rusqlite::Connection::open(cluster.database(index)).unwrap();
     let mut statement = conn.prepare("SELECT seq, ts, body FROM entries ORDER BY seq").unwrap();
@@ -32,7 +32,7 @@ fn rows_of(cluster: &Cluster, index: usize) -> Vec<Raw> {
     rows.unwrap().map(Result::unwrap).collect()
 }
 
-/// What reading every row of the nodes that are there gives, in order.
+/// Returns the matching rows of all nodes that are up, in order, by testing every row.
 fn naive(rows: &[Vec<Raw>], missing: Option<usize>, filter: &str, order: &str) -> Vec<String> {
     let filter = Filter::parse(filter, Timestamp::from_micros(0)).unwrap();
     let mut found: Vec<(Timestamp, &str, u64)> = Vec::new();
@@ -47,7 +47,7 @@ fn naive(rows: &[Vec<Raw>], missing: Option<usize>, filter: &str, order: &str) -
     found.into_iter().map(|(_, node, seq)| format!("{node}/{seq}")).collect()
 }
 
-/// Every statement must say which nodes are in the answer. A filter may exclude some of the three.
+/// Checks that the answer says which nodes are in it. A filter may exclude some of the three.
 fn check_names(envelope: &Value, missing: Option<usize>) {
     let mut lacking = false;
     for (index, id) in IDS.iter().enumerate() {
@@ -125,7 +125,7 @@ async fn what_is_found_equals_reading_every_row_of_the_nodes_that_are_there() {
         }
         let rows: Vec<Vec<Raw>> = (0..3).map(|index| rows_of(&cluster, index)).collect();
         for _ in 0..QUERIES_PER_ROUND {
-            // Other nodes are not expected: the aggregator's own log grows with every request.
+            // Exclude the aggregator's own node, because its log grows with every request.
             let of = roll(3) as usize;
             let asked = format!("({}) node:mx1,mx2,mx3", filter(&mut roll, &rows[of]));
             let order = ["asc", "desc"][roll(2) as usize];

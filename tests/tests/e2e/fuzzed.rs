@@ -1,12 +1,12 @@
-//! The HTTP interface against its own document: requests made up from it, good and bad, by schemathesis (PyPI).
+//! Checks the HTTP API against its OpenAPI document, with valid and invalid requests that schemathesis (PyPI) generates from it.
 
 use std::process::Command;
 
 use piperoll_tests::{Cluster, entry};
 
-/// The program, from a virtual environment that `scripts/test` makes.
+/// Environment variable that names the schemathesis program, which `scripts/test` installs in a virtual environment.
 const PROGRAM_VARIABLE: &str = "PIPEROLL_SCHEMATHESIS";
-/// Requests made up for each operation and phase.
+/// Number of requests generated for each operation and phase.
 const EXAMPLES: &str = "25";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +25,7 @@ async fn no_request_made_from_the_document_gets_an_answer_that_is_not_in_it() {
             .args(["run", &format!("{}/api/openapi.json", cluster.url), "--url", &cluster.url])
             .args(["--tls-verify", cluster.ca().to_str().unwrap()])
             .args(["--max-examples", EXAMPLES, "--seed", "1", "--no-color", "--suppress-health-check", "all"])
-            // Endless by nature, and tested by `tail.rs`; and the token that everything else is asked with must live.
+            // The tail never ends; `tail.rs` tests it.
             .args(["--exclude-path", "/api/v1/audit-log/tail"])
             .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance"])
             .args(more)
@@ -44,7 +44,7 @@ async fn no_request_made_from_the_document_gets_an_answer_that_is_not_in_it() {
         &format!("Authorization: Bearer {}", cluster.token),
     ]);
     println!("{}", said.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n"));
-    // Whoever is not known, the same.
+    // The same without authentication.
     fuzz(&["--phases", "coverage"]);
     cluster.verify_all();
 }

@@ -1,4 +1,4 @@
-//! docs/golden-tree.json: roots, proofs and a cosigned checkpoint, from the library here and from a script of its own.
+//! docs/golden-tree.json: roots, proofs and a cosigned checkpoint, computed by this library and checked by an independent script.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What somebody tries who wants a row unseen, an act unrecorded, or everybody else locked out.
+//! Attempts to hide a row, to act without being recorded, or to lock out other users.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -11,7 +11,7 @@ use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-/// The daemon needs some seconds to close a silent connection; a test that waits longer has found that it never does.
+/// Time limit for waiting. The daemon closes a silent connection after some seconds, so a longer wait means that it never does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn cluster_of(ids: &[&str], rows: usize) -> Cluster {
@@ -24,7 +24,7 @@ async fn cluster_of(ids: &[&str], rows: usize) -> Cluster {
     cluster
 }
 
-/// Every place of `mx1` on all pages, and whether any page said that something is wrong.
+/// Reads all pages. Returns every row address of `mx1` on them, and whether any page reported that it is not complete.
 async fn places_by_page(cluster: &Cluster, parameters: &str) -> (Vec<String>, bool) {
     let (mut places, mut said, mut cursor) = (Vec::new(), false, String::new());
     loop {
@@ -39,7 +39,7 @@ async fn places_by_page(cluster: &Cluster, parameters: &str) -> (Vec<String>, bo
     }
 }
 
-/// The time column is signed by nobody: whatever it says, every row is on exactly one page, in both orders.
+/// The time column is not covered by a signature: whatever its value, every row is on exactly one page, in both orders.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edited_time_hides_no_row_from_pages() {
     let cluster = cluster_of(&["mx1", "mx2"], 40).await;
@@ -64,7 +64,7 @@ async fn an_edited_time_hides_no_row_from_pages() {
     }
 }
 
-/// Values that no table of ours can hold, lengths that no body has, places that no log reaches.
+/// Plants values that the table's columns do not allow, an impossible body length, and sequence numbers that no log reaches.
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_values_are_named_and_break_nothing() {
     let mut cluster = cluster_of(&["mx1", "mx2"], 20).await;
@@ -75,7 +75,7 @@ async fn planted_values_are_named_and_break_nothing() {
     assert_eq!(answer.node("mx1")["rows"], 21, "the rows around it all come");
     assert_eq!(answer.node("mx1")["invalid"], 1);
 
-    // Above the head of a running node: no query meets it, the full check does.
+    // A row above the head of a running node: queries do not reach it, but the full verification does.
     edit(&database, "INSERT INTO entries SELECT 5000, ts, era, epoch, mac, body FROM entries WHERE seq = 6");
     let run = cluster.on_node(0, &["verify"]);
     assert!(run.code == 4 && run.stdout.contains("above the newest"), "{}{}", run.stdout, run.stderr);
@@ -85,17 +85,17 @@ async fn planted_values_are_named_and_break_nothing() {
         "INSERT INTO entries SELECT 9223372036854775807, ts, era, epoch, mac, body FROM entries WHERE seq = 6",
     );
     let run = cluster.on_node(0, &["verify"]);
-    assert!(run.code == 4 && run.stdout.contains("above row"), "{}", run.stdout);
+    assert!(run.code == 4 && run.stdout.contains("numbered below 0 or above"), "{}", run.stdout);
     cluster.stop(0);
     let run = cluster.on_node(0, &["query", "--json", "--limit", "100"]);
     assert_eq!((run.code, run.stdout.lines().count()), (4, 23), "{}", run.stderr);
     cluster.restart(0).await;
-    // Its rows are not those that were signed, so it takes nothing more, not even its own start.
+    // The rows are not those that were signed, so the node appends nothing more, not even the entry about its start.
     assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 22, "21 rows and a stop");
     edit(&database, "DELETE FROM entries WHERE seq = 9223372036854775807");
     cluster.stop(0);
 
-    // A column that holds no number, by way of a table that was not STRICT for a moment.
+    // Columns that hold text instead of a number, written while the table is temporarily not STRICT.
     let conn = Connection::open(&database).unwrap();
     conn.execute_batch(
         "PRAGMA writable_schema = ON;
@@ -116,7 +116,7 @@ async fn planted_values_are_named_and_break_nothing() {
     assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 22);
 }
 
-/// The last row decides where the log goes on, so it has to be sound in every part.
+/// The last row determines where the log continues, so every part of it must be valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_last_row_was_edited_takes_nothing() {
     let mut cluster = cluster_of(&["mx1"], 5).await;
@@ -127,7 +127,7 @@ async fn a_log_whose_last_row_was_edited_takes_nothing() {
     std::fs::copy(&database, &pristine).unwrap();
     for (sql, words) in [
         ("UPDATE entries SET ts = 4102444800000000 WHERE seq = 6", "time column"),
-        ("UPDATE entries SET seq = 1000000 WHERE seq = 6", "another place"),
+        ("UPDATE entries SET seq = 1000000 WHERE seq = 6", "another position"),
         ("UPDATE entries SET era = 4294967295 WHERE seq = 6", "era column"),
         ("UPDATE entries SET era = -1 WHERE seq = 6", "era column"),
     ] {
@@ -141,7 +141,7 @@ async fn a_log_whose_last_row_was_edited_takes_nothing() {
         }
         std::fs::copy(&pristine, &database).unwrap();
     }
-    // Somebody else's database in our place is left alone.
+    // Another program's database at this path is left untouched.
     std::fs::remove_dir_all(cluster.nodes[0].folder.join("data")).unwrap();
     std::fs::create_dir(cluster.nodes[0].folder.join("data")).unwrap();
     Connection::open(&database).unwrap().execute_batch("CREATE TABLE mine (x); INSERT INTO mine VALUES (1)").unwrap();
@@ -155,7 +155,7 @@ async fn a_log_whose_last_row_was_edited_takes_nothing() {
     assert_eq!(kept, 1);
 }
 
-/// An application may write what it likes into `details`; it does not pass for the node's own stop.
+/// An application may write anything into `details` without it being taken for the node's own stop entry.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_can_fake_a_clean_stop() {
     let mut cluster = cluster_of(&["mx1"], 1).await;
@@ -169,7 +169,7 @@ async fn nobody_can_fake_a_clean_stop() {
     cluster.verify_all();
 }
 
-/// Whoever connects and says nothing is sent away, and cannot take every connection meanwhile.
+/// A client that connects and sends nothing is disconnected.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_are_closed() {
     let cluster = cluster_of(&["mx1"], 1).await;
@@ -185,7 +185,7 @@ async fn silent_connections_are_closed() {
     };
     assert!(closed(unix.read(&mut [0; 8])), "the socket keeps a silent connection");
     assert!(closed(tcp.read(&mut [0; 8])), "the aggregator keeps a silent connection");
-    // A batch that is announced and does not come is given up as well, and nothing of it is recorded.
+    // A batch that is announced but never arrives is aborted too, and no part of it is recorded.
     let mut stalled = UnixStream::connect(&path).unwrap();
     stalled.set_read_timeout(Some(PATIENCE)).unwrap();
     let head =
@@ -197,7 +197,7 @@ async fn silent_connections_are_closed() {
     cluster.verify_all();
 }
 
-/// An answer about nodes that do not exist, or a filter too large for the nodes, must not look like an answer.
+/// A query about nodes that do not exist, or with a filter too large for the nodes, is an error and not an empty answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn misleading_queries_are_refused() {
     let cluster = cluster_of(&["mx1", "mx2"], 3).await;
@@ -207,7 +207,7 @@ async fn misleading_queries_are_refused() {
     }
     let many = (0..65).map(|n| format!("user=u{n}")).collect::<Vec<_>>().join("&");
     assert_eq!(code(&cluster.page(&many).await), (400, "bad_filter".to_owned()));
-    // A name in `ip:` that could pass for a number, and a value with a space in it.
+    // A name in `ip:` that could be taken for a hexadecimal number, and a value with a space in it.
     let service = json!({ "category": "auth", "action": "x", "ip_address": "dead", "user": "Alice B" }).to_string();
     cluster.append(0, &[service]).await;
     assert_eq!(cluster.page("filter=ip:%22dead%22").await.json()["count"], 1);
@@ -216,7 +216,7 @@ async fn misleading_queries_are_refused() {
     assert_eq!(run.code, 0, "{}", run.stderr);
 }
 
-/// A limit ends a stream early; what it has shown by then still counts.
+/// A limit ends a stream early, but violations in the rows before the limit still count.
 #[tokio::test(flavor = "multi_thread")]
 async fn violations_count_wherever_they_show() {
     let cluster = cluster_of(&["mx1", "mx2"], 30).await;
@@ -229,7 +229,7 @@ async fn violations_count_wherever_they_show() {
         (&json!(false), &json!("invalid"), &json!(1))
     );
 
-    // A row that is gone: one node's place, a page, an export, and the node itself all say so.
+    // A deleted row: the lookup by address, the export, and the node itself all report it.
     edit(&cluster.database(0), "DELETE FROM entries WHERE seq = 12");
     let run = cluster.run(&["show", "mx1/12"]);
     assert!(run.code == 4 && !run.stderr.contains("nothing is missing"), "{}", run.stderr);
@@ -243,7 +243,7 @@ async fn violations_count_wherever_they_show() {
     assert!(file.with_file_name("out_PARTIAL-2.csv").exists(), "{}", again.stderr);
 }
 
-/// Changes of tokens at the same moment all hold, and each leaves its entry, also when the caller hangs up.
+/// Concurrent changes of tokens all take effect, and each leaves its entry, even if the caller disconnects.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_never_lost_nor_unrecorded() {
     let cluster = cluster_of(&["mx1"], 1).await;
@@ -253,7 +253,7 @@ async fn tokens_are_never_lost_nor_unrecorded() {
     };
     let all: Vec<u16> = futures::future::join_all((0..40).map(one)).await;
     assert!(all.iter().all(|status| *status == 201), "{all:?}");
-    // Hanging up at any moment between sending and answer.
+    // Disconnect at various times between sending the request and receiving the answer.
     let client = reqwest::Client::builder()
         .no_proxy()
         .tls_certs_only(reqwest::Certificate::from_pem_bundle(&std::fs::read(cluster.ca()).unwrap()).unwrap())
@@ -271,7 +271,7 @@ async fn tokens_are_never_lost_nor_unrecorded() {
         let stored = cluster.get("/api/v1/tokens", Some(&cluster.token)).await.json();
         let made = stored.as_array().unwrap().len();
         let entries = cluster.page("filter=action:audit.token_create%20outcome:success&limit=1000").await;
-        // The test's own token was made with the file, before there was a daemon.
+        // The test's own token was created with the file before the daemon started, so it has no entry.
         if entries.json()["count"] == made - 1 {
             assert!(made > 40, "{made}");
             return;
@@ -281,7 +281,7 @@ async fn tokens_are_never_lost_nor_unrecorded() {
     }
 }
 
-/// A program that writes a line now and then has it recorded now; one whose reader has enough ends quietly.
+/// `append -` records a line as soon as it is written to the pipe, and `query` ends quietly when the reader of its output closes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn pipes_do_what_pipes_do() {
     let cluster = cluster_of(&["mx1"], 300).await;
@@ -313,7 +313,7 @@ async fn pipes_do_what_pipes_do() {
     assert!(output.status.success() && !stderr.contains("panicked"), "{stderr}");
 }
 
-/// Standard output that is closed ends no command midway, and one that is full is an error, in every command alike.
+/// A closed standard output does not abort a command midway, and a full one is an error, for every command.
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_cannot_be_written_is_no_crash() {
     let cluster = cluster_of(&["mx1"], 3).await;
@@ -335,7 +335,7 @@ async fn output_that_cannot_be_written_is_no_crash() {
         let (reader, closed) = std::io::pipe().unwrap();
         drop(reader);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        // The second time, what the first time changed stands.
+        // The second run finds the changes of the first run in place.
         for (stdout, codes) in [(Stdio::from(closed), [Some(0), None]), (Stdio::from(full), [Some(1), Some(1)])] {
             let output = cluster.command(command).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -347,8 +347,8 @@ async fn output_that_cannot_be_written_is_no_crash() {
     assert!(cluster.run(&["cluster", "list", folder]).stdout.contains("member from 2020-01-01"));
 }
 
-/// A daemon that goes away while entries are sent to it has recorded none of them, and the command does not end as if it had: only standard
-/// output that nobody reads is no failure.
+/// If the daemon closes the connection while entries are being sent, none of them is recorded and the command fails. Only a closed
+/// standard output is not a failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_hangs_up_has_recorded_nothing() {
     let cluster = Cluster::made(&["mx1"], |_| None).await;
@@ -356,7 +356,7 @@ async fn a_daemon_that_hangs_up_has_recorded_nothing() {
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // What is still to be written meets a closed socket.
+            // The client's further writes fail because the socket is closed.
             drop(stream);
         }
     });

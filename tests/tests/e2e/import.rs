@@ -1,4 +1,4 @@
-//! Real CloudTrail records across three nodes, counted through the aggregator and straight from the file.
+//! Real CloudTrail records on three nodes, counted through the aggregator and directly from the file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn count(rows: impl Iterator<Item = Option<String>>) -> BTreeMap<String, usize> 
     counts
 }
 
-/// The record again, from the entry: fields that moved go back, `details` is the rest.
+/// Restores the record from its entry: moved fields go back to their original locations, and `details` has the rest.
 fn record_of(entry: &Value) -> Value {
     let mut record = entry["details"].clone();
     let mut put = |pointer: &[&str], value: &Value| {
@@ -45,7 +45,8 @@ fn record_of(entry: &Value) -> Value {
     record
 }
 
-/// Who did it, and where a name was that moved into its field unchanged: of an assumed role the session, else the first name there is.
+/// Returns the user of a record: the session name of an assumed role or federated user, otherwise the first name found. In the latter
+/// case the pointer says where the name was, because it was moved into its field unchanged.
 fn person(record: &Value) -> Option<(Option<&'static str>, String)> {
     let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     if ["AssumedRole", "FederatedUser"].contains(&text("/userIdentity/type").unwrap_or_default()) {
@@ -73,7 +74,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
         let run = cluster.on_node(index, &["append", "--map", "cloudtrail", file.to_str().unwrap()]);
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert!(run.stderr.contains("0 refused"), "{}", run.stderr);
-        // Their ids make loading a file twice harmless.
+        // Loading a file twice is harmless, because the ids of its records are duplicates.
         let again = cluster.on_node(index, &["append", "--map", "cloudtrail", file.to_str().unwrap()]);
         assert!(again.stderr.contains("0 recorded"), "{}", again.stderr);
     }
@@ -95,7 +96,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
     assert_eq!(field("reason"), straight("/errorCode"));
     let users = count(records.iter().map(|record| {
         let (_, person) = person(record)?;
-        // A name that is also in a place where secrets are is masked with it.
+        // A name that also occurs in a field that holds secrets is masked together with it.
         let whole = serde_json::json!({ "user": person, "details": record }).to_string();
         let masked: Value = serde_json::from_str(&Redactor::shared().entry(&whole)).unwrap();
         masked["user"].as_str().map(str::to_owned)
@@ -118,7 +119,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
         let entry = &row["entry"];
         let original = by_id[entry["id"].as_str().unwrap()];
         let mut restored = record_of(entry);
-        // `eventName` and `eventSource` were rewritten, so they also stayed; a user that moved goes back where it was.
+        // `eventName` and `eventSource` were rewritten, so `details` kept the originals; a user name that was moved is put back.
         if let Some((Some(pointer), name)) = person(original) {
             let mut place = &mut restored;
             for step in pointer.split('/').skip(1) {
@@ -126,7 +127,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
             }
             *place = Value::String(name);
         }
-        // What was masked is what should be, and the entry says where.
+        // Exactly the right values were masked, and the entry says where.
         let whole = serde_json::json!({ "details": original }).to_string();
         let masked: Value = serde_json::from_str(&Redactor::shared().entry(&whole)).unwrap();
         assert_eq!(restored, masked["details"]);

@@ -1,11 +1,11 @@
-//! A node killed while a block of its index is being made: what it finds afterwards is what is there.
+//! A node killed while it builds an index block: queries afterwards still find all entries.
 
 use std::time::{Duration, Instant};
 
 use piperoll_tests::{Cluster, until};
 use serde_json::Value;
 
-/// One full block, and some more.
+/// One full block of 65,536 rows, and some more.
 const ROWS: usize = 66_000;
 const BLOCK: &str = "000000000000.block";
 
@@ -51,9 +51,9 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         cluster.kill(0);
         match round {
-            // What a crash can leave: a part of a file beside its place.
+            // State that a crash can leave: part of a block in a temporary file.
             1 => std::fs::write(index.join("000000000000.new"), b"PRindex1 and no more").unwrap(),
-            // And what it cannot: that part in the place itself.
+            // State that a crash cannot leave: part of a block under its final name.
             2 => std::fs::write(index.join(BLOCK), b"PRindex1 and no more").unwrap(),
             _ => {}
         }
@@ -70,7 +70,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     let made = std::fs::read(index.join(BLOCK)).unwrap();
 
-    // Bits that flipped on the disk: rows are read instead, and the block is made again.
+    // Bits that flipped on disk: the rows are read instead, and the block is rebuilt.
     cluster.stop(0);
     let mut rotten = made.clone();
     (8_192..rotten.len()).step_by(1_021).for_each(|at| rotten[at] ^= 4);
@@ -84,7 +84,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     .await;
     answers_are_right(&cluster, "with the block again").await;
 
-    // The same without the daemon: found, repaired, and the same bytes.
+    // The same without the daemon: the damage is found, and `reindex` rebuilds the block with the same bytes.
     cluster.stop(0);
     let mut edited = made.clone();
     *edited.last_mut().unwrap() ^= 1;

@@ -1,4 +1,5 @@
-//! What a flag meant: an entry of its own, made by those who may, about an entry that is there, flagged, and theirs to see.
+//! Verdicts on flagged entries: a verdict is an entry of its own, recorded only by a caller with the permission, about an existing,
+//! flagged entry within the caller's scope.
 
 use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, entry};
@@ -24,7 +25,7 @@ async fn a_judgement_is_an_entry_that_points_at_the_flagged_one() {
     assert_eq!((&entry["user"], &entry["outcome"]), (&json!("tester"), &json!("success")), "{said}");
     assert_eq!((&details["id"], &details["judgement"]), (&id, &json!("false_alarm")), "{said}");
     assert_eq!(details["flags"], json!(["impersonation"]));
-    // The flagged entry stays what it was.
+    // The flagged entry itself is unchanged.
     let again = cluster.run(&["show", &place, "--json"]);
     assert_eq!(serde_json::from_str::<Value>(again.stdout.lines().next().unwrap()).unwrap()["entry"], row["entry"]);
 
@@ -37,7 +38,7 @@ async fn a_judgement_is_an_entry_that_points_at_the_flagged_one() {
         (["judge", "mx1", "reviewed", "--reason", "x"], "NODE/SEQ"),
     ] {
         let refused = cluster.run(&arguments);
-        // What is no row, and what is no reason, is a usage error.
+        // An invalid row address or reason is a usage error.
         let code = if arguments[1] == "mx1" || words == "the reason has" { 2 } else { 1 };
         assert!(refused.code == code && refused.stderr.contains(words), "{arguments:?}: {}", refused.stderr);
     }

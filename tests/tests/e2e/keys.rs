@@ -1,4 +1,4 @@
-//! Changing keys while the log goes on, and after a break-in: what counted before counts, and what must not count does not.
+//! Key changes while the log continues, and after a break-in: earlier evidence stays valid, and signatures by stolen keys are rejected.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) fn trust(cluster: &Cluster, name: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Exports everything and checks it against a trust file: the exit code of the verifier, and what it says.
+/// Exports everything and verifies it against a trust file. Returns the verifier's exit code and output.
 fn evidence(cluster: &Cluster, name: &str, trust: &str) -> (i32, String) {
     let path = cluster.dir.path().join(name);
     let path = path.to_str().unwrap();
@@ -57,7 +57,7 @@ async fn a_new_secret_seals_from_its_place_on() {
     cluster.append(0, &lines).await;
     witnessed(&cluster, "mx1").await;
 
-    // The last row of the old epoch and the first of the new one say the same, each under its own secret.
+    // The last row of the old epoch and the first of the new one have the same details, each under its own secret.
     let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
     let rows: Vec<(u64, u32, String)> = conn
         .prepare("SELECT seq, epoch, body FROM entries WHERE body LIKE '%log.key_rotated%' ORDER BY seq")
@@ -77,7 +77,7 @@ async fn a_new_secret_seals_from_its_place_on() {
     let file = trust(&cluster, "trust.toml");
     assert_eq!(evidence(&cluster, "a.tar", &file).0, 0);
 
-    // Who holds the secret that was rotated away cannot use it for rows of today.
+    // An attacker who holds the secret of an old epoch cannot use it to forge rows of the new one.
     cluster.stop(0);
     let old = std::fs::read_to_string(cluster.nodes[0].folder.join("secret.0")).unwrap();
     let generation: String =
@@ -110,7 +110,7 @@ async fn a_new_secret_seals_from_its_place_on() {
     let row = &page["entries"][0];
     assert_eq!((&row["integrity"], &row["found_at"]["seq"]), (&"violation".into(), &victim.into()), "{page}");
 
-    // Without the newest secret nothing is added, and without the table nothing is believed.
+    // If the `[[secrets]]` table of the newest epoch is missing from the configuration, the node refuses to append.
     cluster.stop(0);
     let config_path = cluster.nodes[0].folder.join("node.toml");
     let config = std::fs::read_to_string(&config_path).unwrap();
@@ -122,12 +122,12 @@ async fn a_new_secret_seals_from_its_place_on() {
     assert!(status.contains("REFUSED"), "{status}");
 }
 
-/// Killed while it goes over to the new secret, after an admin's machine had crashed in the middle of making it.
+/// The node is killed repeatedly while it switches to the new secret, after the command that made the secret had been interrupted too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_is_interrupted_is_finished() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
     cluster.append(0, &[entry("alice", "auth.login")]).await;
-    // Files of a rotation that nobody was told of: they are made anew, and nothing of them is used.
+    // Files left by an unfinished rotation: the command makes them again and uses none of their contents.
     let folder = cluster.nodes[0].folder.clone();
     let stray = "ab".repeat(32);
     for path in [cluster.authority_dir().join("secrets/mx1.1"), folder.join("secret.1")] {
@@ -179,7 +179,7 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     let run = cluster_command(&cluster, &["rotate-key", "mx1"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(cluster_command(&cluster, &["rotate-key", "mx1"]).stderr.contains("has a next key already"));
-    // One that the new key did not sign ends nothing.
+    // A checkpoint without the new key's signature does not finish the rotation.
     let run = cluster_command(&cluster, &finish);
     assert!(run.code == 1 && run.stderr.contains("does not do"), "{}", run.stderr);
     restart_all(&mut cluster).await;
@@ -188,7 +188,7 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     let run = cluster_command(&cluster, &finish);
     assert!(run.code == 1 && run.stderr.contains("no witness"), "{}", run.stderr);
     std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
-    // While both sign, auditors with the old trust file see no difference.
+    // While both keys sign, auditors with the old trust file see no difference.
     assert_eq!(evidence(&cluster, "both.tar", &before).0, 0);
     let run = cluster_command(&cluster, &finish);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -198,7 +198,7 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     let after = trust(&cluster, "after.toml");
     assert_eq!(evidence(&cluster, "after.tar", &after).0, 0);
     let path = |name: &str| cluster.dir.path().join(name).to_str().unwrap().to_owned();
-    // Older evidence verifies under the new file too; newer evidence does not under the old one, which is out of date.
+    // Older evidence also verifies with the new trust file; newer evidence does not verify with the old one, which is out of date.
     assert_eq!(verified(&cluster, &path("before.tar"), &after).0, 0);
     assert_eq!(verified(&cluster, &path("both.tar"), &after).0, 0);
     let (code, words) = verified(&cluster, &path("after.tar"), &before);
@@ -210,7 +210,7 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     cluster.verify_all();
 }
 
-/// The log of before stands beside the new one and is read from there: all that was witnessed of it is in every answer, in its place and proven.
+/// Checks that the previous log, stored next to the new one, is read: every answer has its witnessed rows, in order and proven.
 async fn read_from_beside(cluster: &Cluster) {
     let mut page = cluster.page("from=1d&order=asc").await;
     for _ in 0..300 {
@@ -230,7 +230,7 @@ async fn read_from_beside(cluster: &Cluster) {
     let old = all.iter().filter(|place| place.split('/').next() == all[0].split('/').next()).count();
     assert!((2..all.len()).contains(&old), "rows of both logs: {all:?}");
     assert_eq!(page.node("mx1")["rows"].as_u64().unwrap(), all.len() as u64);
-    // Page by page, both ways, it is the same.
+    // Reading page by page in both orders gives the same rows.
     for order in ["asc", "desc"] {
         let (mut paged, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -256,7 +256,8 @@ async fn read_from_beside(cluster: &Cluster) {
     rows_of_both_logs_have_addresses(cluster, &json);
 }
 
-/// Two logs have rows of the same number: each is shown, proven and given away under its own address, and none in place of the other.
+/// Checks that two logs with rows of the same number are kept apart: each row is shown, proven and exported under its own address, and
+/// never instead of the other.
 fn rows_of_both_logs_have_addresses(cluster: &Cluster, page: &Value) {
     let rows = page["entries"].as_array().unwrap().iter().map(|row| &row["entry"]);
     let mut first: Vec<&Value> = rows.filter(|entry| entry["node_id"] == "mx1" && entry["seq"] == 0).collect();
@@ -278,7 +279,7 @@ fn rows_of_both_logs_have_addresses(cluster: &Cluster, page: &Value) {
         let bytes = std::fs::read(folder.join(format!("mx1-0@{generation}.entry"))).unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(generation));
     }
-    // Without a generation the present log is meant.
+    // An address without a generation refers to the present log.
     let shown = cluster.run(&["show", "mx1/0", "--json"]).stdout;
     let line: Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
     assert_eq!(&line["entry"], first[1]);
@@ -317,7 +318,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
     cluster.restart(0).await;
-    // The witness does not take another log for the one it knows, whatever keys it has.
+    // The witness does not accept another log in place of the one it knows, whatever its keys.
     let line = report(&cluster, "mx1", |line| line["verdict"] == "rollback").await;
     assert!(line["reason"].as_str().unwrap().contains(&generation), "{line}");
     let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "new keys"]);
@@ -335,7 +336,8 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // What the generation before had is not here: no answer over its days is whole, nor is a bundle, whoever says so.
+    // The rows of the previous generation are missing, so no answer and no bundle over its time range is complete. The aggregator, the
+    // exporter and the offline verifier all say so.
     let page = cluster.page("from=1d").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (false.into(), "superseded".to_owned()));
     let bundle = |name: &str, from: &str, incomplete: &str| {
@@ -348,7 +350,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     let partial = cluster.dir.path().join("after_PARTIAL.tar").to_str().unwrap().to_owned();
     let (code, said) = verified(&cluster, &partial, &after);
     assert!(code == 3 && said.contains("superseded"), "{said}");
-    // A later beginning is complete, and proven.
+    // A range that begins later is complete and proven.
     let since = crate::witness::now();
     cluster.append(0, &[entry("carol", "auth.login")]).await;
     witnessed(&cluster, "mx1").await;
@@ -357,13 +359,13 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     assert_eq!(verified(&cluster, &path, &after).0, 0);
     let path = cluster.dir.path().join("before.tar").to_str().unwrap().to_owned();
     assert_eq!(verified(&cluster, &path, &after).0, 0);
-    // An aggregator that begins to witness only now learns it from the log itself.
+    // An aggregator without memory of the previous generation learns of it from the log itself.
     cluster.stop_aggregator();
     let memory = cluster.aggregator_folder().join("state/witness");
     std::fs::rename(&memory, memory.with_extension("gone")).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
-    // That its memory was gone shows until somebody says why; what it wrote into its own log is known again.
+    // The loss of the memory is reported until an operator accepts it with a reason; the aggregator's own log reveals the loss.
     let again = report(&cluster, "mx1", |line| line["verdict"] == "first_seen_again").await;
     assert!(again["reason"].as_str().unwrap().contains("is gone from the state directory"), "{again}");
     let run = cluster.run(&["nodes", "--table"]);
@@ -381,7 +383,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     assert!(details["previous"]["witnessed_rows"].as_u64().unwrap() > 1, "{said}");
     cluster.verify_all();
 
-    // The stolen key signs nothing that counts any more: neither in the new log nor beyond the end of the old one.
+    // Signatures by the stolen key are no longer accepted, neither in the new log nor beyond the end of the old one.
     cluster.stop(0);
     let config = cluster.nodes[0].folder.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();
@@ -395,7 +397,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     report(&cluster, "mx1", |line| line["verdict"] == "unverifiable").await;
 }
 
-/// Begins a new log on a stopped node, starts it, and accepts it. Returns what the command said.
+/// Begins a new log on a stopped node, starts the node, and accepts the log. Returns the output of `new-generation`.
 pub(crate) async fn begin_generation(cluster: &mut Cluster) -> String {
     let run = cluster.on_node(0, &["new-generation", "--reason", "a test"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -405,7 +407,7 @@ pub(crate) async fn begin_generation(cluster: &mut Cluster) -> String {
     begun
 }
 
-/// Starts a node whose log was replaced, and accepts the new one.
+/// Starts a node whose log was replaced, and accepts the new log.
 pub(crate) async fn accept_generation(cluster: &mut Cluster, generation: &str) {
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
@@ -418,7 +420,7 @@ pub(crate) async fn accept_generation(cluster: &mut Cluster, generation: &str) {
     witnessed(cluster, "mx1").await;
 }
 
-/// Three logs and three keys: what was signed with a key while it was in use counts for ever, in whatever log it was.
+/// Three logs and three keys: a signature that was made while its key was in use stays valid forever, in every log.
 #[tokio::test(flavor = "multi_thread")]
 async fn evidence_of_an_earlier_log_outlives_changes_of_keys() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;

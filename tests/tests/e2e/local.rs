@@ -1,4 +1,4 @@
-//! The on-node commands, with the daemon up and down.
+//! The on-node commands, with the daemon running and stopped.
 
 use piperoll_tests::{Cluster, entry};
 use serde_json::Value;
@@ -17,7 +17,7 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
     ];
     let upper = |run: piperoll_tests::Run| {
         assert_eq!(run.code, 0, "{}", run.stderr);
-        // The final line counts what was scanned, which grows by `log.stopped`.
+        // Skip the final line, because its number of scanned rows grows by the `log.stopped` entry.
         run.stdout.lines().filter(|line| !line.starts_with("{\"final\"")).map(str::to_owned).collect::<Vec<_>>()
     };
     let through_socket: Vec<_> = commands.iter().map(|args| upper(cluster.on_node(0, args))).collect();
@@ -38,7 +38,7 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
     let status: Value = serde_json::from_str(&cluster.on_node(0, &["status"]).stdout).unwrap();
     assert_eq!((&status["running"], &status["head_seq"]), (&false.into(), &21.into()), "{status}");
 
-    // Appending straight to the directory, and the daemon knows that its last stop was clean all the same.
+    // Append directly to the directory; the daemon still knows that its last stop was clean.
     let run = cluster.on_node(
         0,
         &["append", "--category", "auth", "--action", "auth.login", "--user", "offline", "--entity", "mail/7"],
@@ -55,7 +55,7 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
     cluster.verify_all();
 }
 
-/// A directory that may not be written is read from a copy; a missing right to the socket is said.
+/// `tail -f` shows new entries that match its filter.
 #[tokio::test(flavor = "multi_thread")]
 async fn followed_logs_show_new_entries() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -101,7 +101,7 @@ async fn a_row_is_named_in_every_form_that_is_printed_somewhere() {
     for entry in own.iter().chain(&merged) {
         assert_eq!((&entry["node_id"], &entry["seq"], &entry["user"]), (&"mx1".into(), &1.into(), &"alice".into()));
     }
-    // A row of another node is not the row with that number here.
+    // An address of another node's row does not select the row with the same number here.
     for (run, words) in [
         (cluster.on_node(0, &["show", "mx2/1"]), "this is node mx1"),
         (cluster.on_node(0, &["erase", "--seq", "mx2/1", "--reason", "request 1"]), "this is node mx1"),

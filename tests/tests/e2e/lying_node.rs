@@ -1,5 +1,5 @@
-//! A node that holds all its keys and speaks the protocol, and leaves out what was witnessed. It stands where the real one
-//! stood, and whatever it says, no answer is called proven.
+//! A node that holds all its keys and speaks the protocol, but leaves out witnessed rows. It replaces the real node, and whatever it
+//! answers, the aggregator calls no answer proven.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::witness::witnessed;
 
-/// Writes the frames of an answer.
+/// Function that writes the frames of an answer.
 type Lie<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
 
-/// What the node had before it began to lie.
+/// Log of the real node before it was replaced.
 struct Truth {
     rows: Vec<(i64, Vec<u8>, String)>,
     generation: Generation,
@@ -68,7 +68,7 @@ fn end(out: &mut Vec<u8>, rows: u64, more: bool) {
     write_end(out, &StreamEnd { rows, scanned: rows, more, faults: Vec::new() });
 }
 
-/// Answers every scan with the same frames.
+/// Serves a node that answers every scan with the same frames.
 async fn serve(cluster: &Cluster, frames: Vec<u8>) -> CancellationToken {
     let config = NodeConfig::load(&cluster.nodes[0].folder.join("node.toml")).unwrap();
     let tls = TlsStore::load(config.peer.files).unwrap();
@@ -145,7 +145,8 @@ async fn what_was_witnessed_cannot_be_left_out() {
     }
 }
 
-/// Nobody sees the rows of a count, so it believes no node about what matches, and takes no row twice.
+/// A count shows no rows that a client could check, so the aggregator does not trust the node's choice of matching rows, and counts no
+/// row twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_is_of_what_was_asked_for() {
     let mut cluster = Cluster::witnessed(&["mx1"], 200).await;
@@ -182,7 +183,7 @@ fn witnessed_rows(cluster: &Cluster) -> u64 {
     state["pin"]["size"].as_u64().unwrap()
 }
 
-/// Rows that never come with their proof do not fill the reader's memory.
+/// Rows sent without their proofs do not fill the aggregator's memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_without_proofs_are_cut_off() {
     let mut cluster = Cluster::witnessed(&["mx1"], 200).await;
@@ -203,7 +204,7 @@ async fn rows_without_proofs_are_cut_off() {
     assert!(node["rows"].as_u64().unwrap() < 2_000, "{node}");
 }
 
-/// Of a stream of everything, once the node is not unreachable any more: the first answers may still say so.
+/// Returns the final record of a stream over all rows. Retries while a node is unreachable, as it may be in the first answers.
 async fn final_record(cluster: &Cluster) -> serde_json::Value {
     loop {
         let path = "/api/v1/audit-log?format=ndjson&from=0001-01-01&order=asc";

@@ -1,4 +1,4 @@
-//! Who belongs to a cluster changes, and what was said before stays as it was.
+//! Tests membership changes of a cluster: nodes join and leave, and earlier evidence stays valid.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn restart_aggregator(cluster: &mut Cluster) {
     cluster.wait_until_answered("mx1").await;
 }
 
-/// The entry about a change of the cluster, once it is there.
+/// Waits for the entry about a membership change and returns it.
 async fn change(cluster: &Cluster, action: &str, node: &str) -> Value {
     for _ in 0..300 {
         let page = cluster.page(&format!("filter=action:{action}%20entity:node/{node}&from=1d")).await.json();
@@ -53,7 +53,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert_eq!(verified.code, 0, "{}", verified.stdout);
     restart_aggregator(&mut cluster).await;
     change(&cluster, "cluster.node_joined", "mx9").await;
-    // It was never started: from its first instant on it is missing, and in front of that it is not.
+    // The node was never started: it counts as missing from the moment it joined, but not before.
     let page = cluster.page("from=1d").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx9")), (false.into(), "unreachable".to_owned()));
     let page = cluster.page(&format!("from=1d&to={before}")).await;
@@ -75,7 +75,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     let page = cluster.page(&format!("from={since}")).await.json();
     assert_eq!((&page["complete"], &page["expected"]), (&true.into(), &2.into()), "{page}");
 
-    // An instant is moved with a reason only, and everybody who verifies sees it.
+    // Changing a membership date needs a reason, and everyone who verifies a bundle sees the change.
     let moved = cluster_command(&cluster, "retire", &["mx9", "--at", "2030-01-01"]);
     assert!(moved.code == 1 && moved.stderr.contains("say with --reason"), "{}", moved.stderr);
     let reason = ["mx9", "--until", &before, "--from", "2000-01-01", "--reason", "it was never started"];
@@ -87,7 +87,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert!(listed.contains("member from 2000-01-01"), "{listed}");
     cluster.verify_all();
 
-    // An instant that somebody typed does not hide what a witness saw: mx1 "left" before its rows were recorded.
+    // A date set by an operator does not hide what a witness saw: mx1 "left" before its rows were recorded.
     let slip = ["mx1", "--from", "2000-01-01", "--until", "2020-01-01", "--reason", "a slip"];
     let moved = cluster_command(&cluster, "membership", &slip);
     assert_eq!(moved.code, 0, "{}", moved.stderr);
@@ -101,7 +101,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert!(trust.contains("a slip"), "{trust}");
 }
 
-/// The folder of a node that left is handed to the aggregator: its rows are read from there, proven, in answers and in evidence.
+/// After a node has left, the aggregator reads its rows from its folder, proven, for answers and for evidence.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_folder_of_a_node_that_left_is_read() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
@@ -109,7 +109,7 @@ async fn the_folder_of_a_node_that_left_is_read() {
         cluster.append(node, &vec![entry("alice", "auth.login"); 30]).await;
         witnessed(&cluster, ["mx1", "mx2"][node]).await;
     }
-    // An earlier log of it is in the folder too.
+    // The folder also contains an earlier log of the node.
     cluster.stop(1);
     let begun = cluster.on_node(1, &["new-generation", "--reason", "a test"]);
     assert_eq!(begun.code, 0, "{}", begun.stderr);
@@ -129,7 +129,7 @@ async fn the_folder_of_a_node_that_left_is_read() {
     let page = cluster.page("from=1d&limit=1000").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx2")), (false.into(), "retired".to_owned()));
 
-    // A folder that is not there is named, and keeps nothing from starting.
+    // A folder that does not exist is named in the answer and does not prevent the start.
     let config = cluster.aggregator_folder().join("aggregator.toml");
     let plain = std::fs::read_to_string(&config).unwrap();
     let folder = cluster.dir.path().join("handed-over");
@@ -167,17 +167,17 @@ async fn the_folder_of_a_node_that_left_is_read() {
     let verified = cluster.run(&["verify-bundle", &path, "--trust", &trust(&cluster)]);
     assert_eq!(verified.code, 0, "{}", verified.stdout);
     assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), before, "nothing is written there");
-    // A folder that is a copy of a member's is not read in the member's place.
+    // A folder that is a copy of a member's folder is not read instead of the member.
     the_folder_of_a_member_is_not_read(&mut cluster).await;
     let folder = folder.clone();
-    // It is checked as every other log.
+    // The folder is checked like any other log.
     let sql = "UPDATE entries SET body = replace(body, 'carol', 'mario') WHERE body LIKE '%carol%'";
     edit(&folder.join("data/log.db"), sql);
     let page = cluster.page(&format!("from={since}&limit=1000")).await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx2")), (false.into(), "invalid".to_owned()));
 }
 
-/// The node itself is asked for as long as it is a member, whatever folder is named; and a folder that lacks rows is found out.
+/// While a node is a member the aggregator asks the node itself, whatever folder is configured; a folder that lacks rows is detected.
 async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     let copy = cluster.dir.path().join("copy");
     cluster.stop(0);
@@ -193,7 +193,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     let page = cluster.page("from=1d&filter=user:dave%20node:mx1").await.json();
     assert_eq!((&page["count"], &page["complete"]), (&1.into(), &true.into()), "{page}");
     witnessed(cluster, "mx1").await;
-    // Once it has left, what its folder lacks of the last row that it wrote is missing.
+    // Once the node has left, the rows up to its last sequence number that the folder lacks are missing.
     cluster.stop(0);
     assert_eq!(cluster_command(cluster, "retire", &["mx1", "--last-seq", "100"]).code, 0);
     cluster.stop_aggregator();
@@ -209,7 +209,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
         "{}",
         page.text
     );
-    // Named twice, or of nobody.
+    // A node that is configured twice, or is not in the roster.
     for (node, words) in [("mx1", "is named twice"), ("mx7", "is not in the roster")] {
         let table = table.replace("mx1", node);
         std::fs::write(&config, format!("{plain}\n{table}{}", if node == "mx1" { &table } else { "" })).unwrap();
@@ -219,7 +219,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     std::fs::write(&config, plain).unwrap();
 }
 
-/// A node that was killed leaves rows that nobody signed: evidence of its folder does not say that nothing came behind the signed ones.
+/// A killed node leaves rows that are not signed: evidence from its folder does not claim that no rows followed the signed ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_folder_of_a_killed_node_proves_no_more_than_was_signed() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
@@ -244,10 +244,10 @@ async fn the_folder_of_a_killed_node_proves_no_more_than_was_signed() {
     restart_aggregator(&mut cluster).await;
     let line = report(&cluster, "mx2", |line| line["verdict"] == "unverifiable" && line["status"] == "ok").await;
     assert!(line["reason"].as_str().unwrap().contains("rows were signed"), "{line}");
-    // The rows are there to be read, and the evidence is not called whole.
+    // The rows can be read, and the evidence is not called complete.
     let page = cluster.page(&format!("from={since}&filter=user:bob")).await.json();
     assert_eq!(page["count"], 1, "{page}");
-    // Behind the age that a checkpoint may have.
+    // Wait until the checkpoint is older than its maximum age.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let to = now();
     let path = cluster.dir.path().join("killed.tar").to_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! The memory of an export does not grow with its result.
+//! Tests that the memory of an export does not grow with its result.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use piperoll_tests::{Cluster, piperoll};
 const ENTRIES_PER_NODE: usize = 333_334;
 const RESIDENT_KIB_MAX: u64 = 100 * 1024;
 
-/// `VmHWM`: the most a process ever had in memory.
+/// Peak resident memory of a process (`VmHWM`), in KiB.
 fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -43,7 +43,7 @@ async fn a_million_entries_are_exported_in_bounded_memory() {
     for line in BufReader::new(export.stdout.take().unwrap()).lines() {
         last = line.unwrap();
         rows += 1;
-        // Times are 27 bytes and sort as text; every row carries one at the same place after its head.
+        // Timestamps are 27 bytes long and sort as text, so each row's is compared with that of the row before it.
         if let Some(at) = last.find("\"timestamp\":\"") {
             let time = &last[at + 13..at + 40];
             assert!(*earlier <= *time, "out of order at row {rows}");

@@ -1,5 +1,5 @@
-//! What administrators install: the daemons tell a service manager how they are, take keys from it, the doctor finds what is wrong, and what
-//! alert rules and the dashboard ask for exists.
+//! Tests the installed parts: service manager notifications and credentials, the findings of the doctor, and that every metric that the
+//! alert rules and the dashboard use exists.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +19,7 @@ const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
 async fn a_service_manager_hears_ready_alive_and_stopping_and_hands_keys_over() {
     let cluster = Cluster::made(&["mx1"], |_| None).await;
     let folder = &cluster.nodes[0].folder;
-    // As systemd does it: its own folder, files that a group may read as far as access lists are concerned.
+    // As under systemd: a separate folder, whose files look group-readable because of access lists (mode 0440).
     let credentials = cluster.dir.path().join("credentials");
     std::fs::create_dir(&credentials).unwrap();
     let config = folder.join("node.toml");
@@ -54,7 +54,7 @@ async fn a_service_manager_hears_ready_alive_and_stopping_and_hands_keys_over() 
         String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
     };
     assert_eq!(next(), "READY=1");
-    // Ready means ready.
+    // After READY=1 the node accepts entries.
     cluster.append(0, &[entry("alice", "auth.login")]).await;
     for _ in 0..3 {
         assert_eq!(next(), "WATCHDOG=1");
@@ -105,7 +105,7 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     cluster.stop(0);
     let (code, findings) = doctor(&cluster, &["--node", node]);
     assert!(code == 1 && bad(&findings).iter().any(|words| words.starts_with("daemon")), "{findings:?}");
-    // Every bad finding comes with something to do.
+    // Every bad finding comes with advice.
     assert!(
         findings.iter().all(|finding| finding["verdict"] != "bad" || finding["advice"].is_string()),
         "{findings:?}"
@@ -118,7 +118,7 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let (code, findings) = doctor(&cluster, &["--node", node]);
     assert!(code == 1 && bad(&findings).iter().any(|words| words.contains("chmod 600")), "{findings:?}");
-    // Another machine's certificate.
+    // The certificate of another machine.
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     for name in ["node.crt", "node.key"] {
         std::fs::copy(cluster.nodes[1].folder.join(name), cluster.nodes[0].folder.join(name)).unwrap();
@@ -130,7 +130,7 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     );
 }
 
-/// Names of metrics in a text.
+/// Names of the metrics in a text.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split(|c| !is_name(c)).filter(|word| word.starts_with("piperoll_"));

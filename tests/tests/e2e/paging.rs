@@ -1,4 +1,4 @@
-//! Order is exactly `(timestamp, node_id, seq)`, and pages are one long read cut into pieces.
+//! Tests that rows come in exact `(timestamp, node_id, seq)` order, and that pages are one long read cut into pieces.
 
 use piperoll_tests::{Answer, Cluster, edit, entry, place};
 use serde_json::Value;
@@ -10,8 +10,7 @@ fn key(row: &Value) -> (String, String, u64) {
     (text("timestamp"), text("node_id"), entry["seq"].as_u64().unwrap())
 }
 
-/// Reads page by page until there is no cursor; an incomplete page is asked for again, because a cursor is
-/// a place and not a state.
+/// Reads page by page until there is no cursor. Requests an incomplete page again, because a cursor is a position and not a state.
 async fn pages(
     cluster: &mut Cluster,
     order: &str,
@@ -63,7 +62,7 @@ async fn pages_equal_one_long_read_while_rows_arrive_and_a_node_comes_and_goes()
         assert_eq!(keys, sorted, "the order is not (timestamp, node_id, seq)");
 
         let paged = pages(&mut cluster, order, 17, async |cluster, page| {
-            // Rows arrive all the time; they are behind the first page's snapshot and never shift a page.
+            // Rows arrive all the time; they are newer than the first page's snapshot and never shift a page.
             if page > 0 {
                 cluster.append(page % 3, &[entry("later", "auth.login")]).await;
             }
@@ -73,7 +72,7 @@ async fn pages_equal_one_long_read_while_rows_arrive_and_a_node_comes_and_goes()
                 _ => return,
             }
             if page == 3 {
-                // Meanwhile a page without the node says so, and the same cursor gives the whole page later.
+                // A page without the node reports that it is incomplete, and the same cursor gives the complete page later.
                 let partial = cluster.page("limit=5").await;
                 assert_eq!(partial.json()["complete"], false);
                 cluster.restart(1).await;
@@ -82,7 +81,7 @@ async fn pages_equal_one_long_read_while_rows_arrive_and_a_node_comes_and_goes()
         .await;
         let snapshot: Vec<_> = paged.iter().map(place).collect();
         let expected: Vec<_> = long.iter().map(place).collect();
-        // The aggregator's own entries about the pages before the first one are in the snapshot too.
+        // The snapshot also contains the aggregator's own entries about the pages before the first one.
         let of_nodes = |rows: &[String]| rows.iter().filter(|p| !p.starts_with("agg/")).cloned().collect::<Vec<_>>();
         assert_eq!(of_nodes(&snapshot), of_nodes(&expected), "order={order}");
     }
@@ -116,7 +115,7 @@ async fn a_node_missing_at_the_first_page_adds_no_rows_later() {
     }
 }
 
-/// Two nodes whose clocks stand still at the same moment: every row has the same timestamp.
+/// Two nodes whose clocks are stopped at the same instant: every row has the same timestamp.
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_timestamps_and_mixed_clocks() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 120;
@@ -145,14 +144,14 @@ async fn equal_timestamps_and_mixed_clocks() {
         let of_nodes = |rows: &[Value]| rows.iter().map(place).filter(|p| !p.starts_with("agg/")).collect::<Vec<_>>();
         assert_eq!(of_nodes(&paged), of_nodes(&rows));
     }
-    // The clock that is seven seconds behind is measured and reported, never corrected.
+    // The clock that is seven seconds slow is measured and reported, never corrected.
     let offset = cluster.page("limit=1").await.node("mx3")["clock_offset_ms"].as_f64().unwrap();
     assert!((-7_500.0..-6_500.0).contains(&offset), "{offset}");
     let uncertainty = cluster.page("limit=1").await.json()["order_uncertainty_ms"].as_f64().unwrap();
     assert!(uncertainty > 100_000.0, "two minutes apart: {uncertainty}");
 }
 
-/// A clock that steps back by more than a second begins a new era, and the log says so.
+/// A clock that steps back by more than a second begins a new era, and the log records this.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_step_begins_an_era_and_order_holds() {
     let mut cluster = Cluster::start_with(&["mx1"], |_| Some("+0s".to_owned())).await;
@@ -178,10 +177,10 @@ async fn a_clock_step_begins_an_era_and_order_holds() {
     cluster.verify_all();
 }
 
-/// More pages than any walk of these tests has.
+/// More pages than any walk in these tests has.
 const PAGES_MAX: usize = 200;
 
-/// Forward to the end, and back to the beginning; what is shown on each page.
+/// Pages forward to the end and back to the beginning, and returns the rows of each page in both directions.
 async fn there_and_back(cluster: &Cluster, order: &str, limit: usize) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
     let ask = async |cursor: &Option<String>| {
         let cursor = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
@@ -204,7 +203,7 @@ async fn there_and_back(cluster: &Cluster, order: &str, limit: usize) -> (Vec<Ve
     };
     while let Some(cursor) = before {
         let (places, again, next) = ask(&Some(cursor)).await;
-        // Behind it is where it was come from.
+        // The page after this one must be the page that the walk came from.
         let (behind, ..) = ask(&next).await;
         let known = back.last().unwrap_or(there.last().unwrap());
         let way = || format!("{order} {limit}: {places:?} is followed by {behind:?}, not by {known:?}; {next:?}");
@@ -231,8 +230,7 @@ async fn pages_lead_back_over_the_same_rows_also_over_rows_that_do_not_fit() {
             assert_eq!(back, there[..last], "{order} {limit}");
         }
     }
-    // A row that does not fit stands beside its neighbour in the order of reading; on the way back it must not fall between
-    // two pages.
+    // An invalid row is placed next to its neighbour in reading order; on the way back it must not fall between two pages.
     for (node, seq) in [(0, 3), (0, 4), (1, 6), (1, 9)] {
         edit(
             &cluster.database(node),
@@ -247,7 +245,7 @@ async fn pages_lead_back_over_the_same_rows_also_over_rows_that_do_not_fit() {
     for limit in [1, 2, 3, 5] {
         everything_is_seen_both_ways(&cluster, limit).await;
     }
-    // A node that is missing must not make a page begin where it ends, or the way back endless.
+    // A missing node must not cause a page that begins where it ends, nor endless backward paging.
     cluster.kill(1);
     everything_is_seen_both_ways(&cluster, 3).await;
 }
@@ -261,18 +259,18 @@ async fn everything_is_seen_both_ways(cluster: &Cluster, limit: usize) {
     }
 }
 
-/// A search with few matches continues while the nodes report progress: the page ends where all of them have got to, says so, and its cursor continues
-/// there. Nothing is found twice or not at all, and no node is called anything but `ok`.
+/// A search with few matches continues while the nodes report progress: the page ends at the position that all nodes have reached, says
+/// so, and its cursor continues there. No row is found twice or skipped, and every node stays `ok`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_search_goes_on_page_by_page() {
-    /// Rows until a search of them is cut on any machine.
+    /// Enough rows for a search to be cut off on any machine.
     const ROWS_MAX: usize = 2_000_000;
 
     let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
     cluster.configure_aggregator("[limits]\npage_ms = 150\nsearch_ms = 160\n");
     cluster.run_all().await;
     let (mut wanted, mut rows, mut cut) = (0, 0, 0);
-    // Nodes say how far they are ten times a second, so on a fast machine it takes more rows.
+    // Nodes report progress ten times a second, so a fast machine needs more rows.
     while cut == 0 {
         for _ in 0..12 {
             let line = |n: u32| {
@@ -296,7 +294,7 @@ async fn a_long_search_goes_on_page_by_page() {
     cluster.verify_all();
 }
 
-/// What is found on all pages, and how many of them ended because the time was up.
+/// Rows found on all pages, and the number of pages that ended because of the time limit.
 async fn found_page_by_page(cluster: &Cluster, order: &str) -> (Vec<String>, usize) {
     let (mut found, mut cut, mut cursor) = (Vec::new(), 0, String::new());
     for _ in 0..PAGES_MAX {

@@ -1,5 +1,5 @@
-//! What an answer proves beyond signatures: every row under the cosigned checkpoint, every page and stream whole, and
-//! what a node with all its keys cannot change any more.
+//! Tests what an answer proves beyond signatures: every row is covered by the cosigned checkpoint, every page and stream is complete, and
+//! a node cannot change witnessed rows even with all its keys.
 
 use piperoll_format::ids::Generation;
 use piperoll_format::mac::{EpochSecret, MacKey, Origin};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::witness::{cluster_of, report, witnessed};
 
-/// All pages of a query, each checked by `each`; returns the places in order.
+/// Reads all pages of a query, runs `each` on each of them, and returns the positions in order.
 async fn pages(cluster: &Cluster, parameters: &str, each: impl Fn(&Answer)) -> Vec<String> {
     let mut places = Vec::new();
     let mut cursor = String::new();
@@ -31,7 +31,7 @@ fn rows(answer: &Answer) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_streams_and_ranges_are_proven_whole() {
     let cluster = cluster_of(700).await;
-    // Up to here everything will be witnessed; the aggregator's own entries of the queries below come later.
+    // All rows up to here get witnessed; the aggregator's own entries about the queries below come later.
     let newest = cluster.page("limit=1").await;
     let end = rows(&newest)[0]["entry"]["timestamp"].as_str().unwrap().to_owned();
     let head = newest.node("agg")["head_seq"].as_u64();
@@ -56,7 +56,7 @@ async fn pages_streams_and_ranges_are_proven_whole() {
         .await;
         assert!(places.len() > 1_400, "{}", places.len());
     }
-    // A range in the middle, and one in which nothing happened.
+    // A range in the middle, and an empty range.
     let from = rows(&cluster.page(&format!("to={end}&limit=600&order=asc")).await)[300]["entry"]["timestamp"].clone();
     for range in
         [format!("from={}&to={end}&limit=1000", from.as_str().unwrap()), "from=2020-01-01&to=2020-01-02".into()]
@@ -64,14 +64,14 @@ async fn pages_streams_and_ranges_are_proven_whole() {
         let page = cluster.page(&range).await;
         assert_eq!(page.json()["proven"], true, "{}", page.json()["nodes"]);
     }
-    // A filter leaves the rows proven and their completeness open.
+    // With a filter the rows are proven, but their completeness is not.
     let filtered = cluster.page(&format!("to={end}&filter=user:u1,u500,u699&limit=50")).await;
     assert_eq!(rows(&filtered).len(), 6);
     assert!(rows(&filtered).iter().all(|row| row["witnessed"] == true && row["integrity"] == "ok"));
     let words = filtered.json();
     assert_eq!((&words["complete"], &words["proven"]), (&true.into(), &false.into()));
     assert_eq!(words["completeness"], "authentic, completeness not proven (the query has a filter)");
-    // A stream, and the check of everything.
+    // A stream, and a verification of all rows.
     let stream =
         cluster.get(&format!("/api/v1/audit-log?format=ndjson&to={end}&order=asc"), Some(&cluster.token)).await;
     let last: Value = serde_json::from_str(stream.text.lines().last().unwrap()).unwrap();
@@ -82,17 +82,17 @@ async fn pages_streams_and_ranges_are_proven_whole() {
     assert!(run.stderr.contains("proven whole"), "{}", run.stderr);
 }
 
-/// Rows that came after the last look are authenticated, and told apart from those that are proven.
+/// Rows newer than the last witness poll are authenticated, and reported apart from those that are proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_rows_are_told_apart() {
     let cluster = Cluster::witnessed(&["mx1"], 3_000).await;
     witnessed(&cluster, "mx1").await;
-    // The aggregator's own log is part of the answer too, and is witnessed at a time of its own.
+    // The answer also contains the aggregator's own log, which is witnessed separately.
     until("every log was witnessed", async || {
         (cluster.page("order=asc&limit=1000").await.json()["proven"] == true).then_some(())
     })
     .await;
-    // A look may fall between an entry and its query; it does not every time.
+    // A poll can fall between an append and its query, but not every time.
     let mut tries = 0..20;
     let words = loop {
         tries.next().expect("new rows are always witnessed at once");
@@ -108,8 +108,7 @@ async fn new_rows_are_told_apart() {
     assert!(words["completeness"].as_str().unwrap().contains("newer and authenticated only"), "{words}");
 }
 
-/// Whoever holds the node's secret can seal an old row anew, so that its mac fits. The checkpoint that was witnessed
-/// cannot be made to fit.
+/// With the node's secret an attacker can seal an old row again with a valid MAC, but cannot make it match the witnessed checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     let mut cluster = cluster_of(600).await;
@@ -146,7 +145,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     );
     assert_eq!(answer.status_of("mx1"), "invalid");
     assert!(
-        answer.node("mx1")["reason"].as_str().unwrap().contains("do not fit the checkpoint"),
+        answer.node("mx1")["reason"].as_str().unwrap().contains("do not match the witnessed checkpoint"),
         "{}",
         answer.node("mx1")
     );
@@ -154,7 +153,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     let found = cluster.run(&["query", "--json", "user:u39"]);
     assert!(found.code == 4 && found.stdout.contains("says something else"), "also by what it said: {}", found.stdout);
     assert_eq!(cluster.run(&["verify"]).code, 4);
-    // The same with the tile made to fit: the tree then leads to another root.
+    // The same with a matching tile: the tree then leads to another root.
     let conn = Connection::open(&database).unwrap();
     let tile: Vec<u8> = conn.query_row("SELECT hashes FROM tiles WHERE id = 0", [], |row| row.get(0)).unwrap();
     drop(conn);
@@ -164,10 +163,10 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     edit(&database, &format!("UPDATE tiles SET hashes = x'{}' WHERE id = 0", hex::encode(hashes)));
     let answer = cluster.page("order=asc&limit=200").await;
     assert_eq!(answer.status_of("mx1"), "invalid");
-    // The running node may remember the tile as it was, which proves other rows and never this one.
+    // The running node may have cached the original tile, which proves other rows but never this one.
     let forged = |row: &&Value| row["entry"]["node_id"] == "mx1" && row["entry"]["seq"] == 40;
     assert!(rows(&answer).iter().filter(forged).all(|row| row["witnessed"] == false));
-    // And a node that is stopped, edited and started again is no further.
+    // Restarting the node after the edit does not help either.
     cluster.stop(0);
     cluster.restart(0).await;
     let answer = cluster.page("order=asc&limit=200").await;
@@ -176,7 +175,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     witnessed(&cluster, "mx2").await;
 }
 
-/// After clocks that were set back, a time range is several stretches of rows, and each is proven.
+/// With clocks that were set back, a time range consists of several runs of rows, and each is proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_over_several_eras_are_proven() {
     let mut cluster = cluster_of(20).await;

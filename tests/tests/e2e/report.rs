@@ -1,4 +1,4 @@
-//! Reports: what they find over all nodes, in each form, and that they say when a node is missing.
+//! Tests reports: their findings over all nodes, every output format, and that they say when a node is missing.
 
 use piperoll_tests::{Cluster, Run};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn report(cluster: &Cluster, args: &[&str]) -> (Run, Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_report_finds_what_there_is_and_names_who_is_missing() {
     let mut cluster = Cluster::start(&["mx1", "mx2"]).await;
-    // Guessing goes over both nodes; each sees too little of it to tell.
+    // The password guessing is spread over both nodes; each sees too little of it to detect it.
     for node in 0..2 {
         let guess =
             |n: usize| line(json!({ "outcome": "failure", "user": format!("u{n}"), "ip_address": "203.0.113.9" }));
@@ -78,7 +78,7 @@ async fn every_report_finds_what_there_is_and_names_who_is_missing() {
     let named: Vec<_> = subject["tables"][0]["rows"].as_array().unwrap().iter().map(|row| &row["named_as"]).collect();
     assert_eq!(named, ["description", "target"], "{subject}");
 
-    // A page for printing, in which nothing runs.
+    // The page for printing, which runs no scripts.
     let html = cluster.dir.path().join("subject.html");
     let args = ["report", "subject", "office@example.org", "--format", "html", "--output", html.to_str().unwrap()];
     assert_eq!(cluster.run(&args).code, 0);

@@ -1,4 +1,4 @@
-//! Retention, holds and erasure: what goes, in which order, and what can still be proven when it is gone.
+//! Tests retention, holds and erasure: which rows are deleted, in which order, and what can still be proven afterwards.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use crate::witness::{report, witnessed};
 
-/// A clock that stood 400 days back when the first rows were recorded.
+/// Clock offset of 400 days into the past, used for the first rows.
 pub(crate) const LONG_AGO: &str = "-34560000s";
 
-/// Rows of a log with 1,500 entries of callers when they had been witnessed.
+/// Number of rows of a log with 1,500 client entries at the time it was witnessed.
 const AGED_ROWS: u64 = 1_501;
 
-/// A node with `old` rows of 400 days ago and some of today, all witnessed.
+/// Starts a node with `old` rows from 400 days ago and some of today, all witnessed.
 async fn aged(old: usize, retention: &str) -> Cluster {
     let mut cluster = Cluster::made(&["mx1"], |_| Some(LONG_AGO.to_owned())).await;
     cluster.poll_every(50);
@@ -37,7 +37,7 @@ async fn aged(old: usize, retention: &str) -> Cluster {
     cluster
 }
 
-/// As if its first rows had been witnessed for so many days more. The node is stopped.
+/// Ages the witness record of a stopped node, so that its first `rows` rows seem to have been witnessed `days` days earlier.
 fn witnessed_for(cluster: &Cluster, rows: u64, days: i64) {
     let path = cluster.nodes[0].folder.join("data/witnessed.json");
     let mut book: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
@@ -57,7 +57,7 @@ fn rows_in(cluster: &Cluster) -> (u64, u64) {
     conn.query_row("SELECT min(seq), count(*) FROM entries", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
 }
 
-/// What the node says of its retention, once it has looked and is late.
+/// Waits until the node has checked its retention and is late, and returns its retention status.
 async fn late_retention(cluster: &Cluster) -> Value {
     for _ in 0..300 {
         let status: Value = serde_json::from_str(&cluster.on_node(0, &["status", "--json"]).stdout).unwrap();
@@ -69,7 +69,7 @@ async fn late_retention(cluster: &Cluster) -> Value {
     panic!("never late: {}", cluster.log_text("mx1"));
 }
 
-/// Waits until the rows below this one are gone.
+/// Waits until the rows below `seq` are deleted.
 pub(crate) async fn pruned_to(cluster: &Cluster, seq: u64) {
     for _ in 0..300 {
         if rows_in(cluster).0 == seq {
@@ -108,7 +108,7 @@ fn mx1(answer: &Value) -> &Value {
     answer["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap()
 }
 
-/// The same, with a witness that says it: the checkpoints that the node kept are cosigned as long ago.
+/// Does the same as `witnessed_for`, and also dates the cosignature on the node's checkpoints back by `days`.
 pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
     witnessed_for(cluster, rows, i64::try_from(days).unwrap());
     let folder = cluster.aggregator_folder();
@@ -129,8 +129,8 @@ pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
     checked_json::write(&path, &book).unwrap();
 }
 
-/// What had outlived the cluster's policy, by what a witness saw, is no loss: from then on everything is complete, and every statement says
-/// from when on.
+/// Rows that outlived the cluster's policy, according to a witness, are no loss: everything since then is complete, and every statement
+/// says since when.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let mut cluster = aged(1_500, "keep = \"forever\"").await;
@@ -168,7 +168,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let run = cluster.run(&["query", "--table", "--all", "--from", &since, "--limit", "1000", "--require-complete"]);
     assert!(run.code == 0 && run.stderr.contains("proven whole"), "{} {}", run.code, run.stderr);
 
-    // In evidence too, by the policy of the trust file and the cosignature in the statement alone.
+    // Evidence agrees, using only the policy in the trust file and the cosignature in the statement.
     let (_, run) = bundle(&cluster, "strict.tar", &["--from", "2000-01-01"]);
     assert!(run.code == 3 && run.stderr.contains(&format!("--from {since}")), "{} {}", run.code, run.stderr);
     let (part, run) = bundle(&cluster, "all.tar", &["--from", "2000-01-01", "--incomplete", "partial"]);
@@ -189,7 +189,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     assert!(run.code == 3 && run.stdout.contains("no retention policy"), "{} {}", run.code, run.stdout);
 }
 
-/// What went earlier than the cluster's policy says is a violation of its own, for every range that reaches back to it.
+/// Rows deleted earlier than the cluster's policy allows are a violation of its own kind, for every range that reaches back to them.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_went_too_early_are_a_violation() {
     let mut cluster = aged(1_500, "keep = \"forever\"").await;
@@ -215,7 +215,7 @@ async fn rows_that_went_too_early_are_a_violation() {
         run = cluster.run(&["query", "--table", "--from", "2000-01-01"]);
     }
     assert!(run.code == 4 && run.stderr.contains("pruned_early"), "{} {}", run.code, run.stderr);
-    // It stays on record, and ranges of today have nothing to do with it.
+    // The violation stays on record, and ranges of today are not affected.
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
@@ -225,7 +225,7 @@ async fn rows_that_went_too_early_are_a_violation() {
     assert_eq!(cluster.run(&["query", "--from", "1d", "--limit", "1000"]).code, 0);
 }
 
-/// After an upgrade nothing is known of how long older rows were witnessed. An operator can answer for their times, once.
+/// After an upgrade it is unknown how long older rows have been witnessed. An operator can confirm their times, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_can_answer_for_older_times_once() {
     let mut cluster = aged(1_500, "keep = \"365d\"").await;
@@ -240,7 +240,7 @@ async fn an_operator_can_answer_for_older_times_once() {
     assert_eq!(run.code, 2, "{}", run.stderr);
     let run = cluster.on_node(0, &["confirm-times", "--reason", " "]);
     assert!(run.code == 1 && run.stderr.contains("reason"), "{}", run.stderr);
-    // Refused until a witness has cosigned the log that has started.
+    // Refused until a witness has cosigned the log that was started.
     let mut run = cluster.on_node(0, &["confirm-times", "--dry-run"]);
     for _ in 0..300 {
         if !run.stderr.contains("wait for one") {
@@ -253,7 +253,7 @@ async fn an_operator_can_answer_for_older_times_once() {
     assert_eq!(rows_in(&cluster).0, 0, "nothing goes yet");
     let run = cluster.on_node(0, &["confirm-times", "--reason", "NTP was on since the machine was set up"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    // Rows of today are among those that are confirmed, and stay by their own times.
+    // The confirmed rows include rows of today, which are kept according to their own times.
     pruned_to(&cluster, 1_280).await;
     let run = cluster.on_node(0, &["confirm-times", "--reason", "once more"]);
     assert!(run.code == 1 && run.stderr.contains("confirmed already"), "{}", run.stderr);
@@ -279,7 +279,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     std::fs::write(&config, text.replace("keep = \"forever\"", "keep = \"365d\"")).unwrap();
     cluster.stop(0);
     cluster.restart(0).await;
-    // By the times that they have, rows are older than that. No witness has seen them for longer than this test runs.
+    // The rows are older than that by their own timestamps, but no witness has seen them for longer than this test runs.
     let late = late_retention(&cluster).await;
     assert!((30..=40).contains(&late["late_days"].as_u64().unwrap()), "{late}");
     assert!(late["late_because"].as_str().unwrap().contains("witnessed for 365 days"), "{late}");
@@ -298,7 +298,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("below 1280 pruned"), "{}", run.stderr);
 
-    // A range of today is whole and proven; one that reaches back says that it is not.
+    // A range of today is complete and proven; one that reaches back reports that it is not.
     let today = cluster.page("from=1d&limit=1000").await.json();
     assert_eq!((&today["complete"], &today["proven"]), (&true.into(), &true.into()), "{today}");
     let all = cluster.page("from=2000-01-01&limit=1000").await.json();
@@ -309,7 +309,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     );
     assert!(node["reason"].as_str().unwrap().contains("rows below 1280"), "{node}");
     assert_eq!(node["oldest_seq"], 1_280);
-    // Page after page, until the last: the node is asked for what it still has.
+    // Every page until the last: the aggregator asks the node for the rows that it still has.
     let (mut rows, mut cursor) = (0, String::new());
     loop {
         let page = cluster.page(&format!("from=2000-01-01&limit=50&filter=node:mx1&{cursor}")).await.json();
@@ -326,10 +326,10 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert!(cluster.on_node(0, &["show", "7"]).stderr.contains("row 7 was pruned"));
     assert_eq!(cluster.on_node(0, &["query", "--from", "1d"]).code, 0);
     assert_eq!(cluster.on_node(0, &["query", "--from", "500d"]).code, 3);
-    // Everything that there is can be checked without being held against what is gone.
+    // All remaining rows can be verified without comparing them with the deleted ones.
     assert_eq!(cluster.run(&["verify"]).code, 0);
 
-    // Both stages stand in the log, and the status says it.
+    // Both stages are recorded in the log and shown in the status.
     let said = cluster.page("filter=action:log.pruned&from=1d&order=asc").await.json();
     let stages: Vec<&str> = said["entries"]
         .as_array()
@@ -348,7 +348,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
         assert!(metrics.contains(&format!("piperoll_node_{line}\n")), "{metrics}");
     }
 
-    // Evidence made before still verifies, and so does a part of what is left; a range that reaches back is refused.
+    // Evidence made before still verifies, and so does evidence of the remaining rows; a range that reaches back is refused.
     assert_eq!(checked(&cluster, &before).0, 0);
     let (path, run) = bundle(&cluster, "today.tar", &["--from", "1d"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -365,7 +365,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(verdict["findings_count"], 0, "{verdict}");
 }
 
-/// A folder of an earlier version names no witness: nothing goes, not even when asked for, and the node says what to do.
+/// A folder of an earlier version names no witness: no row is deleted, not even on request, and the node says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let mut cluster = aged(700, "keep = \"forever\"").await;
@@ -381,7 +381,7 @@ async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let refused = cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
     assert!(refused.code == 1 && refused.stderr.contains("copy the file `witnesses`"), "{}", refused.stderr);
     assert_eq!(rows_in(&cluster).0, 0);
-    // The keys of other witnesses: what this cluster's aggregator cosigns does not count, and that is said too.
+    // With keys of other witnesses, the cosignatures of this cluster's aggregator do not count, and the status says so.
     cluster.stop(0);
     let other = SigningSeed::from_bytes([9; 32]);
     let other = other.named("test/aggregator/other", KeyKind::Witness).unwrap();
@@ -420,7 +420,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
         unsure.stderr
     );
 
-    // A hold over rows of long ago keeps everything from its first row on.
+    // A hold over old rows keeps everything from its first row on.
     let hold = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "300d", "--reason", "court order"];
     assert_eq!(cluster.on_node(0, &hold).code, 0);
     assert_eq!(cluster.on_node(0, &hold).code, 1);
@@ -429,7 +429,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     let run = cluster.on_node(0, &["erase", "--seq", "5", "--reason", "art. 17"]);
     assert!(run.stderr.contains("case-7"), "{}", run.stderr);
     assert!(cluster.on_node(0, &["hold", "list"]).stdout.contains("court order"));
-    // Taken out of its table it still keeps its rows, and is missed.
+    // A hold that was deleted from its table still keeps its rows, and is reported as missing.
     let held: Value = serde_json::from_str(&cluster.on_node(0, &["hold", "list", "--json"]).stdout).unwrap();
     let edit_holds = |cluster: &mut Cluster, sql: &str| {
         cluster.stop(0);
@@ -451,7 +451,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     let entries = cluster.page("filter=action:log.hold_added,log.hold_released&from=1d").await.json();
     assert_eq!(entries["count"], 2, "{entries}");
 
-    // One erased row inside what goes.
+    // One erased row among the rows to be pruned.
     assert_eq!(cluster.on_node(0, &["erase", "--seq", "300", "--reason", "art. 17"]).code, 0);
     witnessed(&cluster, "mx1").await;
     let run = cluster.on_node(0, &["prune", "--before", "300d", "--dry-run"]);
@@ -466,7 +466,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     // An archive is never overwritten, and nothing is pruned without it.
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
 
-    // A stranger checks it with public keys; one changed byte and it is refused.
+    // A third party verifies the archive with public keys only; with one changed byte it is refused.
     let (code, verdict) = checked(&cluster, &archive);
     assert_eq!((code, &verdict["rows"], &mx1(&verdict)["erased"]), (0, &1_024.into(), &1.into()), "{verdict}");
     let words = cluster.run(&["verify-bundle", &archive, "--trust", &trust(&cluster)]).stdout;
@@ -481,12 +481,12 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     assert_eq!(digest["name"], "old.tar", "{said}");
 }
 
-/// Killed at whatever moment, unheard by its witness, and stopped in between: what was stated is carried out once, and
-/// not before a witness has seen it.
+/// A prune that is killed at any moment, cut off from its witness, or stopped in between is carried out once, and not before a witness
+/// has seen its statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prune_that_is_interrupted_is_finished() {
     let mut cluster = aged(6_000, "keep = \"forever\"").await;
-    // Nobody hears the node: the statement is made, and no row goes.
+    // The aggregator cannot reach the node: the statement is made, but no row is deleted.
     cluster.nodes[0].proxy.set(Fault::Close);
     cluster.nodes[0].proxy.cut();
     report(&cluster, "mx1", |line| line["verdict"] != "ok").await;
@@ -494,7 +494,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("waiting for a witness"), "{}", run.stdout);
     assert_eq!(rows_in(&cluster).0, 0);
-    // What was stated does not count any more, and what is left is whole; also after a kill.
+    // The stated rows no longer count, and the remaining rows verify; also after a kill.
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     cluster.kill(0);
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
@@ -503,7 +503,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     let again = cluster.on_node(0, &["prune", "--before", "300d", "--confirm", "--wait", "1s"]);
     assert!(again.stdout.contains("nothing to prune"), "{}{}", again.stdout, again.stderr);
     cluster.nodes[0].proxy.heal();
-    // Kills while rows go.
+    // Kills while rows are being deleted.
     let mut seen = std::collections::BTreeSet::new();
     for pause in 0..12u64 {
         tokio::time::sleep(Duration::from_millis(20 + pause * 15)).await;
@@ -529,7 +529,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     assert_eq!(checked(&cluster, &path).0, 0);
 }
 
-/// What somebody does to the file by hand is not retention.
+/// Deleting rows from the file by hand is not retention.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_dropped_by_hand_are_missing_rows() {
     let mut cluster = aged(700, "keep = \"forever\"").await;
@@ -569,7 +569,7 @@ async fn rows_dropped_by_hand_are_missing_rows() {
         assert_eq!(run.code, 4, "{what}: {}{}", run.stdout, run.stderr);
         assert!(run.stdout.contains(words), "{what}: {}", run.stdout);
     }
-    // A row that fails is evidence, and no prune takes it along.
+    // A row that fails verification is evidence, and no prune deletes it.
     put_back(&cluster, &intact);
     let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
     let guard: String = conn

@@ -1,11 +1,11 @@
-//! Whoever is limited to a scope gets nothing outside it, on no route, whatever a node or a file says.
+//! Tests that a client limited to a scope gets nothing outside it, on any route, whatever a node or a file contains.
 
 use piperoll_protocol::access::Role;
 use piperoll_tests::{Answer, Cluster, edit, place};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// What must never leave for the limited reader.
+/// Text that must never reach the limited client.
 const SECRET: &str = "harbour-41c7";
 const SCOPE: &str = "user:alice,bob -domain:internal.example";
 
@@ -32,7 +32,7 @@ async fn get(cluster: &Cluster, path: &str, token: &str) -> Answer {
     answer
 }
 
-/// Of an erased row nothing is known, and why it is gone is not for everybody.
+/// Checks that a limited client sees nothing of an erased row: its content is unknown, and the reason for the erasure is not public.
 async fn erased_rows_do_not_show(cluster: &Cluster, kim: &str) {
     let erased = cluster.on_node(1, &["erase", "--seq", "5", "--reason", SECRET]);
     assert_eq!(erased.code, 0, "{}", erased.stderr);
@@ -60,7 +60,7 @@ async fn no_route_gives_what_is_outside_the_scope() {
     let kim = cluster.limited_token("kim", Role::Auditor, SCOPE);
     let whole = cluster.token("ada", Role::Auditor, None);
 
-    // Pages, streams and counts, whatever else is asked for.
+    // Pages, streams and counts, with any filter.
     for filter in ["", "user:carol", "domain:internal.example", SECRET, "-user:nobody"] {
         let path = format!("/api/v1/audit-log?from=1d&limit=100&order=asc&filter={filter}%20node:mx1,mx2");
         let answer = get(&cluster, &path, &kim).await;
@@ -82,7 +82,7 @@ async fn no_route_gives_what_is_outside_the_scope() {
         assert_eq!(json["stats"]["entries"], 4, "{json}");
         assert_eq!(by, &json!([{ "value": "alice", "count": 2 }, { "value": "bob", "count": 2 }]), "{json}");
     }
-    // One row, and its proof, once the rows are cosigned.
+    // A single row and its proof, once the rows are cosigned.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while get(&cluster, "/api/v1/audit-log/mx1/2/proof", &kim).await.status != 200 {
         assert!(std::time::Instant::now() < deadline, "row 2 was never cosigned");
@@ -94,12 +94,12 @@ async fn no_route_gives_what_is_outside_the_scope() {
         assert_eq!(get(&cluster, &format!("{path}/proof"), &kim).await.status, status, "{path}/proof");
         assert_eq!(cluster.get(&path, Some(&whole)).await.status == 200, seq != 77);
     }
-    // A cursor of somebody else is none.
+    // A cursor from the query of another client is refused.
     let page = cluster.get("/api/v1/audit-log?from=1d&limit=2", Some(&whole)).await;
     let cursor = page.json()["next_cursor"].as_str().unwrap().to_owned();
     let answer = get(&cluster, &format!("/api/v1/audit-log?from=1d&limit=2&cursor={cursor}"), &kim).await;
     assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("cursor_of_another_query")), "{}", answer.text);
-    // What takes every row is refused; a bundle holds what may be seen.
+    // A route that needs every row is refused; a bundle contains only rows in scope.
     let refused = cluster.send(Method::POST, "/api/v1/verify", Some(&kim), None).await;
     assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("limited")), "{}", refused.text);
     let client = reqwest::Client::builder()
@@ -134,8 +134,8 @@ async fn no_route_gives_what_is_outside_the_scope() {
     erased_rows_do_not_show(&cluster, &kim).await;
     bundle().await;
 
-    // A row that was changed so that it seems to be within the scope, and one within it that was changed: neither can be
-    // believed, so only their places are shown.
+    // A row that was changed so that it seems to be in scope, and a changed row in scope: neither can be trusted, so only their positions
+    // are shown.
     edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'carol', 'alice') WHERE seq = 3");
     edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'seen', 'forged') WHERE seq = 1");
     cluster.stop(0);
@@ -151,11 +151,11 @@ async fn no_route_gives_what_is_outside_the_scope() {
     assert!(!answer.text.contains("forged") && answer.status_of("mx1") == "invalid", "{}", answer.text);
     assert_eq!(get(&cluster, "/api/v1/audit-log/mx1/3", &kim).await.status, 404);
     assert_eq!(get(&cluster, "/api/v1/audit-log/mx1/3/proof", &kim).await.status, 404);
-    // The command says it too.
+    // The command reports the limit too.
     let run = cluster.command(&["query", "node:mx2"]).env("PIPEROLL_TOKEN", &kim).output().unwrap();
     let stderr = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && stderr.contains("limited to user:alice,bob"), "{stderr}");
-    // Every look was recorded with its limit.
+    // Every read was recorded with its limit.
     let looked = cluster.page("from=1d&limit=1000&filter=user:kim").await.json();
     let details: Vec<&Value> =
         looked["entries"].as_array().unwrap().iter().map(|row| &row["entry"]["details"]).collect();

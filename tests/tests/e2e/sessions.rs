@@ -1,4 +1,4 @@
-//! Sessions, one-time addresses, limits of how often, and what browsers are told.
+//! Tests sessions, one-time links, rate limits, and the headers that browsers get.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ async fn sign_in(client: &Client, cluster: &Cluster, body: Value) -> Response {
     client.post(format!("{}/api/v1/session", cluster.url)).json(&body).send().await.unwrap()
 }
 
-/// The cookie of an answer as a browser sends it back.
+/// Cookie of a response, as a browser sends it back.
 fn cookie(answer: &Response) -> String {
     let set = answer.headers()[SET_COOKIE].to_str().unwrap();
     set.split(';').next().unwrap().to_owned()
@@ -45,17 +45,17 @@ async fn a_session_is_as_good_as_its_token_and_no_longer() {
         (&json!("kim"), &json!(["audit.view"]), &json!("user:alice"), &json!(900))
     );
 
-    // It is the same reader, with the same limit.
+    // The session has the same identity and the same scope limit as its token.
     let (code, page) = status(&client, &cluster, "/api/v1/audit-log?filter=node:mx1&from=1d", &kim).await;
     assert!(code == 200 && page.contains("\"limited_to\":\"user:alice\"") && !page.contains("bob"), "{page}");
     assert_eq!(status(&client, &cluster, "/api/v1/tokens", &kim).await.0, 403);
-    // A cookie that nobody has, twice the same, and one with other words around it.
+    // An unknown cookie, an empty one, and an invalid one next to another cookie.
     for wrong in ["__Host-piperoll=AAAA", "__Host-piperoll=", "piperoll=x; __Host-piperoll=\u{7f}"] {
         let refused =
             client.get(format!("{}/api/v1/audit-log", cluster.url)).header(COOKIE, wrong.trim_end_matches('\u{7f}'));
         assert_eq!(refused.send().await.unwrap().status(), 401, "{wrong}");
     }
-    // A session's tail ends with the token, and so does the session.
+    // Revoking the token ends the session and its tail.
     let mut tail = client
         .get(format!("{}/api/v1/audit-log/tail?filter=node:mx1", cluster.url))
         .header(COOKIE, &kim)
@@ -73,7 +73,7 @@ async fn a_session_is_as_good_as_its_token_and_no_longer() {
     let (code, words) = status(&client, &cluster, "/api/v1/audit-log", &kim).await;
     assert!(code == 401 && words.contains("token_unknown"), "{words}");
 
-    // Signing out ends it for everybody who has the cookie.
+    // Signing out ends the session for everyone who has its cookie.
     let answer = sign_in(&client, &cluster, json!({ "token": cluster.token })).await;
     let tester = cookie(&answer);
     let out = client.delete(format!("{}/api/v1/session", cluster.url)).header(COOKIE, &tester).send().await.unwrap();
@@ -111,10 +111,10 @@ async fn a_certificate_signs_in_and_its_session_needs_its_role() {
     let me: Value = serde_json::from_str(&words).unwrap();
     assert_eq!((code, &me["method"], &me["limited_to"]), (200, &json!("certificate"), &json!("user:alice")));
     assert!(me["session"].is_object());
-    // The cookie alone is worth nothing: the certificate behind it is what can be revoked.
+    // The cookie alone is worthless: the session needs its certificate, which can be revoked.
     let (code, words) = status(&cluster.browser_like(), &cluster, "/api/v1/session", &kim).await;
     assert!(code == 401 && words.contains("was not shown"), "{code}: {words}");
-    // And nobody makes an address out of it that would work without.
+    // The cookie cannot create a sign-in link either, which would work without the certificate.
     for cookie in [kim.as_str(), ""] {
         let link =
             client.post(format!("{}/api/v1/session/links", cluster.url)).header(COOKIE, cookie).send().await.unwrap();
@@ -141,18 +141,18 @@ async fn whoever_asks_too_often_is_told_to_wait() {
     }
     let (wait, words) = told.expect("never told to wait");
     assert!((1..=2).contains(&wait) && words.contains("one asks too often"), "{wait}: {words}");
-    // Somebody else at the same address goes on, and so does the one who waited.
+    // Another client at the same address is served, and so is the limited one after waiting.
     assert_eq!(cluster.get("/api/v1/filter", Some(&other)).await.status, 200);
     tokio::time::sleep(Duration::from_secs(wait + 1)).await;
     assert_eq!(cluster.get("/api/v1/filter", Some(&one)).await.status, 200);
-    // Guessing tokens ends before it begins to be any use; the right one has to wait as well.
+    // Guessing tokens is limited before it becomes useful; a valid token has to wait as well.
     let mut codes = Vec::new();
     for _ in 0..40 {
         codes.push(sign_in(&client, &cluster, json!({ "token": "prl_guess" })).await.status().as_u16());
     }
     assert!(codes.starts_with(&[401; 20]) && codes.ends_with(&[429]), "{codes:?}");
     assert_eq!(sign_in(&client, &cluster, json!({ "token": one })).await.status(), 429);
-    // An address as a whole has its limit too.
+    // Each address has a limit of its own as well.
     let mut told = false;
     for _ in 0..400 {
         told |= client.get(format!("{}/api/v1/filter", cluster.url)).send().await.unwrap().status() == 429;
@@ -192,7 +192,7 @@ async fn browsers_are_told_what_pages_may_do() {
             ("nosniff".to_owned(), "no-referrer".to_owned())
         );
         assert_eq!(header("cross-origin-opener-policy"), "same-origin");
-        // Every file that the page names is there, never changes under its name, and is what it says it is.
+        // Every file that the page names exists, is immutable under its name, and has the content type of its extension.
         let html = answer.text().await.unwrap();
         let files: Vec<&str> = html.split('"').filter(|part| part.starts_with("/ui/")).collect();
         assert!(files.len() > 4, "{html}");

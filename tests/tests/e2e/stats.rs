@@ -1,4 +1,4 @@
-//! Statistics equal counting by hand over everything that can be read, and say when a node is missing in them.
+//! Tests that statistics equal a manual count over everything that can be read, and that they say when a node is missing from them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const NODES: &str = "node:mx1,mx2,mx3";
 
-/// Entries that differ in every way that is counted; the same for every run.
+/// Entries that differ in every counted field, identical in every run.
 fn entries(node: usize) -> Vec<String> {
     let line = |n: usize| {
         let action = ["auth.login", "mail.release"][n % 2];
@@ -29,7 +29,7 @@ async fn stats(cluster: &Cluster, parameters: &str) -> Answer {
     cluster.get(&format!("/api/v1/stats?{parameters}"), Some(&cluster.token)).await
 }
 
-/// Everything that matches, as an export gives it.
+/// Exports all entries that match a filter.
 async fn export(cluster: &Cluster, filter: &str) -> Vec<Value> {
     let text = cluster.page(&format!("format=ndjson&from=1d&filter={filter}")).await.text;
     let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -108,7 +108,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
                 check(&answer["stats"], &rows, top);
             }
         }
-        // Who is missing is missing in the numbers, and they say so.
+        // The numbers lack a missing node, and the output says so.
         let run = cluster.run(&["stats", NODES, "--by", "node_id", "--from", "1d", "--bucket", "1h", "--table"]);
         assert_eq!(
             (run.code, run.stdout.starts_with("AT LEAST ")),
@@ -128,7 +128,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
     let whole = stats(&cluster, "from=1d&verify=true").await.json();
     assert_eq!((&whole["complete"], &whole["proven"]), (&json!(true), &json!(true)), "{}", whole["completeness"]);
 
-    // What cannot be believed is not counted, and what is gone is counted as gone.
+    // Rows that fail verification are not counted, and erased rows are counted as erased.
     let erased = cluster.on_node(0, &["erase", "--seq", "3", "--reason", "request 12"]);
     assert_eq!(erased.code, 0, "{}", erased.stderr);
     cluster.stop(2);
@@ -145,7 +145,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
     }
     let run = cluster.run(&["stats", NODES, "--from", "1d", "--table"]);
     assert!(run.code == 4 && run.stdout.contains("and 1 erased"), "{}{}", run.stdout, run.stderr);
-    // A text that no index finds is said to be one.
+    // A search text that the index cannot find is reported as such.
     let answer = stats(&cluster, &format!("filter={NODES} zz zebra")).await;
     assert_eq!(answer.json()["unindexed_texts"], json!(["zz"]));
     let run = cluster.run(&["query", NODES, "zz", "zebra"]);

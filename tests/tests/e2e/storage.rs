@@ -1,4 +1,4 @@
-//! A disk that is full or read-only, and a second process: a clear error, reads go on.
+//! Tests a full or read-only disk, and a second process: errors are clear, and reads continue.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::json;
 async fn a_second_process_is_refused() {
     let mut cluster = Cluster::start(&["mx1"]).await;
     let config = cluster.nodes[0].folder.join("node.toml");
-    // Another port, so that it is the log's lock that refuses and not the address.
+    // Another port, so that the log's lock refuses the process and not the address.
     let other = cluster.nodes[0].folder.join("other.toml");
     let text =
         std::fs::read_to_string(&config).unwrap().replace(&cluster.nodes[0].listen, &piperoll_tests::free_address());
@@ -28,7 +28,7 @@ async fn a_second_process_is_refused() {
     cluster.verify_all();
 }
 
-/// Commands that append while the daemon is down wait for each other, and a daemon that starts waits for them.
+/// Commands that append while the daemon is down wait for each other, and a starting daemon waits for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn appends_without_a_daemon_and_its_start_wait_for_each_other() {
     let mut cluster = Cluster::start(&["mx1"]).await;
@@ -66,7 +66,7 @@ async fn appends_without_a_daemon_and_its_start_wait_for_each_other() {
     cluster.verify_all();
 }
 
-/// A file system of a few megabytes in a mount namespace of its own.
+/// Uses a file system of a few megabytes in its own mount namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_recovers() {
     let cluster = Cluster::made(&["mx1"], |_| None).await;
@@ -98,12 +98,12 @@ async fn a_full_disk_refuses_and_recovers() {
         assert!(accepted.len() < 5_000, "the disk never filled");
     };
     assert!(refusal.contains("disk is full"), "{refusal}");
-    // Reads go on, and everything acknowledged is there.
+    // Reads still work, and every acknowledged entry is there.
     let run = cluster.on_node(0, &["export", "action:x.write"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(run.stdout.lines().count() - 1, accepted.len());
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
-    // Room again: the same node takes entries again without a restart.
+    // With free space the same node accepts entries again without a restart.
     let pid = process.0.id();
     let grown = Command::new("nsenter")
         .args(["-m", "-t", &pid.to_string(), "mount", "-o", "remount,size=16m", "none"])
@@ -132,7 +132,7 @@ async fn a_full_disk_refuses_and_recovers() {
     drop(process);
 }
 
-/// Another user's directory: files of two owners would lock the daemon out of its own log.
+/// Commands of a user other than the owner are refused: files of two owners would lock the daemon out of its own log.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrong_owner_is_told_which_user_to_be() {
     if !nix::unistd::geteuid().is_root() {
@@ -171,8 +171,8 @@ async fn an_open_secret_is_no_secret() {
     }
 }
 
-/// A disk that fails while it is written to or synced, and is good again later: what was acknowledged is there, once and whole, and the same
-/// process takes entries again by itself.
+/// After a disk failed on writes or syncs and recovered, every acknowledged entry is there exactly once, and the same process accepts
+/// entries again by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_and_comes_back_heals_without_a_restart() {
     if !Interference::is_possible() {

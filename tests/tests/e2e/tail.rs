@@ -1,4 +1,4 @@
-//! The live tail over all nodes: nothing lost, nothing twice, in order, while nodes die and return.
+//! Tests the live tail over all nodes: no row is lost or sent twice, in order, while nodes die and return.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Everything up to the last of these many rows of our own.
+/// Reads events until `count` entries have arrived.
 async fn rows(tail: &mut Tail, count: usize) -> Vec<Event> {
     let (mut events, started) = (Vec::new(), Instant::now());
     while events.iter().filter(|event: &&Event| event.name == "entry").count() < count {
@@ -23,7 +23,7 @@ fn entries(events: &[Event]) -> impl Iterator<Item = &Event> {
     events.iter().filter(|event| event.name == "entry")
 }
 
-/// No row twice, and those that are not late in order.
+/// Checks that no row came twice, and that all rows that are not late are in order.
 fn in_order(events: &[Event]) {
     let key = |row: &Value| {
         let entry = &row["entry"];
@@ -50,12 +50,12 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     assert_eq!(first.name, "heartbeat");
     let write = |round: usize| (0..20).map(|n| entry(&format!("u{round}-{n}"), "tail.written")).collect::<Vec<_>>();
 
-    // All three, in several rounds: all of it, in order, none late.
+    // Rows of all three nodes, in several rounds: all of them, in order, none late.
     for round in 0..5 {
         for node in 0..3 {
             cluster.append(node, &write(round)).await;
         }
-        // What the filter does not select does not come.
+        // Rows that the filter does not match are not sent.
         cluster.append(0, &[entry("nobody", "other.thing")]).await;
     }
     let mut seen = rows(&mut tail, 300).await;
@@ -63,7 +63,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     assert!(entries(&seen).all(|event| event.data["late"] != true), "nobody was missing");
     assert!(entries(&seen).all(|event| event.data["integrity"] == "ok"));
 
-    // A node dies. The others go on, and it is named.
+    // A node dies. Rows of the other nodes continue, and the dead node is named.
     cluster.kill(1);
     for round in 5..8 {
         cluster.append(0, &write(round)).await;
@@ -75,7 +75,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     while !seen.iter().any(|event| event.name == "node" && event.data["node_id"] == "mx2") {
         seen.extend(tail.next(PATIENCE).await);
     }
-    // The reader goes away, and comes back to the place it was at.
+    // The client disconnects, and resumes at its last position.
     let id = seen.iter().rev().find(|event| !event.id.is_empty()).unwrap().id.clone();
     drop(tail);
     cluster.append(0, &write(8)).await;
@@ -86,7 +86,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     cluster.append(2, &write(9)).await;
     seen.extend(rows(&mut tail, 20).await);
 
-    // A node that hangs is missing too; what it records meanwhile comes late, and says so.
+    // A node that hangs is missing too; rows that it records meanwhile arrive late and are marked so.
     cluster.signal(2, Signal::SIGSTOP);
     let hung = loop {
         let event = tail.next(PATIENCE).await.unwrap();
@@ -104,7 +104,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     seen.extend(last);
     in_order(&seen);
 
-    // The same as what the log holds.
+    // The tail sent the same rows as the log contains.
     let page = cluster.page("limit=1000&from=1h&order=asc&filter=action:tail.*").await;
     let mut expected = page.places();
     let mut followed: Vec<String> = entries(&seen).map(|event| place(&event.data)).collect();
@@ -125,12 +125,12 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
         })
         .collect();
     cluster.append(0, &lines).await;
-    // Nobody reads meanwhile.
+    // The client does not read meanwhile.
     let started = Instant::now();
     while cluster.page("from=1h&filter=action:audit.tail_dropped").await.places().is_empty() {
         assert!(started.elapsed() < PATIENCE, "the reader was not dropped");
         tokio::time::sleep(Duration::from_millis(200)).await;
-        // The wait for the recorded entry must not look like an idle tail: it reads a little, far too slowly.
+        // The tail must not look idle while the test waits for the recorded entry, so read a little, far too slowly.
         tail.next(Duration::from_millis(1)).await;
     }
     let mut last = None;
@@ -141,7 +141,7 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
     }
     let last = last.unwrap();
     assert!(last.name == "dropped" && rows < 12_000, "{rows} rows, then {}", last.name);
-    // And goes on where it was.
+    // The client resumes where it was dropped.
     let mut tail = Tail::open(&cluster, "filter=action:tail.*", Some(&last.id)).await;
     let mut next = tail.next(PATIENCE).await.unwrap();
     while next.name != "entry" {
@@ -150,7 +150,8 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
     assert!(next.data["entry"]["seq"].as_u64().unwrap() > 3_000, "{}", next.data["entry"]["seq"]);
 }
 
-/// A tail that begins far behind: more than waits for a client in one node alone, read slowly, and with rare rows of another node.
+/// A tail that starts far in the past: one node alone has more rows than the buffer for a client holds, the client reads slowly, and
+/// another node has few matching rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     const ROWS: usize = 9_000;
@@ -158,14 +159,14 @@ async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     let long = "x".repeat(3_000);
     let flood =
         |n| format!("{{\"category\":\"data\",\"action\":\"tail.flood\",\"user\":\"u{n}\",\"description\":\"{long}\"}}");
-    // All rows of the first node are older than those of the second, but for one.
+    // All rows of the first node are older than those of the second, except one.
     cluster.append(1, &[entry("rare", "tail.rare")]).await;
     cluster.append(0, &(0..ROWS).map(flood).collect::<Vec<_>>()).await;
     cluster.append(1, &vec![entry("other", "other.thing"); 20_000]).await;
     cluster.append(1, &(0..500).map(flood).collect::<Vec<_>>()).await;
     let mut tail = Tail::open(&cluster, "from=1h&filter=action:tail.*", None).await;
     let mut events = Vec::new();
-    // Four seconds without a word, longer than the grace, and then a bit at a time.
+    // Read nothing for four seconds, longer than the grace period, and then a few events at a time.
     tokio::time::sleep(Duration::from_secs(4)).await;
     while entries(&events).count() < ROWS + 501 {
         let event = tail.next(PATIENCE).await.expect("another event");
@@ -178,7 +179,7 @@ async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     assert!(entries(&events).all(|event| event.data["late"] != true), "every row is in order");
     in_order(&events);
     assert_eq!(entries(&events).next().unwrap().data["entry"]["action"], "tail.rare");
-    // The tail is live now.
+    // The tail has caught up.
     cluster.append(2, &[entry("last", "tail.last")]).await;
     assert_eq!(entries(&rows(&mut tail, 1).await).last().unwrap().data["entry"]["action"], "tail.last");
     let dropped = cluster.page("from=1h&filter=action:audit.tail_dropped").await;
@@ -205,7 +206,7 @@ async fn the_command_follows_and_bad_input_is_refused() {
     wait_for("tail.before").await;
     cluster.append(1, &[entry("bob", "tail.during")]).await;
     wait_for("tail.during").await;
-    // The aggregator goes away for a moment; nothing is lost.
+    // The aggregator restarts; no row is lost.
     cluster.kill_aggregator();
     cluster.append(1, &[entry("bob", "tail.meanwhile")]).await;
     cluster.spawn_aggregator();
@@ -233,8 +234,8 @@ async fn the_command_follows_and_bad_input_is_refused() {
     assert_eq!(cluster.get("/api/v1/audit-log/tail", None).await.status, 401);
 }
 
-/// A node's log is replaced while nobody reads: what was left of the earlier one comes first, from where it was put aside. Without it,
-/// its rows are missed.
+/// A node's log is replaced while the client is away: the rest of the earlier log comes first, read from where it was put aside. Without
+/// it the tail reports its rows as missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
@@ -258,7 +259,7 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     in_order(&events);
     assert_eq!(users(&events), ["two", "other", "next"]);
     assert!(events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("is another one now"))));
-    // From a place in the earlier log, again and again, and with more rows in the present one.
+    // Resume from each position in the earlier log, with more rows in the present one.
     cluster.append(0, &[entry("three", "auth.login")]).await;
     assert_eq!(users(&rows(&mut resumed, 1).await), ["three"]);
     let all = ["one", "two", "other", "next", "three"];

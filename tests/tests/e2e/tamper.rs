@@ -1,11 +1,11 @@
-//! The tamper matrix: what somebody with the file and without the key can do, and what it is called.
+//! Tests the tamper matrix: what an attacker who has the file but not the key can do, and how it is reported.
 
 use piperoll_tests::{Cluster, edit, entry};
 use rusqlite::Connection;
 
 const FIRST: u64 = 5;
 
-/// An edit, the row that `verify` must name (none: the log as a whole), and words of its finding.
+/// An edit, the row that `verify` must name (none: the log as a whole), and a part of its finding's text.
 const MATRIX: [(&str, &str, Option<u64>, &str); 21] = [
     (
         "a user",
@@ -67,25 +67,25 @@ const MATRIX: [(&str, &str, Option<u64>, &str); 21] = [
         "swapped",
         "UPDATE entries SET seq = -1 WHERE seq = 5; UPDATE entries SET seq = 5 WHERE seq = 6; UPDATE entries SET seq = 6 WHERE seq = -1",
         Some(5),
-        "another place",
+        "another position",
     ),
     (
         "duplicated",
         "UPDATE entries SET (mac, body, ts) = (SELECT mac, body, ts FROM entries WHERE seq = 6) WHERE seq = 5",
         Some(5),
-        "another place",
+        "another position",
     ),
     (
         "inserted",
         "INSERT INTO entries SELECT seq + 1000, ts, era, epoch, mac, body FROM entries WHERE seq = 5",
         Some(1005),
-        "another place",
+        "another position",
     ),
     (
         "inserted below",
         "INSERT INTO entries SELECT -7, ts, era, epoch, mac, body FROM entries WHERE seq = 5",
         None,
-        "below row 0",
+        "numbered below 0",
     ),
     ("an id hidden", "DELETE FROM ids WHERE seq = 5", Some(5), "not in the index of ids"),
 ];
@@ -100,7 +100,7 @@ async fn cluster() -> Cluster {
     cluster
 }
 
-/// Stopped, edited, and looked at by the verifier: every edit has its row and its words.
+/// Edits a stopped node and runs `verify`: every edit is reported with its row and its finding.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_edit_of_a_stopped_node_is_named() {
     let mut cluster = cluster().await;
@@ -126,8 +126,9 @@ async fn every_edit_of_a_stopped_node_is_named() {
         }
         std::fs::copy(&pristine, &database).unwrap();
     }
-    // The last row, cut off a stopped log: no mac shows it, the signed checkpoint does. With the checkpoint gone as well,
-    // only a witness remembers, and `verify` says that it cannot.
+    // The last row is cut off a stopped log: no MAC shows this, but the signed checkpoint does. With the checkpoint deleted from the
+    // database too, the checkpoint file next to it still shows the cut; without that file only a witness remembers, and `verify` says
+    // that it cannot tell.
     edit(
         &database,
         "DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries); DELETE FROM ids WHERE seq > (SELECT max(seq) FROM entries)",
@@ -143,7 +144,7 @@ async fn every_edit_of_a_stopped_node_is_named() {
     assert!(run.stderr.contains("a witness remembers"), "the limit is said: {}", run.stderr);
 }
 
-/// On a running node the same edits show in the next answer, and hiding a row from a filter does not work.
+/// On a running node the same edits are reported in the next answer, and an edit cannot hide a row from a filter.
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_of_a_running_node_show_when_read() {
     let cluster = cluster().await;
@@ -165,7 +166,7 @@ async fn edits_of_a_running_node_show_when_read() {
         assert_eq!(report["status"], "invalid", "{what}: {report}");
         assert_eq!(answer.status_of("mx2"), "ok");
         if *what == "the era column" {
-            // Not part of the signed bytes: the node says it, the row itself is good.
+            // The era column is not part of the signed bytes: the node reports it, but the row itself is valid.
             assert!(report["reason"].as_str().unwrap().contains("era column"), "{report}");
             edit(&database, "UPDATE entries SET era = 0 WHERE seq = 5");
             continue;
@@ -176,7 +177,7 @@ async fn edits_of_a_running_node_show_when_read() {
             line["found_at"]["seq"] == row.unwrap() && line["found_at"]["node_id"] == "mx1" && line["integrity"] != "ok"
         });
         assert!(shown, "{what}: the row is not shown");
-        // The edit changed what a filter would match; the row comes all the same.
+        // The edit changed what a filter would match; the row is returned all the same.
         let hidden = cluster.page("user=u4&limit=1000").await;
         assert_eq!(hidden.status_of("mx1"), "invalid", "{what} hides the row from a filter");
         let run = cluster.run(&["query", "user:u4", "--json"]);
@@ -200,7 +201,7 @@ async fn edits_of_a_running_node_show_when_read() {
         answer.node("mx1")
     );
     assert_eq!(cluster.run(&["verify"]).code, 4);
-    // A running node knows its head, so even the last row is missed.
+    // A running node knows its head, so it reports even the last row as missing.
     let last: u64 =
         Connection::open(&database).unwrap().query_row("SELECT max(seq) FROM entries", [], |r| r.get(0)).unwrap();
     edit(&database, &format!("DELETE FROM entries WHERE seq = {last}"));
@@ -208,7 +209,7 @@ async fn edits_of_a_running_node_show_when_read() {
     assert!(reason.contains(&format!("row {last} is missing")), "{reason}");
 }
 
-/// Planted views and triggers, and triggers taken away.
+/// Plants views and triggers, and removes triggers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_schema_is_noticed_running_and_stopped() {
     let mut cluster = cluster().await;
@@ -234,14 +235,14 @@ async fn a_foreign_schema_is_noticed_running_and_stopped() {
         "{}",
         run.stdout
     );
-    // It starts, so that it can be read, but takes nothing.
+    // The node starts, so that its log can be read, but accepts no entries.
     cluster.restart(1).await;
     assert_eq!(cluster.on_node(1, &["append", "--category", "auth", "--action", "auth.login"]).code, 1);
     let answer = cluster.page("").await;
     assert!(answer.node("mx2")["reason"].as_str().unwrap().contains("shadow"), "{}", answer.node("mx2"));
 }
 
-/// The file itself: unlinked, replaced, emptied, another node's.
+/// Tampers with the file itself: unlinked, replaced, emptied, or taken from another node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_the_one_expected() {
     let mut cluster = cluster().await;

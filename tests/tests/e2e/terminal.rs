@@ -1,4 +1,4 @@
-//! What people see in a terminal of 60, 80, 120 and 200 columns: a real one, by snapshot.
+//! Snapshot tests of the output in a real terminal of 60, 80, 120 and 200 columns.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,7 @@ use serde_json::json;
 const WIDTHS: [u16; 4] = [60, 80, 120, 200];
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A terminal with a server of its own, which ends with it.
+/// A terminal with its own tmux server, which ends when the value is dropped.
 struct Terminal {
     server: String,
 }
@@ -21,7 +21,7 @@ impl Terminal {
         Command::new("tmux").arg("-V").output().is_ok_and(|output| output.status.success())
     }
 
-    /// Runs a command as somebody would and returns what is on the screen, with colours when asked for.
+    /// Runs a command as a user would and returns the screen content, with colours if requested.
     fn run(cluster: &Cluster, width: u16, args: &[&str], with_colours: bool) -> String {
         let terminal = Self { server: format!("piperoll-{}-{width}", uuid::Uuid::new_v4()) };
         let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
@@ -68,7 +68,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What differs from run to run, by characters of the same width.
+/// Replaces what differs between runs by placeholders of the same width.
 fn steady(screen: &str) -> String {
     let mut text = screen.to_owned();
     for (pattern, with) in [
@@ -171,7 +171,7 @@ async fn answers_look_right_in_every_width() {
     }
 }
 
-/// Without a filter a table leaves out what reading the log recorded, and says so; programs get everything.
+/// Without a filter a table leaves out entries about reads of the log, and says so; programs get everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn own_reads_are_left_out_and_that_is_said() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -227,7 +227,7 @@ async fn what_is_wrong_with_the_connection_is_said_in_a_sentence() {
     assert!(bare.status.code() == Some(2) && stderr.contains("no token or certificate"), "{stderr}");
 }
 
-/// `piperoll` reads with the certificate that `cluster add-user` makes.
+/// `piperoll` authenticates with the certificate that `cluster add-user` makes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_reads_with_a_certificate() {
     let mut cluster = Cluster::start(&["mx1"]).await;
@@ -249,7 +249,7 @@ async fn a_person_reads_with_a_certificate() {
     assert!(seen.stdout.contains("\"user\":\"kim\""), "{}", seen.stdout);
 }
 
-/// An output that cannot be written is said before anything is read, and what was refused leaves no file.
+/// An output that cannot be written is reported before any entry is read, and a refused command leaves no file.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_is_looked_at_first() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -285,7 +285,7 @@ async fn an_output_is_looked_at_first() {
     );
 }
 
-/// A full disk or a reader that is gone, behind either output, ends a command with a sentence or quietly, and never with a panic.
+/// A full disk or a closed pipe at stdout or stderr ends a command with a message or quietly, and never with a panic.
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_that_cannot_be_written_are_no_panic() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -323,7 +323,7 @@ async fn outputs_that_cannot_be_written_are_no_panic() {
     }
 }
 
-/// SIGTERM ends a node and an aggregator that are followed within five seconds.
+/// SIGTERM ends a node and an aggregator within five seconds, even while clients follow them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_tails() {
     let mut cluster = Cluster::start(&["mx1"]).await;

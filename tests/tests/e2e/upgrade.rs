@@ -1,5 +1,5 @@
-//! A log that an earlier build of format version 1 wrote (`tests/golden/log-v1`: 305 rows, one erased, one hold, secrets masked, one entry
-//! flagged) is read, checked, gone on with, and checked again.
+//! Tests that a log of an earlier build of format version 1 (`tests/golden/log-v1`: 305 rows, one erased, one hold, secrets masked, one
+//! entry flagged) can be read, verified, appended to, and verified again.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 const OLD_LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/log-v1");
 const ROWS: u64 = 305;
 
-/// Keys are never in git, so those of the old log are made of words.
+/// Derives a key of the old log from a phrase, because keys are never stored in git.
 fn key_of(words: &str) -> String {
     hex::encode(Sha256::digest(words.as_bytes()))
 }
@@ -27,7 +27,7 @@ async fn a_log_of_an_earlier_build_goes_on() {
     };
     write("secret.0", key_of("piperoll upgrade test: secret of epoch 0").as_bytes(), 0o600);
     write("checkpoint.key", key_of("piperoll upgrade test: checkpoint key").as_bytes(), 0o600);
-    // The old log's cluster has another name, and so has its certificate; the daemon checks both.
+    // The old log's cluster and its certificate have another name; the daemon checks both.
     let config = std::fs::read_to_string(folder.join("node.toml")).unwrap();
     write("old.toml", config.replace("cluster = \"test\"", "cluster = \"upgrade\"").as_bytes(), 0o644);
     std::fs::create_dir(folder.join("data")).unwrap();
@@ -52,7 +52,7 @@ async fn a_log_of_an_earlier_build_goes_on() {
         flagged.stdout
     );
 
-    // Today's program writes behind it, and both are one log.
+    // The current program appends to the old log, and old and new rows are one log.
     let lines = cluster.dir.path().join("lines");
     std::fs::write(&lines, (0..300).map(|n| entry(&format!("new-{n}"), "auth.login") + "\n").collect::<String>())
         .unwrap();
@@ -65,7 +65,7 @@ async fn a_log_of_an_earlier_build_goes_on() {
     assert!(newest["entry"]["seq"].as_u64().unwrap() >= ROWS + 299, "{newest}");
     let released = old(&["hold", "release", "case", "--reason", "upgraded"]);
     assert_eq!(released.code, 0, "{}", released.stderr);
-    // A newer format than this program knows is refused, untouched.
+    // A format newer than this program supports is refused, and the file is not changed.
     let database = cluster.database(0);
     rusqlite::Connection::open(&database).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let refused = old(&["verify"]);

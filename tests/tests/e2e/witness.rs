@@ -1,5 +1,5 @@
-//! The tamper matrix that a mac cannot see, with a witness that remembers: a cut tail, an older copy, a copy that goes
-//! its own way, another database, an edited tile. Each has its verdict, its exit code and its entry.
+//! Tests the tampering that a MAC cannot show but a witness can: a cut tail, an older copy, a diverging copy, another database, an edited
+//! tile. Each has its verdict, its exit code and its entry.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-/// A look comes every quarter of a second here; whoever waits longer waits for ever.
+/// The aggregator polls every quarter of a second here, so a longer wait would never succeed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn cluster_of(rows: usize) -> Cluster {
@@ -25,7 +25,7 @@ pub(crate) async fn cluster_of(rows: usize) -> Cluster {
     cluster
 }
 
-/// The node's line in `piperoll nodes`, when `until` holds of it.
+/// Waits until `until` holds for the node in `/api/v1/nodes`, and returns the node's report.
 pub(crate) async fn report(cluster: &Cluster, node: &str, until: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -39,7 +39,7 @@ pub(crate) async fn report(cluster: &Cluster, node: &str, until: impl Fn(&Value)
     }
 }
 
-/// Waits until everything that `node` holds is under a cosigned checkpoint.
+/// Waits until all rows of `node` are covered by a cosigned checkpoint.
 pub(crate) async fn witnessed(cluster: &Cluster, node: &str) -> Value {
     report(cluster, node, |line| line["verdict"] == "ok" && line["unwitnessed"] == 0).await
 }
@@ -53,7 +53,7 @@ pub(crate) fn data(cluster: &Cluster, index: usize) -> PathBuf {
     cluster.nodes[index].folder.join("data")
 }
 
-/// The verdict stands in the node list, in every answer, in the exit code, in the metrics, and as one entry.
+/// Checks that the verdict appears in the node list, in every answer, in the exit code, in the metrics, and as one entry.
 pub(crate) async fn everything_says(cluster: &Cluster, verdict: &str, words: &str) {
     let line = report(cluster, "mx1", |line| line["verdict"] == verdict).await;
     assert!(line["reason"].as_str().unwrap().contains(words), "{line}");
@@ -83,7 +83,7 @@ async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
     let checkpoint = Checkpoint::open(&Note::parse(&run.stdout).unwrap(), &key).unwrap();
     assert_eq!(checkpoint.size, 301, "log.started and 300 entries");
     assert!(checkpoint.origin.starts_with("test/mx1/"));
-    // It comes back cosigned, and the node keeps that; with the daemon down both can still be read.
+    // The node gets the checkpoint back cosigned and keeps it; both can still be read while the daemon is down.
     let cosigned = cluster.on_node(0, &["checkpoint", "--witnessed"]);
     assert_eq!(cosigned.stdout.lines().filter(|line| line.starts_with('\u{2014}')).count(), 2, "{}", cosigned.stderr);
     cluster.stop(0);
@@ -92,7 +92,7 @@ async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
     assert_eq!(last.size, 302, "the stop is signed as well");
     let line = report(&cluster, "mx1", |line| line["verdict"] == "unreachable").await;
     assert_eq!(line["witnessed"], 301, "what was witnessed is remembered: {line}");
-    // Nobody waits for the witness: without an aggregator, appends go on and are witnessed later.
+    // Appends do not wait for the witness: without an aggregator they continue, and are witnessed later.
     cluster.stop_aggregator();
     cluster.restart(0).await;
     cluster.append(0, &[entry("alone", "auth.login")]).await;
@@ -102,17 +102,17 @@ async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
     cluster.verify_all();
 }
 
-/// The last rows are gone, and the file beside the database with them: the mac of every row left still fits.
+/// The last rows are deleted, and the checkpoint file next to the database too: the MAC of every remaining row is still valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_tail_is_a_rollback() {
     let mut cluster = cluster_of(20).await;
     cluster.stop(0);
     let cut = "DELETE FROM entries WHERE seq >= 15; DELETE FROM ids WHERE seq >= 15";
     edit(&cluster.database(0), cut);
-    // The node itself sees it, while what it signed is there.
+    // The node itself detects it while its signed checkpoints exist.
     let run = cluster.on_node(0, &["verify"]);
     assert!(run.code == 4 && run.stdout.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
-    // The notes in the database can go the way of the rows; the file beside it says the same, with the daemon down and up.
+    // An attacker can delete the notes from the database too; the file next to it shows the same, whether the daemon is down or up.
     edit(&cluster.database(0), "DELETE FROM checkpoints");
     let everybody_knows = |cluster: &Cluster| {
         let run = cluster.on_node(0, &["verify"]);
@@ -127,19 +127,19 @@ async fn a_cut_tail_is_a_rollback() {
     everybody_knows(&cluster);
     cluster.restart(0).await;
     everybody_knows(&cluster);
-    // It signs nothing, and that is no excuse.
+    // The node now signs nothing, which does not clear it.
     everything_says(&cluster, "rollback", "and signs none of them").await;
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "r"]);
     assert!(run.code == 1 && run.stderr.contains("has presented no signed checkpoint"), "{}", run.stderr);
     cluster.stop(0);
-    // With that removed too, only the witness remembers.
+    // With that file removed too, only the witness remembers.
     std::fs::remove_file(data(&cluster, 0).join("log.checkpoint")).unwrap();
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0, "this is what a mac cannot see");
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "rows were witnessed").await;
 
-    // Growing beyond the old size does not make it good again; nor does a restart of the aggregator.
+    // Growing beyond the old size does not clear the verdict, and neither does a restart of the aggregator.
     let lines: Vec<String> = (0..40).map(|n| entry(&format!("v{n}"), "auth.login")).collect();
     cluster.append(0, &lines).await;
     cluster.stop_aggregator();
@@ -148,7 +148,7 @@ async fn a_cut_tail_is_a_rollback() {
     everything_says(&cluster, "rollback", "rows were witnessed").await;
 }
 
-/// An older copy is put back, whole, with everything beside it; then the node goes on from there.
+/// A whole older copy is restored, with all files next to the database; then the node continues from there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_copy_is_found_and_can_be_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -164,7 +164,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
 
-    // Only an admin clears it, naming the generation that is there, with a reason; and that is recorded.
+    // Only an admin can clear the alarm, by naming the present generation and a reason; the acceptance is recorded.
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let accept = |generation: &str, reason: &str| {
         let reason = ["--reason", reason].map(str::to_owned);
@@ -181,7 +181,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     let accepted = run(accept(&generation, "disk died, restored from the backup"));
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     witnessed(&cluster, "mx1").await;
-    // What the witness had seen and this log lacks stays on record: a range that may touch it is not complete, any other one is.
+    // The rows that the witness saw and this log lacks stay on record: a range that may include them is not complete, any other range is.
     let page = cluster.page("limit=5").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (json!(false), "superseded".to_owned()));
     let words = page.node("mx1")["reason"].as_str().unwrap().to_owned();
@@ -203,7 +203,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     assert_eq!(evidence.lines().count(), 2, "the conflict and its acceptance are kept: {evidence}");
 }
 
-/// Accepting means what the node presented, and not whatever it presents next; and evidence outlives the file of pins.
+/// Accepting applies to the log that the node presented, not to any log it presents next; and the evidence outlives the file of pins.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     let mut cluster = cluster_of(20).await;
@@ -221,14 +221,14 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
-    // The node is down while its history is accepted, and comes back with less than that.
+    // The node is down while its log is accepted, and returns with fewer rows than that.
     cluster.stop(0);
     let accepted = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "restored"]);
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     copy_log(&oldest, &data(&cluster, 0));
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
-    // Without the file of what was witnessed the alarm stays, as long as the evidence does.
+    // Without the witness state file the alarm stays, as long as the evidence does.
     cluster.stop_aggregator();
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
     cluster.spawn_aggregator();
@@ -236,7 +236,7 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     everything_says(&cluster, "rollback", "is gone from the state directory").await;
 }
 
-/// docs/install.md, "Backups", step by step: restored, replaced by a new generation, accepted under the name that the command printed.
+/// Follows docs/install.md, "Backups", step by step: restore, begin a new generation, accept it under the name that the command printed.
 #[tokio::test(flavor = "multi_thread")]
 async fn restoring_by_the_guide_can_be_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -262,7 +262,7 @@ async fn restoring_by_the_guide_can_be_accepted() {
     };
     let other = accept(&restored);
     assert!(other.code == 1 && other.stderr.contains(&generation), "the log that is not there: {}", other.stderr);
-    // Another log than the one that was shown.
+    // A log other than the one that was shown.
     let body = json!({ "generation": generation, "reason": "r", "size": 1, "root": "A".repeat(43) + "=" });
     let path = "/api/v1/nodes/mx1/accept";
     let other = cluster.send(reqwest::Method::POST, path, Some(&cluster.token), Some(body)).await;
@@ -276,7 +276,7 @@ async fn restoring_by_the_guide_can_be_accepted() {
     assert!(reason.contains(&restored) && reason.contains("rows 0 to "), "{reason}");
     let counted = cluster.get("/api/v1/stats?from=1d", Some(&cluster.token)).await.json();
     assert_eq!(counted["complete"], false, "{counted}");
-    // The record of it outlives a restart, and a flipped bit in it is named.
+    // The record of the loss outlives a restart, and a flipped bit in it is reported.
     cluster.stop_aggregator();
     let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
     let text = std::fs::read_to_string(&memory).unwrap();
@@ -292,7 +292,7 @@ async fn restoring_by_the_guide_can_be_accepted() {
     what_was_put_aside_is_looked_after(&cluster, &restored);
 }
 
-/// `verify` looks at the log that was put aside too, and a row of it can be erased where it is.
+/// Checks that `verify` includes the log that was put aside, and that one of its rows can be erased in place.
 fn what_was_put_aside_is_looked_after(cluster: &Cluster, generation: &str) {
     let verified = cluster.on_node(0, &["verify"]);
     assert!(verified.code == 0 && verified.stderr.contains(generation), "{}", verified.stderr);
@@ -311,7 +311,7 @@ fn what_was_put_aside_is_looked_after(cluster: &Cluster, generation: &str) {
     assert!(verified.code == 4 && verified.stdout.contains("row 3"), "{}{}", verified.stdout, verified.stderr);
 }
 
-/// What raised the alarm went its own way since, and then the right log comes back: accepting means that one.
+/// The log that raised the alarm has diverged since, and then the right log is restored: accepting applies to the right one.
 #[tokio::test(flavor = "multi_thread")]
 async fn accepting_means_the_log_that_is_there_now() {
     let mut cluster = cluster_of(20).await;
@@ -325,7 +325,7 @@ async fn accepting_means_the_log_that_is_there_now() {
     cluster.stop(0);
     copy_log(&data(&cluster, 0), &kept);
     copy_log(&older, &data(&cluster, 0));
-    // Rows of its own before anybody looks: the log that was kept does not go on from this one.
+    // The restored copy gets rows of its own before the aggregator polls it, so the log that was kept is not a continuation of it.
     cluster.stop_aggregator();
     cluster.restart(0).await;
     cluster.append(0, &[entry("other", "auth.login"), entry("other", "auth.login")]).await;
@@ -336,7 +336,7 @@ async fn accepting_means_the_log_that_is_there_now() {
     cluster.stop(0);
     copy_log(&kept, &data(&cluster, 0));
     cluster.restart(0).await;
-    // A look that is under way may still show the log that was there before; accepting it is refused, and then one looks again.
+    // A poll in progress may still show the previous log; accepting that one is refused, and the test tries again.
     until("accepted", async || {
         let accept = ["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "put back"];
         let accepted = tokio::task::block_in_place(|| cluster.run(&accept));
@@ -349,7 +349,7 @@ async fn accepting_means_the_log_that_is_there_now() {
     assert_eq!(cluster.page("limit=5").await.json()["complete"], true);
 }
 
-/// A copy of the database, keys and all, that writes other rows.
+/// A copy of the database, including its keys, writes other rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_goes_its_own_way_is_a_fork() {
     let mut cluster = cluster_of(20).await;
@@ -361,7 +361,7 @@ async fn a_clone_that_goes_its_own_way_is_a_fork() {
     witnessed(&cluster, "mx1").await;
     cluster.stop(0);
     copy_log(&clone, &data(&cluster, 0));
-    // While it writes its own rows, nobody looks.
+    // The aggregator is down while the copy writes its own rows.
     cluster.stop_aggregator();
     cluster.restart(0).await;
     let lines: Vec<String> = (0..30).map(|n| entry(&format!("forged{n}"), "auth.login")).collect();
@@ -371,7 +371,7 @@ async fn a_clone_that_goes_its_own_way_is_a_fork() {
     everything_says(&cluster, "fork", "are not the first of the").await;
 }
 
-/// Another database in its place, with the same keys and a generation of its own.
+/// Another database replaces it, with the same keys and a generation of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_log_in_the_old_ones_place_is_a_rollback() {
     let mut cluster = cluster_of(20).await;
@@ -381,7 +381,7 @@ async fn a_new_log_in_the_old_ones_place_is_a_rollback() {
     everything_says(&cluster, "rollback", "and the node now presents test/mx1/").await;
 }
 
-/// What lies in the database beside the rows: tiles and notes.
+/// Edits what the database contains besides rows: tiles and notes.
 #[tokio::test(flavor = "multi_thread")]
 async fn edited_tiles_and_notes_are_named() {
     let mut cluster = cluster_of(600).await;
@@ -400,7 +400,7 @@ async fn edited_tiles_and_notes_are_named() {
             "a bit of an old tile",
             "UPDATE tiles SET hashes = CAST(zeroblob(32) || substr(hashes, 33) AS BLOB) WHERE id = 0".to_owned(),
             "tile 0 of level 0 does not fit",
-            // What is added stands on the roots of tiles, and on the newest tile, which is made again from its rows.
+            // New leaves depend on the roots of tiles, and on the newest tile, which is rebuilt from its rows.
             true,
         ),
         (
@@ -426,7 +426,7 @@ async fn edited_tiles_and_notes_are_named() {
             "another node's checkpoint",
             format!("UPDATE checkpoints SET note = '{foreign}' WHERE kind = 'signed'"),
             "does not count",
-            // The file beside it says what was signed.
+            // The checkpoint file next to the database shows what was signed.
             true,
         ),
         (
@@ -442,7 +442,7 @@ async fn edited_tiles_and_notes_are_named() {
         let run = cluster.on_node(0, &["verify", "--json"]);
         assert_eq!(run.code, if words.is_empty() { 0 } else { 4 }, "{what}: {}{}", run.stdout, run.stderr);
         assert!(run.stdout.contains(words), "{what}: {}", run.stdout);
-        // It can be read, and takes nothing that would stand on a tree that is not its own.
+        // The log can be read, but accepts nothing that would build on a tree that is not its own.
         cluster.restart(0).await;
         let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
         assert_eq!(run.code, i32::from(!starts), "{what}: {}", run.stderr);
@@ -457,7 +457,7 @@ async fn edited_tiles_and_notes_are_named() {
     }
 }
 
-/// The file beside the database is a copy: whatever becomes of it, the log goes on, and the file is whole again.
+/// The checkpoint file next to the database is a copy: if it is damaged the log continues, and the node restores the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_copy_of_the_checkpoint_heals() {
     let mut cluster = cluster_of(20).await;
@@ -480,7 +480,7 @@ async fn a_damaged_copy_of_the_checkpoint_heals() {
         assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
         cluster.stop(0);
     }
-    // None that can be read: nobody knows what was signed, and the words say which.
+    // With no readable checkpoint it is unknown what was signed, and the message says which one is damaged.
     std::fs::write(&beside, b"x").unwrap();
     edit(&cluster.database(0), "UPDATE checkpoints SET note = 'x'");
     cluster.restart(0).await;
@@ -488,7 +488,7 @@ async fn a_damaged_copy_of_the_checkpoint_heals() {
     assert!(run.code == 1 && run.stderr.contains("is damaged"), "{}", run.stderr);
 }
 
-/// Rows that go from the end while the node runs: it takes nothing more on top, and its witness says what it is.
+/// Rows are cut off the end while the node runs: the node appends nothing after them, and the witness reports a rollback.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_cut_off_a_running_node_is_a_rollback() {
     let cluster = cluster_of(20).await;
@@ -501,7 +501,7 @@ async fn a_tail_cut_off_a_running_node_is_a_rollback() {
     }
 }
 
-/// Verified for minutes, on the node and through the aggregator, while rows are appended and erased: no false alarm.
+/// Verifies for two minutes, on the node and through the aggregator, while rows are appended and erased: no false alarm.
 #[tokio::test(flavor = "multi_thread")]
 async fn verifying_a_log_in_use_gives_no_false_alarm() {
     let cluster = cluster_of(50).await;
@@ -518,7 +518,7 @@ async fn verifying_a_log_in_use_gives_no_false_alarm() {
                 let run = tokio::task::block_in_place(|| cluster.on_node(0, &erase));
                 assert_eq!(run.code, 0, "{}", run.stderr);
             }
-            // As busy as a node is, and no more: a check has to come to its end.
+            // As busy as a real node, and no more, so that a verification can finish.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -1,4 +1,4 @@
-//! What a witness remembers: lost and found again, compared with what others remember, and read on behind what was lost.
+//! Tests the witness state of an aggregator: recovered after loss, compared with other aggregators, and read past lost rows.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::keys::begin_generation;
 use crate::witness::{cluster_of, data, everything_says, now, report, witnessed};
 
-/// A witness that lost its memory, or got an older one back, is held to what it wrote into its own log: a node cannot present another history
-/// as the first one.
+/// A witness that lost its state, or got an older one back, uses the pins in its own log: a node cannot present another history as the
+/// first one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_memory_is_found_in_the_own_log() {
     let mut cluster = cluster_of(20).await;
@@ -25,7 +25,7 @@ async fn a_lost_memory_is_found_in_the_own_log() {
     witnessed(&cluster, "mx1").await;
     cluster.stop_aggregator();
     let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
-    // Emptied, as a file system does that had no room.
+    // Emptied, as by a file system that ran out of space.
     std::fs::write(&memory, b"").unwrap();
     cluster.stop(0);
     copy_log(&oldest, &data(&cluster, 0));
@@ -35,11 +35,11 @@ async fn a_lost_memory_is_found_in_the_own_log() {
     everything_says(&cluster, "rollback", "an older copy was put back").await;
 }
 
-/// Two aggregators that were shown different histories find that out from what the other one wrote down, and keep both notes.
+/// Two aggregators that were shown different histories detect this by comparing their recorded pins, and keep both notes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_view_is_found_by_comparing() {
     let mut cluster = cluster_of(20).await;
-    // As if another aggregator had pinned another log of this node: the node's own key signs it.
+    // As if another aggregator had pinned another log of this node: it is signed by the node's own key.
     let folder = cluster.nodes[0].folder.clone();
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let origin = format!("test/mx1/{generation}");
@@ -57,7 +57,7 @@ async fn a_split_view_is_found_by_comparing() {
     std::fs::write(&config, text.replace("poll_ms = 250", "poll_ms = 250\nexchange_seconds = 1")).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
-    // Raised by the comparison, and recorded with the next look.
+    // The comparison raises the alarm, and the next poll records it.
     for _ in 0..300 {
         let said = cluster.page("filter=action:audit.witness_verdict%20reason:fork&from=1d").await.json();
         if said["count"] != 0 {
@@ -73,7 +73,7 @@ async fn a_split_view_is_found_by_comparing() {
     assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
 }
 
-/// The same of a log that another one took the place of, at the same size or not; and once it is accepted it is not said again.
+/// The same for a log that was replaced by another, at the same size or a smaller one; once accepted it is not reported again.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_an_earlier_log_are_compared() {
     let mut cluster = cluster_of(20).await;
@@ -97,7 +97,7 @@ async fn ends_of_an_earlier_log_are_compared() {
             json!({ "category": "audit", "action": "audit.witness_checkpoints", "details": { "checkpoints": pins } });
         cluster.append(1, &[entry.to_string()]).await;
     };
-    // What the aggregator itself pinned accuses nobody.
+    // The aggregator's own pins raise no alarm.
     said(&cluster, None).await;
     cluster.stop_aggregator();
     cluster.configure_aggregator("[witness]\npoll_ms = 100\nexchange_seconds = 1\n");
@@ -125,8 +125,7 @@ async fn ends_of_an_earlier_log_are_compared() {
     cluster.verify_all();
 }
 
-/// Rows were lost inside of a log, and later that log was put aside for another one: pages go on over all of it, what was lost is said, and nobody
-/// is accused of it.
+/// A log lost rows and was later put aside for another one: pages cover all of it, the loss is reported, and no node is accused of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
     let mut cluster = cluster_of(20).await;
@@ -148,7 +147,7 @@ async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
     cluster.append(0, &vec![entry("later", "auth.login"); 4]).await;
     witnessed(&cluster, "mx1").await;
     later_rows_are_on_pages(&cluster, &since, 4).await;
-    // Beyond what was lost, and put aside.
+    // Grow the log beyond the lost rows, then put it aside.
     cluster.append(0, &vec![entry("later", "auth.login"); 30]).await;
     witnessed(&cluster, "mx1").await;
     cluster.stop(0);
@@ -180,7 +179,7 @@ async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
     assert_eq!(cluster.run(&["query", "--from", "1d", "--json"]).code, 3);
 }
 
-/// Page by page every row of mx1 by this user is there, and every page is complete.
+/// Checks page by page that every row of mx1 by this user is there, and that every page is complete.
 async fn later_rows_are_on_pages(cluster: &Cluster, since: &str, count: usize) {
     let (mut found, mut cursor) = (0, String::new());
     for _ in 0..500 {
@@ -197,7 +196,8 @@ async fn later_rows_are_on_pages(cluster: &Cluster, since: &str, count: usize) {
     assert_eq!(found, count);
 }
 
-/// A row that failed once stays a finding: after it was put back, over a restart, and without the memory, until somebody accepts it.
+/// A row that failed once stays a finding until an operator accepts it: after it was repaired, over a restart, and without the witness
+/// state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -210,7 +210,7 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
         let reason = line["reason"].as_str().unwrap();
         assert!(reason.contains("row 5 of generation") && reason.contains("signature does not fit"), "{reason}");
         assert_eq!((&line["status"], cluster.run(&["nodes"]).code), (&json!("ok"), 4), "{line}");
-        // What is read now is sound, and says so; the verdict on the node is said beside it.
+        // The rows read now are valid and are reported so; the verdict on the node is reported in addition.
         let page = cluster.page("from=1d&limit=1000").await;
         assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (json!(true), "ok".to_owned()));
         assert_eq!(page.node("mx1")["verdict"], "row_invalid", "{}", page.text);
@@ -229,20 +229,20 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     cluster.wait_for_aggregator().await;
     cluster.wait_until_answered("mx1").await;
     is_a_finding(&cluster).await;
-    // A node that does not answer is no better for it.
+    // Being unreachable does not improve the verdict on a node.
     cluster.stop(0);
     let line = report(&cluster, "mx1", |line| line["status"] == "unreachable").await;
     assert_eq!((&line["verdict"], cluster.run(&["nodes"]).code), (&json!("row_invalid"), 4), "{line}");
     cluster.restart(0).await;
     cluster.wait_until_answered("mx1").await;
-    // The evidence knows it without the memory, which is a finding of its own.
+    // The evidence keeps the verdict without the witness state, whose loss is a finding of its own.
     cluster.stop_aggregator();
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
     cluster.wait_until_answered("mx1").await;
     let generation = is_a_finding(&cluster).await;
-    // What accepting clears is all said.
+    // The report lists everything that accepting clears.
     let line = report(&cluster, "mx1", |line| line["verdict"] == "row_invalid").await;
     assert!(line["reason"].as_str().unwrap().contains("is gone from the state directory"), "{line}");
     let accept = ["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a cosmic ray, put back"];

@@ -15,7 +15,7 @@ use piperoll_format::note::{KeyKind, SigningSeed};
 use piperoll_format::order::{Order, Position};
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::Clock;
-use piperoll_node::store::{LogDir, LogKeys, PruneWish, Store};
+use piperoll_node::store::{LogDir, LogKeys, PruneTarget, Store};
 use piperoll_protocol::node::{FindingKind, ScanRequest};
 use piperoll_query::filter::{ErasedFit, Filter};
 use piperoll_tests::{draft, findings};
@@ -83,7 +83,7 @@ impl Log {
         let signed = self.store.checkpoint().await.unwrap();
         let note = signed.note.clone().with(witness.cosign(signed.note.text(), 1_776_240_000));
         let seen = self.store.cosigned(note.to_string()).await.unwrap();
-        let wish = PruneWish { before: Timestamp::MAX, to_max: to.min(seen), earlier_before: Timestamp::MAX };
+        let wish = PruneTarget { before: Timestamp::MAX, to_max: to.min(seen), earlier_before: Timestamp::MAX };
         let plan = self.store.plan_prune(wish).await.unwrap();
         if plan.to_seq <= plan.from_seq {
             return;

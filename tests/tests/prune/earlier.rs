@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use piperoll_format::ids::Generation;
 use piperoll_format::statement::{Hold, HoldRelease, Pruned};
-use piperoll_node::store::{DirectUpkeep, PruneWish, UpkeepError, begin_generation};
+use piperoll_node::store::{OfflineAdmin, PruneTarget, UpkeepError, begin_generation};
 use piperoll_protocol::node::PrunePlan;
 
 use super::*;
@@ -38,11 +38,11 @@ impl Three {
         Self { _dir: dir, data, asides, log }
     }
 
-    async fn plan(&self, wish: PruneWish) -> PrunePlan {
+    async fn plan(&self, wish: PruneTarget) -> PrunePlan {
         self.log.store.plan_prune(wish).await.unwrap()
     }
 
-    async fn state(&self, wish: PruneWish) -> Result<Pruned, UpkeepError> {
+    async fn state(&self, wish: PruneTarget) -> Result<Pruned, UpkeepError> {
         let plan = self.plan(wish).await;
         self.log.store.state_prune(wish, plan, "a test".to_owned(), None).await
     }
@@ -58,8 +58,8 @@ impl Three {
         [self.asides[0].1.is_dir(), self.asides[1].1.is_dir()]
     }
 
-    fn upkeep(&self, aside: usize, day: i64) -> DirectUpkeep {
-        DirectUpkeep::open(&LogDir::new(&self.asides[aside].1), &keys(1), clock_at(day)).unwrap()
+    fn upkeep(&self, aside: usize, day: i64) -> OfflineAdmin {
+        OfflineAdmin::open(&LogDir::new(&self.asides[aside].1), &keys(1), clock_at(day)).unwrap()
     }
 
     fn database(&self, aside: usize) -> rusqlite::Connection {
@@ -91,8 +91,8 @@ fn clock_at(day: i64) -> Arc<Still> {
 }
 
 /// By what was witnessed, on a day.
-fn wish(to_max: u64, day: i64) -> PruneWish {
-    PruneWish { before: Timestamp::MAX, to_max, earlier_before: Timestamp::from_micros(day * DAY_MICROS) }
+fn wish(to_max: u64, day: i64) -> PruneTarget {
+    PruneTarget { before: Timestamp::MAX, to_max, earlier_before: Timestamp::from_micros(day * DAY_MICROS) }
 }
 
 fn hold(name: &str, from: i64, to: i64) -> Hold {
@@ -144,7 +144,7 @@ async fn the_newest_time_is_of_all_logs() {
     // By times, the log waits until they are over.
     let by_times = |day: i64| {
         let before = Timestamp::from_micros(day * DAY_MICROS);
-        PruneWish { before, to_max: u64::MAX, earlier_before: before }
+        PruneTarget { before, to_max: u64::MAX, earlier_before: before }
     };
     let plan = log.store.plan_prune(by_times(30)).await.unwrap();
     assert!(plan.to_seq == 0 && plan.limits[0].contains("has a row of"), "{plan:?}");

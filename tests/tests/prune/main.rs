@@ -17,7 +17,7 @@ use piperoll_format::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_format::statement::Hold;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::Clock;
-use piperoll_node::store::{Draft, LogDir, LogKeys, PruneWish, Store};
+use piperoll_node::store::{Draft, LogDir, LogKeys, PruneTarget, Store};
 use piperoll_protocol::node::PrunePlan;
 use piperoll_tests::{Leaves, draft, findings};
 
@@ -86,7 +86,7 @@ impl Log {
 
     async fn prune(&self, to: u64) {
         self.witnessed().await;
-        let wish = PruneWish { before: Timestamp::MAX, to_max: to, earlier_before: Timestamp::MAX };
+        let wish = PruneTarget { before: Timestamp::MAX, to_max: to, earlier_before: Timestamp::MAX };
         let plan = self.store.plan_prune(wish).await.unwrap();
         assert_eq!(plan.to_seq, to);
         self.store.state_prune(wish, plan, "a test".to_owned(), None).await.unwrap();
@@ -240,7 +240,7 @@ async fn a_step_that_fails_is_not_half_done() {
     log.append(1_200).await;
     log.witnessed().await;
     let database = dir.path().join("log.db");
-    let wish = PruneWish { before: Timestamp::MAX, to_max: 512, earlier_before: Timestamp::MAX };
+    let wish = PruneTarget { before: Timestamp::MAX, to_max: 512, earlier_before: Timestamp::MAX };
     let plan = log.store.plan_prune(wish).await.unwrap();
     let state = |plan: PrunePlan| log.store.state_prune(wish, plan, "a test".to_owned(), None);
     let hold = Hold {

@@ -18,15 +18,15 @@ use piperoll_protocol::aggregator::Status;
 use piperoll_protocol::node::{NodeStatus, ProofAnswer, ProofRequest, peer_path};
 
 use super::spool::{Spool, SpoolRows};
-use crate::answer::fanout::Part;
-use crate::cluster::connection::{Failure, Lane};
-use crate::cluster::node_handle::Member;
+use crate::answer::fanout::NodeOutcome;
+use crate::cluster::connection::{Channel, Failure};
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::pinned::Pinned;
 use crate::config::Limits;
 use crate::scan::node_reader::{NodeReader, conclude};
-use crate::scan::plan::Asked;
+use crate::scan::plan::NodeRequest;
 use crate::scan::proof_verifier::Proof;
-use crate::scan::verified_row::{BorderRow, PlacedRow};
+use crate::scan::verified_row::{BorderRow, VerifiedRow};
 use crate::witness::look::look;
 
 /// How long to wait for a checkpoint that covers all rows a node had when the export began. Nodes sign once a second.
@@ -52,14 +52,14 @@ pub(super) struct Proven {
 
 /// Outcome and rows of one log of a node.
 pub(super) struct Collected {
-    pub(super) part: Part,
+    pub(super) part: NodeOutcome,
     pub(super) proven: Option<Proven>,
     /// Rows that no proof covers, as they were received, in JSON lines.
     pub(super) rejected: Option<Spool>,
 }
 
 impl Collected {
-    pub(super) fn none(part: Part) -> Self {
+    pub(super) fn none(part: NodeOutcome) -> Self {
         Self { part, proven: None, rejected: None }
     }
 
@@ -71,7 +71,7 @@ impl Collected {
 
 /// Waits until a checkpoint cosigned by this aggregator covers the rows that the node has now. A node that does not get
 /// there in time contributes fewer rows, and the bundle says up to when.
-pub(super) async fn settle(member: &Arc<Member>) {
+pub(super) async fn settle(member: &Arc<NodeHandle>) {
     let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, STATUS_TIMEOUT).await else { return };
     let Some(head) = status.head_seq else { return };
     let deadline = Instant::now() + SETTLE_TIMEOUT;
@@ -97,7 +97,7 @@ struct Collecting<'a> {
 }
 
 impl Collecting<'_> {
-    fn take(&mut self, row: &PlacedRow) -> io::Result<()> {
+    fn take(&mut self, row: &VerifiedRow) -> io::Result<()> {
         if row.withheld && row.erased.is_some() {
             // It cannot be known whether the row was within the scope, and the entry that records its erasure may be
             // outside of it.
@@ -152,18 +152,21 @@ fn statement(seq: u64, body: &Bytes, mac: &Bytes) -> BorderRow {
 /// `created` is when the export began: a checkpoint that was last seen too long before does not cover the node's rows at
 /// that time.
 pub(super) async fn collect(
-    member: Arc<Member>,
-    asked: Asked,
+    member: Arc<NodeHandle>,
+    asked: NodeRequest,
     limits: Limits,
     created: Timestamp,
     dir: &Path,
 ) -> io::Result<Collected> {
     if let Some((status, reason)) = member.known_down() {
-        return Ok(Collected::none(Part { aside: asked.aside, ..Part::unasked(&member, status, reason) }));
+        return Ok(Collected::none(NodeOutcome {
+            aside: asked.aside,
+            ..NodeOutcome::unasked(&member, status, reason)
+        }));
     }
     let started = Instant::now();
-    let mut part = Part { aside: asked.aside, ..Part::asked(&member, started) };
-    let mut reader = match NodeReader::open(&member, &asked, &limits, Lane::Own).await {
+    let mut part = NodeOutcome { aside: asked.aside, ..NodeOutcome::asked(&member, started) };
+    let mut reader = match NodeReader::open(&member, &asked, &limits, Channel::Own).await {
         Ok(reader) => reader,
         Err(failure) => {
             member.failed(&failure);
@@ -269,7 +272,7 @@ impl Proven {
 }
 
 async fn prove(
-    member: &Arc<Member>,
+    member: &Arc<NodeHandle>,
     pinned: &Pinned,
     runs: BTreeMap<u32, Vec<Range<u64>>>,
     borders: &[BorderRow],

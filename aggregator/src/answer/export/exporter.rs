@@ -13,9 +13,9 @@ use piperoll_protocol::aggregator::{Envelope, Status};
 use super::assemble::{Heading, assemble};
 use super::collect::{Collected, collect, settle};
 use super::signer::Exporter;
-use crate::answer::fanout::{Cursors, Part, by_node, envelope};
+use crate::answer::fanout::{Cursors, NodeOutcome, by_node, envelope};
 use crate::cluster::roster::Cluster;
-use crate::scan::plan::{Ask, ask, ask_asides};
+use crate::scan::plan::{NodePlan, ask, ask_asides};
 use crate::scan::query::Query;
 
 /// Pause before an export that waits for missing nodes is retried.
@@ -68,8 +68,9 @@ impl Exporter {
             let to = if query.to > created { Timestamp::MAX } else { query.to };
             let query = &Query { to, ..query.clone() };
             let nodes = self.collect(cluster, query, created).await?;
-            let logs: Vec<Part> = nodes.iter().flat_map(|logs| logs.iter().map(|log| log.part.snapshot())).collect();
-            let parts: Vec<Part> = by_node(&logs).iter().map(|part| part.within(query)).collect();
+            let logs: Vec<NodeOutcome> =
+                nodes.iter().flat_map(|logs| logs.iter().map(|log| log.part.snapshot())).collect();
+            let parts: Vec<NodeOutcome> = by_node(&logs).iter().map(|part| part.within(query)).collect();
             let rows_of = |id: &_| {
                 let logs = nodes.iter().flatten().filter(|log| &log.part.member.node.id == id);
                 logs.map(Collected::rows).sum()
@@ -115,9 +116,9 @@ impl Exporter {
             // Asks only whether the node is queried at all; the request itself depends on the checkpoint that the node
             // settles on.
             let dialled = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
-                Ask::Absent => continue,
-                Ask::Not { .. } => false,
-                Ask::Scan(_) => true,
+                NodePlan::Absent => continue,
+                NodePlan::Not { .. } => false,
+                NodePlan::Scan(_) => true,
             };
             let (exporter, member, query, limits) =
                 (Arc::clone(self), Arc::clone(member), query.clone(), cluster.limits);
@@ -126,9 +127,13 @@ impl Exporter {
                     settle(&member).await;
                 }
                 let mut logs = vec![match ask(&member, &query, None) {
-                    Ask::Scan(asked) => collect(Arc::clone(&member), *asked, limits, created, &exporter.dir).await?,
-                    Ask::Not { status, reason } => Collected::none(Part::unasked(&member, status, reason)),
-                    Ask::Absent => Collected::none(Part::unasked(&member, Status::Excluded, "retired".to_owned())),
+                    NodePlan::Scan(asked) => {
+                        collect(Arc::clone(&member), *asked, limits, created, &exporter.dir).await?
+                    }
+                    NodePlan::Not { status, reason } => Collected::none(NodeOutcome::unasked(&member, status, reason)),
+                    NodePlan::Absent => {
+                        Collected::none(NodeOutcome::unasked(&member, Status::Excluded, "retired".to_owned()))
+                    }
                 }];
                 // Without the node's present log, nothing shows which logs preceded it.
                 let asides = if logs[0].proven.is_some() { ask_asides(&member, &query, None) } else { Vec::new() };

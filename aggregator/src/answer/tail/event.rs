@@ -7,7 +7,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::Status;
 
 use super::position::Place;
-use crate::scan::verified_row::PlacedRow;
+use crate::scan::verified_row::VerifiedRow;
 
 /// How long a row waits for a node that has not said whether it has an earlier one, and how long a node may be silent
 /// before it is reported.
@@ -22,7 +22,7 @@ pub(super) const ROW_OVERHEAD_BYTES: usize = 512;
 #[derive(Debug)]
 pub(crate) enum Event {
     Row {
-        row: Box<PlacedRow>,
+        row: Box<VerifiedRow>,
         /// Whether a row with a larger key was emitted before.
         late: bool,
         /// Positions that changed since the previous event, from which the tail resumes after this row.

@@ -12,13 +12,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::event::ROW_OVERHEAD_BYTES;
 use super::position::Place;
-use crate::cluster::connection::{Failure, Lane};
-use crate::cluster::node_handle::Member;
+use crate::cluster::connection::{Channel, Failure};
+use crate::cluster::node_handle::NodeHandle;
 use crate::config::Limits;
 use crate::scan::node_reader::{NodeReader, conclude};
-use crate::scan::plan::Asked;
+use crate::scan::plan::NodeRequest;
 use crate::scan::query::Query;
-use crate::scan::verified_row::PlacedRow;
+use crate::scan::verified_row::VerifiedRow;
 
 /// Pause before a node that failed is queried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub(super) enum News {
     Row {
         node: usize,
         generation: Generation,
-        row: Box<PlacedRow>,
+        row: Box<VerifiedRow>,
         room: OwnedSemaphorePermit,
     },
     /// All rows below `next_seq` were sent, and no row before `time` will follow.
@@ -91,7 +91,7 @@ struct Earlier {
 const EARLIER_TRIES: u32 = 6;
 
 /// Returns the superseded logs of a node that are part of a tail beginning at `time`, oldest first.
-fn earlier_since(member: &Member, time: Timestamp) -> Vec<Earlier> {
+fn earlier_since(member: &NodeHandle, time: Timestamp) -> Vec<Earlier> {
     let in_range = member.witness.asides_in(time, Timestamp::MAX);
     let readable = member.witness.logs_before().into_iter().filter_map(|(_, readable)| readable);
     let wanted = readable.filter(|(generation, _)| in_range.iter().any(|(wanted, _)| wanted == generation));
@@ -102,7 +102,7 @@ fn earlier_since(member: &Member, time: Timestamp) -> Vec<Earlier> {
 
 /// Returns the rest of a log that was replaced while it was followed, the logs that came after it, and a message if any
 /// of these are unknown or cannot be read.
-fn earlier_from(member: &Member, place: Place) -> (Vec<Earlier>, Option<String>) {
+fn earlier_from(member: &NodeHandle, place: Place) -> (Vec<Earlier>, Option<String>) {
     let Place::At { generation, .. } = place else { return (Vec::new(), None) };
     let mut logs = vec![Earlier { generation, place, is_whole: true, refused: 0 }];
     let before = member.witness.logs_before();
@@ -138,14 +138,14 @@ impl Room {
     }
 
     /// Waits until there is room for a row. A row that needs more than all of the room gets all of it.
-    async fn take(&self, row: &PlacedRow) -> Result<OwnedSemaphorePermit, Gone> {
+    async fn take(&self, row: &VerifiedRow) -> Result<OwnedSemaphorePermit, Gone> {
         let bytes = u32::try_from(row.body.len() + ROW_OVERHEAD_BYTES).unwrap_or(u32::MAX).min(self.bytes);
         Arc::clone(&self.semaphore).acquire_many_owned(bytes).await.map_err(|_| Gone)
     }
 }
 
 pub(super) async fn follow(
-    member: Arc<Member>,
+    member: Arc<NodeHandle>,
     node: usize,
     mut place: Place,
     query: Query,
@@ -195,7 +195,7 @@ pub(super) async fn follow(
                 }
                 continue;
             }
-            None => match NodeReader::open(&member, &asked(place, &query, None), &limits, Lane::Own).await {
+            None => match NodeReader::open(&member, &asked(place, &query, None), &limits, Channel::Own).await {
                 Err(failure) => {
                     member.failed(&failure);
                     words_of(false, &failure)
@@ -228,13 +228,13 @@ pub(super) async fn follow(
 }
 
 fn words_of(began: bool, failure: &Failure) -> (Status, String) {
-    let (status, reason) = conclude(&crate::scan::node_reader::Tally::default(), began, Some(failure));
+    let (status, reason) = conclude(&crate::scan::node_reader::NodeCounters::default(), began, Some(failure));
     (status, reason.unwrap_or_default())
 }
 
 /// Builds the request that continues at `place`. `earlier` names a superseded log, which is read to its end and not
 /// followed.
-fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> Asked {
+fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> NodeRequest {
     let (from, from_seq) = match place {
         Place::At { next_seq, .. } => (Timestamp::MIN, Some(next_seq)),
         Place::Since(time) => (time, None),
@@ -253,12 +253,12 @@ fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> Asked {
         count: None,
         follow: earlier.is_none(),
     };
-    Asked { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None }
+    NodeRequest { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None }
 }
 
 /// Sends the rest of a superseded log and advances its position.
 async fn read_earlier(
-    member: &Arc<Member>,
+    member: &Arc<NodeHandle>,
     node: usize,
     log: &mut Earlier,
     query: &Query,
@@ -268,11 +268,11 @@ async fn read_earlier(
 ) -> Result<Result<(), Ended>, Gone> {
     let generation = log.generation;
     let ended = |failure, was_held_up| Ended { failure, was_held_up, replaced: None };
-    let mut reader = match NodeReader::open(member, &asked(log.place, query, Some(generation)), limits, Lane::Own).await
-    {
-        Ok(reader) => reader,
-        Err(failure) => return Ok(Err(ended(failure, false))),
-    };
+    let mut reader =
+        match NodeReader::open(member, &asked(log.place, query, Some(generation)), limits, Channel::Own).await {
+            Ok(reader) => reader,
+            Err(failure) => return Ok(Err(ended(failure, false))),
+        };
     if reader.head.generation != generation {
         return Ok(Err(ended(Failure::Error("it answers from another log".to_owned()), false)));
     }
@@ -361,7 +361,7 @@ async fn read_on(
 /// Sends a row once there is room for it, and advances `place` past it. Returns the present time if that took so long
 /// that the node may close the connection.
 async fn hand_over(
-    row: PlacedRow,
+    row: VerifiedRow,
     (node, generation): (usize, Generation),
     place: &mut Place,
     room: &Room,

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::event::{BACKLOG_WAIT_MAX, Event, GRACE, NodeEvent};
 use super::follow::News;
 use super::position::Place;
-use crate::scan::verified_row::PlacedRow;
+use crate::scan::verified_row::VerifiedRow;
 
 /// Rows of one node that were not emitted yet, in the node's order.
 struct Followed {
@@ -35,7 +35,7 @@ struct Followed {
 struct Held {
     came: Instant,
     generation: Generation,
-    row: Box<PlacedRow>,
+    row: Box<VerifiedRow>,
     /// The row's share of the room of the node's follower, which continues reading when the row is emitted.
     _room: OwnedSemaphorePermit,
 }
@@ -275,7 +275,7 @@ mod tests {
         let key = Key { timestamp: Timestamp::from_micros(micros), node_id, seq };
         let (body, mac, integrity) = (Bytes::new(), Bytes::new(), Integrity::Ok);
         let row =
-            PlacedRow { key, body, mac, integrity, witnessed: false, reason: None, erased: None, withheld: false };
+            VerifiedRow { key, body, mac, integrity, witnessed: false, reason: None, erased: None, withheld: false };
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
         News::Row { node, generation: Generation::from_bytes([1; 16]), row: Box::new(row), room }
     }

@@ -14,7 +14,7 @@ use super::event::{Event, GRACE, ROW_OVERHEAD_BYTES};
 use super::follow::{News, Room, follow};
 use super::order::Ordering;
 use super::position::{Place, Positions};
-use crate::cluster::node_handle::Member;
+use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
 use crate::scan::query::Query;
 
@@ -65,8 +65,8 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
     let counted = Arc::clone(&waiting);
     let (news, incoming) = mpsc::channel(NEWS_WAITING);
     let mut followers = JoinSet::new();
-    let wanted = |member: &&Arc<Member>| filter.concerns_node(member.node.id.as_str());
-    let members: Vec<Arc<Member>> =
+    let wanted = |member: &&Arc<NodeHandle>| filter.concerns_node(member.node.id.as_str());
+    let members: Vec<Arc<NodeHandle>> =
         cluster.members.iter().filter(|member| !member.has_left()).filter(wanted).cloned().collect();
     let mut from = positions;
     for member in &members {

@@ -5,7 +5,7 @@ use piperoll_format::statement::EarlierPruned;
 use piperoll_format::time::Timestamp;
 
 use super::memory::Lost;
-use super::watch::{State, Watch};
+use super::watch::{NodeWitness, State};
 
 /// Logs of a range that were deleted with the rows of another one, after they had been kept for as long as the policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl State {
     }
 }
 
-impl Watch {
+impl NodeWitness {
     /// Returns the logs that a range may reach into and that were deleted with the first rows of the log that replaced them.
     pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp) -> Option<GoneHere> {
         let state = self.state();

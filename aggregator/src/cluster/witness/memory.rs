@@ -372,7 +372,7 @@ impl Memory {
             // Starting without it would let a node present any history as the first one.
             Ok(bytes) => checked_json::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
-                    "{}: {error}; restore it from a backup: without it nobody knows what this node had signed",
+                    "{}: {error}; restore it from a backup: without it, what this node had signed is not known",
                     path.display()
                 ))
             })?,

@@ -4,9 +4,9 @@
 //! A node can lose, cut or rewrite its log; it cannot make a witness forget what it signed.
 
 pub(crate) mod aside;
-pub(crate) mod floor;
 pub(crate) mod gone;
 pub(crate) mod judge;
+pub(crate) mod log_start;
 pub(crate) mod memory;
 pub(crate) mod pinned;
 pub(crate) mod watch;

@@ -13,8 +13,8 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan};
 
 use super::aside::LookedAt;
-use super::floor::{Floor, Keeping};
 use super::judge::{Judgement, judge};
+use super::log_start::{Keeping, LogStart};
 use super::memory::{
     Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span,
 };
@@ -35,7 +35,7 @@ pub(crate) const VERDICTS: [&str; 8] =
 
 /// The witness's conclusion about one node's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct WitnessStatus {
     /// One of `VERDICTS`.
     pub(crate) verdict: &'static str,
     /// Explanation of the verdict; `None` if it is `ok`.
@@ -45,7 +45,7 @@ pub(crate) struct Standing {
     pub(crate) seen: Option<Timestamp>,
 }
 
-impl Standing {
+impl WitnessStatus {
     /// Whether the verdict stays until an operator accepts it, whatever the node answers.
     pub(crate) fn is_held_against(&self) -> bool {
         self.is_alarm() || self.verdict == ROW_INVALID
@@ -68,7 +68,7 @@ pub(crate) struct LostHere {
 }
 
 /// Witness state of one node.
-pub(crate) struct Watch {
+pub(crate) struct NodeWitness {
     pub(crate) memory: Memory,
     /// Public half of the node's checkpoint key. The name of the key is taken from the origin of each note.
     pub(crate) node_key: Option<[u8; 32]>,
@@ -96,8 +96,8 @@ pub(crate) struct State {
     pub(crate) trouble: Option<(&'static str, String)>,
     pub(crate) looked: bool,
     /// Log start of the node, if rows were pruned and the `log.pruned` entry has been read.
-    pub(crate) floor: Option<Floor>,
-    /// Set by `Watch::recalled` once this aggregator's own log has been searched for earlier pins of the node.
+    pub(crate) floor: Option<LogStart>,
+    /// Set by `NodeWitness::recalled` once this aggregator's own log has been searched for earlier pins of the node.
     pub(crate) recalled: bool,
     /// Logs that the node's present one replaced and that the node says it can still read.
     pub(crate) asides: Vec<LogAside>,
@@ -105,7 +105,7 @@ pub(crate) struct State {
     pub(crate) earlier_looked: Vec<LookedAt>,
 }
 
-impl Watch {
+impl NodeWitness {
     pub(crate) fn open(
         state_dir: &Path,
         member: &RosterNode,
@@ -167,7 +167,7 @@ impl Watch {
     }
 
     /// The current verdict on the node.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> WitnessStatus {
         let state = self.state();
         let pin = state.remembered.pin.as_ref();
         let (size, seen) = (pin.map(|pin| pin.size), pin.map(|pin| pin.seen));
@@ -188,7 +188,7 @@ impl Watch {
                 (ROW_INVALID, Some(words))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
-            (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not looked at yet".to_owned())),
+            (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not read yet".to_owned())),
             (None, None) if state.remembered.again.is_some() => {
                 let again = state.remembered.again.as_ref();
                 ("first_seen_again", again.map(|again| format!("{} (since {})", again.words, again.since)))
@@ -196,7 +196,7 @@ impl Watch {
             (None, None) if old => ("stale", Some("its checkpoint was not renewed for a while".to_owned())),
             (None, None) => ("ok", None),
         };
-        Standing { verdict, reason, size, seen }
+        WitnessStatus { verdict, reason, size, seen }
     }
 
     /// Explains why rows of this range may be missing although the node answers: they were in a log that was replaced by another one.
@@ -231,7 +231,7 @@ impl Watch {
     }
 
     /// Returns the node's log start, if rows below `to_seq` were pruned, and whether they had been kept for as long as the policy says.
-    pub(crate) fn floor(&self, to_seq: u64) -> Option<Floor> {
+    pub(crate) fn floor(&self, to_seq: u64) -> Option<LogStart> {
         self.state().floor.clone().filter(|floor| floor.to_seq == to_seq)
     }
 
@@ -395,7 +395,7 @@ impl Watch {
         }
         if state.remembered.pin.as_ref().map_or(0, |pin| pin.size) != old {
             // `recalled` found the pin in this aggregator's own log after the node was asked, so the proof is for another size.
-            return Err("what is pinned of it was found in the meantime; it is looked at again".to_owned());
+            return Err("its pinned checkpoint was found in the meantime; it is read again".to_owned());
         }
         let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
             // An alarm stays whatever the node presents later; only an operator clears it.

@@ -7,7 +7,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use piperoll_client::{ClientError, NodeClient};
 use piperoll_net::clock::SystemClock;
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{Appended, LogDir, OpenError, append_directly, parse_draft};
+use piperoll_node::store::{Appended, LogDir, OpenError, append_offline, parse_draft};
 use piperoll_protocol::node::{BatchReport, LineResult};
 
 use super::super::place::Place;
@@ -128,7 +128,7 @@ fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyho
     }
     let dir = LogDir::new(&config.data_dir);
     let mut recorded =
-        append_directly(&dir, &config.keys, Arc::new(SystemClock), config.flags.clone(), drafts)?.into_iter();
+        append_offline(&dir, &config.keys, Arc::new(SystemClock), config.flags.clone(), drafts)?.into_iter();
     let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::new() };
     for (line, refused) in outcomes {
         let (status, receipt, error) = match refused {

@@ -154,7 +154,8 @@ pub(in crate::sources) async fn messages(
         }
         *heard_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
         if cut.is_cancelled() && *until.get_or_insert_with(|| Instant::now() + LAST_WORDS) <= Instant::now() {
-            lost(heards, None, "a sender went on while its connection had to give its place to another one").await;
+            lost(heards, None, "a sender was cut off mid-stream because its connection made room for another one")
+                .await;
             return Err(std::io::Error::other("it gave its place to another one"));
         }
         let message = tokio::select! {

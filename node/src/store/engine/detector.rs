@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use piperoll_detect::{Judge, Rules};
-use piperoll_format::entry::Facts;
+use piperoll_detect::{Detector, Rules};
+use piperoll_format::entry::RuleInput;
 use piperoll_format::order::Order;
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
@@ -13,7 +13,7 @@ use piperoll_query::filter::Filter;
 use rusqlite::Connection;
 
 use super::writer::Writer;
-use crate::store::read::scan::{Beside, Scan};
+use crate::store::read::scan::{Scan, ScanContext};
 use crate::store::table::error::ReadError;
 
 /// Maximum number of rows reread at startup, newest first: for recent activity, and for the origins of logins. A busier node
@@ -24,8 +24,8 @@ const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Rebuilds the detector's state from the log. If the log cannot be read, the detector starts without a past; the read error itself
 /// is reported elsewhere.
-pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Judge {
-    let mut judge = Judge::new(rules);
+pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
+    let mut judge = Detector::new(rules);
     let now = writer.now();
     let reach = judge.rules().reach();
     // Entries may have happened up to one window before they were recorded.
@@ -35,8 +35,8 @@ pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Judge {
         let since = now.minus(std::time::Duration::from_secs(days * SECONDS_PER_DAY));
         ("category:auth,audit outcome:success".to_owned(), since, LOGIN_ROWS_MAX)
     });
-    let late = late.map(|(filter, from, limit)| (filter, from, limit, Judge::remember_lately as Remember));
-    let logins = logins.map(|(filter, from, limit)| (filter, from, limit, Judge::remember_login as Remember));
+    let late = late.map(|(filter, from, limit)| (filter, from, limit, Detector::remember_lately as Remember));
+    let logins = logins.map(|(filter, from, limit)| (filter, from, limit, Detector::remember_login as Remember));
     for (filter, from, limit, remember) in logins.into_iter().chain(late) {
         if let Err(error) = learn(writer, &mut judge, &filter, from, limit, remember) {
             tracing::warn!(%error, "the detection rules start without earlier state");
@@ -46,11 +46,11 @@ pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Judge {
     judge
 }
 
-type Remember = fn(&mut Judge, &Facts, Timestamp);
+type Remember = fn(&mut Detector, &RuleInput, Timestamp);
 
 fn learn(
     writer: &Writer,
-    judge: &mut Judge,
+    judge: &mut Detector,
     filter: &str,
     from: Timestamp,
     limit: u64,
@@ -71,11 +71,11 @@ fn learn(
         prove: None,
     };
     let parsed = Filter::parse_stored(filter, writer.now()).map_err(|e| ReadError::Filter(e.to_string()))?;
-    let beside = Beside { index: Some(Arc::clone(&writer.index)), tiles: Arc::default() };
+    let beside = ScanContext { index: Some(Arc::clone(&writer.index)), tiles: Arc::default() };
     let head = writer.end.next_seq.checked_sub(1);
     let conn: &Connection = &writer.conn;
     let mut scan = Scan::plan(conn, &request, parsed, head, writer.ring.clone(), writer.generation, beside)?;
-    let mut found: Vec<(Facts, Timestamp)> = Vec::new();
+    let mut found: Vec<(RuleInput, Timestamp)> = Vec::new();
     loop {
         let batch = scan.next_batch(conn)?;
         for row in batch.rows.iter().filter(|row| row.checked.integrity == Integrity::Ok) {
@@ -93,9 +93,9 @@ fn learn(
     Ok(())
 }
 
-fn facts(view: &EntryView<'_>) -> Facts {
+fn facts(view: &EntryView<'_>) -> RuleInput {
     let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().map(str::to_owned);
-    Facts {
+    RuleInput {
         occurred_at: view.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok()),
         user: text(&view.user),
         user_type: text(&view.user_type),

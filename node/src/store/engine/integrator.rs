@@ -50,7 +50,7 @@ impl Rows {
 /// The tree thread has ended. Nothing more can be appended or signed until a restart rebuilds the tree from the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the thread that grows the tree is gone; restart the node")]
-pub struct GrowerGone;
+pub struct IntegratorStopped;
 
 enum Order {
     /// Rolls back to this many rows; the rows after them were not committed.
@@ -62,7 +62,7 @@ enum Order {
 }
 
 /// Handle of the tree thread, owned by the writer.
-pub(in crate::store) struct Grower {
+pub(in crate::store) struct TreeIntegrator {
     orders: Sender<Order>,
     filled: Receiver<Vec<FullTile>>,
     /// Used buffers that can be filled again.
@@ -80,7 +80,7 @@ pub(in crate::store) struct Grower {
     pub(in crate::store) off: bool,
 }
 
-impl Grower {
+impl TreeIntegrator {
     /// Starts the thread, which ends when this handle is dropped.
     pub(in crate::store) fn start(tree: TreeBuilder) -> std::io::Result<Self> {
         let (orders, received) = channel();
@@ -103,7 +103,7 @@ impl Grower {
     }
 
     /// Begins a transaction after the first `size` rows. Rows left over from an earlier transaction that failed are discarded.
-    pub(in crate::store) fn begin(&mut self, size: u64) -> Result<(), GrowerGone> {
+    pub(in crate::store) fn begin(&mut self, size: u64) -> Result<(), IntegratorStopped> {
         let failed = size < self.size;
         let handed_over = self.size - self.waiting.macs.len() as u64;
         (self.size, self.begun) = (size, size);
@@ -116,11 +116,11 @@ impl Grower {
             return Ok(());
         }
         self.waiting.truncate(usize::try_from(size.saturating_sub(handed_over)).unwrap_or(usize::MAX));
-        if handed_over > size { self.orders.send(Order::Back(size)).map_err(|_| GrowerGone) } else { Ok(()) }
+        if handed_over > size { self.orders.send(Order::Back(size)).map_err(|_| IntegratorStopped) } else { Ok(()) }
     }
 
     /// Adds the next row of the transaction.
-    pub(in crate::store) fn push(&mut self, body: &str, mac: [u8; MAC_BYTES]) -> Result<(), GrowerGone> {
+    pub(in crate::store) fn push(&mut self, body: &str, mac: [u8; MAC_BYTES]) -> Result<(), IntegratorStopped> {
         #[cfg(feature = "without-tree")]
         if self.off {
             return Ok(());
@@ -136,7 +136,7 @@ impl Grower {
 
     /// Returns every tile that the transaction's rows filled. The rows after the last full tile are hashed during the commit, or
     /// later if they are few.
-    pub(in crate::store) fn full_tiles(&mut self) -> Result<Vec<FullTile>, GrowerGone> {
+    pub(in crate::store) fn full_tiles(&mut self) -> Result<Vec<FullTile>, IntegratorStopped> {
         if self.waiting.macs.len() >= ROWS_WORTH_WAKING {
             self.hand_over()?;
         }
@@ -144,26 +144,26 @@ impl Grower {
     }
 
     /// Returns the root over the first `size` rows: up to the last transaction, or up to the one before it if that failed.
-    pub(in crate::store) fn root(&mut self, size: u64) -> Result<Hash, GrowerGone> {
+    pub(in crate::store) fn root(&mut self, size: u64) -> Result<Hash, IntegratorStopped> {
         self.hand_over()?;
         let (reply, root) = channel();
-        self.orders.send(Order::Root(size, reply)).map_err(|_| GrowerGone)?;
-        root.recv().map_err(|_| GrowerGone)
+        self.orders.send(Order::Root(size, reply)).map_err(|_| IntegratorStopped)?;
+        root.recv().map_err(|_| IntegratorStopped)
     }
 
-    fn hand_over(&mut self) -> Result<(), GrowerGone> {
+    fn hand_over(&mut self) -> Result<(), IntegratorStopped> {
         if self.waiting.macs.is_empty() {
             return Ok(());
         }
         let next = self.spare.try_recv().unwrap_or_default();
         let rows = std::mem::replace(&mut self.waiting, next);
-        self.orders.send(Order::Rows { rows, begun: self.begun }).map_err(|_| GrowerGone)
+        self.orders.send(Order::Rows { rows, begun: self.begun }).map_err(|_| IntegratorStopped)
     }
 
-    fn due_tiles(&mut self) -> Result<Vec<FullTile>, GrowerGone> {
+    fn due_tiles(&mut self) -> Result<Vec<FullTile>, IntegratorStopped> {
         let mut tiles = Vec::new();
         while self.due > 0 {
-            tiles.extend(self.filled.recv().map_err(|_| GrowerGone)?);
+            tiles.extend(self.filled.recv().map_err(|_| IntegratorStopped)?);
             self.due -= 1;
         }
         Ok(tiles)
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn grows_the_same_tree_and_forgets_what_came_to_nothing() -> Result<(), Box<dyn std::error::Error>> {
         let mut plain = TreeBuilder::default();
-        let mut grower = Grower::start(TreeBuilder::default())?;
+        let mut grower = TreeIntegrator::start(TreeBuilder::default())?;
         for count in [0, 1, 31, 32, 33, 158, 1, 255, 256, 257, 1_000] {
             let size = plain.size();
             for fails in [true, false] {
@@ -250,7 +250,7 @@ mod tests {
             }
             assert_eq!(grower.root(plain.size()), Ok(plain.root()));
         }
-        assert_eq!(grower.root(plain.size() + 1), Err(GrowerGone), "no root of rows that are not there");
+        assert_eq!(grower.root(plain.size() + 1), Err(IntegratorStopped), "no root of rows that are not there");
         Ok(())
     }
 }

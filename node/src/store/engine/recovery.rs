@@ -7,9 +7,9 @@ use piperoll_format::statement::Statement;
 use piperoll_format::verify::{Integrity, RowChecker};
 use piperoll_format::view::EntryView;
 
-use super::integrator::Grower;
+use super::integrator::TreeIntegrator;
 use super::signer::{Place, Signer};
-use super::transaction::End;
+use super::transaction::AppendPosition;
 use super::writer::Writer;
 use crate::store::table::erased;
 use crate::store::table::keys::LogKeys;
@@ -32,7 +32,7 @@ impl Writer {
                     // Keep the damaged file as evidence; the next signature rewrites the copy from the note that
                     // could be read.
                     let aside = match damaged.place {
-                        Place::Beside => self.dir.set_checkpoint_aside().ok(),
+                        Place::ScanContext => self.dir.set_checkpoint_aside().ok(),
                         Place::Database | Place::Witnessed => None,
                     };
                     tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
@@ -41,7 +41,7 @@ impl Writer {
                 self.health.publish_signed(newest.map(|signed| signed.checkpoint.size));
                 let witnessed = signer.as_ref().and_then(|signer| signer.witnessed_size(&self.conn).ok().flatten());
                 self.health.publish_witnessed(witnessed);
-                match Grower::start(tree) {
+                match TreeIntegrator::start(tree) {
                     Ok(tree) => (self.tree, self.signer) = (Some(tree), signer),
                     Err(error) => self.health.refuse_writes(format!(
                         "no thread can be started for the tree: {error}; make room for more threads and restart the node"
@@ -89,7 +89,7 @@ impl Writer {
         self.last_epoch = Some(row.epoch);
         match (row.checked.integrity, Prefix::parse(&row.body)) {
             (Integrity::Ok, Some(prefix)) => {
-                self.end = End { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp };
+                self.end = AppendPosition { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp };
             }
             _ => self.health.refuse_writes(format!(
                 "the last row ({}) cannot be built upon: {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",

@@ -8,7 +8,7 @@ use piperoll_format::merkle::{Hash, TreeReader};
 use piperoll_format::note::{Note, SigningKey};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::integrator::GrowerGone;
+use super::integrator::IntegratorStopped;
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::tiles::{StoredTiles, TreeError};
 
@@ -48,7 +48,7 @@ pub enum CheckpointFault {
     #[error("the checkpoint does not count here: {0}")]
     Note(#[from] CheckpointError),
     #[error("no checkpoint can be signed: {0}")]
-    Tree(#[from] GrowerGone),
+    Tree(#[from] IntegratorStopped),
     #[error("the checkpoint could not be stored: {0}")]
     Store(String),
     #[error(
@@ -74,7 +74,7 @@ pub(in crate::store) struct Signer {
 pub(in crate::store) enum Place {
     Database,
     /// `log.checkpoint`.
-    Beside,
+    ScanContext,
     /// The cosigned note in the database.
     Witnessed,
 }
@@ -90,7 +90,7 @@ impl Damaged {
     pub(in crate::store) fn words(&self) -> String {
         let place = match self.place {
             Place::Database => "the checkpoint in log.db",
-            Place::Beside => "the file log.checkpoint",
+            Place::ScanContext => "the file log.checkpoint",
             Place::Witnessed => "the cosigned checkpoint in log.db",
         };
         format!("{place} is damaged: {}", self.error)
@@ -129,7 +129,7 @@ impl Signer {
         let witnessed = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let places = [
             (Place::Database, stored.map(String::into_bytes)),
-            (Place::Beside, beside),
+            (Place::ScanContext, beside),
             (Place::Witnessed, witnessed.map(String::into_bytes)),
         ];
         for (place, bytes) in places.into_iter().filter_map(|(place, bytes)| Some((place, bytes?))) {
@@ -190,7 +190,7 @@ impl Signer {
         conn: &Connection,
         dir: &LogDir,
         size: u64,
-        root: impl FnOnce() -> Result<Hash, GrowerGone>,
+        root: impl FnOnce() -> Result<Hash, IntegratorStopped>,
         at_once: bool,
     ) -> Result<SignedCheckpoint, CheckpointFault> {
         if let Some(newest) = &self.newest {

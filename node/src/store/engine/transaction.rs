@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use piperoll_detect::Judge;
+use piperoll_detect::Detector;
 use piperoll_format::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_body};
 use piperoll_format::ids::{EntryId, Generation, NodeId};
 use piperoll_format::limits::CLOCK_CLAMP_MICROS_MAX;
@@ -13,15 +13,15 @@ use piperoll_protocol::node::Receipt;
 use piperoll_redact::is_same_entry;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::integrator::{Grower, GrowerGone};
-use crate::store::index::FreshRows;
+use super::integrator::{IntegratorStopped, TreeIntegrator};
+use crate::store::index::PendingRows;
 use crate::store::table::draft::{AppendResult, Appended, Draft, to_text};
 use crate::store::table::error::AppendError;
 use crate::store::table::tiles::insert_tile;
 
 /// Position after the newest row.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::store) struct End {
+pub(in crate::store) struct AppendPosition {
     pub(in crate::store) next_seq: u64,
     pub(in crate::store) era: u32,
     pub(in crate::store) last: Timestamp,
@@ -33,15 +33,15 @@ pub(in crate::store) struct Rows<'a> {
     pub(in crate::store) insert: rusqlite::CachedStatement<'a>,
     pub(in crate::store) insert_id: rusqlite::CachedStatement<'a>,
     pub(in crate::store) insert_tile: rusqlite::CachedStatement<'a>,
-    pub(in crate::store) tree: &'a mut Grower,
-    pub(in crate::store) fresh: &'a mut FreshRows,
+    pub(in crate::store) tree: &'a mut TreeIntegrator,
+    pub(in crate::store) fresh: &'a mut PendingRows,
     /// Keeps state about the entries it has judged; rolled back as a whole if the transaction fails.
-    pub(in crate::store) judge: &'a mut Judge,
+    pub(in crate::store) judge: &'a mut Detector,
     pub(in crate::store) key: MacKey,
     pub(in crate::store) node_id: NodeId,
     pub(in crate::store) generation: Generation,
     pub(in crate::store) epoch: u32,
-    pub(in crate::store) end: &'a mut End,
+    pub(in crate::store) end: &'a mut AppendPosition,
 }
 
 impl Rows<'_> {
@@ -171,7 +171,7 @@ impl Rows<'_> {
     }
 }
 
-fn gone(error: GrowerGone) -> rusqlite::Error {
+fn gone(error: IntegratorStopped) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 

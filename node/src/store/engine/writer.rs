@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use piperoll_detect::{Judge, Rules};
+use piperoll_detect::{Detector, Rules};
 use piperoll_format::ids::Generation;
 use piperoll_format::mac::KeyRing;
 use piperoll_format::note::Note;
@@ -16,10 +16,10 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ages::Ages;
-use super::integrator::{Grower, GrowerGone};
+use super::integrator::{IntegratorStopped, TreeIntegrator};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
-use super::transaction::{End, Rows};
-use crate::store::index::{FreshRows, Index};
+use super::transaction::{AppendPosition, Rows};
+use crate::store::index::{Index, PendingRows};
 use crate::store::table::draft::{AppendResult, Draft};
 use crate::store::table::error::AppendError;
 use crate::store::table::health::Health;
@@ -68,18 +68,18 @@ pub(in crate::store) struct Writer {
     clock: Arc<dyn Clock>,
     pub(in crate::store) health: Arc<Health>,
     /// Position after the last *committed* row; a failed commit leaves it unchanged.
-    pub(in crate::store) end: End,
+    pub(in crate::store) end: AppendPosition,
     /// `None` when the stored tree cannot be used; the log then refuses appends.
-    pub(in crate::store) tree: Option<Grower>,
+    pub(in crate::store) tree: Option<TreeIntegrator>,
     /// `None` when the earlier checkpoints cannot be used; the log then refuses appends.
     pub(in crate::store) signer: Option<Signer>,
     schema_cookie: i64,
     /// Notified of every commit and of every changed row.
     pub(in crate::store) index: Arc<Index>,
     /// Rows of the open transaction, for the index.
-    fresh: FreshRows,
+    fresh: PendingRows,
     /// Decides which entries are flagged.
-    pub(in crate::store) judge: Judge,
+    pub(in crate::store) judge: Detector,
     /// The WAL still holds erased content, because a reader blocked its truncation.
     pub(in crate::store) wal_to_empty: bool,
     /// How long rows have been witnessed.
@@ -111,13 +111,13 @@ impl Writer {
             last_epoch: None,
             clock,
             health,
-            end: End { next_seq: 0, era: 0, last: Timestamp::MIN },
+            end: AppendPosition { next_seq: 0, era: 0, last: Timestamp::MIN },
             tree: None,
             signer: None,
             schema_cookie,
             index,
-            fresh: FreshRows::default(),
-            judge: Judge::new(Rules::none()),
+            fresh: PendingRows::default(),
+            judge: Detector::new(Rules::none()),
             wal_to_empty: false,
             ages: Arc::new(Mutex::new(Ages::open(dir.path(), generation, keys.witnesses.clone()))),
             keys: keys.clone(),
@@ -300,7 +300,7 @@ impl Writer {
 
     fn in_transaction<T>(
         &mut self,
-        end: &mut End,
+        end: &mut AppendPosition,
         work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Result<T, String>> {
         let Some(key) = self.ring.key(self.generation, self.epoch) else {
@@ -389,7 +389,7 @@ impl Writer {
         self.conn = Connection::open_in_memory().map_err(|e| words(&e))?;
         let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| words(&e))?;
         if opened.identity != self.identity || opened.generation != self.generation {
-            return Err("another file stands in its place".to_owned());
+            return Err("another file is in its place".to_owned());
         }
         let busy = opened.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         match busy {
@@ -411,11 +411,11 @@ impl Writer {
         if fresh.tree.is_none() || fresh.signer.is_none() {
             return Err("the tree or what was signed cannot be read".to_owned());
         }
-        let judge = std::mem::replace(&mut self.judge, Judge::new(Rules::none()));
+        let judge = std::mem::replace(&mut self.judge, Detector::new(Rules::none()));
         let (ages, wal_to_empty) = (Arc::clone(&self.ages), self.wal_to_empty);
         let (epoch, last_epoch) = (self.epoch, self.last_epoch);
         *self = Self { judge, ages, wal_to_empty, epoch, last_epoch, ..fresh };
-        self.index.grew(self.end.next_seq, &FreshRows::default());
+        self.index.grew(self.end.next_seq, &PendingRows::default());
         Ok(())
     }
 
@@ -440,7 +440,7 @@ impl Writer {
         let code = error.sqlite_error_code();
         tracing::error!(%error, "append failed; no entry of the group was recorded");
         if let rusqlite::Error::ToSqlConversionFailure(cause) = error {
-            if cause.is::<GrowerGone>() {
+            if cause.is::<IntegratorStopped>() {
                 self.health.refuse_writes(cause.to_string());
             }
             // The node's own entry could not be written; the database file is as sound as before.
@@ -457,7 +457,7 @@ impl Writer {
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
                 self.broken.set(Some(Instant::now()));
                 self.health.refuse_writes(format!(
-                    "{error}: {} or a file beside it cannot be written; look at the disk and at what the kernel says, the node tries again every second",
+                    "{error}: {} or a file next to it cannot be written; check the disk and the kernel log, the node retries every second",
                     self.dir.database().display()
                 ));
                 AppendError::Fault(self.health.write_fault().unwrap_or_default())

@@ -16,7 +16,7 @@ use crate::store::index::IndexCheck;
 use crate::store::table::erased;
 use crate::store::table::health::Health;
 use crate::store::table::keys::LogKeys;
-use crate::store::table::log_start::{Floor, floor};
+use crate::store::table::log_start::{LogStart, floor};
 use crate::store::table::mac_epochs::epochs;
 use crate::store::table::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use crate::store::table::schema;
@@ -50,7 +50,7 @@ pub struct Check {
     pub(in crate::store) ids_missing: u64,
     /// Rows erased by an entry that names them.
     erased: u64,
-    pub(in crate::store) floor: Option<Floor>,
+    pub(in crate::store) floor: Option<LogStart>,
     /// Holds set and not released by the entries read so far.
     pub(in crate::store) held: BTreeMap<String, u64>,
     index: IndexCheck,
@@ -315,7 +315,7 @@ impl Check {
         let stray: u64 =
             conn.query_row("SELECT count(*) FROM entries WHERE seq < 0 OR seq > ?1", [SEQ_MAX], |row| row.get(0))?;
         if stray > 0 {
-            let detail = format!("{stray} rows stand below row 0 or above row {SEQ_MAX}");
+            let detail = format!("{stray} rows are numbered below 0 or above {SEQ_MAX}");
             self.find(lines, None, FindingKind::Sequence, detail);
         }
         let Some(health) = self.health.clone() else { return Ok(()) };
@@ -329,7 +329,7 @@ impl Check {
             let mut rows = statement.query((claimed, SEQ_MAX, FINDINGS_LISTED_MAX))?;
             while let Some(row) = rows.next()? {
                 let seq = row.get(0)?;
-                let detail = "the row stands above the newest that the node wrote".to_owned();
+                let detail = "the row is above the newest one that the node wrote".to_owned();
                 self.find(lines, Some(seq), FindingKind::Sequence, detail);
             }
         }

@@ -94,10 +94,10 @@ impl TreeCheck {
             match stored_tile(conn, level, index) {
                 Ok(stored) if stored == made.hashes => {
                     if tiles::stored_roots(conn, level, index, index + 1).ok() != Some(vec![made.root]) {
-                        faults.push(format!("the root of tile {index} of level {level} does not fit its hashes"));
+                        faults.push(format!("the root of tile {index} of level {level} does not match its hashes"));
                     }
                 }
-                Ok(_) => faults.push(format!("tile {index} of level {level} does not fit its rows")),
+                Ok(_) => faults.push(format!("tile {index} of level {level} does not match its rows")),
                 Err(TreeError::Sqlite(error)) => return Err(error),
                 Err(problem) => faults.push(problem.to_string()),
             }
@@ -118,7 +118,7 @@ impl TreeCheck {
             .collect();
         let stored: u64 = conn.query_row("SELECT count(*) FROM tiles WHERE id < 0", [], |row| row.get(0))?;
         if stored > 0 {
-            faults.push(format!("{stored} tiles stand where no tile can be"));
+            faults.push(format!("{stored} tiles are stored where no tile can be"));
         }
         Ok(faults)
     }

@@ -19,7 +19,7 @@ use rusqlite::Connection;
 
 use super::block::{Ask, Block, Candidates};
 use super::builder::Builder;
-use super::fresh::{self, FreshRows};
+use super::fresh::{self, PendingRows};
 use super::layout::Head;
 use super::stored::Stored;
 use super::{block, count};
@@ -246,7 +246,7 @@ impl Index {
     }
 
     /// Called by the writer after it has committed these rows; `rows` is the total number.
-    pub(in crate::store) fn grew(&self, rows: u64, fresh: &FreshRows) {
+    pub(in crate::store) fn grew(&self, rows: u64, fresh: &PendingRows) {
         // Without an indexer nothing would take them.
         if self.thread.get().is_some() {
             self.waiting.add(fresh);

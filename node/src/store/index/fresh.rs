@@ -14,7 +14,7 @@ const ROWS_TOGETHER_MAX: usize = 256;
 
 /// Consecutive rows: their bodies in one buffer, and where each body ends.
 #[derive(Debug, Default, Clone)]
-pub(in crate::store) struct FreshRows {
+pub(in crate::store) struct PendingRows {
     first: u64,
     bodies: Vec<u8>,
     rows: Vec<(usize, Timestamp)>,
@@ -22,7 +22,7 @@ pub(in crate::store) struct FreshRows {
     full: bool,
 }
 
-impl FreshRows {
+impl PendingRows {
     /// Discards the rows; the next one added has the seq `first`.
     pub(in crate::store) fn begin(&mut self, first: u64) {
         self.first = first;
@@ -73,13 +73,13 @@ pub(super) struct Waiting(Mutex<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    rows: VecDeque<FreshRows>,
+    rows: VecDeque<PendingRows>,
     bytes: usize,
 }
 
 impl Waiting {
     /// Adds committed rows.
-    pub(super) fn add(&self, rows: &FreshRows) {
+    pub(super) fn add(&self, rows: &PendingRows) {
         let mut queue = self.lock();
         if queue.bytes + rows.bodies.len() > WAITING_BYTES_MAX {
             return;
@@ -95,7 +95,7 @@ impl Waiting {
 
     /// Takes the waiting rows that contain `seq` and drops those before them, which are not needed any more. If no rows contain it,
     /// returns the seq where the next ones begin.
-    pub(super) fn take(&self, seq: u64) -> Result<FreshRows, Option<u64>> {
+    pub(super) fn take(&self, seq: u64) -> Result<PendingRows, Option<u64>> {
         let mut queue = self.lock();
         while let Some(rows) = queue.rows.pop_front_if(|rows| rows.first <= seq) {
             queue.bytes -= rows.bodies.len();
@@ -107,7 +107,7 @@ impl Waiting {
     }
 
     /// Puts back rows that were not used up.
-    pub(super) fn give_back(&self, rows: FreshRows) {
+    pub(super) fn give_back(&self, rows: PendingRows) {
         let mut queue = self.lock();
         queue.bytes += rows.bodies.len();
         queue.rows.push_front(rows);
@@ -127,14 +127,14 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn rows(first: u64, bodies: &[&str]) -> FreshRows {
-        let mut rows = FreshRows::default();
+    fn rows(first: u64, bodies: &[&str]) -> PendingRows {
+        let mut rows = PendingRows::default();
         rows.begin(first);
         bodies.iter().for_each(|body| rows.push(Timestamp::from_micros(7), body));
         rows
     }
 
-    fn bodies(rows: &FreshRows, from: u64) -> Vec<&[u8]> {
+    fn bodies(rows: &PendingRows, from: u64) -> Vec<&[u8]> {
         rows.from(from).map(|(_, body)| body).collect()
     }
 

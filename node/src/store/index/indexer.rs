@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use super::blocks::{BLOCK_LEVEL, Index, State};
 use super::builder::Builder;
 use super::encode::encode;
-use super::fresh::FreshRows;
+use super::fresh::PendingRows;
 use crate::store::table::erased;
 use crate::store::table::error::OpenError;
 use crate::store::table::keys::LogKeys;
@@ -42,7 +42,7 @@ struct Task {
 /// Rows to add to a block.
 enum Rows {
     /// Rows as the writer committed them.
-    Fresh(FreshRows),
+    Fresh(PendingRows),
     /// Rows read and checked, up to this seq.
     Stored(Vec<StoredRow>, u64),
 }

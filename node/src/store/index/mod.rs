@@ -22,6 +22,6 @@ mod text;
 pub(super) use block::Ask;
 pub(super) use blocks::{BLOCK_LEVEL, Index, Look};
 pub(super) use check::{IndexCheck, Rows as CheckedRows};
-pub(super) use fresh::FreshRows;
+pub(super) use fresh::PendingRows;
 pub(super) use indexer::Indexer;
 pub use indexer::{Made, make_index};

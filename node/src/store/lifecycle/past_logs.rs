@@ -16,7 +16,7 @@ use piperoll_protocol::node::{CheckpointAnswer, LogAside, ScanRequest};
 use crate::store::engine::signer::{Kept, kept};
 use crate::store::index::{BLOCK_LEVEL, Index};
 use crate::store::read::past_log::{Aside, Stamp};
-use crate::store::read::scan::{Beside, Scan, parse_filter};
+use crate::store::read::scan::{Scan, ScanContext, parse_filter};
 use crate::store::table::error::{OpenError, ReadError};
 use crate::store::table::health::Health;
 use crate::store::table::keys::LogKeys;
@@ -190,7 +190,7 @@ impl Aside {
     ) -> Result<Scan, ReadError> {
         let filter = parse_filter(&request, now)?;
         let (ring, generation, head) = (keys.ring.clone(), self.generation, self.extent.head_seq);
-        let beside = Beside { index: Some(Arc::clone(&self.index)), tiles: Arc::clone(&self.tiles) };
+        let beside = ScanContext { index: Some(Arc::clone(&self.index)), tiles: Arc::clone(&self.tiles) };
         let mut scan =
             self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, beside)).await??;
         scan.of_aside(self.clone());

@@ -15,11 +15,11 @@ use piperoll_protocol::node::{FindingKind, VerifyLine};
 use rusqlite::{Connection, ErrorCode};
 
 use super::past_logs::folder_of;
-use super::prune_request::PruneWish;
-use crate::store::offline::log::DirectLog;
+use super::prune_request::PruneTarget;
+use crate::store::offline::log::OfflineLog;
 use crate::store::table::erased::row_at;
 use crate::store::table::error::{OpenError, ReadError, UpkeepError};
-use crate::store::table::holds::{HeldUnder, holds};
+use crate::store::table::holds::{HeldBy, holds};
 use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::{LogDir, Opened};
 use crate::store::table::log_start::{first_seq, floor};
@@ -140,7 +140,7 @@ impl EarlierLog {
     }
 
     /// Describes a hold that keeps some of its rows: one of its own, or one of the log that replaced it.
-    fn held(&mut self, present: &[HeldUnder]) -> Result<Option<String>, Obstacle> {
+    fn held(&mut self, present: &[HeldBy]) -> Result<Option<String>, Obstacle> {
         let own = holds(&self.opened.conn, &mut self.checker)?.map_err(Obstacle::Evidence)?;
         if let Some(held) = own.first() {
             let name = &held.hold.name;
@@ -201,8 +201,8 @@ pub(in crate::store) fn leaving(
     conn: &Connection,
     checker: &mut RowChecker,
     place: &Place,
-    wish: PruneWish,
-    held: &[HeldUnder],
+    wish: PruneTarget,
+    held: &[HeldBy],
 ) -> Result<Leaving, UpkeepError> {
     let mut leaving = Leaving::default();
     let mut before = begun(conn, checker)?;
@@ -239,8 +239,8 @@ fn fate(
     place: &Place,
     generation: Generation,
     begun_after: &Begun,
-    wish: PruneWish,
-    held: &[HeldUnder],
+    wish: PruneTarget,
+    held: &[HeldBy],
 ) -> Result<Fate, Obstacle> {
     let mut log = EarlierLog::open(place, generation)?;
     let signed = begun_after.signed_rows.max(begun_after.witnessed_rows);
@@ -260,7 +260,7 @@ fn fate(
     let added_from = begun_after.rows.or(signed).unwrap_or_default();
     let added = log.newest(added_from)?;
     if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
-        let words = "the clock was set back before something was recorded in it, so nobody knows when that was";
+        let words = "the clock was set back before something was recorded in it, so the time of that is not known";
         return Err(Obstacle::Evidence(words.to_owned()));
     }
     let young = if wish.before == Timestamp::MAX { added } else { log.newest(0)? };
@@ -303,7 +303,7 @@ pub(in crate::store) fn oldest(
     checker: &mut RowChecker,
     place: &Place,
 ) -> Result<Option<Timestamp>, UpkeepError> {
-    let wish = PruneWish { before: Timestamp::MAX, to_max: u64::MAX, earlier_before: Timestamp::MAX };
+    let wish = PruneTarget { before: Timestamp::MAX, to_max: u64::MAX, earlier_before: Timestamp::MAX };
     let mut oldest = None;
     for log in leaving(conn, checker, place, wish, &[])?.logs {
         if let Ok(mut open) = EarlierLog::open(place, log.generation) {
@@ -318,7 +318,7 @@ pub(in crate::store) fn oldest(
 /// a damaged index is not evidence.
 pub(in crate::store) fn verify(place: &Place, log: &EarlierPruned) -> Result<Option<String>, UpkeepError> {
     let verified = || -> Result<Option<String>, Obstacle> {
-        let direct = DirectLog::open(&place.aside(log.generation), place.keys.clone())?;
+        let direct = OfflineLog::open(&place.aside(log.generation), place.keys.clone())?;
         let mut check = direct.check()?;
         while !check.done() {
             let lines = direct.check_step(&mut check)?;
@@ -348,7 +348,7 @@ fn not_now(generation: Generation, words: &str) -> UpkeepError {
 ///
 /// The caller must have seen the statement witnessed. The folder is renamed first: a crash after that leaves a folder that is not
 /// taken for a log, and that the next call removes.
-pub(in crate::store) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldUnder]) -> Result<bool, String> {
+pub(in crate::store) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldBy]) -> Result<bool, String> {
     let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
     let io = |error: std::io::Error| error.to_string();
     if going.is_dir() {

@@ -21,7 +21,7 @@ use rusqlite::Connection;
 
 use super::erase::WAL_TRIES;
 use super::past_retention::{self, Place};
-use super::prune_request::PruneWish;
+use super::prune_request::PruneTarget;
 use crate::store::engine::writer::Writer;
 use crate::store::table::erased::{self, row_at};
 use crate::store::table::error::{UpkeepError, refused};
@@ -43,7 +43,7 @@ const PAGES_PER_VACUUM: u32 = 1_024;
 pub(in crate::store) fn plan(
     conn: &Connection,
     checker: &mut RowChecker,
-    wish: PruneWish,
+    wish: PruneTarget,
     witnessed: u64,
     place: &Place,
 ) -> Result<PrunePlan, UpkeepError> {
@@ -163,7 +163,7 @@ impl PruneCheck {
             if tile.len() as u64 == TILE_WIDTH {
                 let index = self.next / TILE_WIDTH - 1;
                 if stored_tile(conn, 0, index).ok().as_ref() != Some(&tile) || !root_fits(conn, index, &tile)? {
-                    return Err(evidence(index * TILE_WIDTH, "and those behind it do not fit their place in the tree"));
+                    return Err(evidence(index * TILE_WIDTH, "and those after it do not match the tree"));
                 }
                 tile.clear();
             }
@@ -187,7 +187,7 @@ impl Writer {
     /// Moves the log start to the plan's cut and records it. The rows were checked before.
     pub(in crate::store) fn state_pruned(
         &mut self,
-        wish: PruneWish,
+        wish: PruneTarget,
         checked: &PrunePlan,
         policy: &str,
         archive: Option<ArchiveDigest>,

@@ -4,7 +4,7 @@ use piperoll_format::time::Timestamp;
 
 /// Rows and archived logs that a prune should remove.
 #[derive(Debug, Clone, Copy)]
-pub struct PruneWish {
+pub struct PruneTarget {
     /// Prune rows recorded before this time.
     pub before: Timestamp,
     /// Prune no row at this seq or above.

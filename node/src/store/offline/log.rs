@@ -25,12 +25,12 @@ use crate::store::engine::open_writer::{OpenWriter, open_writer};
 use crate::store::engine::signer::{self, Kept, Signer};
 use crate::store::fsck::check::Check;
 use crate::store::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck};
-use crate::store::read::scan::{Batch, Beside, Scan, parse_filter};
+use crate::store::read::scan::{Batch, Scan, ScanContext, parse_filter};
 use crate::store::table::draft::{Appended, Draft};
 use crate::store::table::erased::row_at;
 use crate::store::table::error::{AppendError, OpenError, ReadError};
 use crate::store::table::keys::LogKeys;
-use crate::store::table::log_dir::{CopyAside, LogDir};
+use crate::store::table::log_dir::{LogDir, SnapshotCopy};
 use crate::store::table::rows::{self, Extent, StoredRow};
 use crate::store::table::schema;
 use crate::store::table::tiles;
@@ -88,16 +88,16 @@ fn write_member(out: &mut impl Write, name: &str, bytes: &[u8]) -> std::io::Resu
 }
 
 /// A log read directly from its directory, without a daemon.
-pub struct DirectLog {
+pub struct OfflineLog {
     conn: Connection,
     keys: LogKeys,
     generation: Generation,
     index: Arc<Index>,
-    copy: Option<CopyAside>,
+    copy: Option<SnapshotCopy>,
     dir: LogDir,
 }
 
-impl DirectLog {
+impl OfflineLog {
     pub fn open(dir: &LogDir, keys: LogKeys) -> Result<Self, OpenError> {
         let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
         let index = Arc::new(Index::open(dir, opened.generation, BLOCK_LEVEL));
@@ -106,7 +106,7 @@ impl DirectLog {
             keys,
             generation: opened.generation,
             index,
-            dir: opened.copy.as_ref().map_or_else(|| dir.clone(), CopyAside::log_dir),
+            dir: opened.copy.as_ref().map_or_else(|| dir.clone(), SnapshotCopy::log_dir),
             copy: opened.copy,
         })
     }
@@ -122,7 +122,7 @@ impl DirectLog {
     pub fn scan(&self, request: &ScanRequest) -> Result<Scan, ReadError> {
         let head = self.extent()?.head_seq;
         let filter = parse_filter(request, SystemClock.now())?;
-        let beside = Beside { index: Some(Arc::clone(&self.index)), tiles: Arc::default() };
+        let beside = ScanContext { index: Some(Arc::clone(&self.index)), tiles: Arc::default() };
         Scan::plan(&self.conn, request, filter, head, self.keys.ring.clone(), self.generation, beside)
     }
 
@@ -237,7 +237,7 @@ impl DirectLog {
 }
 
 /// Appends directly to a directory whose daemon is stopped. The writer's lock is held meanwhile.
-pub fn append_directly(
+pub fn append_offline(
     dir: &LogDir,
     keys: &LogKeys,
     clock: Arc<dyn Clock>,

@@ -50,7 +50,7 @@ pub(in crate::store) struct Reading<'a> {
 }
 
 /// The rows of one era that are still to be read: seqs `from..to`.
-pub(in crate::store) struct Run {
+pub(in crate::store) struct EraCursor {
     era: Range<u64>,
     part: Range<u64>,
     from: u64,
@@ -65,7 +65,7 @@ pub(in crate::store) struct Run {
     pub(in crate::store) buffer: VecDeque<StoredRow>,
 }
 
-impl Run {
+impl EraCursor {
     pub(in crate::store) fn new(era: Range<u64>, part: Range<u64>, carry: Timestamp, order: Order) -> Self {
         let carried_to = if order == Order::Asc { part.start } else { part.end };
         let (from, to) = (part.start, part.end);

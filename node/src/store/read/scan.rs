@@ -19,13 +19,13 @@ use piperoll_query::filter::{ErasedFit, Filter};
 use piperoll_query::stats::Counter;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::era_cursor::{Faults, Reading, Run};
+use super::era_cursor::{EraCursor, Faults, Reading};
 use super::past_log::Aside;
 use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
 use crate::store::index::Index;
 use crate::store::table::erased::{self, row_at};
 use crate::store::table::error::ReadError;
-use crate::store::table::log_start::{Floor, first_seq, floor};
+use crate::store::table::log_start::{LogStart, first_seq, floor};
 use crate::store::table::mac_epochs::epochs;
 use crate::store::table::rows::{Extent, SEQ_MAX, StoredRow};
 use crate::store::table::tiles::TreeError;
@@ -59,7 +59,7 @@ pub struct Scan {
     ids: HashMap<EntryId, u64>,
     order: Order,
     limit: Option<u64>,
-    runs: Vec<Run>,
+    runs: Vec<EraCursor>,
     checker: RowChecker,
     /// Rows at or before this position were delivered already.
     after: Option<Position>,
@@ -69,7 +69,7 @@ pub struct Scan {
     sent: u64,
     faults: Faults,
     prover: Option<Prover>,
-    floor: Option<Floor>,
+    floor: Option<LogStart>,
     epochs: Vec<EpochSpan>,
     node_id: NodeId,
     /// Erased rows of the range that could only be selected by their erased content.
@@ -83,7 +83,7 @@ pub struct Scan {
 }
 
 /// Index and cache that make reading the log faster.
-pub(in crate::store) struct Beside {
+pub(in crate::store) struct ScanContext {
     pub(in crate::store) index: Option<Arc<Index>>,
     pub(in crate::store) tiles: Arc<TileCache>,
 }
@@ -98,9 +98,9 @@ impl Scan {
         head: Option<u64>,
         ring: KeyRing,
         generation: Generation,
-        beside: Beside,
+        beside: ScanContext,
     ) -> Result<Self, ReadError> {
-        let Beside { index, tiles } = beside;
+        let ScanContext { index, tiles } = beside;
         if let Some(asked) = request.generation
             && asked != generation
         {
@@ -167,7 +167,7 @@ impl Scan {
                 let Part { from: start, to: end, carry } = search.narrow(from, to, request)?;
                 let end = end.max(start);
                 scan.erased += erased::count_undecided(conn, &scan.filter, &scan.node_id, start..end)?;
-                scan.runs.push(Run::new(from..to, start..end, carry, request.order));
+                scan.runs.push(EraCursor::new(from..to, start..end, carry, request.order));
             }
         }
         Ok(scan)
@@ -196,7 +196,7 @@ impl Scan {
     }
 
     /// Log start, if rows were pruned.
-    pub fn floor(&self) -> Option<&Floor> {
+    pub fn floor(&self) -> Option<&LogStart> {
         self.floor.as_ref()
     }
 
@@ -204,7 +204,7 @@ impl Scan {
     pub fn reaches_pruned(&self) -> Option<PrunedRows> {
         self.floor
             .as_ref()
-            .map(Floor::rows)
+            .map(LogStart::rows)
             .filter(|pruned| self.range.0 <= pruned.newest && self.from_seq < pruned.to_seq)
     }
 

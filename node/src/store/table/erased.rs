@@ -8,7 +8,7 @@ use piperoll_format::verify::{Checked, Integrity, NO_MAC, RowChecker};
 use piperoll_query::filter::{ErasedFit, Filter};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::rows::{ErasedUnder, StoredRow, entry_at, statement_at};
+use super::rows::{ErasedBy, StoredRow, entry_at, statement_at};
 
 /// Recognises an erased row, as opposed to one that was emptied by tampering: an authentic entry of the node names it.
 pub(in crate::store) fn recognise(
@@ -32,7 +32,7 @@ pub(in crate::store) fn recognise(
     if said.seq == row.seq && said.leaf[..] == leaf && said.era == row.era && said.timestamp == row.timestamp {
         row.checked = Checked { integrity: Integrity::Erased, reason: None, era: Some(said.era) };
         let StoredRow { timestamp, epoch, mac, body, .. } = entry;
-        row.erased = Some(Box::new(ErasedUnder { entry_seq, statement: said, timestamp, epoch, mac, body }));
+        row.erased = Some(Box::new(ErasedBy { entry_seq, statement: said, timestamp, epoch, mac, body }));
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ pub enum ReadError {
     #[error("the filter cannot be read: {0}")]
     Filter(String),
     /// A bug in this program: the thread was replaced, and health counts the panic.
-    #[error("the read failed in an unexpected way; the daemon's log says where, and other reads go on")]
+    #[error("the read failed unexpectedly; see the daemon's log, other reads continue")]
     Panicked,
     #[error("the node is stopping")]
     Stopping,

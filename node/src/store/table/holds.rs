@@ -15,7 +15,7 @@ use super::rows::statement_at;
 
 /// A hold and the entry that set it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldUnder {
+pub struct HeldBy {
     pub entry_seq: u64,
     pub hold: Hold,
 }
@@ -24,7 +24,7 @@ pub struct HeldUnder {
 pub(in crate::store) fn holds(
     conn: &Connection,
     checker: &mut RowChecker,
-) -> rusqlite::Result<Result<Vec<HeldUnder>, String>> {
+) -> rusqlite::Result<Result<Vec<HeldBy>, String>> {
     let mut statement = conn.prepare_cached("SELECT name, entry_seq FROM holds ORDER BY name")?;
     let named: Vec<(String, i64)> =
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
@@ -32,7 +32,7 @@ pub(in crate::store) fn holds(
     for (name, entry_seq) in named {
         match statement_at(conn, checker, entry_seq.unsigned_abs())? {
             Some(Statement::HoldAdded(hold)) if hold.name == name => {
-                found.push(HeldUnder { entry_seq: entry_seq.unsigned_abs(), hold });
+                found.push(HeldBy { entry_seq: entry_seq.unsigned_abs(), hold });
             }
             _ => return Ok(Err(format!("the hold {name:?} counts as set by row {entry_seq}, which does not say so"))),
         }

@@ -59,7 +59,7 @@ pub(in crate::store) struct Opened {
     /// The writer's lock, held as long as the writer lives; the kernel releases it when the process ends.
     pub(in crate::store) lock: Option<File>,
     /// A private copy, if the directory is not writable; removed when dropped.
-    pub(in crate::store) copy: Option<CopyAside>,
+    pub(in crate::store) copy: Option<SnapshotCopy>,
 }
 
 impl LogDir {
@@ -162,7 +162,7 @@ impl LogDir {
                 None => OpenError::NoLog { path: self.dir.clone() },
             });
         }
-        let copy = if self.may_write() { None } else { Some(CopyAside::of(&self.dir)?) };
+        let copy = if self.may_write() { None } else { Some(SnapshotCopy::of(&self.dir)?) };
         let path = copy.as_ref().map_or_else(|| database.clone(), |copy| copy.dir.join(DATABASE));
         let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         conn.pragma_update(None, "query_only", true)
@@ -365,11 +365,11 @@ pub(in crate::store) fn file_identity(path: &Path) -> std::io::Result<FileIdenti
 }
 
 /// A private copy of a database and its WAL; SQLite recovers the copied WAL by itself.
-pub(in crate::store) struct CopyAside {
+pub(in crate::store) struct SnapshotCopy {
     dir: PathBuf,
 }
 
-impl CopyAside {
+impl SnapshotCopy {
     fn of(source: &Path) -> Result<Self, OpenError> {
         let dir = std::env::temp_dir().join(format!(
             "piperoll-read-{}-{}",
@@ -390,13 +390,13 @@ impl CopyAside {
     }
 }
 
-impl CopyAside {
+impl SnapshotCopy {
     pub(in crate::store) fn log_dir(&self) -> LogDir {
         LogDir::new(&self.dir)
     }
 }
 
-impl Drop for CopyAside {
+impl Drop for SnapshotCopy {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }

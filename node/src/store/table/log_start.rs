@@ -13,7 +13,7 @@ use super::rows::statement_at;
 
 /// The first row that a log must contain, and the entry that states this.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Floor {
+pub struct LogStart {
     pub entry_seq: u64,
     pub pruned: Pruned,
     /// Whether all rows below are gone.
@@ -24,7 +24,7 @@ pub struct Floor {
 pub(in crate::store) fn floor(
     conn: &Connection,
     checker: &mut RowChecker,
-) -> rusqlite::Result<Result<Option<Floor>, String>> {
+) -> rusqlite::Result<Result<Option<LogStart>, String>> {
     let newest = conn
         .prepare_cached("SELECT to_seq, entry_seq, finished_seq IS NOT NULL FROM pruned ORDER BY to_seq DESC LIMIT 1")?
         .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?)))
@@ -36,18 +36,18 @@ pub(in crate::store) fn floor(
     };
     Ok(match said {
         Some(Statement::Pruned(pruned)) if i64::try_from(pruned.to_seq) == Ok(to_seq) => {
-            Ok(Some(Floor { entry_seq: entry_seq.unsigned_abs(), pruned, finished }))
+            Ok(Some(LogStart { entry_seq: entry_seq.unsigned_abs(), pruned, finished }))
         }
         _ => Err(format!("rows below {to_seq} count as pruned under row {entry_seq}, which does not say so")),
     })
 }
 
 /// First row of the log, according to a verified log start.
-pub(in crate::store) fn first_seq(floor: Option<&Floor>) -> u64 {
+pub(in crate::store) fn first_seq(floor: Option<&LogStart>) -> u64 {
     floor.map_or(0, |floor| floor.pruned.to_seq)
 }
 
-impl Floor {
+impl LogStart {
     /// Pruned rows, in the form that clients get.
     pub fn rows(&self) -> PrunedRows {
         PrunedRows { to_seq: self.pruned.to_seq, newest: self.pruned.newest, entry_seq: self.entry_seq }
@@ -55,6 +55,9 @@ impl Floor {
 }
 
 /// Log start whose pruned rows are not all dropped yet.
-pub(in crate::store) fn unfinished(conn: &Connection, checker: &mut RowChecker) -> Result<Option<Floor>, UpkeepError> {
+pub(in crate::store) fn unfinished(
+    conn: &Connection,
+    checker: &mut RowChecker,
+) -> Result<Option<LogStart>, UpkeepError> {
     Ok(refused(floor(conn, checker)?)?.filter(|floor| !floor.finished))
 }

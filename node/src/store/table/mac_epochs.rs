@@ -4,7 +4,7 @@ use piperoll_format::statement::{KeyRotated, Statement};
 use piperoll_format::verify::{EpochSpan, Integrity, RowChecker};
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::log_start::Floor;
+use super::log_start::LogStart;
 use super::rows::entry_at;
 
 /// Key epochs and the rows that each of them seals, or a message about the first rotation that the entries do not confirm. The
@@ -13,7 +13,7 @@ use super::rows::entry_at;
 pub(in crate::store) fn epochs(
     conn: &Connection,
     checker: &mut RowChecker,
-    floor: Option<&Floor>,
+    floor: Option<&LogStart>,
 ) -> rusqlite::Result<Result<Vec<EpochSpan>, String>> {
     let mut statement = conn.prepare_cached("SELECT epoch, first_seq FROM epochs ORDER BY epoch")?;
     let named: Vec<(i64, i64)> =
@@ -55,7 +55,7 @@ pub(in crate::store) fn epochs(
 pub(in crate::store) fn teach(
     conn: &Connection,
     checker: &mut RowChecker,
-    floor: Option<&Floor>,
+    floor: Option<&LogStart>,
 ) -> rusqlite::Result<Result<(), String>> {
     Ok(epochs(conn, checker, floor)?.map(|epochs| checker.know_epochs(epochs)))
 }

@@ -34,7 +34,7 @@ pub struct StoredRow {
     /// Whether the index says that the row matches the filter.
     pub(in crate::store) indexed: bool,
     /// The entry that erased this row.
-    pub erased: Option<Box<ErasedUnder>>,
+    pub erased: Option<Box<ErasedBy>>,
 }
 
 /// Head and tail of a log at one moment.
@@ -154,7 +154,7 @@ pub(in crate::store) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqli
 
 /// The entry that erased a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErasedUnder {
+pub struct ErasedBy {
     pub entry_seq: u64,
     pub statement: Erased,
     /// The entry as stored, so that clients can verify it.

@@ -174,6 +174,6 @@ pub(in crate::store) fn check_last_tile(
     let made = leaves(conn, first, first + TILE_WIDTH)?;
     Ok(match stored.iter().zip(&made).position(|(stored, made)| stored != made) {
         None => Ok(()),
-        Some(at) => Err(format!("row {} does not fit its place in the tree", first + at as u64)),
+        Some(at) => Err(format!("row {} does not match its leaf in the tree", first + at as u64)),
     })
 }

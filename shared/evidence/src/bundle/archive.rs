@@ -14,7 +14,7 @@ pub enum ArchiveError {
     Header(usize),
     #[error("it ends inside a member (byte {0})")]
     Short(usize),
-    #[error("there are bytes behind its end (byte {0})")]
+    #[error("there are bytes after its end (byte {0})")]
     Trailing(usize),
 }
 

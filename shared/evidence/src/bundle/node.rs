@@ -190,7 +190,7 @@ fn walk<'a>(
             return Vec::new();
         }
         if let Err(problem) = root.leaf(seq, row.leaf()) {
-            verdict.fault(format!("row {seq} does not fit: {problem}"));
+            verdict.fault(format!("row {seq} is invalid: {problem}"));
             return Vec::new();
         }
         count += 1;
@@ -299,7 +299,7 @@ fn rest(
     let latest = witnessed_at.unwrap_or(Timestamp::MIN).plus_micros(CLOCK_SLACK_MICROS);
     if stated > latest {
         let words = format!(
-            "they were stated as pruned at {stated}, behind the cosignature of that statement: the node's clock ran ahead"
+            "they were stated as pruned at {stated}, after the cosignature of that statement: the node's clock ran ahead"
         );
         return Some((since, PolicyFit::Unshown(words)));
     }

@@ -32,13 +32,13 @@ pub enum TrustError {
     Key(String),
     #[error("the key of aggregator {id}: {source}")]
     Aggregator { id: String, source: NoteError },
-    #[error("{0} stands twice")]
+    #[error("{0} is listed twice")]
     Twice(String),
     #[error("it names {count} {of}, more than the {most} of one cluster")]
     TooMany { count: usize, of: &'static str, most: usize },
     #[error("{0}: first_day and last_day are written YYYY-MM-DD")]
     Day(String),
-    #[error("{0}: member_from stands behind member_until")]
+    #[error("{0}: member_from is after member_until")]
     Backwards(String),
     #[error("{0} needs {FORMAT_2:?} as its format")]
     Newer(&'static str),

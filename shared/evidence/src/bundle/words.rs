@@ -181,7 +181,8 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
     let authentic = "every entry is, byte for byte, what its node had recorded and signed, and what a witness had seen";
     match outcome {
         Outcome::Refused => {
-            "REFUSED: this is not what its signers made. Keep it as it is, and ask where it has been.".to_owned()
+            "REFUSED: the bundle is not what its signers made. Keep it unchanged, and find out where it was altered."
+                .to_owned()
         }
         Outcome::Usage => "NOT CHECKED".to_owned(),
         Outcome::Unchecked => format!(

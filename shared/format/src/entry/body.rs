@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::caller::CallerEntry;
-use super::facts::Facts;
+use super::facts::RuleInput;
 use super::spoken::push_json;
 use super::terms::{EntryError, FORMAT_VERSION, NODE_CATEGORY};
 use crate::ids::{EntryId, Generation, NodeId};
@@ -19,7 +19,7 @@ pub fn lifecycle(action: &str, description: &str, details: &serde_json::Value) -
     push_json(&mut fields, "description", description);
     push_json(&mut fields, "details", details);
     // Detection rules do not apply to the node's own entries.
-    CallerEntry { id: None, fields, redacted: String::new(), facts: Facts::default() }
+    CallerEntry { id: None, fields, redacted: String::new(), facts: RuleInput::default() }
 }
 
 /// The node's own fields of a body.

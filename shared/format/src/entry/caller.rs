@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::facts::Facts;
+use super::facts::RuleInput;
 use super::prefix::{ID_FIELD_BYTES, Prefix};
-use super::spoken::{Spoken, push_json};
+use super::spoken::{CallerFields, push_json};
 use super::terms::EntryError;
 use crate::ids::EntryId;
 use crate::json::compact;
@@ -22,7 +22,7 @@ pub struct CallerEntry {
     pub(super) fields: String,
     /// `,"redacted":[…]` or empty; written after `flags` in a body.
     pub(super) redacted: String,
-    pub(super) facts: Facts,
+    pub(super) facts: RuleInput,
 }
 
 impl CallerEntry {
@@ -46,7 +46,7 @@ impl CallerEntry {
     }
 
     fn parse_compact(text: &str) -> Result<Self, EntryError> {
-        let spoken: Spoken<'_> = serde_json::from_str(text).map_err(|e| schema_error(&e))?;
+        let spoken: CallerFields<'_> = serde_json::from_str(text).map_err(|e| schema_error(&e))?;
         spoken.check()?;
         let mut fields = String::with_capacity(text.len());
         spoken.write_fields(&mut fields);
@@ -65,7 +65,7 @@ impl CallerEntry {
     }
 
     /// Properties of the entry for detection rules.
-    pub fn facts(&self) -> &Facts {
+    pub fn facts(&self) -> &RuleInput {
         &self.facts
     }
 

@@ -11,7 +11,7 @@ const AMOUNTS_MAX: usize = 100;
 /// Owned fields of an entry for the detection rules, which run where the entry is recorded. They are read where the entry is
 /// parsed, because parsing runs in parallel and recording does not.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts {
+pub struct RuleInput {
     pub occurred_at: Option<Timestamp>,
     pub user: Option<String>,
     pub user_type: Option<String>,
@@ -37,7 +37,7 @@ pub struct Amount {
     pub new: f64,
 }
 
-impl Facts {
+impl RuleInput {
     /// Whether one of the words of the action is one of these verbs: `user.delete`, `DeleteUser`, `users.deleteMany`.
     pub fn has_verb(&self, verbs: &[&str]) -> bool {
         words(&self.action).iter().any(|word| verbs.contains(&word.as_str()))

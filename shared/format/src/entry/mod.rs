@@ -12,7 +12,7 @@ mod terms;
 
 pub use body::{Stamp, lifecycle, write_body};
 pub use caller::{CallerEntry, caller_object};
-pub use facts::{Amount, Facts, Login, words};
+pub use facts::{Amount, Login, RuleInput, words};
 pub use form::{CALLER_TEXTS, NOT_ONE_ENTRY, is_one_entry, is_one_object};
 pub use prefix::Prefix;
 pub use spoken::{FieldLimit, field_limit};

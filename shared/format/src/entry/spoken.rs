@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::facts::{Facts, amounts};
+use super::facts::{RuleInput, amounts};
 use super::terms::{CATEGORIES, EntryError, NODE_CATEGORY, OUTCOMES, is_category};
 use crate::ids::EntryId;
 use crate::limits;
@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Spoken<'a> {
+pub(super) struct CallerFields<'a> {
     pub(super) id: Option<EntryId>,
     #[serde(borrow)]
     occurred_at: Option<Cow<'a, str>>,
@@ -85,7 +85,7 @@ struct Change<'a> {
 fn check_text(field: &'static str, value: Option<&str>, max: usize, one_line: bool) -> Result<(), EntryError> {
     let Some(value) = value else { return Ok(()) };
     if value.len() > max {
-        return Err(EntryError::field(field, format!("{} bytes, more than the {max} that fit", value.len())));
+        return Err(EntryError::field(field, format!("{} bytes, more than the limit of {max}", value.len())));
     }
     if one_line && value.is_empty() {
         return Err(EntryError::field(field, "it is empty; leave it out instead"));
@@ -131,7 +131,7 @@ pub fn field_limit(field: &str) -> Option<FieldLimit> {
     }
 }
 
-impl<'a> Spoken<'a> {
+impl<'a> CallerFields<'a> {
     /// The text fields, in the order of the format.
     fn texts(&self) -> [(&'static str, &Option<Cow<'a, str>>); 23] {
         [
@@ -235,9 +235,9 @@ impl<'a> Spoken<'a> {
         Ok(())
     }
 
-    pub(super) fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> RuleInput {
         let text = |value: &Option<Cow<'_, str>>| value.as_deref().map(str::to_owned);
-        Facts {
+        RuleInput {
             occurred_at: self.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok()),
             user: text(&self.user),
             user_type: text(&self.user_type),

@@ -25,13 +25,13 @@ pub enum EntryError {
     Json(#[from] JsonError),
     #[error("the entry is not valid UTF-8 from byte {0} on")]
     Utf8(usize),
-    #[error("the entry does not fit the schema: {0}")]
+    #[error("the entry does not match the schema: {0}")]
     Schema(String),
     #[error("field `{0}` is set by the node; leave it out")]
     NodeField(&'static str),
     #[error("field `{field}`: {problem}")]
     Field { field: &'static str, problem: String },
-    #[error("the entry is {bytes} bytes, more than the {max} that fit; shorten `details` or `changes`")]
+    #[error("the entry is {bytes} bytes, more than the limit of {max}; shorten `details` or `changes`")]
     TooLarge { bytes: usize, max: usize },
     #[error("category `log` and actions `log.*` are written by the node itself only; use another category and action")]
     Reserved,

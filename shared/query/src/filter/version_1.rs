@@ -90,7 +90,7 @@ impl Parser {
         if negated {
             self.at += 1;
             if self.peek().is_none_or(char::is_whitespace) {
-                return Err((self.at - 1, "a minus needs a condition right behind it".to_owned()));
+                return Err((self.at - 1, "a minus needs a condition directly after it".to_owned()));
             }
         }
         if self.peek() == Some('"') {
@@ -246,16 +246,18 @@ fn subject(word: Word) -> Result<Subject> {
 
 fn action(word: Word) -> Result<Pattern> {
     match word.text.strip_suffix('*') {
-        Some(prefix) if prefix.contains('*') => Err((word.at, "`*` may stand only at the end of an action".to_owned())),
+        Some(prefix) if prefix.contains('*') => {
+            Err((word.at, "`*` is allowed only at the end of an action".to_owned()))
+        }
         Some(prefix) => Ok(Pattern::new(vec![prefix.to_owned(), String::new()], false)),
-        None if word.text.contains('*') => Err((word.at, "`*` may stand only at the end of an action".to_owned())),
+        None if word.text.contains('*') => Err((word.at, "`*` is allowed only at the end of an action".to_owned())),
         None => Ok(Pattern::exactly(word.text)),
     }
 }
 
 fn entity(word: Word) -> Result<EntityPattern> {
     let (kind, id) = match word.text.split_once('/') {
-        Some((_, "")) => return Err((word.at, "an entity id is missing behind the '/'".to_owned())),
+        Some((_, "")) => return Err((word.at, "an entity id is missing after the '/'".to_owned())),
         Some((kind, id)) => (kind, Some(Pattern::exactly(id.to_owned()))),
         None => (word.text.as_str(), None),
     };

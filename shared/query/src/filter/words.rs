@@ -95,7 +95,7 @@ pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
     ("flag", Some("flag"), "which rule flagged it"),
     ("session", Some("session"), "which session"),
     ("request", Some("request_id"), "which request"),
-    ("impersonator", Some("impersonator"), "the real person behind the user"),
+    ("impersonator", Some("impersonator"), "the real person who acts as the user"),
     ("user_type", Some("user_type"), "person, service and so on"),
     ("credential", Some("credential"), "which API key, by its id"),
     ("auth_method", Some("auth_method"), "how they signed in"),

@@ -1,4 +1,4 @@
-//! What is handed on as OCSF and ECS, against their published schemas.
+//! Checks entries forwarded as OCSF and ECS against the published schemas.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{configure, wait_until_all_arrived};
 
-/// A folder with an environment of Python in which `scripts/check-forms` runs, and with the package `@elastic/ecs`.
+/// Environment variable that names a folder with a Python environment for `scripts/check-forms` and the package `@elastic/ecs`.
 const TOOLS: &str = "PIPEROLL_FORMS";
 
 const CATEGORIES: [&str; 7] = ["auth", "user", "config", "data", "security", "integration", "audit"];
@@ -40,7 +40,7 @@ const VERBS: [&str; 24] = [
 ];
 const OUTCOMES: [&str; 4] = ["success", "failure", "denied", "unknown"];
 
-/// Every verb in every category, with all fields and with hardly any.
+/// Makes entries with every verb in every category, each once with nearly all fields and once with the required fields only.
 fn entries() -> Vec<String> {
     let mut entries = Vec::new();
     for (at, category) in CATEGORIES.iter().enumerate() {
@@ -101,7 +101,7 @@ async fn what_is_handed_on_keeps_the_published_schemas() {
         let checked = Command::new(python).arg(&script).arg(format).arg(&file).arg(&fields).output().unwrap();
         let said = String::from_utf8_lossy(&checked.stdout);
         assert!(checked.status.success(), "{format}: {said}{}", String::from_utf8_lossy(&checked.stderr));
-        // The node's own entries are among them.
+        // The count includes the node's own entries.
         let count =
             said.lines().last().and_then(|line| line.split(' ').nth(1)).and_then(|count| count.parse::<usize>().ok());
         assert!(count.is_some_and(|count| count > entries.len()), "{said}");

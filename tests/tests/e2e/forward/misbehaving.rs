@@ -1,4 +1,4 @@
-//! Receivers that take something and keep nothing: whatever they do, every row reaches the one that behaves.
+//! Receivers that accept data and keep none of it: every row still reaches the receiver that works.
 
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
@@ -9,12 +9,12 @@ use piperoll_tests::{Cluster, entry, free_address};
 
 use super::{assert_whole_and_in_order, configure, wait_for, wait_until_all_arrived};
 
-/// What a receiver does with its connections, one after the other; the last one for all that follow.
+/// Behaviour of a receiver on one connection. The last one in a list applies to all further connections.
 #[derive(Clone, Copy)]
 enum Manner {
-    /// Reads some and closes in order, long before we do.
+    /// Reads some data and closes the connection in an orderly way, long before the node does.
     ClosesEarly,
-    /// Takes nothing out of its kernel, and never closes.
+    /// Never reads from the socket, and never closes it.
     Silent,
     Good,
 }
@@ -29,7 +29,7 @@ fn receive(address: &str, manners: Vec<Manner>) -> Arc<Mutex<Vec<u64>>> {
             let mut connection = connection.unwrap();
             match manners[number.min(manners.len() - 1)] {
                 Manner::ClosesEarly => {
-                    // One message at least, so that there was something to be believed.
+                    // Read at least the start of one message, so that the node has a delivery that it could wrongly believe.
                     let mut first = [0; 16];
                     connection.read_exact(&mut first).unwrap();
                     connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -58,7 +58,7 @@ async fn a_receiver_that_closes_before_we_do_is_not_believed() {
     configure(&cluster, 0, &format!("[[forward]]\nname = \"tcp\"\nto = \"tcp://{address}\"\nconfirm_every = \"3s\"\n"));
     let received = receive(&address, vec![Manner::ClosesEarly, Manner::ClosesEarly, Manner::Good]);
     cluster.run_all().await;
-    // Some before it closes, and some behind that, when nobody would read them.
+    // Append some rows before the receiver closes, and some afterwards, when it would not read them.
     for round in 0..6 {
         let lines: Vec<String> = (0..20).map(|n| entry(&format!("r{round}-{n}"), "auth.login")).collect();
         cluster.append(0, &lines).await;
@@ -66,7 +66,7 @@ async fn a_receiver_that_closes_before_we_do_is_not_believed() {
     }
     let done = wait_until_all_arrived(&cluster, 0, "tcp");
     let rows = done["next_seq"].as_u64().unwrap();
-    // What was read by a connection that broke counts too, but here it kept nothing.
+    // Rows read from a connection that broke would count too, but this receiver discards them.
     let seqs = received.lock().unwrap().clone();
     assert!(done["errors"].as_u64() > Some(0), "{done}");
     let first = *seqs.first().unwrap();
@@ -86,7 +86,7 @@ async fn stopping_a_node_that_waits_for_a_receiver_marks_nothing_as_arrived() {
     );
     let received = receive(&address, vec![Manner::Silent, Manner::Good]);
     cluster.run_all().await;
-    // Sent, and waiting for the end that does not come.
+    // The node has sent rows, and waits for the receiver to close the connection, which it never does.
     wait_for(&cluster, 0, "tcp", "sent", |status| status["rows_sent"].as_u64() >= Some(1));
     let lines: Vec<String> = (0..50).map(|n| entry(&format!("user-{n}"), "auth.login")).collect();
     cluster.append(0, &lines).await;

@@ -1,4 +1,4 @@
-//! Handing entries on: every row arrives at least once and in order, whatever is stopped or killed, and no writer waits for it.
+//! Forwarding: every row arrives at least once and in order, whatever is stopped or killed, and appends never wait for a destination.
 
 mod forms;
 mod misbehaving;
@@ -32,7 +32,7 @@ fn status(cluster: &Cluster, index: usize, name: &str) -> Value {
     statuses(cluster, index).into_iter().find(|status| status["name"] == name).unwrap()
 }
 
-/// Until a destination says what it should.
+/// Waits until the status of a destination satisfies `is_so`, and returns the status.
 fn wait_for(cluster: &Cluster, index: usize, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
@@ -49,7 +49,7 @@ pub(crate) fn wait_until_all_arrived(cluster: &Cluster, index: usize, name: &str
     wait_for(cluster, index, name, "all there", |status| status["lag_rows"] == 0)
 }
 
-/// Each row arrived, and each for the first time behind all that are in front of it.
+/// Asserts that each row arrived, and that its first arrival came after those of all rows before it.
 fn assert_whole_and_in_order(seqs: &[u64], rows: u64) {
     let mut seen = BTreeSet::new();
     for seq in seqs {

@@ -1,4 +1,4 @@
-//! A pause holds, whatever is on its way at the same moment.
+//! A pause takes effect and stays in effect while rows are being delivered.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A real rsyslog, with TLS when asked for, that writes what it gets into a file.
+//! A real rsyslog, optionally with TLS, that writes the messages it receives to a file.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ pub(super) struct Rsyslog {
 }
 
 impl Rsyslog {
-    /// `None` where rsyslog is not installed.
+    /// Starts rsyslog. Returns `None` if it is not installed, or if TLS is wanted and its TLS module is not installed.
     pub(super) fn start(folder: &Path, with_tls: bool) -> Option<Self> {
         let installed = Path::new("/usr/sbin/rsyslogd").exists();
         if !installed || with_tls && !Path::new("/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so").exists() {
@@ -85,13 +85,13 @@ impl Rsyslog {
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
     }
 
-    /// As an administrator stops it.
+    /// Stops rsyslog with SIGTERM, as an administrator would.
     pub(super) fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         self.process.take().unwrap().wait().unwrap();
     }
 
-    /// What was received, one message a line.
+    /// Returns the received messages, one per line of the file.
     pub(super) fn received(&self) -> Vec<String> {
         let bytes = std::fs::read(self.folder.join("received.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
@@ -107,7 +107,7 @@ impl Drop for Rsyslog {
     }
 }
 
-/// An authority that is not the cluster's, and a certificate of it for `localhost`.
+/// Makes an authority other than the cluster's, and a certificate for `localhost` signed by it.
 fn make_certificate(folder: &Path) {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();

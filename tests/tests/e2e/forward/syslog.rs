@@ -1,4 +1,4 @@
-//! Towards a real rsyslog.
+//! Forwarding to a real rsyslog.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::receiver::Rsyslog;
 use super::{assert_whole_and_in_order, configure, status, wait_for, wait_until_all_arrived};
 
-/// The value of one parameter of the structured data.
+/// Returns the value of one parameter in the structured data.
 fn parameter(message: &str, name: &str) -> Option<String> {
     let at = message.find(&format!(" {name}=\""))? + name.len() + 3;
     Some(message[at..at + message[at..].find('"')?].to_owned())
@@ -32,7 +32,7 @@ async fn a_receiver_that_is_restarted_under_load_gets_every_entry() {
     );
     configure(&cluster, 0, &table);
     cluster.run_all().await;
-    // Writers go on all the time; what they wait for is measured.
+    // A writer keeps appending during the whole test.
     let stop = Arc::new(AtomicBool::new(false));
     let socket = cluster.nodes[0].folder.join("node.sock");
     let writing = tokio::spawn({
@@ -58,7 +58,7 @@ async fn a_receiver_that_is_restarted_under_load_gets_every_entry() {
         let reached = status(&cluster, 0, "siem")["next_seq"].as_u64();
         wait_for(&cluster, 0, "siem", "going on", |status| status["next_seq"].as_u64() > reached);
     }
-    // One that takes nothing more, without closing anything: appends go on.
+    // A receiver that stops reading without closing its connections does not block appends.
     receiver.signal(Signal::SIGSTOP);
     let client = NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let begun = Instant::now();
@@ -75,7 +75,7 @@ async fn a_receiver_that_is_restarted_under_load_gets_every_entry() {
     receiver.stop();
     let messages = receiver.received();
     assert_whole_and_in_order(&seqs(&messages), rows);
-    // What arrived is what the log says, to the byte.
+    // The forwarded messages are byte for byte what the log holds.
     let exported = cluster.on_node(0, &["query", "--limit", "200", "--order", "asc", "--json"]);
     assert_eq!(exported.code, 0, "{}", exported.stderr);
     let mut compared = 0;
@@ -107,7 +107,7 @@ async fn a_message_over_the_limit_arrives_marked_and_a_killed_node_goes_on() {
     let lines = [large.to_string(), long.to_string(), entry("nobody", "auth.login"), entry("bob", "auth.login")];
     cluster.append(0, &lines).await;
     wait_until_all_arrived(&cluster, 0, "plain");
-    // Killed with entries on their way: they come again.
+    // The node is killed while entries are in transit, so they are sent again.
     for round in 0..3 {
         let lines: Vec<String> = (0..400).map(|n| entry(&format!("r{round}-{n}"), "auth.login")).collect();
         cluster.append(0, &lines).await;
@@ -142,7 +142,7 @@ async fn a_message_over_the_limit_arrives_marked_and_a_killed_node_goes_on() {
     for planted in ["hunter2-planted", "prl_planted"] {
         assert!(!messages.iter().any(|message| message.contains(planted)), "{planted} was handed on");
     }
-    // Every start of the node is in it, and what is configured was recorded once.
+    // The destination was recorded as added only once, although the node was started several times.
     let added = cluster.on_node(0, &["query", "action:log.forward_added", "--json"]);
     assert_eq!(added.stdout.lines().filter(|line| line.starts_with("{\"entry\"")).count(), 1, "{}", added.stdout);
     assert_eq!(done["errors"], 0, "{done}");

@@ -1,4 +1,4 @@
-//! Towards an HTTP server that says no in every way, and into a file that is rotated away.
+//! Forwarding to an HTTP server that fails in various ways, and to a file that is rotated.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -42,7 +42,7 @@ async fn take(State(received): State<Arc<Mutex<Received>>>, headers: HeaderMap, 
         return StatusCode::PAYLOAD_TOO_LARGE;
     }
     received.lock().unwrap().lines.extend(body.lines().map(str::to_owned));
-    // It has them, and says that it has not: they come again.
+    // The lines were stored but the response may say otherwise, in which case they are sent again.
     if number % 7 == 0 { StatusCode::BAD_GATEWAY } else { StatusCode::NO_CONTENT }
 }
 
@@ -71,7 +71,7 @@ async fn a_webhook_that_refuses_gets_every_entry_and_pausing_is_recorded() {
     cluster.run_all().await;
     let failing = wait_for(&cluster, 0, "hook", "failing", |status| !status["problem"].is_null());
     assert!(failing["problem"].as_str().unwrap().contains("401"), "{failing}");
-    // Everybody who asks which nodes are all right hears it.
+    // `piperoll nodes` reports the problem.
     let nodes = cluster.run(&["nodes", "--table"]);
     assert!(nodes.stdout.contains("mx1 hands on to hook") && nodes.stdout.contains("401"), "{}", nodes.stdout);
     assert!(!nodes.stdout.contains("planted-in-the-query"), "{}", nodes.stdout);
@@ -82,7 +82,7 @@ async fn a_webhook_that_refuses_gets_every_entry_and_pausing_is_recorded() {
     assert!(done["errors"].as_u64() > Some(0), "{done}");
     assert_whole_and_in_order(&seqs(&received.lock().unwrap().lines), done["next_seq"].as_u64().unwrap());
 
-    // Held back: nothing more arrives, and the log says who wanted that. A restart changes nothing about it.
+    // While the destination is paused, nothing arrives, and the log says who paused it. The pause survives a restart.
     let refused = cluster.on_node(0, &["forward", "pause", "hook", "--reason", " "]);
     assert_eq!(refused.code, 1, "{}", refused.stdout);
     let unknown = cluster.on_node(0, &["forward", "pause", "nobody", "--reason", "x"]);
@@ -107,7 +107,7 @@ async fn a_webhook_that_refuses_gets_every_entry_and_pausing_is_recorded() {
         let entry: Value = serde_json::from_str(found.stdout.lines().next().unwrap()).unwrap();
         assert!(entry["entry"]["details"]["by"].as_str().unwrap().starts_with("uid="), "{entry}");
     }
-    // A destination that is taken out of the configuration is missed by the log.
+    // Removing a destination from the configuration is recorded in the log.
     let config = cluster.nodes[0].folder.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.split("[[forward]]").next().unwrap()).unwrap();
@@ -130,7 +130,7 @@ async fn a_file_that_is_rotated_away_and_a_killed_node_lose_no_line() {
     let mut cluster = Cluster::made(&["mx1"], |_| None).await;
     let out = cluster.dir.path().join("out.ndjson");
     configure(&cluster, 0, &format!("[[forward]]\nname = \"lines\"\nto = \"file://{}\"\n", out.display()));
-    // A line that a crash has cut.
+    // A line that a crash has truncated.
     std::fs::write(&out, "{\"cut").unwrap();
     cluster.run_all().await;
     for round in 0..3 {

@@ -1,4 +1,4 @@
-//! `piperoll node append` as programs and people use it.
+//! `piperoll node append` as programs and operators use it.
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -105,7 +105,7 @@ async fn direct_appends_and_a_starting_daemon_wait_for_each_other() {
     let mut cluster = Cluster::made(&["mx1"], |_| None).await;
     let begun = Instant::now();
     let mut appends = Vec::new();
-    // Commands that have the log for a moment each, while the daemon starts and stops among them.
+    // Each command opens the log for a moment, while the daemon starts and stops in between.
     for round in 0..4 {
         for number in 0..4 {
             let user = format!("u{round}-{number}");

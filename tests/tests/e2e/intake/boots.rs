@@ -1,4 +1,4 @@
-//! Journals of several boots and machines, with a real writer and a real journalctl.
+//! Journals of several boots and machines, written by `systemd-journal-remote` and read by journalctl.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::{JOURNAL_WRITER, configure, entries, wait_for, write_journal};
 
 const MAP: &str = "[field.category]\nconstant = \"data\"\n[field.action]\nconstant = \"journal.said\"\n[field.description]\npointer = \"/MESSAGE\"\n";
 
-/// One entry in the export format.
+/// Formats one journal entry in the export format.
 fn entry(micros: u64, boot: &str, machine: &str, fields: &str) -> String {
     format!(
         "__REALTIME_TIMESTAMP={}\n__MONOTONIC_TIMESTAMP={}\n_BOOT_ID={}\n_MACHINE_ID={}\n_SYSTEMD_UNIT=app.service\n{fields}\n",
@@ -69,7 +69,7 @@ async fn every_boot_and_machine_arrives_once_in_order() {
     std::fs::create_dir(&machine).unwrap();
     write_journal(&machine, "system.journal", &one(0, "dd", "55", "late"));
     wait_for(&cluster, "action:journal.said late", 1);
-    // Killed, it reads again and records nothing twice.
+    // After a kill the node reads the journal again and records nothing twice.
     for _ in 0..2 {
         cluster.kill(0);
         cluster.restart(0).await;
@@ -86,7 +86,7 @@ async fn fields_are_text_where_they_are_text_and_equal_entries_are_two() {
     let Some((mut cluster, journal)) = following("*").await else { return };
     let coloured = "gr\u{fc}n \u{1b}[32m";
     let binary = |name: &[u8], value: &[u8]| [name, b"\n", &(value.len() as u64).to_le_bytes(), value, b"\n"].concat();
-    // The writer takes bytes; this helper takes text, and these are text.
+    // The binary fields are built as bytes, but the `entry` helper takes text; these bytes are valid UTF-8.
     let colour = String::from_utf8(binary(b"MESSAGE", coloured.as_bytes())).unwrap();
     let lines = String::from_utf8(binary(b"MESSAGE", b"two\nlines")).unwrap();
     let twice = entry(1, "aa", "33", "MESSAGE=tick\n");
@@ -118,18 +118,18 @@ async fn a_gap_is_said_where_entries_are_really_gone() {
     );
     cluster.run_all().await;
     wait_for(&cluster, "action:journal.said", 10);
-    // Removed after all of it was read, and another one in its place: nothing is gone.
+    // A journal file that is removed after all of it was read, and replaced by another one, is not a gap.
     let copy = std::fs::read(journal.join("a.journal")).unwrap();
     std::fs::remove_file(journal.join("a.journal")).unwrap();
     write_journal(&journal, "b.journal", &entry(20, "bb", "33", "MESSAGE=b\n"));
     wait_for(&cluster, "action:journal.said b", 1);
     assert_eq!(gaps(&cluster), Vec::<Value>::new());
-    // Put back, it is known.
+    // Entries of a file that is put back are duplicates.
     std::fs::write(journal.join("a.journal"), copy).unwrap();
     write_journal(&journal, "b.journal", &entry(21, "bb", "33", "MESSAGE=b2\n"));
     wait_for(&cluster, "action:journal.said b2", 1);
     assert_eq!(entries(&cluster, "action:journal.said").len(), 12);
-    // Removed while the node is down, and nobody knows what it held by then.
+    // A file that is removed while the node is down is a gap, because the node cannot know what it held by then.
     cluster.stop(0);
     std::fs::remove_file(journal.join("b.journal")).unwrap();
     write_journal(&journal, "c.journal", &entry(30, "cc", "33", "MESSAGE=c\n"));

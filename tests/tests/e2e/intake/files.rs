@@ -1,4 +1,4 @@
-//! Followed files that programs and logrotate treat as they do.
+//! Followed files, with writes and rotation as programs and logrotate do them.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -41,7 +41,7 @@ async fn following(names: &[&str]) -> (Cluster, PathBuf) {
     (cluster, logs)
 }
 
-/// Numbers in the order of the log; 0 for the first line of a file.
+/// Returns the line numbers in log order, with 0 for the first line of each file.
 fn numbers(cluster: &Cluster, name: &str) -> Vec<u32> {
     let found = entries(cluster, &format!("via:\"file {name}\" action:x.y,app.start"));
     found.iter().map(|entry| entry["request_id"].as_str().map_or(0, |number| number.parse().unwrap())).collect()
@@ -61,7 +61,7 @@ async fn files_that_begin_with_the_same_line_are_told_apart() {
     append(&b, &begun(1..=2));
     cluster.run_all().await;
     wait_for(&cluster, "via:file action:x.y,app.start", 6);
-    // Copied and cut in place, and longer than before by the time of the next look.
+    // Copied and truncated in place, and longer than before by the time the node checks the file again.
     std::fs::copy(&a, logs.join("a.log.1")).unwrap();
     std::fs::write(&a, begun(11..=16).join("\n") + "\n").unwrap();
     wait_for(&cluster, "via:\"file a\" action:x.y,app.start", 10);
@@ -96,7 +96,7 @@ async fn what_is_written_late_to_a_rotated_file_arrives() {
     std::fs::rename(&path, logs.join("a.log.1")).unwrap();
     append(&path, &begun(3..=3));
     wait_for(&cluster, "action:x.y", 3);
-    // The next file is being read by now.
+    // The node already reads the next file.
     writeln!(late, "{}", line(4)).unwrap();
     wait_for(&cluster, "action:x.y", 4);
     cluster.kill(0);

@@ -1,4 +1,4 @@
-//! Ways in besides the socket, with the programs that use them: logger, a journal, and files that are rotated.
+//! Sources other than the socket, with the programs that use them: logger, a journal, and rotated files.
 
 mod append;
 mod boots;
@@ -81,7 +81,7 @@ async fn what_logger_sends_becomes_entries_of_lower_trust() {
     }
     assert!(with("counted octets")["occurred_at"].is_string(), "a time with its zone is one");
     assert!(with("the old form").get("occurred_at").is_none(), "a time without zone and year is not");
-    // What is too long for its field is shortened there, and whole in details.
+    // Text that is too long for its field is shortened there and kept in full in `details`.
     let long = with("long long");
     let description = long["description"].as_str().unwrap();
     assert_eq!((&long["action"], description.len()), (&json!("syslog.billing"), 4_096), "{long}");
@@ -94,7 +94,7 @@ async fn what_logger_sends_becomes_entries_of_lower_trust() {
     cluster.verify_all();
 }
 
-/// One entry of the journal, in its export format.
+/// Formats one journal entry in the export format.
 fn journal_entry(number: u64, message: &str) -> String {
     format!(
         "__REALTIME_TIMESTAMP={}\n__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID=4f3d7c2b1a0e4d5f8c9b0a1f2e3d4c5b\n_SYSTEMD_UNIT=ssh.service\n\
@@ -181,14 +181,14 @@ async fn lines_of_a_rotated_file_arrive_once_across_crashes() {
     append("this is no JSON\n");
     cluster.run_all().await;
     wait_for(&cluster, "entity:pods", 200);
-    // Half a line, then a crash, then the rest of it: one record.
+    // Half a line, then a crash, then the rest of the line: one record.
     let line = kubernetes(200);
     append(&line[..40]);
     cluster.kill(0);
     append(&line[40..]);
     cluster.restart(0).await;
     append(&part(201, 300));
-    // Rotated while nobody looks, and again while somebody does.
+    // Rotated while the node is down, and again while it runs.
     cluster.kill(0);
     append(&part(300, 350));
     std::fs::rename(&file, file.with_extension("log.1")).unwrap();
@@ -209,7 +209,7 @@ async fn lines_of_a_rotated_file_arrive_once_across_crashes() {
         entries(&cluster, "action:log.gap").iter().all(|gap| gap["details"]["cause"] == "unclean stop"),
         "nothing was lost"
     );
-    // Cut in place: what may be missing is said.
+    // Truncated in place: a gap entry reports that lines may be missing.
     std::fs::write(&file, kubernetes(450)).unwrap();
     wait_for(&cluster, "entity:pods", 451);
     let is_cut = |gap: &Value| gap["details"]["cause"].as_str().unwrap().contains("was cut");

@@ -1,4 +1,4 @@
-//! Syslog as relays and devices really send it.
+//! Syslog messages as real relays and devices send them.
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream, UdpSocket};
@@ -66,7 +66,7 @@ async fn what_the_kernel_drops_is_counted() {
     let message = format!("<13>1 2026-10-11T22:14:15Z h burst 1 - - {}", "x".repeat(1_000));
     sender.send_to(message.as_bytes(), &address).unwrap();
     wait_for(&cluster, "action:syslog.burst", 1);
-    // Nobody receives, and nothing comes after the burst that could tell of it.
+    // The node does not receive during the burst, and no later message reveals the loss.
     cluster.signal(0, Signal::SIGSTOP);
     let sent = 12_000;
     for _ in 1..sent {

@@ -1,4 +1,4 @@
-//! The application that tests kill, and what it said about each entry until then.
+//! The application that tests kill, and the result that it printed for each entry before that.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -12,7 +12,7 @@ pub(super) struct App {
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
-/// The command, for those who put another one in front of it.
+/// Builds the command line, for tests that wrap it in another command.
 pub(super) fn command_of(cluster: &Cluster, policy: &str, spool_bytes: u64, count: u64) -> Vec<String> {
     let program = piperoll().with_file_name("recording-app");
     let folder = cluster.dir.path().join("app");
@@ -35,7 +35,7 @@ impl App {
         Self { process: Guard(process), lines }
     }
 
-    /// Ids and what became of them, up to a line that is `until`, or `most` of them.
+    /// Reads ids and their results, up to a line equal to `until`, at most `most` of them.
     pub(super) fn read(&mut self, until: &str, most: usize) -> Vec<(String, String)> {
         let mut read = Vec::new();
         for line in self.lines.by_ref().map_while(Result::ok).take(most) {
@@ -53,13 +53,13 @@ impl App {
         self.process.0.wait().unwrap();
     }
 
-    /// To its end, with everything sent.
+    /// Waits until the application has sent everything and has exited successfully.
     pub(super) fn end(mut self) {
         assert_eq!(self.read("flushed true", 1_000_000).len(), 0, "everything was sent");
         assert!(self.process.0.wait().unwrap().success());
     }
 
-    /// Until it is gone, whatever it was that ended it.
+    /// Waits until the process has ended, for whatever reason.
     pub(super) fn wait(mut self) {
         self.process.0.wait().unwrap();
     }

@@ -1,5 +1,5 @@
-//! Disks that are slow, full or broken under the node and under the application, and an application that is killed at every step
-//! of its own. The kernel does this to real processes, by way of strace.
+//! Tests slow, full or broken disks under the node and under the application, and an application that is killed at each of its own system
+//! calls. strace makes the kernel inject these faults into real processes.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ async fn a_slow_or_full_disk_of_the_node_is_met_by_each_policy_in_its_way() {
     let strict = &recorders[0].1;
     for entry in late {
         kept.push(entry.id().to_string());
-        // Whether it was recorded nobody knows. With its id it can be said again.
+        // It is unknown whether the entry was recorded. Because it has an id it can be sent again.
         let again = strict.emit(entry).await;
         assert!(matches!(again, Ok(Emitted::Recorded(_))), "{again:?}");
     }
@@ -62,7 +62,8 @@ async fn a_slow_or_full_disk_of_the_node_is_met_by_each_policy_in_its_way() {
     cluster.verify_all();
 }
 
-/// strace beside the application, which stays our own child, for what touches its spool.
+/// Builds a command that runs the application under strace, with faults on calls that touch its spool. The application stays our own
+/// child (`-D`).
 fn interfered(cluster: &Cluster, inject: &str, policy: &str, bytes: u64, count: u64) -> Vec<String> {
     let folder = cluster.dir.path().join("app");
     let mut command: Vec<String> = ["strace", "-D", "-f", "-qq", "-o", "/dev/null"].map(str::to_owned).to_vec();
@@ -122,7 +123,7 @@ async fn a_full_or_broken_disk_of_the_application_is_counted_exactly() {
     cluster.verify_all();
 }
 
-/// Emitting does not wait for it longer than its deadline; what it says about such an entry is that nobody knows.
+/// `emit` does not wait for a slow disk longer than its deadline, and then reports that the outcome of the entry is unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_disk_of_the_application_neither_doubles_nor_hides_anything() {
     if !Interference::is_possible() {
@@ -155,7 +156,8 @@ async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_double
     }
     let mut cluster = one_node().await;
     cluster.stop(0);
-    // Kept while the node is away, then sent: killed at every call that touches the spool, one after the other.
+    // Entries are spooled while the node is down and sent later; the application is killed at every call that touches the spool, one
+    // after the other.
     for (policy, bytes) in [("spool", 1_000_000), ("best_effort", 1_100)] {
         let (mut said, mut killed) = (Vec::new(), 0);
         let (arrived_before, lost_before) = (entries(&cluster, "action:app.write").len(), total(&lost(&cluster)));
@@ -203,8 +205,8 @@ async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_double
         }
         let arrived = (counts.len() - arrived_before) as u64;
         let (lost, said) = (total(&lost(&cluster)) - lost_before, said.len() as u64);
-        // What was under way in a process that was killed has arrived, or is counted, or was neither kept nor counted yet: nobody
-        // was told anything about it.
+        // An entry in flight in a killed process has arrived, or is counted as lost, or was not yet spooled or counted: the application
+        // has reported no result for it.
         let untold = killed as u64;
         assert!((dropped..=dropped + untold).contains(&lost), "{policy}: {dropped} dropped, {lost} counted");
         assert!((said..=said + untold).contains(&(arrived + lost)), "{policy}: {said} said, {arrived} and {lost}");
@@ -213,12 +215,12 @@ async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_double
     }
 }
 
-/// Of all gaps together.
+/// Total of all gaps.
 fn total(lost: &[(u64, String)]) -> u64 {
     lost.iter().map(|(count, _)| count).sum()
 }
 
-/// The application dies while its handler runs: what it began stands in the log, and how it ended is unknown.
+/// The application dies while its handler runs: the log has the intent, and its outcome is unknown.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_operation_whose_application_is_killed_is_left_with_outcome_unknown() {
     let cluster = one_node().await;

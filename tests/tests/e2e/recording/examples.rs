@@ -1,4 +1,4 @@
-//! The examples run, and what the README shows of them is what runs.
+//! Tests that the examples run, and that the code which the README shows is the code that runs.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The code blocks of one kind in the README's section about recording.
+/// Code blocks of one kind in the README's section about recording.
 fn snippets(kind: &str) -> Vec<String> {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let section = readme.split("\n## Record from your application\n").nth(1).unwrap().split("\n## ").next().unwrap();

@@ -1,4 +1,4 @@
-//! The layer around an axum service, with a real node behind it.
+//! Tests the layer of an axum service against a real node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use super::{entries, one_node, socket};
 
 type Ran = Arc<AtomicUsize>;
 
-/// A service with every kind of route.
+/// Builds a service with every kind of route.
 fn service(recorder: Recorder, ran: &Ran) -> Router {
     async fn update(
         Path(id): Path<String>,
@@ -71,7 +71,7 @@ struct Served {
 }
 
 fn client() -> reqwest::Client {
-    // An error says that another test has done so already.
+    // An error means that another test has already installed the provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
@@ -124,7 +124,7 @@ async fn every_change_and_every_denial_is_one_entry() {
     ] {
         assert_eq!(app.ask(method, path).await.0, status, "{path}");
     }
-    // Whoever hangs up does not keep what he did from being done and recorded.
+    // A client that hangs up does not stop its operation from being carried out and recorded.
     let short = app.client.post(format!("{}/slow", app.url)).timeout(Duration::from_millis(50)).send().await;
     assert!(short.is_err());
     while app.ran.load(Ordering::Relaxed) < 2 {
@@ -189,7 +189,7 @@ async fn a_strict_change_is_recorded_before_it_happens_and_when_it_is_over() {
     assert_eq!(app.ran.load(Ordering::Relaxed), 1, "the handler did not run");
     cluster.restart(0).await;
 
-    // The node dies while the operation is under way: what is left is the intent, and the caller is told.
+    // The node dies during the operation: only the intent remains, and the response tells the caller.
     let slow = app.ask(Method::POST, "/slow");
     let kill = async {
         while of_slow(&cluster).is_empty() {
@@ -234,7 +234,7 @@ async fn a_request_cannot_keep_itself_from_being_recorded() {
     assert_eq!(entry["user_agent"].as_str().unwrap().len(), 512);
 }
 
-/// What the aggregator needs of the layer, and everybody else can have.
+/// Tests the options that the aggregator needs of the layer and that any other service can use.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_are_recorded_on_request_and_strangers_are_counted() {
     let (recorder, captured) = Recorder::in_memory();
@@ -254,7 +254,7 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
     let quiet = async |Extension(activity): Extension<AuditContext>| {
         activity.skip_on_success();
     };
-    // One when it begins, two when it is over.
+    // Is 1 once `slow` has begun and 2 once it is done.
     let ran = Ran::default();
     let slow = async |State(ran): State<Ran>| {
         ran.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +291,7 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
         assert_eq!(ask(Method::GET, "/strange").await.status(), 401);
         assert_eq!(ask(Method::GET, "/known").await.status(), 401);
     }
-    // Requests under way and counts are waited for.
+    // `close` waits for requests in progress and for counts.
     assert!(recorder.close(Duration::from_secs(20)).await);
     assert_eq!(ran.load(Ordering::Relaxed), 2);
     let mut seen: Vec<_> = captured
@@ -315,7 +315,7 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
     assert_eq!((&counted["ip_address"], &counted["reason"]), (&json!("127.0.0.1"), &json!("no_credentials")));
 }
 
-/// Strangers come while the node is away: every one of them is in the count that is recorded later.
+/// Rejected requests that arrive while the node is down are all in the count that is recorded later.
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_counted_while_nothing_can_be_recorded() {
     let mut cluster = one_node().await;

@@ -1,5 +1,5 @@
-//! An application and its node, where either of them is stopped, hangs or dies: strict fails, spool arrives exactly once, best
-//! effort is counted exactly.
+//! Tests an application and its node when either of them is stopped, hangs or dies: `strict` fails, `spool` arrives exactly once, and
+//! losses of `best_effort` are counted exactly.
 
 mod app;
 mod disks;
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use piperoll_tests::Cluster;
 use serde_json::Value;
 
-/// One node without an aggregator.
+/// Starts one node without an aggregator.
 async fn one_node() -> Cluster {
     let mut cluster = Cluster::made(&["mx1"], |_| None).await;
     cluster.spawn(0);
@@ -25,7 +25,7 @@ fn socket(cluster: &Cluster) -> std::path::PathBuf {
     cluster.nodes[0].folder.join("node.sock")
 }
 
-/// The entries of the log that fit, oldest first.
+/// Entries of the log that match the filter, oldest first.
 fn entries(cluster: &Cluster, filter: &str) -> Vec<Value> {
     let run = cluster.on_node(0, &["export", filter, "--from", "0001-01-01"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -33,7 +33,7 @@ fn entries(cluster: &Cluster, filter: &str) -> Vec<Value> {
     rows.filter(|row| row.get("entry").is_some()).map(|row| row["entry"].clone()).collect()
 }
 
-/// How often each id stands in the log.
+/// Counts how often each id is in the log.
 fn by_id(entries: &[Value]) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for entry in entries {

@@ -1,4 +1,4 @@
-//! Secrets planted wherever an application could leave one are found nowhere.
+//! Tests that secrets planted wherever an application could leak one are stored nowhere.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{entries, socket};
 use crate::forward::{configure, wait_until_all_arrived};
 
 const FORMATS: [&str; 4] = ["native", "ocsf", "ecs", "cef"];
-/// Occurs in every planted secret and nowhere else.
+/// Part of every planted secret, and found nowhere else.
 const PLANTED: &str = "Hunter2Planted";
 
 #[derive(Serialize)]
@@ -35,7 +35,7 @@ fn account(turn: u8) -> Account {
     }
 }
 
-/// Every file below a folder that holds the words.
+/// Collects every file in a folder, recursively, that contains the bytes.
 fn files_with(folder: &Path, words: &[u8], found: &mut Vec<String>) {
     for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = file.path();
@@ -103,7 +103,7 @@ async fn planted_secrets_are_found_nowhere() {
     assert!(recorder.flush(Duration::from_secs(30)).await);
     assert!(!recorder.metrics_text().contains(PLANTED));
 
-    // A program that masks nothing itself: the node does.
+    // For a program that does no masking itself, the node masks.
     let client = NodeClient::new(&socket(&cluster)).unwrap();
     let raw = json!({
         "category": "data", "action": "account.update", "path": format!("/x?token={PLANTED}1"),
@@ -111,7 +111,7 @@ async fn planted_secrets_are_found_nowhere() {
         "details": {"deep": {"client_secret": format!("{PLANTED}4"), "url": format!("amqp://u:{PLANTED}5@h/")}},
     });
     client.append(&raw).await.unwrap();
-    // What is refused is not repeated in the refusal.
+    // A refusal does not repeat the refused content.
     let bad = json!({ "category": "data", "action": format!("a b {PLANTED}"), "details": {"password": PLANTED} });
     let refusal = client.append(&bad).await.unwrap_err().to_string();
     assert!(!refusal.contains(PLANTED), "{refusal}");
@@ -155,7 +155,7 @@ async fn planted_secrets_are_found_nowhere() {
     for format in FORMATS {
         wait_until_all_arrived(&cluster, 0, format);
         let handed_on = std::fs::read_to_string(out.join(format)).unwrap();
-        // Not because nothing came.
+        // Entries did arrive, so the search above is meaningful.
         assert!(handed_on.matches("account.update").count() >= 3 && handed_on.contains("***"), "{format}: {handed_on}");
     }
     assert!(cluster.log_text("mx1").contains("ready"));

@@ -1,4 +1,4 @@
-//! Callers who take all they can: others have room all the same, and memory stays within its limits.
+//! Tests callers that take all the resources they can get: other callers are still served, and memory stays within its limits.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn large(count: usize, bytes: usize) -> Vec<String> {
         .collect()
 }
 
-/// A TLS stream that speaks HTTP/2.
+/// Opens a TLS stream that speaks HTTP/2.
 async fn connect(cluster: &Cluster) -> impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static {
     use rustls::pki_types::pem::PemObject as _;
     let mut roots = rustls::RootCertStore::empty();
@@ -35,7 +35,7 @@ async fn connect(cluster: &Cluster) -> impl tokio::io::AsyncRead + tokio::io::As
     tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
-/// A request to the aggregator, with a token unless it is empty.
+/// Builds a request to the aggregator, with a token unless it is empty.
 fn ask(cluster: &Cluster, token: &str, method: &str, path: &str, body: &str) -> http::Request<Full<Bytes>> {
     let mut request = http::Request::builder().method(method).uri(format!("{}/api/v1{path}", cluster.url));
     if !token.is_empty() {
@@ -45,8 +45,8 @@ fn ask(cluster: &Cluster, token: &str, method: &str, path: &str, body: &str) -> 
     request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()
 }
 
-/// Sends requests over one HTTP/2 connection whose windows are empty from the beginning, so that nothing of an answer can be sent.
-/// The connection lives as long as what is returned.
+/// Sends requests over one HTTP/2 connection whose windows are zero from the start, so that no part of a response body can be sent. The
+/// connection lives as long as the returned values.
 async fn never_read(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     requests: impl Iterator<Item = http::Request<Full<Bytes>>>,
@@ -62,7 +62,7 @@ async fn never_read(
         let Ok(()) = sender.ready().await else { break };
         let answer = sender.send_request(request);
         tasks.spawn(async move {
-            // The head of an answer may come; whoever drops it would say that nothing more is wanted.
+            // The response head may arrive; dropping it would tell the server that the client wants nothing more.
             let _head = answer.await;
             std::future::pending::<()>().await;
         });
@@ -84,7 +84,7 @@ async fn answers_that_nobody_reads_take_bounded_memory() {
         unread.push(never_read(connect(&cluster).await, (0..75).map(|_| page())).await);
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
-    // Others are served meanwhile, and the greedy one is told.
+    // Other callers are still served.
     let page = cluster.page("limit=5&from=2d").await;
     assert_eq!(page.status, 200, "{}", page.text);
     let everything = json!({ "filter": "", "from": "0001-01-01T00:00:00Z", "to": "9999-01-01T00:00:00Z" }).to_string();
@@ -102,7 +102,7 @@ async fn answers_that_nobody_reads_take_bounded_memory() {
     drop(unread);
 }
 
-/// Tails, exports, counts over every row, bundles and timelines, and requests of nothing but headers, of one caller.
+/// Tails, exports, counts over every row, bundles, timelines and requests that consist mostly of headers, all from one caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_and_headers_of_one_caller_take_bounded_memory() {
     let cluster = Cluster::start(&["mx1", "mx2"]).await;
@@ -127,7 +127,7 @@ async fn streams_and_headers_of_one_caller_take_bounded_memory() {
         unread.push(never_read(connect(&cluster).await, requests).await);
     }
     for connection in 0..8 {
-        // Without a token too: whoever nobody knows can send as many headers.
+        // Without a token too: an unauthenticated caller can send as many headers.
         let token = if connection % 2 == 0 { token.as_str() } else { "" };
         let mut stuffed = Vec::new();
         for _ in 0..60 {
@@ -140,7 +140,7 @@ async fn streams_and_headers_of_one_caller_take_bounded_memory() {
         }
         unread.push(never_read(connect(&cluster).await, stuffed.into_iter()).await);
     }
-    // Rows go on arriving while nobody reads them.
+    // Rows keep arriving while no client reads them.
     for round in 0..4 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         cluster.append(round % 2, &large(150, 30_000)).await;
@@ -223,7 +223,7 @@ async fn batches_that_are_announced_and_do_not_come_hold_nobody_up() {
     assert_eq!(entries(&cluster, "action:honest.entry").len(), 3);
 }
 
-/// A client that still sends its body gets the answer all the same.
+/// A client that is still sending its body gets the response all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_reaches_who_is_still_sending() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -252,7 +252,7 @@ async fn a_caller_has_a_share_of_the_tails_and_others_have_theirs() {
     }
     assert!(!open.is_empty() && told > 0, "{} open, {told} refused", open.len());
     assert_eq!(tail(&cluster.token).await.unwrap().status(), 200);
-    // Positions name nodes of this cluster only.
+    // Positions may only name nodes of this cluster.
     let made_up: Vec<String> = (0..1_000).map(|n| format!("z{n}@1")).collect();
     let request = client.get(format!("{}/api/v1/audit-log/tail", cluster.url)).bearer_auth(&cluster.token);
     let answer = request.header("last-event-id", made_up.join(",")).send().await.unwrap();
@@ -275,7 +275,7 @@ async fn a_revoked_token_ends_its_export() {
     let revoked = cluster.send(reqwest::Method::DELETE, "/api/v1/tokens/leaver", Some(&cluster.token), None).await;
     assert!(revoked.status < 300, "{}", revoked.text);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    // What was on its way arrives; then it breaks off, and nothing says that it is whole.
+    // Data already in flight arrives; then the stream breaks off without saying that it is complete.
     let ended = loop {
         match body.next().await {
             Some(Ok(bytes)) => {
@@ -301,7 +301,7 @@ async fn strangers_who_hold_connections_keep_nobody_out() {
         tokio::spawn(connection);
         held.push(sender);
     }
-    // Some hold an answer back, so that their connections are in use.
+    // Some keep a response unread, so that their connections are in use.
     for _ in 0..64 {
         let stream = TokioIo::new(connect(&cluster).await);
         let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());

@@ -1,4 +1,4 @@
-//! What strangers bring: deep texts, forged rows, greedy callers, followed files. Each test is named after what must hold.
+//! Tests hostile input: deeply nested texts, forged rows, greedy callers, followed files. Each test is named after what must hold.
 
 mod callers;
 mod rows;
@@ -7,7 +7,7 @@ mod sources;
 use piperoll_tests::{Cluster, until};
 use serde_json::Value;
 
-/// A request to a node's socket: status and body.
+/// Sends a request to a node's socket and returns status and body.
 fn on_socket(cluster: &Cluster, index: usize, path: &str, body: Option<&str>) -> (u16, String) {
     let socket = cluster.nodes[index].folder.join("node.sock");
     let mut command = std::process::Command::new("curl");
@@ -29,7 +29,7 @@ fn on_socket(cluster: &Cluster, index: usize, path: &str, body: Option<&str>) ->
     (status.parse().unwrap(), body.to_owned())
 }
 
-/// The entries of a node, by its own reading.
+/// Entries of a node, as the node itself reads them.
 fn entries(cluster: &Cluster, filter: &str) -> Vec<Value> {
     let run = cluster.on_node(0, &["query", filter, "--limit", "5000", "--order", "asc", "--json"]);
     let rows = run.stdout.lines().filter(|line| line.starts_with("{\"entry\""));
@@ -42,14 +42,14 @@ fn configure(cluster: &Cluster, tables: &str) {
     std::fs::write(&config, format!("{text}\n{tables}")).unwrap();
 }
 
-/// `VmHWM`: the most a process ever had in memory, in MiB.
+/// Peak resident memory of a process (`VmHWM`), in MiB.
 fn peak_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// Text of JSON whose brackets are so deep.
+/// Builds a JSON text with brackets nested `levels` deep.
 fn deep(levels: usize) -> String {
     format!("{}\"x\"{}", "[".repeat(levels), "]".repeat(levels))
 }

@@ -1,4 +1,4 @@
-//! Rows that a node's own key sealed and that are no entries, and values of requests that no honest reader sends.
+//! Tests rows that are sealed with a node's own key but are not valid entries, and request values that no honest client sends.
 
 use std::io::{Read as _, Write as _};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::on_socket;
 
-/// Seals bodies with a stopped node's own secret, each at the place behind the last row: what root of that node can do.
+/// Seals bodies with a stopped node's own secret and appends them after its last row, as an attacker with root on that node can.
 fn seal(cluster: &Cluster, index: usize, bodies: impl Fn(u64) -> Vec<Vec<u8>>) -> Vec<u64> {
     let node = &cluster.nodes[index];
     let about: Value = serde_json::from_slice(&std::fs::read(node.folder.join("data/log.json")).unwrap()).unwrap();
@@ -54,7 +54,7 @@ fn seal(cluster: &Cluster, index: usize, bodies: impl Fn(u64) -> Vec<Vec<u8>>) -
 const PLAIN: &str = r#","category":"auth","action":"auth.login","user":"nobody","via":"node"}"#;
 const FORGED: &str = r#"{"v":1,"node_id":"mx2","seq":999,"user":"ceo@example.org","category":"data","action":"payroll.export","via":"socket uid=0"}"#;
 
-/// Bodies that begin as an entry does and are none.
+/// Bodies that begin like an entry but are not valid ones.
 fn malformed(_: u64) -> Vec<Vec<u8>> {
     let close = r#","signature":"ab","integrity":"ok","witnessed":true}"#;
     let last = r#"{"final":{"complete":true,"proven":true,"completeness":"proven whole","complete_through":null,"order_uncertainty_ms":0,"expected":3,"answered":3,"nodes":[],"next_cursor":null,"count":0,"from":"","to":""}}"#;
@@ -95,7 +95,7 @@ async fn a_node_with_its_own_key_shows_no_row_that_is_none() {
     cluster.append(1, &[entry("carol", "intrusion.step")]).await;
     cluster.wait_until_answered("mx1").await;
 
-    // A page: as many rows as it says, none of another node's, and every malformed body as text with its reason.
+    // A page: as many rows as it states, no forged row under another node, and every malformed body as text with its reason.
     let page = cluster.page("limit=200&from=2d").await.json();
     let rows = page["entries"].as_array().unwrap();
     assert_eq!(page["count"], rows.len());
@@ -114,7 +114,7 @@ async fn a_node_with_its_own_key_shows_no_row_that_is_none() {
     let later = rows.iter().find(|row| row["entry"]["seq"] == sound[0] && row["entry"]["node_id"] == "mx1").unwrap();
     assert_eq!((&later["integrity"], &later["entry"]["added_later"]["of"][1]), (&json!("ok"), &json!(1)), "{later}");
 
-    // Every other reader stays whole: mx2's newest row is in each of them, and nothing says that all is well.
+    // All other outputs stay intact: each of them contains mx2's newest row, and none reports that all is well.
     let query = cluster.run(&["query", "--json", "--limit", "200"]);
     assert_eq!(query.code, 4, "{}", query.stderr);
     let path = cluster.dir.path().join("out.ndjson");
@@ -134,9 +134,9 @@ async fn a_node_with_its_own_key_shows_no_row_that_is_none() {
     assert_eq!(cluster.on_node(0, &["verify"]).code, 4);
     let local = cluster.on_node(0, &["query", "--limit", "200", "--json"]);
     assert_eq!(local.code, 4, "{}", local.stderr);
-    // A bundle that would be refused is not made; one that is asked for all the same says what is wrong with it.
+    // A bundle that would be refused is not made; one that is requested all the same says what is wrong with it.
     let bundle = cluster.dir.path().join("evidence.tar");
-    // What is under a checkpoint that was witnessed before them can be exported; then that is what it says, and it holds.
+    // Rows under a checkpoint that was witnessed before the malformed rows can be exported; the bundle then says so, and it verifies.
     let made = cluster.run(&["export", "--bundle", bundle.to_str().unwrap(), "--reason", "test"]);
     if made.code == 0 {
         let trust = cluster.dir.path().join("trust.toml");
@@ -191,7 +191,7 @@ async fn values_of_a_scan_are_checked_and_no_reader_dies() {
     assert!(status == 200 && body.lines().count() > 50, "{status}");
     let (_, health) = on_socket(&cluster, 0, "/healthz", None);
     assert_eq!(health, "ok\n");
-    // It stops when it is told to.
+    // The node stops on request.
     cluster.stop(0);
 }
 
@@ -238,7 +238,7 @@ async fn a_refusal_reaches_its_caller_whatever_they_sent() {
             assert_eq!((answer.status().as_u16(), answer.version()), (401, http::Version::HTTP_2));
         }
     }
-    // The raw socket of a stranger who says nothing is closed, and nobody waits for it.
+    // A client that connects and sends nothing is disconnected, and no other client waits for it.
     let address = cluster.url.strip_prefix("https://").unwrap();
     let mut silent = std::net::TcpStream::connect(address).unwrap();
     silent.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();

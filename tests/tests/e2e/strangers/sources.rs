@@ -1,4 +1,4 @@
-//! Files and connections that others write to.
+//! Tests files and connections that other programs write to.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -41,7 +41,7 @@ async fn a_link_in_the_place_of_a_followed_file_is_not_read() {
     let (mut cluster, log) = following("").await;
     say(&log, 1);
     until("the first line", async || (!entries(&cluster, "action:app.said").is_empty()).then_some(())).await;
-    // The application, which owns its log, puts a link to the node's key there.
+    // The application, which owns its log, replaces it by a link to the node's secret.
     let secret = cluster.nodes[0].folder.join("secret.0");
     std::fs::rename(&log, log.with_extension("log.1")).unwrap();
     symlink(&secret, &log).unwrap();
@@ -53,7 +53,7 @@ async fn a_link_in_the_place_of_a_followed_file_is_not_read() {
     assert!(health.starts_with("ok\n") && health.contains("is a link") && health.contains("links_in"), "{health}");
     let (_, status) = on_socket(&cluster, 0, "/v1/status", None);
     assert!(status.contains("is a link"), "{status}");
-    // Over a restart its place is kept, and the link is still not read.
+    // After a restart the offset is kept, and the link is still not read.
     cluster.stop(0);
     cluster.restart(0).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -73,7 +73,7 @@ async fn ids_of_records_cannot_be_worked_out_and_old_ones_are_duplicates() {
     use sha2::{Digest as _, Sha256};
 
     let (mut cluster, log) = following("").await;
-    // What an earlier version would have called the second line, taken by somebody else.
+    // Another client has taken the id that an earlier version would have given to the second line.
     let (first, second) = (format!("{}\n", json!({ "number": 1 })), format!("{}\n", json!({ "number": 2 })));
     let digest = |text: &str| hex::encode(Sha256::digest(text));
     let place = format!("{}:{}:{}", digest(&first), first.len(), digest(&second));
@@ -89,7 +89,7 @@ async fn ids_of_records_cannot_be_worked_out_and_old_ones_are_duplicates() {
     })
     .await;
     assert!(found.iter().all(|entry| entry["id"] != json!(id)), "{found:?}");
-    // Read again from the beginning they are known.
+    // When the file is read again from the beginning, its lines are duplicates.
     cluster.stop(0);
     std::fs::remove_file(cluster.nodes[0].folder.join("data/intake/app.json")).unwrap();
     cluster.restart(0).await;
@@ -105,7 +105,7 @@ async fn after_an_unclean_end_a_record_that_kills_is_passed() {
     cluster.kill(0);
     say(&log, 1);
     say(&log, 2);
-    // As two starts that died in the first line leave it.
+    // The state that two starts leave if they die in the first line.
     let line = format!("{}\n", json!({ "number": 1 }));
     use sha2::{Digest as _, Sha256};
     let digest = hex::encode(Sha256::digest(&line));
@@ -132,7 +132,7 @@ async fn syslog_connections_that_are_held_keep_nobody_out_and_what_is_lost_is_sa
     configure(&cluster, &format!("[[intake]]\nname = \"legacy\"\nsyslog = \"{address}\"\n"));
     cluster.run_all().await;
     let mut held: Vec<TcpStream> = (0..256).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    // They are in use, as far as anybody can see.
+    // As far as the node can tell, these connections are in use.
     held.iter_mut().for_each(|stream| stream.write_all(b"\n").unwrap());
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut honest = TcpStream::connect(&address).unwrap();
@@ -140,7 +140,7 @@ async fn syslog_connections_that_are_held_keep_nobody_out_and_what_is_lost_is_sa
     until("an honest sender is recorded", async || (!entries(&cluster, "action:syslog.app").is_empty()).then_some(()))
         .await;
     assert!(entries(&cluster, "action:log.gap").is_empty());
-    // Of a message that is too long length and hash are recorded; the next one is whole.
+    // For a message that is too long, the node records length and hash; the next message is complete.
     let long = format!("<34>1 2026-10-11T22:14:15.003Z host long 1 - - {}", "x".repeat(70_000));
     honest.write_all(format!("{} {long}", long.len()).as_bytes()).unwrap();
     let next = "<34>1 2026-10-11T22:14:15.003Z host next 1 - - words";

@@ -12,13 +12,13 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{PrunedRows, ScanRequest};
 
 use crate::access::scope::Scope;
-use crate::cluster::connection::Lane;
-use crate::cluster::node_handle::Member;
-use crate::cluster::witness::floor::{Floor, Keeping};
+use crate::cluster::connection::Channel;
+use crate::cluster::node_handle::NodeHandle;
+use crate::cluster::witness::log_start::{Keeping, LogStart};
 use crate::cluster::witness::memory::EarlyPrune;
 use crate::config::Limits;
 use crate::scan::node_reader::NodeReader;
-use crate::scan::plan::Asked;
+use crate::scan::plan::NodeRequest;
 
 /// Time limit for reading one row and its proof.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,14 +26,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// Reads the entry that states a node's log start, unless it was read before. A failed attempt is repeated with the next poll.
-pub(crate) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
+pub(crate) async fn look(member: &Arc<NodeHandle>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
     let watch = &member.witness;
     let Some(said) = said else {
         watch.state().floor = None;
         return;
     };
     let Some(pinned) = watch.pinned() else { return };
-    let known = |floor: &Floor| floor.to_seq == said.to_seq && floor.generation == pinned.generation;
+    let known = |floor: &LogStart| floor.to_seq == said.to_seq && floor.generation == pinned.generation;
     if watch.state().floor.as_ref().is_some_and(known) {
         return;
     }
@@ -64,11 +64,11 @@ pub(crate) async fn look(member: &Arc<Member>, said: Option<PrunedRows>, oldest:
         tracing::error!(node = %member.node.id, words, "cannot check a prune yet");
         return;
     }
-    watch.state().floor = Some(Floor { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });
+    watch.state().floor = Some(LogStart { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });
 }
 
 /// Reads the statement and its time, proven under the witnessed checkpoint.
-async fn statement(member: &Arc<Member>, said: PrunedRows) -> Option<(Pruned, Timestamp)> {
+async fn statement(member: &Arc<NodeHandle>, said: PrunedRows) -> Option<(Pruned, Timestamp)> {
     let pinned = member.witness.pinned().filter(|pinned| said.entry_seq < pinned.size)?;
     let request = ScanRequest {
         filter: String::new(),
@@ -84,9 +84,9 @@ async fn statement(member: &Arc<Member>, said: PrunedRows) -> Option<(Pruned, Ti
         count: None,
         follow: false,
     };
-    let asked = Asked { request, pinned: Some(pinned), all_there: true, scope: Scope::default(), aside: None };
+    let asked = NodeRequest { request, pinned: Some(pinned), all_there: true, scope: Scope::default(), aside: None };
     let read = async {
-        let mut reader = NodeReader::open(member, &asked, &Limits::default(), Lane::Shared).await.ok()?;
+        let mut reader = NodeReader::open(member, &asked, &Limits::default(), Channel::Shared).await.ok()?;
         loop {
             let row = reader.next().await.ok()??;
             if row.key.seq == said.entry_seq && row.integrity == Integrity::Ok && row.witnessed && row.erased.is_none()
