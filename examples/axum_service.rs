@@ -1,5 +1,5 @@
-//! A service that records what its callers change: `axum-service SOCKET SPOOL` serves on a free port of loopback, prints its
-//! address, and ends when its standard input does. The tests run it; the README shows its middle.
+//! A service that records its callers' changes: `axum-service SOCKET SPOOL` serves on a free loopback port, prints its address,
+//! and exits when its standard input is closed. The tests run it; the README shows its middle part.
 
 use std::collections::HashMap;
 use std::path::Path as FilePath;
@@ -18,7 +18,7 @@ struct Domain {
     quota_mb: u64,
     #[serde(default)]
     relay: String,
-    /// Compared and never recorded.
+    /// The password is compared, but its value is never recorded.
     #[serde(default)]
     relay_password: Secret<String>,
 }
@@ -29,12 +29,12 @@ type Domains = Arc<Mutex<HashMap<String, Domain>>>;
 async fn update(
     State(domains): State<Domains>,
     Path(name): Path<String>,
-    Extension(activity): Extension<AuditContext>,
+    Extension(context): Extension<AuditContext>,
     Json(new): Json<Domain>,
 ) -> Result<&'static str, StatusCode> {
     let old = domains.lock().expect("no handler panics").insert(name.clone(), new.clone()).unwrap_or_default();
     let changes = Changes::between(&old, &new).map_err(|_| StatusCode::BAD_REQUEST)?;
-    activity.action(Category::Config, "domain.update").update(|entry| entry.entity("domain", name).changes(changes));
+    context.action(Category::Config, "domain.update").update(|entry| entry.entity("domain", name).changes(changes));
     Ok("saved")
 }
 
@@ -48,7 +48,7 @@ fn service(recorder: Recorder, domains: Domains) -> Router {
 }
 // README: end
 
-/// Whoever the application's own sign-in says it is; here, a header.
+/// Returns the caller as the application's own sign-in identifies it; in this example, by a header.
 fn who(request: &Parts) -> Option<Caller> {
     let user = request.headers.get("x-user")?.to_str().ok()?.to_owned();
     Some(Caller { user, user_type: "admin".to_owned(), ..Caller::default() })
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let recorder =
         Recorder::builder(FilePath::new(&socket))?.spool(FilePath::new(&spool)).source("axum-service").open()?;
-    // One call is all that an event without a request takes. `cluster` is strict: without the entry there is no service.
+    // An event without a request takes a single call. `cluster` is strict: the service does not start without the entry.
     recorder.emit(Entry::new(Category::Cluster, "service.start").user("axum-service").user_type("service")).await?;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

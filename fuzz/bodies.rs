@@ -1,4 +1,4 @@
-//! What a fuzzer does with bytes, for each target. Nothing here may panic, and what is read must be what was written.
+//! Bodies of the fuzz targets. No input may cause a panic, and values must survive writing and reading.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
@@ -47,7 +47,7 @@ pub(crate) fn note(bytes: &[u8]) {
     }
 }
 
-/// The first bytes are numbers, the rest are hashes.
+/// Verifies proofs; the first 24 bytes are numbers, the rest are hashes.
 pub(crate) fn proof(bytes: &[u8]) {
     let Some((numbers, rest)) = bytes.split_first_chunk::<24>() else { return };
     let number = |at: usize| numbers[at..at + 8].try_into().map_or(0, u64::from_be_bytes);
@@ -77,7 +77,7 @@ pub(crate) fn frame(bytes: &[u8]) {
     }
 }
 
-/// Masked as a text and as the detail of an entry: what comes out is JSON, and says so exactly when something was masked.
+/// Masks the input as a text and as a detail of an entry. The output is JSON, and lists masked fields exactly if something was masked.
 pub(crate) fn redact(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let redactor = Redactor::shared();
@@ -96,7 +96,7 @@ pub(crate) fn redact(bytes: &[u8]) {
     }
 }
 
-/// A body in a row's line: one line, one object, whatever the bytes are.
+/// Writes a row with the input as its body: the result is one line with one object, whatever the bytes are.
 pub(crate) fn row(bytes: &[u8]) {
     for integrity in [Integrity::Ok, Integrity::Violation] {
         let row = Row {
@@ -122,7 +122,7 @@ pub(crate) fn row(bytes: &[u8]) {
     }
 }
 
-/// Records under every built-in mapping.
+/// Reads the input under every built-in mapping.
 pub(crate) fn mapping(bytes: &[u8]) {
     static MAPPINGS: LazyLock<Vec<Mapping>> = LazyLock::new(|| {
         Mapping::built_in().iter().map(|built_in| Mapping::load(built_in.name).expect("built in")).collect()
@@ -137,13 +137,13 @@ pub(crate) fn mapping(bytes: &[u8]) {
     }
 }
 
-/// A syslog message; what comes out is JSON that keeps it.
+/// Parses a syslog message into a JSON record.
 pub(crate) fn syslog(bytes: &[u8]) {
     let record = parsers::syslog(&String::from_utf8_lossy(bytes));
     assert!(piperoll_format::json::compact(&record).is_ok(), "a record is JSON");
 }
 
-/// A connection's bytes, which say themselves how they are cut into messages of one or more lines.
+/// Splits the bytes of a syslog connection into messages of one or more lines; the bytes determine the framing.
 pub(crate) fn framing(bytes: &[u8]) {
     for record in parsers::syslog_stream(bytes) {
         assert!(piperoll_format::json::compact(&record).is_ok(), "a record is JSON");
@@ -154,7 +154,7 @@ pub(crate) fn journal(bytes: &[u8]) {
     let _ = parsers::journal(bytes);
 }
 
-/// Lines that callers send; what is accepted is written into a body that is one entry.
+/// Parses lines that callers send. A line that is accepted with masking must also be accepted without it.
 pub(crate) fn ndjson(bytes: &[u8]) {
     for line in bytes.split(|b| *b == b'\n') {
         let Ok(entry) = Redactor::shared().parse_entry(line) else { continue };

@@ -1,5 +1,5 @@
-//! What tamper evidence costs, as ratios inside one run: `cargo bench --bench evidence -p piperoll-tests`. Figures, not
-//! tests. `-- tree`, `-- verify`, `-- bundle` or `-- witness` runs one part.
+//! Measures the cost of tamper evidence, as ratios within one run: `cargo bench --bench evidence -p piperoll-tests`. Prints
+//! figures and checks none. `-- tree`, `-- verify`, `-- bundle` or `-- witness` runs one part.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -44,11 +44,11 @@ fn main() {
     });
 }
 
-/// Appends with all that they do, and with all but the tree and a checkpoint every second.
+/// Measures appends with the tree and a checkpoint every second, and without them.
 async fn tree() {
     let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..PAIRS {
-        // Each comes first in half of the pairs: the machine's pace drifts.
+        // Each variant runs first in half of the pairs, because the machine's speed drifts.
         let first = appended(round % 2 == 0).await;
         let second = appended(round % 2 != 0).await;
         let (tree, none) = if round % 2 == 0 { (first, second) } else { (second, first) };
@@ -85,7 +85,7 @@ async fn appended(with_tree: bool) -> f64 {
     rate
 }
 
-/// The full check of a log against one thread that reads the same rows and hashes each once.
+/// Compares the full check of a log with one thread that reads the same rows and hashes each once.
 async fn verify() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
@@ -124,7 +124,7 @@ async fn verify() {
     );
 }
 
-/// A tenth of a million rows as evidence, and how long an auditor waits.
+/// Measures how long a bundle of a hundred thousand rows takes to export and to verify.
 async fn bundle() {
     let cluster = Cluster::witnessed(&["mx1"], 500).await;
     let lines: Vec<String> = (0..BUNDLE_LOG_ROWS).map(caller_entry).collect();
@@ -161,9 +161,9 @@ async fn bundle() {
     );
 }
 
-/// A hundred idle nodes, each asked for its checkpoint every round.
+/// Measures the witness on a hundred idle nodes, each polled for its checkpoint in every round.
 async fn witness() {
-    // A proxy stands in front of every node, all of them in this process.
+    // Every node has a proxy, and all proxies run in this process, so raise the limit of open files.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let ids: Vec<String> = (0..IDLE_NODES).map(|n| format!("n{n:03}")).collect();
@@ -173,14 +173,14 @@ async fn witness() {
     let ticks = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let fields: Vec<u64> = stat.rsplit(')').next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
-        // utime and stime (proc(5)), behind the state letter and ten numbers.
+        // utime and stime (proc(5)), which follow the state letter and ten numbers.
         fields[10] + fields[11]
     };
     let pid = cluster.aggregator_pid();
     tokio::time::sleep(POLL * 2).await;
     let (before, rounds) = (ticks(pid), 10);
     tokio::time::sleep(POLL * rounds).await;
-    // Clock ticks are a hundredth of a second on every Linux that matters here.
+    // A clock tick is a hundredth of a second on every Linux that this benchmark runs on.
     let millis = (ticks(pid) - before) as f64 * 10.0 / f64::from(rounds);
     println!("witness round for {IDLE_NODES} idle nodes: {millis:.0} ms of aggregator CPU, its other work included");
 }

@@ -1,7 +1,7 @@
-//! How fast entries are found, counted and read deep down: `scripts/bench-find`. Figures, not tests.
+//! Measures how fast entries are found, counted and paged: `scripts/bench-find`. Prints figures and checks none.
 //!
-//! Three nodes with so many entries each (`FIND_ROWS`, five million unless told) over thirty days. Every search is asked of
-//! one node's store, and of all three through an aggregator over mTLS, after one round to warm up.
+//! Three nodes have `FIND_ROWS` entries each (default five million) over thirty days. Every search runs on one node's store,
+//! and on all three nodes through an aggregator over mTLS, after one warm-up round.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -27,14 +27,14 @@ use driver::Browser;
 const PAGE_ROUNDS: usize = 20;
 const NODES: [&str; 3] = ["mx1", "mx2", "mx3"];
 const ROUNDS: usize = 200;
-/// Before the aggregator is asked.
+/// Wait before the first query to the aggregator.
 const WARM_UP: Duration = Duration::from_secs(5);
 const STATS_ROUNDS: usize = 10;
 const MANY: usize = 100;
 const DAYS: i64 = 30;
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// What the table measures: a name, the filter, and how far back.
+/// Searches in the table: a name, the filter, and further parameters such as the time range.
 const SEARCHES: [(&str, &str, &str); 9] = [
     ("user", "user:user-0417", ""),
     ("action set and range", "action:mailbox.create,token.revoke", "&from=21d&to=20d"),
@@ -47,7 +47,7 @@ const SEARCHES: [(&str, &str, &str); 9] = [
     ("nothing fits", "user:nobody-at-all", ""),
 ];
 
-/// Hands out the times of thirty days, evenly.
+/// A clock whose readings are spread evenly over thirty days.
 struct Past {
     next: AtomicI64,
     step: i64,
@@ -62,7 +62,7 @@ impl Clock for Past {
 fn main() {
     piperoll_net::crypto::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    // `cargo bench … -- find` or `-- nodes` runs one half.
+    // `cargo bench … -- find` or `-- nodes` runs only that half.
     let wanted = |half: &str| {
         let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
         asked.is_empty() || asked.iter().any(|arg| arg == half)
@@ -75,7 +75,7 @@ fn main() {
     }
 }
 
-/// A hundred nodes in four processes: what one page costs, with all of them, with a dead one, and with one that hangs.
+/// Measures one page over a hundred nodes: with all of them up, with one dead, and with one that hangs.
 async fn nodes() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
@@ -85,7 +85,7 @@ async fn nodes() {
     for first in (0..MANY - 1).step_by(25) {
         cluster.spawn_pack(first..(first + 25).min(MANY - 1)).await;
     }
-    // The last one has a process of its own, to be killed.
+    // The last node has its own process, so that it can be killed.
     cluster.spawn(MANY - 1);
     cluster.spawn_aggregator();
     cluster.wait_for_node(&cluster.nodes[MANY - 1]).await;
@@ -153,13 +153,13 @@ async fn find() {
     }
     cluster.run_all().await;
     cluster.wait_until_complete().await;
-    // The newest block of each node is made again at a start, and everything was new to the witness.
+    // Let each node rebuild its newest block after the start, and let the witness catch up with all rows.
     tokio::time::sleep(WARM_UP).await;
     through_the_aggregator(&cluster).await;
     in_a_browser(&cluster).await;
 }
 
-/// From the address to rows that can be read, and to the counts around them, as the page itself marks it.
+/// Measures the time from navigation to rendered rows and to rendered counts, from the performance marks of the page.
 async fn in_a_browser(cluster: &Cluster) {
     let Some(browser) = Browser::signed_in(cluster, &cluster.token).await else { return };
     let (mut rows, mut counts) = (Vec::new(), Vec::new());
@@ -204,7 +204,7 @@ async fn fill(store: &Store, rows: u64, node: u64) {
     }
 }
 
-/// An entry of a mail platform: a thousand users, some of them busy, forty actions, twenty thousand addresses.
+/// Returns an entry of a mail platform: a thousand users, some of them busy, five actions, twenty thousand addresses.
 fn entry(n: u64, dice: &mut u64) -> String {
     let mut roll = |sides: u64| {
         *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -288,7 +288,7 @@ async fn through_the_aggregator(cluster: &Cluster) {
     }
 }
 
-/// The first round warms up and does not count.
+/// Prints one line of the table. The first round is a warm-up and does not count.
 fn line(name: &str, times: &mut Vec<Duration>, rows: usize) {
     times.remove(0);
     times.sort();

@@ -1,6 +1,6 @@
-//! How fast a node hands entries on: `cargo bench -p piperoll-tests --bench forward`. One node with 200,000 entries, and a receiver in this
-//! process that reads and throws away; the time is from the receiver's first connection until the node knows that everything arrived.
-//! Receiver and node share the machine.
+//! Measures how fast a node forwards entries: `cargo bench -p piperoll-tests --bench forward`. One node has 200,000 entries, and a
+//! receiver in this process discards them. The time is measured from the receiver's first connection until the node reports that all
+//! entries arrived. Receiver and node share the machine.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 

@@ -1,7 +1,7 @@
-//! What recording costs an application: `cargo bench --bench record -p piperoll-tests`. Figures, not tests.
+//! Measures the cost of recording for an application: `cargo bench --bench record -p piperoll-tests`. Prints figures and checks none.
 //!
-//! Strict entries of one task against those of 128, through a real node; and the layer's own work a request, against the same
-//! service without it.
+//! Compares strict entries of one task with those of 128 tasks, through a real node, and the layer's own work per request with
+//! the same service without the layer.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -99,7 +99,7 @@ async fn layer() {
         within.push((cpu() - before).as_secs_f64());
         assert_eq!(captured.entries().len(), REQUESTS);
         captured.clear();
-        // What emitting costs without a layer: the append's share of it, but for the socket.
+        // The cost of emitting without a layer: the share of the append, except for the socket.
         let before = cpu();
         for n in 0..REQUESTS {
             recorder.emit(entry(n).detail("changes", json!([5, 10]))).await.unwrap();
@@ -114,7 +114,7 @@ async fn layer() {
     println!("layer and entry together        {:>10.1} us", within - without);
 }
 
-/// User and system time of this process.
+/// Returns user and system time of this process.
 fn cpu() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
     let of = |time: nix::sys::time::TimeVal| {

@@ -1,4 +1,4 @@
-//! What commands and requests gave, and edits behind a log's back.
+//! Results of commands and HTTP requests, and edits of a log that bypass the node.
 
 use std::path::Path;
 use std::process::Output;
@@ -8,7 +8,7 @@ use piperoll_node::store::Store;
 use piperoll_protocol::node::{Finding, VerifyLine};
 use serde_json::Value;
 
-/// What a command did.
+/// Exit code and output of a command.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -26,7 +26,7 @@ impl From<Output> for Run {
     }
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -40,7 +40,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    /// The report of one node.
+    /// Returns the report of one node.
     pub fn node(&self, id: &str) -> Value {
         let nodes = self.json()["nodes"].clone();
         nodes
@@ -56,13 +56,13 @@ impl Answer {
         self.node(id)["status"].as_str().unwrap().to_owned()
     }
 
-    /// `node/seq` of the rows, in order.
+    /// Returns `node/seq` of each row, in order.
     pub fn places(&self) -> Vec<String> {
         self.json()["entries"].as_array().unwrap().iter().map(place).collect()
     }
 }
 
-/// `node/seq` of a row.
+/// Returns `node/seq` of a row.
 pub fn place(row: &Value) -> String {
     match row.get("found_at") {
         Some(found) => format!("{}/{}", found["node_id"].as_str().unwrap(), found["seq"]),
@@ -70,8 +70,8 @@ pub fn place(row: &Value) -> String {
     }
 }
 
-/// Runs SQL with the append-only triggers out of the way and back again, in one transaction, so that nothing
-/// but the rows is different afterwards.
+/// Runs SQL with the append-only triggers dropped and created again, in one transaction, so that only the rows differ
+/// afterwards.
 pub fn edit(database: &Path, sql: &str) {
     let conn = rusqlite::Connection::open(database).unwrap();
     conn.busy_timeout(Duration::from_secs(5)).unwrap();
@@ -93,7 +93,7 @@ pub fn edit(database: &Path, sql: &str) {
     conn.execute_batch(&(script + ";COMMIT;")).unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
-/// What a full check of a store finds.
+/// Returns the findings of a full check of a store.
 pub async fn findings(store: &Store) -> Vec<Finding> {
     let mut check = store.check();
     let mut found = Vec::new();
@@ -108,7 +108,7 @@ pub async fn findings(store: &Store) -> Vec<Finding> {
     found
 }
 
-/// Copies a stopped node's log, in place of the one that is there.
+/// Copies a stopped node's log over the one in `to`.
 pub fn copy_log(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for name in ["log.db", "log.db-wal", "log.json", "log.checkpoint"] {

@@ -1,4 +1,4 @@
-//! Asking the aggregator over HTTP, and tokens to ask with.
+//! HTTP requests to the aggregator, and the tokens for them.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{Answer, Cluster};
 
 impl Cluster {
-    /// `GET /api/v1/audit-log?…`.
+    /// Sends `GET /api/v1/audit-log?…`.
     pub async fn page(&self, parameters: &str) -> Answer {
         self.get(&format!("/api/v1/audit-log?{parameters}"), Some(&self.token)).await
     }
@@ -36,12 +36,12 @@ impl Cluster {
         Answer { status, complete_header, text, took: asked.elapsed() }
     }
 
-    /// A client that knows the authority and nothing else.
+    /// Returns a client that trusts the cluster's authority and has no certificate.
     pub fn browser_like(&self) -> reqwest::Client {
         self.client_builder().build().unwrap()
     }
 
-    /// The same with a person's certificate.
+    /// Returns a client that trusts the cluster's authority and has a person's certificate.
     pub fn browser_with(&self, identity: reqwest::Identity) -> reqwest::Client {
         self.client_builder().identity(identity).build().unwrap()
     }
@@ -51,13 +51,13 @@ impl Cluster {
         reqwest::Client::builder().no_proxy().tls_certs_only(ca)
     }
 
-    /// Makes a further token.
+    /// Creates another token.
     pub fn token(&self, name: &str, role: Role, expires: Option<Timestamp>) -> String {
         let state = self.aggregator_folder().join("state");
         TokenStore::open(&state).unwrap().create(name, role, None, expires, SystemClock.now()).unwrap().token
     }
 
-    /// A token whose holder may see what a filter selects.
+    /// Creates a token whose holder sees only the entries that the filter `scope` selects.
     pub fn limited_token(&self, name: &str, role: Role, scope: &str) -> String {
         let state = self.aggregator_folder().join("state");
         TokenStore::open(&state).unwrap().create(name, role, Some(scope), None, SystemClock.now()).unwrap().token

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! Helpers shared by the benchmarks.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use piperoll_net::clock::SystemClock;
 use piperoll_node::store::{Draft, LogDir, LogKeys, Store, parse_draft};
 use piperoll_redact::Redactor;
 
-/// An entry as a mail gateway would record it; about 620 bytes when the node has sealed it.
+/// Returns an entry as a mail gateway would record it; about 620 bytes after the node has sealed it.
 pub fn caller_entry(n: usize) -> String {
     format!(
         "{{\"category\":\"data\",\"action\":\"quarantine.release\",\"outcome\":\"success\",\"user\":\"user-{}\",\"user_type\":\"admin\",\"entity_type\":\"mail\",\"entity_id\":\"{n:016x}\",\"target\":\"office@example.org\",\"domain\":\"example.org\",\"ip_address\":\"198.51.100.{}\",\"description\":\"released message {n:08x} to its recipient\"}}",
@@ -20,18 +20,18 @@ pub fn caller_entry(n: usize) -> String {
     )
 }
 
-/// An entry on its way into a log, as the node's socket takes it.
+/// Parses an entry as the node's socket does, ready to be appended.
 pub fn draft(text: &str, via: &Arc<str>) -> Draft {
     parse_draft(text.as_bytes(), via, Redactor::shared()).unwrap()
 }
 
-/// The value in the middle.
+/// Returns the median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// A new log in `dir`.
+/// Creates a new log in `dir`.
 pub fn new_store(dir: &Path) -> Store {
     let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
     let keys =
@@ -39,7 +39,7 @@ pub fn new_store(dir: &Path) -> Store {
     Store::open(LogDir::new(dir), keys, Arc::new(SystemClock), Rules::default()).unwrap()
 }
 
-/// Durable rows a second with as many callers in flight, each waiting for its receipt; parsing, id, mac and all.
+/// Measures durable rows per second with `writers` concurrent callers, each waiting for its receipt; includes parsing, ids and MACs.
 pub async fn append_in_flight(store: &Store, writers: usize, time: Duration) -> f64 {
     let started = Instant::now();
     let tasks: Vec<_> = (0..writers)

@@ -1,4 +1,4 @@
-//! Real processes: nodes and an aggregator made by `piperoll cluster`, run from the built binary.
+//! Runs a cluster as real processes: nodes and aggregators set up as by `piperoll cluster`, run from the built binary.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,10 +20,10 @@ use crate::{Answer, FaultProxy, Run};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Names a program that is built already, for a run that has just built everything.
+/// Environment variable with the path of an already built program, for a run that has just built everything.
 const BINARY_VARIABLE: &str = "PIPEROLL_BINARY";
 
-/// The built program; built here if it is not yet, so that a test never runs an old one.
+/// Returns the path of the `piperoll` program. Builds it first, so that a test never runs an old one, unless `PIPEROLL_BINARY` is set.
 pub fn piperoll() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -50,10 +50,10 @@ pub fn piperoll() -> &'static Path {
     })
 }
 
-/// Names the test in the environment of what it starts: whatever outlives it can be put down to it.
+/// Environment variable with the name of the test, set for every process it starts, so that a leftover process can be traced to its test.
 const TEST_VARIABLE: &str = "PIPEROLL_TEST";
 
-/// A process that does not outlive its test.
+/// A child process that is killed on drop, so that it does not outlive its test.
 pub struct Guard(pub Child);
 
 impl Drop for Guard {
@@ -63,8 +63,8 @@ impl Drop for Guard {
     }
 }
 
-/// An address that was free a moment ago, below the ports that the kernel gives to outgoing connections: of hundreds of
-/// those, one would take it before it is listened on.
+/// Returns an address that was free a moment ago. Its port is below the kernel's range for outgoing connections: with hundreds of
+/// those, one would otherwise take the port before a process listens on it.
 pub fn free_address() -> String {
     const FIRST: u32 = 10_000;
     const PORTS: u32 = 22_000;
@@ -78,7 +78,7 @@ pub fn free_address() -> String {
     }
 }
 
-/// A node of the cluster: its folder, its process, and the proxy between it and the aggregator.
+/// A node of the cluster, with its folder, its process, and the proxy between it and the aggregator.
 pub struct Member {
     pub id: String,
     pub folder: PathBuf,
@@ -87,12 +87,12 @@ pub struct Member {
     /// Environment variables of its process, used at the next start.
     pub environment: Vec<(String, String)>,
     process: Option<Child>,
-    /// For `clocked-node` instead of the shipped program.
+    /// The clock to run with; if set, `clocked-node` runs instead of the shipped program.
     clock: Option<String>,
 }
 
 impl Member {
-    /// Makes its folder and its proxy; nothing runs yet.
+    /// Creates the node's folder and its proxy; no process runs yet.
     fn made(authority: &mut Authority, id: &str, clock: Option<String>) -> Self {
         let listen = free_address();
         let proxy = FaultProxy::start(&listen);
@@ -103,7 +103,7 @@ impl Member {
     }
 }
 
-/// An aggregator with its embedded node, which has the same name.
+/// An aggregator with its embedded node of the same name.
 struct Aggregator {
     id: String,
     url: String,
@@ -112,7 +112,7 @@ struct Aggregator {
 }
 
 impl Aggregator {
-    /// Makes its folder and a token; nothing runs yet.
+    /// Creates the aggregator's folder and a token; no process runs yet.
     fn made(authority: &mut Authority, id: &str) -> Self {
         let address = free_address();
         let place = AggregatorPlace {
@@ -133,7 +133,7 @@ impl Aggregator {
 pub struct Cluster {
     pub dir: TempDir,
     pub nodes: Vec<Member>,
-    /// Address of the aggregator that is asked, and a token for it; see [`Cluster::turn_to`].
+    /// Address of the selected aggregator, and a token for it; see [`Cluster::turn_to`].
     pub url: String,
     pub token: String,
     aggregators: Vec<Aggregator>,
@@ -144,19 +144,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts nodes with these ids and an aggregator named `agg`, and waits until everything answers.
+    /// Starts nodes with these ids and an aggregator named `agg`, and waits until all of them answer.
     pub async fn start(ids: &[&str]) -> Self {
         Self::start_with(ids, |_| None).await
     }
 
-    /// The same, with a clock of its own for some nodes: `+60s`, `-7s`, or `@1776240000` for one that stands still.
+    /// Like [`Cluster::start`], with a separate clock for some nodes: `+60s`, `-7s`, or `@1776240000` for a stopped clock.
     pub async fn start_with(ids: &[&str], clock: impl Fn(&str) -> Option<String>) -> Self {
         let mut cluster = Self::made(ids, clock).await;
         cluster.run_all().await;
         cluster
     }
 
-    /// Starts everything that was made.
+    /// Starts all nodes and the aggregator, and waits for them.
     pub async fn run_all(&mut self) {
         for index in 0..self.nodes.len() {
             self.spawn(index);
@@ -168,7 +168,7 @@ impl Cluster {
         self.wait_for_aggregator().await;
     }
 
-    /// Starts these nodes together in one process, and waits for them.
+    /// Starts these nodes in one process, and waits for them.
     pub async fn spawn_pack(&mut self, indexes: std::ops::Range<usize>) {
         let configs = self.nodes[indexes.clone()].iter().map(|node| node.folder.join("node.toml"));
         let child = Command::new(piperoll().with_file_name("node-pack"))
@@ -184,7 +184,7 @@ impl Cluster {
         }
     }
 
-    /// The same, with a witness that looks more often than the shipped one: every `poll_ms` milliseconds.
+    /// Like [`Cluster::start`], with a witness that polls more often than the default: every `poll_ms` milliseconds.
     pub async fn witnessed(ids: &[&str], poll_ms: u32) -> Self {
         let mut cluster = Self::made(ids, |_| None).await;
         cluster.poll_every(poll_ms);
@@ -192,12 +192,12 @@ impl Cluster {
         cluster
     }
 
-    /// Before the start: how often the witness looks, in milliseconds.
+    /// Sets the polling interval of the witness, in milliseconds. Takes effect at the next start.
     pub fn poll_every(&self, poll_ms: u32) {
         self.configure_aggregator(&format!("[witness]\npoll_ms = {poll_ms}\n"));
     }
 
-    /// Before the start: other tables for `aggregator.toml`, in place of those of the same names.
+    /// Adds tables to `aggregator.toml`, replacing those of the same name. Takes effect at the next start.
     pub fn configure_aggregator(&self, lines: &str) {
         let config = self.aggregator_folder().join("aggregator.toml");
         let mut table: toml::Table = std::fs::read_to_string(&config).unwrap().parse().unwrap();
@@ -205,7 +205,7 @@ impl Cluster {
         std::fs::write(&config, table.to_string()).unwrap();
     }
 
-    /// Folders and proxies, no process yet.
+    /// Creates folders and proxies; no process runs yet.
     pub async fn made(ids: &[&str], clock: impl Fn(&str) -> Option<String>) -> Self {
         piperoll();
         let dir = tempfile::Builder::new().prefix("prt-").tempdir().unwrap();
@@ -223,20 +223,20 @@ impl Cluster {
             .unwrap();
         let (url, token) = (aggregator.url.clone(), aggregator.token.clone());
         let made = Self { nodes, url, token, aggregators: vec![aggregator], asked: 0, packs: Vec::new(), client, dir };
-        // A test asks as fast as it can. What is about the limits sets its own.
+        // Tests send requests as fast as they can. Tests of the rate limits set their own.
         made.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
         made
     }
 
-    /// Adds a node to the roster, and starts it. The aggregator learns of it at its next start.
+    /// Adds a node to the roster and starts it. The aggregator reads the new roster at its next start.
     pub async fn add_node(&mut self, id: &str) {
         let member = Member::made(&mut self.authority(), id, None);
         self.nodes.push(member);
         self.restart(self.nodes.len() - 1).await;
     }
 
-    /// Adds an aggregator with its node, and asks it from now on; it does not run yet. The others learn of its node at their next start, and the
-    /// nodes of its witness key at theirs.
+    /// Adds an aggregator with its node, and selects it; it does not run yet. The other aggregators read the new roster at their next
+    /// start, and the nodes read its witness key at theirs.
     pub fn add_aggregator(&mut self, id: &str) {
         let made = Aggregator::made(&mut self.authority(), id);
         self.aggregators.push(made);
@@ -244,12 +244,12 @@ impl Cluster {
         self.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
     }
 
-    /// How many aggregators there are.
+    /// Returns the number of aggregators.
     pub fn aggregators(&self) -> usize {
         self.aggregators.len()
     }
 
-    /// From now on all that is about the aggregator means this one.
+    /// Selects the aggregator that all other methods use from now on.
     pub fn turn_to(&mut self, index: usize) {
         let aggregator = &self.aggregators[index];
         (self.url, self.token) = (aggregator.url.clone(), aggregator.token.clone());
@@ -276,7 +276,7 @@ impl Cluster {
         self.aggregators[self.asked].process.as_ref().unwrap().id()
     }
 
-    /// Starts a node that does not run.
+    /// Starts a node, which must not be running.
     pub fn spawn(&mut self, index: usize) {
         let running = self.nodes[index].process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none());
         assert!(!running, "{} runs already; the process before would be left behind", self.nodes[index].id);
@@ -303,7 +303,7 @@ impl Cluster {
         node.process = Some(child);
     }
 
-    /// Starts the aggregator, which does not run.
+    /// Starts the selected aggregator, which must not be running.
     pub fn spawn_aggregator(&mut self) {
         let known = self.aggregator_process();
         let running = known.is_some_and(|process| process.try_wait().unwrap().is_none());
@@ -321,12 +321,12 @@ impl Cluster {
         self.aggregators[self.asked].process = Some(child);
     }
 
-    /// For the next start of a node.
+    /// Sets a node's clock for its next start.
     pub fn set_clock(&mut self, index: usize, clock: &str) {
         self.nodes[index].clock = Some(clock.to_owned());
     }
 
-    /// Undoes `set_clock` at the next start of a node.
+    /// Reverts `set_clock` for the next start of a node.
     pub fn clear_clock(&mut self, index: usize) {
         self.nodes[index].clock = None;
     }
@@ -365,7 +365,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until a page over everything is complete.
+    /// Waits until a page without a filter is complete.
     pub async fn wait_until_complete(&self) -> Answer {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -378,7 +378,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until a node gives its rows, sound or not.
+    /// Waits until a node contributes to a page, whether or not its rows are valid.
     pub async fn wait_until_answered(&self, id: &str) {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -409,20 +409,20 @@ impl Cluster {
     pub fn signal(&self, index: usize, signal: Signal) {
         let pid = self.pid(index);
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-        // A thread that is in a system call goes on until it leaves it: it could answer one request more.
+        // A thread inside a system call continues until it returns from it, so it could still answer one request.
         while signal == Signal::SIGSTOP && !is_stopped(pid) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// `kill -9`, and waits until the process is gone.
+    /// Kills a node with SIGKILL, and waits until its process is gone.
     pub fn kill(&mut self, index: usize) {
         let process = self.nodes[index].process.as_mut().unwrap();
         let _ = process.kill();
         let _ = process.wait();
     }
 
-    /// An orderly stop.
+    /// Stops a node with SIGTERM; it must exit successfully.
     pub fn stop(&mut self, index: usize) {
         self.signal(index, Signal::SIGTERM);
         assert!(self.nodes[index].process.as_mut().unwrap().wait().unwrap().success());
@@ -433,7 +433,7 @@ impl Cluster {
         self.wait_for_node(&self.nodes[index]).await;
     }
 
-    /// `kill -9` of the aggregator and its embedded node.
+    /// Kills the aggregator and its embedded node with SIGKILL.
     pub fn kill_aggregator(&mut self) {
         let process = self.aggregator_process().unwrap();
         let _ = process.kill();
@@ -446,7 +446,7 @@ impl Cluster {
         assert!(process.wait().unwrap().success());
     }
 
-    /// Records NDJSON lines on a node and expects every one to be taken.
+    /// Records NDJSON lines on a node, which must accept all of them.
     pub async fn append(&self, index: usize, lines: &[String]) {
         let client = piperoll_client::NodeClient::new(&self.nodes[index].folder.join("node.sock")).unwrap();
         for batch in lines.chunks(10_000) {
@@ -455,7 +455,7 @@ impl Cluster {
         }
     }
 
-    /// The program as a user of the aggregator runs it.
+    /// Returns a command that runs the program as a user of the aggregator does.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(piperoll());
         command
@@ -484,7 +484,7 @@ impl Cluster {
             .into()
     }
 
-    /// The verifier at the end of every fault test: each log is whole and every signature fits.
+    /// Verifies every node's log at the end of a fault test: each log is whole and every signature is valid.
     pub fn verify_all(&self) {
         for index in 0..self.nodes.len() {
             let run = self.on_node(index, &["verify"]);
@@ -492,7 +492,7 @@ impl Cluster {
         }
     }
 
-    /// When a row was recorded, by its own word.
+    /// Returns the timestamp in a row's body.
     pub fn row_timestamp(&self, index: usize, seq: usize) -> String {
         let conn = rusqlite::Connection::open(self.database(index)).unwrap();
         let body: String = conn.query_row("SELECT body FROM entries WHERE seq = ?1", [seq], |row| row.get(0)).unwrap();
@@ -518,23 +518,23 @@ impl Drop for Cluster {
     }
 }
 
-/// What a test sees must not depend on the time of day at which it runs.
+/// Turns off the `outside_hours` flag, so that results do not depend on the time of day at which a test runs.
 fn at_any_hour(folder: &Path) {
     let config = folder.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[flags]\noutside_hours = false\n")).unwrap();
 }
 
-/// A caller's entry with some words in it.
+/// Returns a caller's entry with this user and action.
 pub fn entry(user: &str, action: &str) -> String {
     serde_json::json!({ "category": "auth", "action": action, "user": user, "outcome": "success" }).to_string()
 }
 
-/// Whether every thread of a process stands still (proc_pid_stat(5), `T`).
+/// Returns whether every thread of a process is stopped (proc_pid_stat(5), `T`) or has ended.
 fn is_stopped(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default()).all(|stat| {
-        // Behind the name, which may hold anything.
+        // The state follows the process name, which may contain any character.
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
     })
 }

@@ -1,4 +1,4 @@
-//! Failing and slow system calls of a running process, by way of strace.
+//! Makes system calls of a running process fail or take long, by means of strace.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Interference(Child);
 
 impl Interference {
-    /// Whether strace is installed and may attach to a process that it did not start.
+    /// Returns whether strace is installed and may attach to a process that it did not start.
     pub fn is_possible() -> bool {
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
         let attached = Self::with(other.id(), "read").is_some();

@@ -1,4 +1,4 @@
-//! The harness: a real cluster of processes, and a proxy that breaks the network between them.
+//! The test harness: a cluster of real processes, and a proxy that injects network faults between them.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a harness that cannot go on says so by panicking")]
 

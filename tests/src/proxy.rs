@@ -6,21 +6,21 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A node sends its part of a TLS handshake at once, and more than this.
+/// Bytes from the node after which [`Fault::Busy`] blocks. A node sends its part of a TLS handshake at once, and it is longer than this.
 const HANDSHAKE_BYTES: usize = 200;
 
-/// What happens to connections.
+/// Fault that the proxy applies to connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Bytes pass.
+    /// Bytes are forwarded unchanged.
     None,
     /// Connections are accepted and closed at once.
     Close,
-    /// Connections are accepted; nothing ever comes back.
+    /// Connections are accepted; no byte is ever sent back.
     Silent,
-    /// A connection gets through its handshake, and then nothing comes any more.
+    /// A connection completes its handshake, and no byte of the node follows.
     Busy,
-    /// The node's bytes come one a second.
+    /// The node's bytes are forwarded at one per second.
     Trickle,
     /// Each chunk of the node's bytes is delayed.
     Delay(Duration),
@@ -28,9 +28,9 @@ pub enum Fault {
     Corrupt,
     /// The connection is cut after this many more bytes from the node.
     CutAfter(usize),
-    /// Something that is neither TLS nor Piperoll answers.
+    /// A server that speaks neither TLS nor Piperoll answers.
     Garbage,
-    /// Another address answers.
+    /// Connections are forwarded to another address.
     Other(String),
 }
 
@@ -65,7 +65,7 @@ impl FaultProxy {
         Self { address, state }
     }
 
-    /// Changes what happens from now on; connections that are open see it too.
+    /// Sets the fault, which also applies to open connections.
     pub fn set(&self, fault: Fault) {
         *self.state.fault.lock().unwrap() = fault;
     }
@@ -116,7 +116,7 @@ impl State {
         });
     }
 
-    /// The way from the node back, where the faults are.
+    /// Copies bytes from the node to the client and applies the fault.
     fn copy_faulty(&self, mut node: TcpStream, mut client: TcpStream) {
         let mut buffer = [0; 16 * 1024];
         let mut passed = 0;
@@ -175,7 +175,7 @@ impl BlackHole {
         bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
         listen(&listener, Backlog::new(0).unwrap()).unwrap();
         let place: SockaddrIn = getsockname(listener.as_raw_fd()).unwrap();
-        // One connection fills a queue of zero; a few more make sure.
+        // One connection fills a queue of length zero; open a few more to be sure.
         let queued = (0..4)
             .map(|_| {
                 let flags = SockFlag::SOCK_NONBLOCK;

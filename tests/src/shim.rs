@@ -1,11 +1,12 @@
-//! A wall clock that a test sets, also for what a process gives to libraries: certificates are judged by it.
+//! A wall clock that a test sets by preloading a library. It also reaches the libraries of a process, such as certificate validation.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock.c");
 
-/// How the name of the loader ends that a dynamically linked program names (ELF, `PT_INTERP`), and where in the file that is looked for.
+/// Part of the loader's path that a dynamically linked program names (ELF, `PT_INTERP`); searched for in the first `HEAD_BYTES` bytes of
+/// the file.
 const LOADER: &[u8] = b"/ld-";
 const HEAD_BYTES: u64 = 4_096;
 
@@ -15,7 +16,7 @@ pub struct ClockShim {
 }
 
 impl ClockShim {
-    /// Whether a program loads libraries at all: one that is linked statically keeps its clock.
+    /// Returns whether a program loads shared libraries: a statically linked program keeps its clock.
     pub fn can_reach(program: &Path) -> bool {
         let mut head = Vec::new();
         let file = std::fs::File::open(program).unwrap();
@@ -23,14 +24,14 @@ impl ClockShim {
         head.windows(LOADER.len()).any(|window| window == LOADER)
     }
 
-    /// None without a C compiler.
+    /// Compiles the library; returns `None` without a C compiler.
     pub fn compiled(folder: &Path) -> Option<Self> {
         let library = folder.join("clock.so");
         let cc = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(SOURCE).output();
         cc.is_ok_and(|output| output.status.success()).then_some(Self { library })
     }
 
-    /// Variables for a process whose clock is off by the seconds that `file` says, whenever it says others.
+    /// Returns environment variables for a process whose clock is off by the number of seconds in `file`, which may change while it runs.
     pub fn environment(&self, file: &Path) -> [(String, String); 2] {
         [
             ("LD_PRELOAD".to_owned(), self.library.display().to_string()),
@@ -38,7 +39,7 @@ impl ClockShim {
         ]
     }
 
-    /// Sets the clock. The file is renamed over the old one, so that nobody reads an empty one.
+    /// Sets the clock. The new file is renamed over the old one, so that no process reads an empty file.
     pub fn set(file: &Path, seconds: i64) -> std::io::Result<()> {
         let new = file.with_extension("new");
         std::fs::write(&new, seconds.to_string())?;

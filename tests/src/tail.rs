@@ -1,4 +1,4 @@
-//! A live tail as a program reads it: server-sent events (WHATWG HTML, "Server-sent events").
+//! A client of the live tail, which is a stream of server-sent events (WHATWG HTML, "Server-sent events").
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Tail {
 #[derive(Debug)]
 pub struct Event {
     pub name: String,
-    /// What a reader sends back to resume after it.
+    /// Id that a client sends as `Last-Event-ID` to resume after this event.
     pub id: String,
     pub data: Value,
 }
@@ -41,7 +41,7 @@ impl Tail {
         Self { response, bytes: Vec::new() }
     }
 
-    /// The next event; none at the end, or when none comes for so long.
+    /// Returns the next event; `None` at the end of the stream, or if no event arrives within `wait`.
     pub async fn next(&mut self, wait: Duration) -> Option<Event> {
         loop {
             if let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {

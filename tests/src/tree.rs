@@ -1,12 +1,12 @@
-//! A tree whose leaves are all in memory, for proofs that tests make themselves.
+//! A Merkle tree with all leaves in memory, with which tests compute proofs themselves.
 
 use piperoll_format::merkle::{Hash, TILE_WIDTH, TileSource, perfect_root};
 
-/// Tiles of these leaves.
+/// Source of the tiles over these leaves.
 pub struct Leaves(pub Vec<Hash>);
 
 impl Leaves {
-    /// One hash of a tile: a leaf, or the root of a whole tile below.
+    /// Returns one hash of a tile: a leaf, or the root of a full tile one level below.
     fn hash(&self, level: u32, index: u64) -> Hash {
         match level.checked_sub(1) {
             None => self.0[index as usize],

@@ -1,11 +1,11 @@
-//! Waiting in tests.
+//! Waiting for conditions in tests.
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that happens in its own time.
+/// Longest wait for something that happens asynchronously.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer, and panics with `what` after a minute.
+/// Calls `ask` until it returns a value, and panics with `what` after a minute.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {

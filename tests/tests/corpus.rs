@@ -1,5 +1,5 @@
-//! The fuzz targets over their corpus, and over cuts, flips and joins of it: what a fuzzer begins with, in every run of
-//! the tests.
+//! Runs the fuzz targets over their corpus, and over truncated, bit-flipped and concatenated inputs, as a fuzzer would at
+//! first, in every test run.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -36,7 +36,7 @@ fn corpus(target: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
 }
 
-/// Seeds are made from what the project freezes anyway; `UPDATE_GOLDEN=1` writes them.
+/// Returns seeds made from the project's golden files; `UPDATE_GOLDEN=1` writes them.
 fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let bundle = std::fs::read(golden.join("filtered.tar")).unwrap();

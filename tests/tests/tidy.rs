@@ -1,4 +1,4 @@
-//! The house rules that a machine can keep: who may import whom, and what must not be left lying about.
+//! Project rules that a test can check: which crate may import which, and leftovers that must not be committed.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -19,7 +19,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Source files with their path below the root and their text.
+/// Returns source files with their path below the root and their text.
 fn files() -> Vec<(String, String)> {
     let root = root();
     let mut found = Vec::new();
@@ -33,8 +33,8 @@ fn files() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Room, words it must not name, and why. What Cargo refuses is not repeated here: `the_manifests_agree` says which crate may depend on
-/// which.
+/// Folders, names that must not occur in them, and the reason. Rules that Cargo enforces are not repeated here: `the_manifests_agree`
+/// checks which crate may depend on which.
 const FORBIDDEN: [(&str, &[&str], &str); 6] = [
     (
         "shared/format/src/",
@@ -48,7 +48,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 6] = [
     ("cli/src/", &["rcgen"], "certificates are made in certs"),
 ];
 
-/// The only places that may name a crate.
+/// Crates with the only folders and files that may name them.
 const ONLY_IN: [(&str, &[&str]); 2] =
     [("rusqlite", &["node/src/store/", "cli/src/demo/tamper.rs", "tests/"]), ("rcgen", &["certs/", "tests/"])];
 
@@ -75,7 +75,7 @@ fn nobody_imports_whom_they_must_not() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Every crate of ours with those of ours that it may depend on: the floors, from the ground up.
+/// Workspace crates with the workspace crates that each may depend on, lowest layer first.
 const FLOORS: [(&str, &[&str]); 15] = [
     ("shared/format", &[]),
     ("shared/redact", &["format"]),
@@ -126,7 +126,7 @@ fn the_manifests_agree() {
     }
 }
 
-/// What an auditor runs is small: nothing in it can open a socket or a database.
+/// The auditor's program is small: no dependency of it can open a socket or a database.
 #[test]
 fn the_verifier_brings_nothing_along() {
     let tree = std::process::Command::new(env!("CARGO"))
@@ -142,7 +142,7 @@ fn the_verifier_brings_nothing_along() {
     }
 }
 
-/// What an application compiles that only records entries.
+/// Maximum number of crates compiled for an application that only records entries.
 const CLIENT_CRATES_MAX: usize = 90;
 
 #[test]
@@ -162,13 +162,13 @@ fn the_client_is_small() {
     }
 }
 
-/// A purpose decides where code lives; beyond so many lines a file rarely has one.
+/// Maximum number of lines of a file; a longer file rarely has a single purpose.
 const FILE_LINES_MAX: usize = 600;
 
 #[test]
 fn nothing_is_left_lying_about() {
     let mut wrong = Vec::new();
-    // Written apart, so that this file does not find itself.
+    // Written in halves, so that this file does not match itself.
     let marks = [["FIX", "ME"], ["XX", "X"], ["HA", "CK"], ["#[ign", "ore"]].map(|halves| halves.concat());
     for (path, text) in files() {
         let lines = text.lines().count();
@@ -187,7 +187,7 @@ fn nothing_is_left_lying_about() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Every room of the code map exists, and every room has its caption.
+/// Every path in the code map exists, and every top-level folder has an entry in it.
 #[test]
 fn the_code_map_is_the_code() {
     let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();

@@ -104,7 +104,7 @@ impl RowChecker {
         };
         let behind = self.epochs.partition_point(|span| span.first_seq <= claim.seq);
         if behind.checked_sub(1).is_some_and(|at| self.epochs[at].epoch != claim.epoch) {
-            return bad("the row is sealed under an epoch that is not the one of its place");
+            return bad("the row is sealed under an epoch that is not that of its position");
         }
         if claim.mac.is_empty() {
             return bad(NO_MAC);

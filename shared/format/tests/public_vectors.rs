@@ -1,5 +1,5 @@
-//! The tree and the notes against other people's work: the public RFC 6962 vectors of transparency-dev/merkle, and
-//! two independent implementations.
+//! Compares the tree and the notes with external work: the public RFC 6962 vectors of transparency-dev/merkle, and
+//! independent implementations.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -20,7 +20,7 @@ use serde_json::Value;
 use sha2::Sha256;
 use signed_note::{Note, StandardVerifier, VerifierList};
 
-/// Beside the project, not in it: the data is somebody else's.
+/// Third-party data, stored next to the project and not in it.
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/rfc6962/testdata");
 
 fn files(below: &Path) -> Vec<PathBuf> {
@@ -32,7 +32,7 @@ fn files(below: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Hashes as they stand in a vector; `None` where one is not 32 bytes, which our types cannot even express.
+/// Decodes the hashes of a vector; `None` if one is not 32 bytes, which our types cannot express.
 fn hashes(texts: &[&Value]) -> Option<Vec<Hash>> {
     texts.iter().map(|text| decode_hash(text.as_str().unwrap())).collect()
 }
@@ -93,7 +93,7 @@ fn public_vectors() {
     assert!(inexpressible.iter().filter(|good| **good).count() <= 1, "good cases were passed over");
 }
 
-/// The known answer of C2SP signed-note.
+/// The example note of the C2SP signed-note specification.
 #[test]
 fn the_specifications_note() {
     let key = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
@@ -122,7 +122,7 @@ fn signed_note_agrees() {
     assert_eq!((read.origin(), read.size(), read.hash().0), ("example/mx1/0707", 70_000, [9; 32]));
 }
 
-/// Hashes by their place, as tlog_tiles stores them.
+/// Hashes by their index, as tlog_tiles stores them.
 struct Stored(Vec<tlog_tiles::Hash>);
 
 impl tlog_tiles::HashReader for Stored {

@@ -1,4 +1,4 @@
-//! The filter against a naive evaluation over plain JSON: same answer for every entry and every filter.
+//! Compares the filter with a naive evaluation over plain JSON: both give the same answer for every entry and every filter.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -11,10 +11,10 @@ use piperoll_query::filter::Filter;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// One term as a generator made it: key, values as they are typed. A value without quotes may be a pattern.
+/// A generated term: key, and values as typed. A value without quotes may be a pattern.
 type Term = (&'static str, Vec<String>);
 
-/// Terms under AND, OR and NOT.
+/// Terms combined by AND, OR and NOT.
 #[derive(Debug, Clone)]
 enum Tree {
     Term(Term),
@@ -131,7 +131,7 @@ fn tree() -> impl Strategy<Value = Tree> {
     })
 }
 
-/// As somebody would type it; `style` chooses among the spellings.
+/// Formats the tree as a user would type it; `style` chooses among the spellings.
 fn text(tree: &Tree, style: u8) -> String {
     let all = |parts: &[Tree], between: &str| {
         parts.iter().map(|part| text(part, style / 2)).collect::<Vec<_>>().join(between)
@@ -150,7 +150,7 @@ fn text(tree: &Tree, style: u8) -> String {
     }
 }
 
-/// The documentation, word for word, over plain JSON.
+/// Evaluates the tree over plain JSON, following the documentation literally.
 fn naive(entry: &Value, tree: &Tree) -> bool {
     match tree {
         Tree::Not(inner) => !naive(entry, inner),
@@ -163,7 +163,7 @@ fn naive(entry: &Value, tree: &Tree) -> bool {
     }
 }
 
-/// What is typed, as a regular expression over whole values.
+/// Matches a typed pattern, translated to a regular expression, against a whole value.
 fn glob(typed: &str, have: &str, part: bool) -> bool {
     let (typed, folds) = typed.strip_prefix('~').map_or((typed, part), |rest| (rest, true));
     let mut pattern = String::new();
@@ -189,7 +189,7 @@ fn plain(typed: &str) -> String {
         .map_or(typed.to_owned(), |inner| inner.replace("\\\"", "\"").replace("\\\\", "\\"))
 }
 
-/// Every value that a path leads to.
+/// Returns every value at a path.
 fn at<'a>(value: &'a Value, path: &[&str]) -> Vec<&'a Value> {
     let mut found = Vec::new();
     if path.is_empty() {
@@ -348,7 +348,7 @@ proptest! {
         prop_assert_eq!(filter.matches(&view), naive(&entry, &tree), "{} on {}", text, body);
         let again = Filter::parse_stored(&filter.to_string(), now).map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(&again, &filter);
-        // What a node of before version 2 is asked instead leaves out nothing that is wanted.
+        // The wider filter that is sent to a node older than version 2 excludes no entry that the filter matches.
         let widened = filter.widened_to_version_1();
         prop_assert!(widened.in_version_1().is_some());
         prop_assert!(!filter.matches(&view) || widened.matches(&view), "{} instead of {}", widened, text);
@@ -375,7 +375,7 @@ fn escaped_text_is_found_like_plain_text() {
             assert!(Filter::parse(text, now).unwrap().matches(&view), "{text} on {body}");
             assert!(!Filter::parse(&format!("-{text}"), now).unwrap().matches(&view), "-{text} on {body}");
         }
-        // A filter of before version 2 looked at the stored form only, and still does.
+        // A filter from before version 2 still matches the stored form only.
         let old = Filter::parse_stored("details:müller", now).unwrap();
         assert_eq!(old.matches(&view), !body.contains("u00fc"), "{body}");
     }

@@ -1,7 +1,9 @@
-//! Masking held against labelled texts: what is a secret goes, what is none stays, and nothing says `redacted` beside a secret.
+//! Tests masking on labelled texts: secrets are masked, other text is kept, and no output says `redacted` while part of a secret
+//! remains.
 //!
-//! A line of a corpus has `text` or `details`, and for a positive `secrets` (exactly as written) and what to `keep`. The signs «» inside of
-//! keys and tokens are left out when a corpus is read, so that nothing in this tree looks like one.
+//! A line of a corpus has `text` or `details`, and a positive also has `secrets` (exactly as written) and the texts to `keep`. The
+//! signs «» inside keys and tokens are removed when a corpus is read, so that no file in this tree contains text that looks like a key
+//! or token.
 
 use piperoll_redact::Redactor;
 use proptest::prelude::*;
@@ -36,7 +38,7 @@ fn read(corpus: &str) -> Vec<Case> {
     corpus.lines().filter(|line| !line.trim().is_empty()).map(parse).collect()
 }
 
-/// All texts in a value, keys included, each on a line.
+/// Appends all texts in a value, including keys, each on its own line.
 fn texts_of(value: &Value, out: &mut String) {
     match value {
         Value::String(text) => out.push_str(text),
@@ -51,7 +53,7 @@ fn texts_of(value: &Value, out: &mut String) {
     out.push('\n');
 }
 
-/// What became of a case.
+/// Result of masking a case.
 struct Outcome {
     is_masked: bool,
     leaks: bool,
@@ -89,7 +91,7 @@ impl Score {
         self.found as f64 / self.positives as f64
     }
 
-    /// Of what was masked, the part that was a secret.
+    /// Returns the fraction of masked cases that had a secret.
     fn precision(&self) -> f64 {
         self.found as f64 / (self.found + self.negatives - self.spared) as f64
     }
@@ -154,7 +156,7 @@ fn secrets_in_every_named_context_are_masked_and_what_is_none_stays() {
     }
 }
 
-/// Contexts with the place of a secret marked `§`, and how it may be written there.
+/// Contexts in which `§` marks the position of a secret, and the quoting that the secret needs there.
 const CONTEXTS: [(&str, Quoting); 64] = [
     ("GET /login?user=bob&password=§&next=/", Quoting::Url),
     ("POST body user[password]=§&commit=1", Quoting::Url),
@@ -222,7 +224,7 @@ const CONTEXTS: [(&str, Quoting); 64] = [
     ("the password is \"§x9Y#\"", Quoting::Double),
 ];
 
-/// How a secret is written in a context, as a careful writer would.
+/// Correct quoting of a secret in a context.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Quoting {
     /// Without white space and quotes at its ends.
@@ -233,7 +235,7 @@ enum Quoting {
     Double,
     Sql,
     Url,
-    /// In an address that is a parameter of another one.
+    /// In a URL that is a parameter of another URL.
     UrlTwice,
     Xml,
     Json,
@@ -265,7 +267,7 @@ fn written(secret: &str, quoting: Quoting) -> String {
     }
 }
 
-/// How the text that holds it gets into an entry.
+/// Wraps a text with a secret in an entry.
 fn entry_with(text: &str, wrapping: u8) -> Value {
     let details = match wrapping {
         0 => json!({ "v": text }),
@@ -284,7 +286,7 @@ fn entry_with(text: &str, wrapping: u8) -> Value {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A secret in a named context, however it is quoted and wrapped: gone, and nothing says `redacted` beside any of it.
+    /// A secret in a named context is masked however it is quoted and wrapped, and no output says `redacted` while part of it remains.
     #[test]
     fn no_context_leaves_a_secret_beside_its_mask(
         head in "[A-Za-z0-9]{3,6}",
@@ -299,14 +301,14 @@ proptest! {
         let text = template.replace('§', &as_written);
         let entry = entry_with(&text, wrapping).to_string();
         let out = Redactor::shared().entry(&entry).into_owned();
-        // The end of it is what a mask that stops too early leaves.
+        // A mask that stops too early leaves the end of the secret.
         prop_assert!(!out.contains(&tail), "{text} -> {out}");
         prop_assert!(out.contains("\"redacted\""), "{text} -> {out}");
         prop_assert_eq!(Redactor::shared().entry(&out).into_owned(), out.clone(), "masking again changes nothing");
         prop_assert!(serde_json::from_str::<Value>(&out).is_ok());
     }
 
-    /// Whatever a text holds, masking ends, gives JSON, and says so where it masked.
+    /// For any text, masking terminates, returns JSON, and sets `redacted` exactly if it masked something.
     #[test]
     fn any_text_is_masked_into_json(text in "(password|token|[a-z:=&?'\"\\\\{}\\[\\]<>%/@ -]){0,40}") {
         let entry = entry_with(&text, 0).to_string();
@@ -326,7 +328,7 @@ fn what_is_nested_too_deep_is_masked_whole_and_said() {
             r#"{"action":"a","category":"data","details":{"v":"***"},"redacted":["details.v (nested too deep)"]}"#
         );
     }
-    // JSON in JSON in JSON: the fourth is not looked into.
+    // JSON nested in JSON strings: the fourth level is not parsed.
     let mut text = json!({ "password": "x9" }).to_string();
     for _ in 0..6 {
         text = json!({ "a": text }).to_string();
@@ -340,7 +342,7 @@ fn copies_of_a_secret_go_too() {
     let entry = json!({ "category": "data", "action": "a", "description": "kim typed Tr0ub4dor-9x", "details": { "password": "Tr0ub4dor-9x", "raw": "Tr0ub4dor-9x/again" } });
     let out = Redactor::shared().entry(&entry.to_string()).into_owned();
     assert!(!out.contains("Tr0ub4dor"), "{out}");
-    // A word that is a password somewhere is a word elsewhere.
+    // A text that is a password in one field is not masked as the user of the entry.
     let entry = json!({ "category": "data", "action": "a", "user": "admin", "details": { "password": "admin" } });
     assert!(Redactor::shared().entry(&entry.to_string()).contains(r#""user":"admin""#));
 }

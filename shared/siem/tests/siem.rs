@@ -1,4 +1,5 @@
-//! Golden files of every form, and what must hold for any entry. `UPDATE_GOLDEN=1 cargo test -p piperoll-shared --test siem` writes the files anew.
+//! Golden files of every format, and properties that hold for any entry. `UPDATE_GOLDEN=1 cargo test -p piperoll-shared --test siem`
+//! rewrites the files.
 
 use std::path::Path;
 
@@ -134,7 +135,7 @@ fn syslog_is_what_it_was() {
         lines.push_str(std::str::from_utf8(&frame).expect("UTF-8"));
         lines.push('\n');
     }
-    // One that must shrink, by both steps.
+    // An entry that must be shortened, by both steps.
     let large = format!(
         r#"{{"category":"data","action":"file.upload","outcome":"success","user":"alice","details":{{"text":"{}"}}}}"#,
         "x".repeat(9_000)
@@ -161,7 +162,7 @@ fn a_frame_says_its_length() {
     }
 }
 
-/// Whatever a caller says, some form of it fits into the smallest message that can be configured.
+/// The largest entry of a caller can be shortened to at most the smallest message size that can be configured.
 #[test]
 fn the_longest_entry_fits_into_the_smallest_message() {
     let text = |count: usize| "\\\"".repeat(count / 2);
@@ -181,7 +182,7 @@ fn the_longest_entry_fits_into_the_smallest_message() {
         let (frame, omit) = syslog.frame(event(&row, 1 << 40), Some(false));
         assert_eq!(omit, Omit::Most);
         assert!(frame.len() <= SYSLOG_BYTES_MIN, "{format:?}: {} bytes", frame.len());
-        // Who edits a row has no limits to keep to.
+        // An edited row need not respect any limits.
         let edited = body.replace("security", &"s".repeat(9_000)).replace("sensitive_deletion", &"d".repeat(900));
         let row = self::row(&edited, Integrity::Violation);
         let (frame, _) = syslog.frame(event(&row, 1), None);
@@ -193,7 +194,7 @@ fn the_longest_entry_fits_into_the_smallest_message() {
     }
 }
 
-/// Whoever edits a row must not be able to add a line.
+/// An attacker who edits a row must not be able to add a line.
 #[test]
 fn an_edited_row_stays_one_line() {
     let edited = body(1, r#"{"category":"data","action":"a.b","details":{"a":1}}"#, "")

@@ -1,5 +1,5 @@
-//! Durable append: mac, tree, checkpoints and index on, against plain SQLite inserting the same bytes in the same batches,
-//! without any index and with the five B-trees that a log is usually searched by.
+//! Compares durable append, including MACs, tree, checkpoints and index, with plain SQLite inserting the same bytes in the same
+//! batches, without any index and with five B-trees on the columns that a log is usually searched by.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use rusqlite::{Connection, params};
 const WRITERS: [usize; 4] = [1, 16, 128, 1_024];
 const ROUND: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 3;
-/// Rows in the table with B-trees before it is measured: such a table is only slow when it is not small.
+/// Rows inserted into the table with B-trees before measuring, because inserts are slow only once the table is large.
 const BTREE_ROWS: usize = 1_000_000;
-/// The fields that the node puts in front make a body so much longer than the caller's text.
+/// Bytes by which a body is longer than the caller's text, because the node prepends its own fields.
 const NODE_FIELDS_BYTES: usize = 250;
 
 pub(crate) async fn run() {
@@ -55,7 +55,7 @@ fn open(path: &Path) -> Connection {
     conn
 }
 
-/// Calls `insert` in transactions of `batch` rows for the time of one round.
+/// Calls `insert` in transactions of `batch` rows for the duration of one round, and returns rows per second.
 fn in_batches(conn: &Connection, batch: usize, mut insert: impl FnMut()) -> f64 {
     let (started, mut rows) = (Instant::now(), 0);
     while started.elapsed() < ROUND {
@@ -73,7 +73,7 @@ fn body(n: usize) -> String {
     format!("{:NODE_FIELDS_BYTES$}{}", "", caller_entry(n))
 }
 
-/// Body and mac into one table, one commit per batch; the floor.
+/// Measures the baseline: body and MAC into one table, one commit per batch.
 fn plain_sqlite(batch: usize) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let conn = open(&dir.path().join("plain.db"));
@@ -85,7 +85,7 @@ fn plain_sqlite(batch: usize) -> f64 {
     })
 }
 
-/// The same with columns for user, action, entity, address and id, and a B-tree on each.
+/// The table of `plain_sqlite` with columns for user, action, entity, address and id, and a B-tree on each.
 struct Indexed {
     conn: Connection,
     next: usize,
@@ -128,7 +128,7 @@ impl Indexed {
     }
 }
 
-/// Values spread like those of a log: some users and actions, many addresses, entities and ids without an order.
+/// Inserts a row with values distributed as in a log: few users and actions, many addresses, entities and ids in no order.
 fn insert_indexed(insert: &mut rusqlite::Statement<'_>, n: usize, body: &str) {
     let random = (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5555;
     let (user, action) = (format!("user-{}", random % 2_003), format!("quarantine.release-{}", random % 61));
@@ -138,7 +138,7 @@ fn insert_indexed(insert: &mut rusqlite::Statement<'_>, n: usize, body: &str) {
     insert.execute(params![&[7u8; 32][..], body, user, action, entity, ip, id]).unwrap();
 }
 
-/// Rows a second, and what they need on the disk.
+/// Returns rows per second, and a text about the space they use on disk.
 async fn our_store(writers: usize) -> (f64, String) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

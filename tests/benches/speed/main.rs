@@ -1,7 +1,7 @@
-//! Speed, as ratios inside one run: `cargo bench --bench speed -p piperoll-tests`. Figures, not tests.
+//! Measures speed as ratios within one run: `cargo bench --bench speed -p piperoll-tests`. Prints figures and checks none.
 //!
-//! Durable append with everything on against plain SQLite; merged and verified export against `sqlite3` dumping the
-//! three tables one after the other; the first page of three nodes against the slowest node alone.
+//! Compares durable append with all features on with plain SQLite, merged and verified export with `sqlite3` dumping the
+//! three tables one after the other, and the first page of three nodes with the slowest node alone.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -19,7 +19,7 @@ const PAGES: usize = 200;
 fn main() {
     piperoll_net::crypto::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    // `cargo bench … -- append` or `-- read` runs one half.
+    // `cargo bench … -- append` or `-- read` runs only that half.
     let wanted = |half: &str| {
         let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
         asked.is_empty() || asked.iter().any(|arg| arg == half)

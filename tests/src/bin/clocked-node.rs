@@ -1,5 +1,5 @@
-//! A node with a clock of its own, for tests of mixed, equal and stepping clocks. The shipped program has no such
-//! switch: `PIPEROLL_TEST_CLOCK` is `+60s` or `-7s` for an offset, `@1776240000` for a clock that stands still.
+//! Runs a node with a separate clock, for tests of mixed, equal and stepping clocks. The shipped program has no such
+//! switch. `PIPEROLL_TEST_CLOCK` is `+60s` or `-7s` for an offset, or `@1776240000` for a stopped clock.
 
 use std::path::Path;
 use std::sync::Arc;

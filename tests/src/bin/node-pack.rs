@@ -1,5 +1,5 @@
-//! Many nodes in one process, each with its own log, certificate and listeners: a hundred of them in a few processes are a
-//! cluster that a test machine can hold. The arguments are the paths of their node.toml files.
+//! Runs many nodes in one process, each with its own log, certificate and listeners, so that a few processes on a test
+//! machine form a cluster of a hundred nodes. The arguments are the paths of the nodes' node.toml files.
 
 use std::path::Path;
 use std::sync::Arc;

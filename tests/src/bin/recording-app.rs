@@ -1,6 +1,6 @@
-//! An application that records and does nothing else, to be killed by tests: `recording-app SOCKET FOLDER POLICY BYTES COUNT`.
-//! It prints what became of every entry, then waits until nothing waits any more. As `strict-handler` it begins a request, prints
-//! `running`, and never ends it.
+//! An application that only records entries, for tests that kill it: `recording-app SOCKET FOLDER POLICY BYTES COUNT`. It prints the
+//! result of every entry, then waits until the recorder has no pending entries. With the policy `strict-handler` it begins one request,
+//! prints `running`, and never completes it.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -51,7 +51,7 @@ async fn main() {
     println!("flushed {}", recorder.close(FLUSH).await);
 }
 
-/// A request whose handler says that it runs, and does not end.
+/// Sends a request to a handler that prints `running` and never returns.
 async fn handle(recorder: Recorder) {
     let endless = axum::routing::post(async || {
         println!("running");

@@ -1,4 +1,4 @@
-//! Manifests and trust files whose author wants the verifier to work for ever: what is too long is refused by its length.
+//! Manifests and trust files made to keep the verifier busy without end: the verifier refuses them by their length.
 
 use piperoll_evidence::bundle::{Manifest, NodePart, Trust, TrustError, manifest_note, verify_bundle};
 
@@ -31,7 +31,7 @@ fn bundle(change: impl Fn(&mut Manifest)) -> Vec<u8> {
 
 #[test]
 fn a_manifest_of_many_nodes_ends_or_is_refused() {
-    // Each of the 20,000 is compared with a trust file of as many other names: a search for each would be 400 million.
+    // Each of the 20,000 nodes is looked up in a trust file of as many other names: linear searches would need 400 million comparisons.
     let text: String = (0..20_000).map(|n| format!("[[node]]\nid = \"o{n}\"\nkey = []\n")).collect();
     let others = Trust::parse(&format!("format = \"piperoll trust v1\"\ncluster = \"golden\"\n{text}")).unwrap();
     for trust in [trust(), others] {
@@ -74,7 +74,7 @@ fn a_trust_file_is_as_long_as_a_cluster() {
     let refused = Trust::parse(&text(20_001)).unwrap_err();
     assert!(matches!(refused, TrustError::TooMany { count: 20_001, .. }), "{refused}");
     assert_eq!(Trust::parse(&format!("{head}{0}{0}", node(1))), Err(TrustError::Twice("n1".to_owned())));
-    // The same key under another id would be tried again on every note.
+    // The same key under another id would be tried again for every note.
     let keys = trust().to_text();
     let aggregator = &keys[keys.find("[[aggregator]]").unwrap()..];
     let renamed = aggregator.replacen("id = \"agg\"", "id = \"agg2\"", 1);
@@ -88,7 +88,7 @@ fn a_trust_file_is_as_long_as_a_cluster() {
     let many: String = (0..=255).map(other).chain([aggregator.to_owned()]).collect();
     let refused = Trust::parse(&format!("{head}{many}")).unwrap_err();
     assert!(matches!(refused, TrustError::TooMany { count: 257, most: 256, .. }), "{refused}");
-    // Brackets without end are an error of form, not of the stack.
+    // Deeply nested brackets are a format error, and do not overflow the stack.
     for deep in ["[".repeat(200_000), format!("x = {}", "[".repeat(200_000)), format!("x = {}", "{a=".repeat(200_000))]
     {
         assert!(matches!(Trust::parse(&deep), Err(TrustError::Form(_))));

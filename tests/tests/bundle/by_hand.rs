@@ -1,4 +1,4 @@
-//! docs/verify-by-hand.md, run as it stands.
+//! Runs the commands of docs/verify-by-hand.md as written.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ fn the_page_for_doing_it_by_hand_works() {
     let (good, said) = run(&bundle);
     assert!(good && said.contains("row 42 of 300 under golden/mx1/") && said.contains("\"user\":\"alice\""), "{said}");
     assert_eq!(said.matches("Signature Verified Successfully").count(), 2, "{said}");
-    // One letter of one other entry.
+    // Change one letter of another entry.
     let mut edited = bundle.clone();
     let at = edited.windows(13).position(|window| window == b"\"user\":\"carol").unwrap();
     edited[at + 8] = b'k';

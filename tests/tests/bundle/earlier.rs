@@ -1,4 +1,4 @@
-//! Bundles over logs that another one took the place of.
+//! Bundles that include earlier logs, which a newer log replaced.
 
 use piperoll_evidence::bundle::{
     Check, FORMAT, FORMAT_2, MANIFEST, Outcome, checkpoint_name, earlier_names, verdict_words, verify_bundle,
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::maker::{Case, Log, START, seed, trust};
 use super::{Lie, accepted, lie};
 
-/// The present log of mx1 took the place of one with 30 rows, which took the place of one with 10, and the range is older than all.
+/// The current log of mx1 replaced one with 30 rows, which replaced one with 10 rows; the range begins before all of them.
 pub(crate) fn chain() -> Case {
     let mut case = Case::new();
     let present = &mut case.logs[0];
@@ -31,7 +31,7 @@ fn changed(change: impl FnOnce(&mut Case)) -> Vec<u8> {
     case.parts().seal()
 }
 
-/// What the last log says of the one before it.
+/// Returns a bundle in which the current log's statement about its predecessor is changed.
 fn said(change: &[(&str, serde_json::Value)]) -> Vec<u8> {
     changed(|case| {
         let log = &mut case.logs[0];
@@ -54,16 +54,16 @@ fn a_range_over_earlier_logs_is_whole_when_all_of_them_are_here() {
     assert_eq!(earlier, [(Some(30), 30), (Some(10), 10)]);
     let words = verdict_words(&verdict, Outcome::of(&verdict));
     assert!(words.contains("30 entries of its earlier log, generation 00000000000000000000000000000065"), "{words}");
-    // The order in which they are listed says nothing.
+    // The order in which they are listed does not matter.
     let turned = changed(|case| case.logs[0].earlier.reverse());
     assert!(verify_bundle(&turned, Some(&trust())).proven);
-    // A range that begins in the second needs no first.
+    // A range that begins in the second log does not need the first.
     let later = changed(|case| {
         case.asked.from = Timestamp::from_micros(START - 3_600_000_000);
         case.logs[0].earlier.pop();
     });
     assert!(verify_bundle(&later, Some(&trust())).proven);
-    // With a filter, what is here is proven, and no more is said.
+    // With a filter, the rows in the bundle are proven, but not that no row is missing.
     let filtered = changed(|case| {
         case.asked.filter = "user:bob".to_owned();
         for log in &mut case.logs {
@@ -78,7 +78,7 @@ fn a_range_over_earlier_logs_is_whole_when_all_of_them_are_here() {
     assert_eq!(verdict.rows, 102 + 10 + 3);
 }
 
-/// What is missing of an earlier log makes a bundle incomplete, and nobody a liar.
+/// Missing rows of an earlier log make a bundle incomplete, but are no evidence of forgery.
 #[test]
 fn a_part_of_an_earlier_log_is_not_the_whole() {
     let without = |number: usize| changed(|case| drop(case.logs[0].earlier.remove(number)));
@@ -99,7 +99,7 @@ fn a_part_of_an_earlier_log_is_not_the_whole() {
     }
 }
 
-/// A verifier that knows only the first version must not read the second as if it were the first, and the other way round.
+/// A verifier that supports only version 1 of the format must not read version 2 as version 1, or the reverse.
 #[test]
 fn the_format_is_the_one_that_the_content_needs() {
     for (case, from, to) in [(chain(), FORMAT_2, FORMAT), (Case::new(), FORMAT, FORMAT_2)] {
@@ -114,7 +114,7 @@ fn the_format_is_the_one_that_the_content_needs() {
     assert_eq!(MANIFEST, "manifest");
 }
 
-/// Lies about earlier logs, each with the one check that finds it.
+/// Forgeries about earlier logs, each with the one check that finds it.
 pub(crate) fn lies() -> Vec<Lie> {
     let log = |change: fn(&mut Log)| changed(|case| change(&mut case.logs[0].earlier[0]));
     vec![
@@ -172,7 +172,7 @@ impl Lie {
     }
 }
 
-/// Members in another place or of another log are not taken for the right ones.
+/// Members under another name or of another log are refused.
 #[test]
 fn members_of_earlier_logs_have_their_places() {
     let mut parts = chain().parts();

@@ -1,5 +1,5 @@
-//! Evidence bundles without a cluster: the frozen ones, every lie that can be told in one, and, as a negative control,
-//! that each check of the verifier is the one that finds some of them.
+//! Tests evidence bundles without a cluster: frozen bundles, every kind of forgery, and, as a negative control, that each check
+//! of the verifier is the only one that detects some of the forgeries.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -34,7 +34,7 @@ fn filtered() -> Case {
     case
 }
 
-/// A range in the middle, with the rows at its borders.
+/// A range in the middle of the log, with the rows at its borders.
 fn ranged() -> Case {
     let mut case = Case::new();
     case.asked.from = Timestamp::from_micros(START + 100 * 1_000_000);
@@ -44,7 +44,7 @@ fn ranged() -> Case {
     case
 }
 
-/// Two rows are gone, side by side, under entries that are shown.
+/// Two adjacent rows are erased; the entries that erased them are shown.
 fn erased() -> Case {
     let mut case = Case::new();
     case.logs[0].erase(9, 250);
@@ -52,17 +52,17 @@ fn erased() -> Case {
     case
 }
 
-/// One row is gone; whether it matched the filter nobody can say, so the manifest counts it and the timeline does not have it.
+/// One row is erased. Whether it matched the filter cannot be known, so the manifest counts it and the timeline does not contain it.
 fn erased_apart() -> Case {
     let mut case = filtered();
     case.logs[0].erase(9, 250);
     case.logs[0].erased_apart = Some(1);
-    // Row 250 said bob before, and says now what became of row 9.
+    // Row 250 was an entry of bob, and is now the entry that erased row 9.
     case.logs[0].shown.retain(|seq| *seq != 250);
     case
 }
 
-/// Bundles with a filter count erased rows; the frozen ones of before, which show each of them, are read as ever.
+/// Bundles with a filter count erased rows. Older bundles, which show each erased row, remain readable.
 #[test]
 fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     let made = erased_apart().parts().seal();
@@ -71,7 +71,7 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     assert_eq!((verdict.rows, verdict.nodes[0].erased, verdict.nodes[0].erased_apart), (101, 0, Some(1)));
     let words = verdict_words(&verdict, Outcome::of(&verdict));
     assert!(words.contains("1 erased row of the range is not shown"), "{words}");
-    // As it was before: the row and the entry that erased it are among the rows, and nothing is said in the manifest.
+    // The older form: the row and the entry that erased it are among the rows, and the manifest has no count.
     let mut before = erased_apart();
     before.logs[0].erased_apart = None;
     before.logs[0].shown.extend([9, 250]);
@@ -79,7 +79,7 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     let verdict = verify_bundle(&before.parts().seal(), Some(&trust()));
     assert!(accepted(&verdict), "{:?} {:?}", verdict.findings, verdict.nodes);
     assert_eq!((verdict.rows, verdict.nodes[0].erased), (102, 1));
-    // Both at once is not what anybody asked for.
+    // Both at once is refused.
     before.logs[0].erased_apart = Some(1);
     let both = before.parts().seal();
     let refused = verify_bundle(&both, Some(&trust()));
@@ -89,8 +89,8 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     );
 }
 
-/// Who is expected is decided for the time when a bundle was made: who joined later is not missed, who left later is, and no bundle is
-/// dated back past what it holds.
+/// The verifier expects the nodes that were members when the bundle was made: a node that joined later is not missing, one that left
+/// later is, and a bundle cannot be backdated to before its own content.
 #[test]
 fn who_was_a_member_is_decided_for_when_it_was_made() {
     let case = Case::new();
@@ -112,7 +112,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     assert!(with(START - 20, START - 10), "it had left before the range");
     assert!(!with(START - 20, START), "its life reaches into the range");
     assert!(!with(START - 20, made + 9), "it left later");
-    // Dated back to before it joined, with a cosignature of behind that.
+    // Backdated to before the node joined, with a cosignature from after that time.
     let mut back = Case::new();
     back.created = seconds(START + 10);
     let bundle = back.parts().seal();
@@ -122,7 +122,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     third.life = Life { from: seconds(START + 1_000_000_000), until: Timestamp::MAX };
     trust.nodes.push(third);
     assert!(!verify_bundle(&bundle, Some(&trust)).complete);
-    // A moved instant shows.
+    // The verdict mentions a moved instant.
     let reason = "its clock was wrong".to_owned();
     trust.nodes[0].moved.push(Moved { instant: Instant::MemberFrom, was: None, at: seconds(made), reason });
     let verdict = verify_bundle(&bundle, Some(&trust));
@@ -130,7 +130,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     assert!(words.contains("NOTE   member_from of mx1 was moved"), "{words}");
 }
 
-/// The first tile was pruned, and the range begins behind the first row that is left.
+/// The first tile was pruned, and the range begins after the first row that is left.
 fn pruned() -> Case {
     let mut case = Case::new();
     case.asked.from = Timestamp::from_micros(START + 256 * 1_000_000 + 1);
@@ -140,7 +140,7 @@ fn pruned() -> Case {
     case
 }
 
-/// What an earlier log had is in no bundle of the one that took its place, unless it had nothing, or the range begins behind it.
+/// A bundle of a log lacks the rows of the log that it replaced, unless that one had no rows or the range begins after it.
 #[test]
 fn a_range_that_reaches_back_before_its_log_is_incomplete() {
     let before = |rows: Option<u64>, from: i64| {
@@ -191,7 +191,7 @@ fn frozen_bundles_are_made_and_read_as_ever() {
     }
 }
 
-/// One lie: how it is told, the words that refuse it, and the check that alone can find it.
+/// A forgery, with part of the message that refuses it and the only check that can find it.
 pub(crate) struct Lie {
     pub(crate) what: &'static str,
     pub(crate) words: &'static str,
@@ -204,14 +204,14 @@ pub(crate) fn lie(what: &'static str, words: &'static str, check: Check, bundle:
     Lie { what, words, check, bundle, trust: trust() }
 }
 
-/// A node's log with one thing changed, signed, witnessed and exported as if nothing had been.
+/// Returns a bundle of logs with one change, signed, witnessed and exported like any other.
 fn log_lie(change: impl FnOnce(&mut Case)) -> Vec<u8> {
     let mut case = Case::new();
     change(&mut case);
     case.parts().seal()
 }
 
-/// Lies of whoever holds the exporter's key.
+/// Forgeries by a holder of the exporter's key.
 fn exporters_lies() -> Vec<Lie> {
     let honest = Case::new();
     let member = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
@@ -246,7 +246,7 @@ fn exporters_lies() -> Vec<Lie> {
             let mut case = filtered();
             case.logs[0].shown.push(299);
             let (mut parts, all) = (case.parts(), case.logs.iter().map(|log| log.shown.len() as u64).sum());
-            // The copies show what the rows are.
+            // Timeline and CSV are those of the rows that are shown.
             let mut open = case.clone();
             open.asked.filter = String::new();
             let mut copies = open.parts();
@@ -265,7 +265,7 @@ fn exporters_lies() -> Vec<Lie> {
     ]
 }
 
-/// Logs that break their own rules, and parts of logs that are passed off as the whole.
+/// Forgeries by nodes: logs that violate their own rules, and parts of logs that are passed off as the whole.
 fn nodes_lies() -> Vec<Lie> {
     vec![
         lie(
@@ -277,7 +277,7 @@ fn nodes_lies() -> Vec<Lie> {
             }),
         ),
         lie("no witness", "no witness of the trust file", Check::Witness, {
-            // A row behind the range: how old the checkpoint is does not matter.
+            // The log has a row after the range, so the age of the checkpoint does not matter.
             let mut case = ranged();
             case.logs[0].cosigned_at = None;
             case.parts().seal()
@@ -345,7 +345,7 @@ fn nodes_lies() -> Vec<Lie> {
     ]
 }
 
-/// Rows that are gone, without a word of the node that says so.
+/// Forgeries that remove rows without a statement of the node about them.
 fn lies_about_what_is_gone() -> Vec<Lie> {
     vec![
         lie(
@@ -364,7 +364,7 @@ fn lies_about_what_is_gone() -> Vec<Lie> {
             "is given as erased",
             Check::Erasure,
             log_lie(|case| {
-                // Row 200 is erased under entry 250; a made-up body claims the same place for row 9.
+                // Entry 250 erased row 200; a made-up body claims that entry 250 erased row 9.
                 let log = &mut case.logs[0];
                 let body = log.statement(250, &log.erasure(9));
                 let mac = log.rows[250].mac.clone();
@@ -373,7 +373,7 @@ fn lies_about_what_is_gone() -> Vec<Lie> {
             }),
         ),
         lie("rows dropped that nobody stated as pruned", "were not shown", Check::Whole, {
-            // Of an earlier era, so that the first row shown says nothing about them.
+            // The dropped rows are of an earlier era, so that the first row shown says nothing about them.
             let mut case = pruned();
             let log = &mut case.logs[0];
             log.rows[290] = Log::new(0, 300).rows[290].clone();
@@ -432,14 +432,14 @@ fn every_lie_is_refused_and_every_check_is_needed() {
         let mut words: Vec<String> = verdict.findings.iter().map(|finding| finding.what.clone()).collect();
         words.extend(verdict.nodes.iter().filter_map(|node| node.missing.clone()));
         assert!(words.iter().any(|said| said.contains(lie.words)), "{}: {words:?}", lie.what);
-        // The negative control: without this one check the lie would be believed.
+        // Negative control: without this one check the forgery is accepted.
         let blind = verify_bundle_without(lie.check, &lie.bundle, Some(&lie.trust));
         let words: Vec<&str> = blind.findings.iter().map(|finding| finding.what.as_str()).collect();
         assert!(accepted(&blind), "{}: found without {:?}: {words:?}", lie.what, lie.check);
     }
 }
 
-/// Whoever holds no key at all: every cut, every addition, every exchanged row.
+/// Changes without any key are refused: every cut, every addition, every exchanged row.
 #[test]
 fn nothing_can_be_changed_without_a_key() {
     let bundle = Case::new().parts().seal();
@@ -478,14 +478,14 @@ fn nothing_can_be_changed_without_a_key() {
     rows_changed(&|rows| rows.insert(9, rows[9].clone()), "a row repeated");
     rows_changed(&|rows| rows.truncate(299), "the last row dropped");
     rows_changed(&|rows| rows[5].mac[0] ^= 1, "a mac changed");
-    // A size that is not the rows', in the manifest and in the checkpoint of another log.
+    // A size that does not match the rows: in the manifest, and in the checkpoint of another log.
     let mut parts = Case::new().parts();
     parts.manifest.nodes[0].size = Some(301);
     assert!(refused(&parts.seal(), "a wrong size").contains("another log than the checkpoint"));
     let mut case = Case::new();
     case.logs[0].checkpoint = Some(case.logs[1].note());
     assert!(refused(&case.parts().seal(), "a foreign checkpoint").contains("another log"));
-    // A witness's word for another size.
+    // A cosignature over a checkpoint of another size.
     let mut case = Case::new();
     case.logs[0].size = 299;
     let older = case.logs[0].note();
@@ -495,7 +495,7 @@ fn nothing_can_be_changed_without_a_key() {
     case.logs[0].checkpoint =
         Some(format!("{}\n{cosignature}\n", signed.lines().take(5).collect::<Vec<_>>().join("\n")));
     assert!(refused(&case.parts().seal(), "a cosignature of another checkpoint").contains("does not fit"));
-    // Keys may be added to what is trusted; they do not count before their time.
+    // Keys may be added to the trust file; they do not apply before their first size.
     let mut rotated = trust();
     let old = rotated.nodes[0].keys[0].clone();
     let new = KeySpan { public: seed(77).public_bytes(), from_size: 1_000, ..old.clone() };
@@ -506,7 +506,7 @@ fn nothing_can_be_changed_without_a_key() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is written over a bundle, wherever: refused, and never a panic.
+    /// Random bytes written anywhere over a bundle are refused, and never cause a panic.
     #[test]
     fn garbage_in_a_bundle_is_refused(at: prop::sample::Index, bytes in prop::collection::vec(any::<u8>(), 1..600)) {
         let mut bundle = Case::new().parts().seal();

@@ -1,4 +1,4 @@
-//! Bundles made by hand, from logs with fixed keys, so that every byte and every lie can be chosen.
+//! Builds bundles from logs with fixed keys, so that tests choose every byte and every forgery.
 
 use std::collections::BTreeMap;
 
@@ -63,26 +63,26 @@ pub(crate) struct Stored {
     pub(crate) mac: Vec<u8>,
 }
 
-/// One node's log, and what of it goes into the bundle.
+/// One node's log, and the parts of it that go into the bundle.
 #[derive(Clone)]
 pub(crate) struct Log {
     pub(crate) id: String,
     pub(crate) generation: String,
     pub(crate) rows: Vec<Stored>,
-    /// Rows under the checkpoint.
+    /// Number of rows covered by the checkpoint.
     pub(crate) size: u64,
     /// Rows in the member `entries`.
     pub(crate) shown: Vec<u64>,
     pub(crate) signer: SigningSeed,
     pub(crate) cosigned_at: Option<i64>,
     pub(crate) rejected: Vec<u8>,
-    /// In place of the checkpoint that belongs to the rows.
+    /// Replaces the checkpoint of the rows if set.
     pub(crate) checkpoint: Option<String>,
-    /// Rows that are gone, each with the entry that stands for it.
+    /// Erased rows, each with the entry that is stored in its place.
     pub(crate) erased: BTreeMap<u64, Stored>,
-    /// How many erased rows the manifest says are not shown.
+    /// Number of erased rows that are not shown, according to the manifest.
     pub(crate) erased_apart: Option<u64>,
-    /// Logs of the same node that this one took the place of.
+    /// Earlier logs of the same node, which this one replaced.
     pub(crate) earlier: Vec<Log>,
 }
 
@@ -127,7 +127,7 @@ impl Log {
         }
     }
 
-    /// A log of the same node that this one took the place of; `number` makes its generation.
+    /// Returns an earlier log of the same node; `number` determines its generation.
     pub(crate) fn before(&self, number: u8, rows: u64) -> Self {
         let node = NODES.iter().position(|id| *id == self.id).unwrap();
         let mut log = Self::new(node, rows);
@@ -147,7 +147,7 @@ impl Log {
         log
     }
 
-    /// The row `at` says it.
+    /// Replaces the row `at` with a statement.
     pub(crate) fn state(&mut self, at: u64, statement: &Statement) {
         self.rows[usize::try_from(at).unwrap()].body = self.statement(at, statement);
     }
@@ -166,7 +166,7 @@ impl Log {
         write_body(&stamp, &statement.to_entry(), "").unwrap().into_bytes()
     }
 
-    /// Its first row says that it took the place of another log.
+    /// Makes the first row state that this log replaced another one.
     pub(crate) fn take_the_place(&mut self, previous: &serde_json::Value) {
         let entry =
             lifecycle(GENERATION_BEGUN, "a new log takes the place of another one", &json!({ "previous": previous }));
@@ -183,7 +183,7 @@ impl Log {
         self.rows[0].body = write_body(&stamp, &entry, "").unwrap().into_bytes();
     }
 
-    /// What an entry says that erases the row `seq`.
+    /// Returns the statement of an entry that erases the row `seq`.
     pub(crate) fn erasure(&self, seq: u64) -> Statement {
         let row = &self.rows[usize::try_from(seq).unwrap()];
         let timestamp = Timestamp::from_micros(START + i64::try_from(seq).unwrap() * 1_000_000);
@@ -191,13 +191,13 @@ impl Log {
         Statement::Erased(Erased { seq, leaf: leaf_hash(&row.body, &row.mac), era: 0, timestamp, reason, by })
     }
 
-    /// Empties a row under the entry `at`.
+    /// Erases a row; the entry `at` states the erasure.
     pub(crate) fn erase(&mut self, seq: u64, at: u64) {
         self.state(at, &self.erasure(seq));
         self.erased.insert(seq, self.rows[usize::try_from(at).unwrap()].clone());
     }
 
-    /// Drops the rows below `to`, under the entry `at`.
+    /// Prunes the rows below `to`; the entry `at` states the pruning.
     pub(crate) fn prune(&mut self, to: u64, at: u64, witnessed: Option<String>) {
         let last = Timestamp::from_micros(START + i64::try_from(to - 1).unwrap() * 1_000_000);
         let root = TreeReader::new(Leaves(self.leaves()), self.size).root(to).unwrap();
@@ -247,7 +247,7 @@ impl Log {
 
 type WriteLine = fn(&StoredEntry<'_>, &mut Vec<u8>);
 
-/// A question, and logs to answer it.
+/// An export request, and the logs that answer it.
 #[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) logs: Vec<Log>,
@@ -269,7 +269,7 @@ impl Case {
         Self { logs: vec![Log::new(0, 300), Log::new(1, 5)], asked, created }
     }
 
-    /// The members behind the manifest, and the manifest that fits them.
+    /// Returns the members that follow the manifest, and the manifest for them.
     pub(crate) fn parts(&self) -> Parts {
         let wanted = |row: &StoredEntry<'_>| {
             let inside = (self.asked.from..self.asked.to).contains(&row.timestamp());
@@ -385,7 +385,7 @@ impl Parts {
         &mut self.members.iter_mut().find(|(known, _)| known == name).unwrap().1
     }
 
-    /// The report that goes with the manifest as it is now; rows are those of the timeline.
+    /// Recreates the report for the current manifest; its rows are those of the timeline.
     pub(crate) fn renew_report(&mut self, case: &Case) {
         let logs = case.logs.iter().flat_map(|log| std::iter::once(log).chain(&log.earlier));
         let lines: Vec<Vec<u8>> = logs.map(entries).collect();
@@ -394,13 +394,13 @@ impl Parts {
         *self.member(REPORT) = page.into_bytes();
     }
 
-    /// Lists the members as they are, signs, and packs.
+    /// Lists the current members in the manifest, then signs and packs.
     pub(crate) fn seal(mut self) -> Vec<u8> {
         self.manifest.members = self.members.iter().map(|(name, bytes)| MemberDigest::of(name, bytes)).collect();
         self.pack()
     }
 
-    /// Signs and packs, whatever the manifest says of the members.
+    /// Signs and packs without changing what the manifest says about the members.
     pub(crate) fn pack(self) -> Vec<u8> {
         let note = manifest_note(&self.manifest, &self.key).unwrap().into_bytes();
         let mut out = Vec::new();

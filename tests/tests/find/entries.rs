@@ -1,4 +1,4 @@
-//! Entries that differ in every way that is searched, and filters that ask for it.
+//! Random entries that differ in every searchable field, and random filters over these fields.
 
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
@@ -144,7 +144,7 @@ pub(super) fn filter(roll: &mut impl FnMut(u64) -> u64, rows: &[Raw]) -> String 
     joined(terms, roll)
 }
 
-/// The terms under AND and OR, in brackets or not.
+/// Combines the terms with AND, OR and NOT, with or without parentheses.
 fn joined(mut terms: Vec<String>, roll: &mut impl FnMut(u64) -> u64) -> String {
     while terms.len() > 1 {
         let at = roll(terms.len() as u64 - 1) as usize;
@@ -158,7 +158,7 @@ fn joined(mut terms: Vec<String>, roll: &mut impl FnMut(u64) -> u64) -> String {
     terms.remove(0)
 }
 
-/// A row as SQLite has it.
+/// A row as stored in SQLite.
 pub(super) struct Raw {
     pub(super) seq: u64,
     pub(super) timestamp: Timestamp,

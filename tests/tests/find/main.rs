@@ -1,4 +1,4 @@
-//! Whatever the index is asked, it gives what reading every row gives; and what it cannot know, it says.
+//! The index returns the same rows as reading every row does, and reports what it cannot know.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -23,13 +23,13 @@ use proptest::prelude::*;
 
 use entries::{Raw, dice, entry, filter};
 
-/// A tile of the lowest level: 256 rows a block.
+/// Block level at which a block has 256 rows, as many as a tile of the lowest level.
 const SMALL_BLOCKS: u32 = 0;
 const BLOCK_ROWS: usize = 256;
 const SECOND: i64 = 1_000_000;
 const START: i64 = 1_776_240_000 * SECOND;
 
-/// Goes on by a second with every look.
+/// A clock that advances by a second with every reading.
 struct Ticking(AtomicI64);
 
 impl Clock for Ticking {
@@ -65,7 +65,7 @@ impl Log {
         assert!(self.store.append(drafts).await.iter().all(Result::is_ok));
     }
 
-    /// Waits until every full block has its file, and the rest is in memory.
+    /// Waits until every full block has its file, and all other rows are indexed in memory.
     async fn indexed(&self) {
         let rows = BLOCK_ROWS as u64;
         let unfinished = || {
@@ -105,7 +105,7 @@ impl Log {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// All rows of a query, page by page; what was said about missing ones.
+    /// Returns all rows of a query, read page by page, and the reported faults.
     async fn query(
         &self,
         filter: &str,
@@ -155,15 +155,15 @@ fn open(dir: &Path, clock: &Arc<Ticking>, level: u32) -> Store {
     Store::open_with_blocks(LogDir::new(dir), keys, clock.clone(), Rules::default(), level).unwrap()
 }
 
-/// As it is sent to a node.
+/// Returns a filter in the form that is sent to a node.
 fn stored(filter: &str) -> String {
     Filter::parse(filter, Timestamp::from_micros(START)).unwrap_or_else(|error| panic!("{error}")).to_string()
 }
 
-/// What reading every row and asking the filter gives.
+/// Returns the rows found by reading every row and evaluating the filter.
 fn naive(rows: &[Raw], filter: &str, order: Order, range: (Timestamp, Timestamp)) -> Vec<u64> {
     let filter = Filter::parse(filter, Timestamp::from_micros(START)).unwrap();
-    // What is left of an erased entry is its place, and that alone can fit.
+    // An erased entry keeps only its node and seq, so only terms on these can match.
     let on_place = |row: &Raw| filter.on_erased("mx1", row.seq) == ErasedFit::Yes;
     let fits = |row: &&Raw| {
         (range.0..range.1).contains(&row.timestamp)
@@ -180,7 +180,7 @@ fn naive(rows: &[Raw], filter: &str, order: Order, range: (Timestamp, Timestamp)
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),
-    /// A row, in thousandths of the log.
+    /// Erases a row, given as its position in thousandths of the log.
     Erase(u64),
     Prune(u64),
     Restart,
@@ -204,7 +204,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 40, ..ProptestConfig::default() })]
 
-    /// Random entries, filters, ranges, orders and page sizes, between appends, erasures, prunes, restarts and a new index.
+    /// Random entries, filters, ranges, orders and page sizes, interleaved with appends, erasures, prunes, restarts and reindexing.
     #[test]
     fn finds_what_reading_everything_finds(steps in prop::collection::vec(step(), 1..8), seed in any::<u64>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -218,7 +218,7 @@ proptest! {
                     Step::Append(rows) => log.append(*rows, seed ^ number as u64).await,
                     Step::Erase(at) => {
                         let (first, end) = first_and_end(&log);
-                        // A statement of the node refuses.
+                        // A statement of the node cannot be erased.
                         let _ = log.store.erase(first + (end - first) * at / 1_000, "test".to_owned(), "me".to_owned()).await;
                     }
                     Step::Prune(at) => {
@@ -249,7 +249,7 @@ proptest! {
     }
 }
 
-/// A block of an earlier version, which knows the stored form of JSON texts only, is made again at the start.
+/// A block of an earlier version, which indexes only the stored form of JSON texts, is rebuilt at the start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_earlier_block_is_made_again() {
     let mut log = Log::new(SMALL_BLOCKS);
@@ -274,7 +274,7 @@ async fn an_earlier_block_is_made_again() {
     assert_eq!(log.findings().await, Vec::new());
 }
 
-/// Each way of lying with an index is found by a full check, and `reindex` repairs it.
+/// A full check finds each way of manipulating an index, and `reindex` repairs it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_index_is_found() {
     let mut log = Log::new(SMALL_BLOCKS);
@@ -292,20 +292,20 @@ async fn a_changed_index_is_found() {
         assert!(found.iter().all(|(kind, _)| *kind == FindingKind::Index), "{found:?}");
         found.into_iter().map(|(_, words)| words).collect::<Vec<_>>()
     };
-    // A byte of every part, one after the other.
+    // Change one byte of every part in turn.
     for at in (0..original[1].len()).step_by(original[1].len() / 40) {
         let mut bytes = original[1].clone();
         bytes[at] ^= 0x10;
         std::fs::write(&blocks[1], &bytes).unwrap();
         let found = about_index(log.findings().await);
         assert!(matches!(&found[..], [one] if one.contains("rows 256 to 511")), "byte {at}: {found:?}");
-        // Whatever it says now, nothing breaks, and what is found is right.
+        // Searches over the changed block succeed, and their results are correct.
         log.query("user:alice \"recipient\" ip:10.0.0.0/8", Order::Desc, whole, 50).await;
         assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected, "byte {at}");
-        // A search that met the damage had the block made again.
+        // The search that met the damage triggered a rebuild of the block.
         log.indexed().await;
     }
-    // Dropped, cut short, swapped, and that of a log with other rows.
+    // A block that is removed, truncated, swapped, or taken from a log with other rows.
     std::fs::remove_file(&blocks[1]).unwrap();
     assert_eq!(about_index(log.findings().await).len(), 1);
     assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected);
@@ -336,7 +336,7 @@ async fn a_changed_index_is_found() {
     assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected);
 }
 
-/// A block that cannot be taken away keeps its rows from being erased, and nothing else from going on.
+/// A block file that cannot be removed blocks only the erasure of its rows; appends continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_block_that_cannot_be_removed_stops_nobody() {
     let log = Log::new(SMALL_BLOCKS);
@@ -354,7 +354,7 @@ async fn a_block_that_cannot_be_removed_stops_nobody() {
     assert_eq!(log.findings().await, Vec::new());
 }
 
-/// A row that was changed or taken away after it was indexed shows in every search for what it said.
+/// A row that was changed or deleted after it was indexed is reported by every search for its original content.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_rows_show_where_they_were_found() {
     let log = Log::new(SMALL_BLOCKS);
@@ -372,7 +372,7 @@ async fn changed_rows_show_where_they_were_found() {
     let (found, faults) = log.query("user:alice", Order::Asc, whole, 7).await;
     assert_eq!(found, expected.iter().copied().filter(|seq| *seq != gone).collect::<Vec<_>>());
     assert!(faults.iter().any(|words| words.contains(&gone.to_string())), "{faults:?}");
-    // Once the index is made of what is there now, nobody can tell what the rows said: they show in every search.
+    // Once the index is rebuilt from the changed rows, their original content is unknown: every search reports them.
     log.store.reindex().await.unwrap();
     log.indexed().await;
     for order in [Order::Asc, Order::Desc] {
@@ -382,7 +382,7 @@ async fn changed_rows_show_where_they_were_found() {
     }
 }
 
-/// An erased row's words are gone from the index's files at once, and so are those of pruned rows.
+/// The text of an erased row is removed from the index files at once, and so is that of pruned rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_erased_or_pruned_leaves_the_index() {
     let mut log = Log::new(SMALL_BLOCKS);

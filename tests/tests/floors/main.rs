@@ -1,4 +1,4 @@
-//! Floors: inside every crate modules use each other in one direction only.
+//! Checks the layering: inside every crate, modules depend on each other in one direction only.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -9,8 +9,8 @@ use std::path::Path;
 
 use graph::{Edges, ModulePath, Modules, circles};
 
-/// Crates with the file that they begin with, and how many arrows between modules are seen in each at least: who reads nothing out of
-/// the source finds no circle either.
+/// Root files of the crates, each with a minimum number of edges between modules: a parser that extracts nothing from the source would
+/// find no cycle either.
 const CRATES: [(&str, usize); 16] = [
     ("shared/format/src/lib.rs", 60),
     ("shared/redact/src/lib.rs", 30),
@@ -30,8 +30,8 @@ const CRATES: [(&str, usize); 16] = [
     ("tests/src/bin/campaign/main.rs", 40),
 ];
 
-/// Crates with their folders from the ground up: a module may use those of its own folder and of folders before it. What is in no folder
-/// of the list is above all of them.
+/// Crates with their folders, lowest layer first: a module may use modules of its own folder and of folders earlier in the list. A module
+/// in none of the listed folders is above all of them.
 const FOLDERS: [(&str, &[&str]); 2] = [
     (
         "node/src/lib.rs",
@@ -63,9 +63,9 @@ const FOLDERS: [(&str, &[&str]); 2] = [
     ),
 ];
 
-/// Arrows that point up, as "from uses to".
+/// Returns the edges that point up, as "from uses to".
 fn upward(edges: &Edges, folders: &[&str]) -> Vec<String> {
-    // The longest folder that a module is in decides: `store::read` before `store`.
+    // The longest matching folder of a module decides: `store::read` before `store`.
     let floor = |module: &ModulePath| {
         let path = name(module);
         let is_in = |folder: &str| path == folder || path.starts_with(&format!("{folder}::"));
@@ -109,7 +109,7 @@ fn an_arrow_that_points_up_is_found() {
     let edges = Modules::load(Path::new("lib.rs"), &read).edges();
     assert_eq!(upward(&edges, &["low", "high"]), ["low::b uses high::c"]);
     assert_eq!(upward(&edges, &["high", "low"]), ["high::c uses low::a"]);
-    // What is in no folder is above all.
+    // A module in no folder is above all others.
     assert_eq!(upward(&edges, &["low"]), ["low::b uses high::c"]);
 }
 
@@ -141,7 +141,7 @@ fn no_crate_has_a_circle_of_modules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A crate of files that are given as text; the first is its root.
+/// Returns the cycles of a crate whose files are given as text; the first is its root.
 fn made(files: &[(&str, &str)]) -> Vec<BTreeSet<String>> {
     let read = |path: &Path| {
         let found = files.iter().find(|(name, _)| Path::new(name) == path);
@@ -188,7 +188,7 @@ fn a_circle_through_a_re_export_is_found() {
     let a = ("a.rs", "use crate::Leaf; pub struct A(Leaf);");
     let c = ("c.rs", "use crate::a::A; pub struct Leaf(A);");
     assert_eq!(made(&[root, a, ("b.rs", "pub struct B;"), c]), circle(&["a", "c"]));
-    // Through two of them, one under another name.
+    // A cycle through two files, one of which is re-exported under another name.
     let folder = ("b/mod.rs", "mod inner; pub use inner::Inner as B;");
     let inner = ("b/inner.rs", "pub struct Inner(crate::a::A);");
     assert_eq!(
@@ -206,7 +206,7 @@ fn a_circle_of_parent_and_child_is_found() {
         circle(&["a", "a::inner"])
     );
     assert_eq!(made(&[root, ("a.rs", "mod inner; pub struct A(inner::Inner);"), child]), circle(&["a", "a::inner"]));
-    // The root of a crate is a module like others.
+    // The root of a crate is a module like any other.
     let root = ("lib.rs", "mod a; pub struct Root(a::A);");
     assert_eq!(made(&[root, ("a.rs", "pub struct A; fn f(_: crate::Root) {}")]), circle(&["a", "crate"]));
 }
@@ -225,20 +225,20 @@ fn what_is_no_circle_is_none() {
         "pub struct A; #[cfg(test)] mod tests { use crate::b::B; }",
         "pub struct A; #[cfg(test)] use crate::b::B;",
         "pub struct A; impl A { #[cfg(test)] fn f() { crate::b::f() } }",
-        // Who may use something is not what it uses; nor is what is said of it.
+        // Visibility restrictions and doc comments are not dependencies.
         "pub struct A; pub(in crate::b) fn f() {}",
         "/// See [`crate::b::B`].\npub struct A;",
-        // A variable that is called like a module.
+        // A variable with the name of a module.
         "mod b {} pub struct A; fn f(b: u8) -> u8 { println!(\"{}\", b); b }",
         // Other crates.
         "pub struct A; fn f() { std::b::f(); }",
     ] {
         assert_eq!(made(&[ROOT, ("a.rs", a), b, ("c.rs", LEAF)]), Vec::<BTreeSet<String>>::new(), "{a}");
     }
-    // A child uses its parent, and the parent only has it.
+    // A child uses its parent, and the parent only declares the child.
     let child = ("a/inner.rs", "use super::A; pub struct Inner(A);");
     assert!(made(&[("lib.rs", "mod a;"), ("a/mod.rs", "mod inner; pub struct A;"), child]).is_empty());
-    // A facade passes on what its modules have, and they may use each other through it.
+    // A facade re-exports items of its modules, and these may use each other through it.
     let facade = ("a/mod.rs", "//! Facade.\nmod x; mod y; pub use x::X; pub use y::Y;");
     let [x, y] = [("a/x.rs", "pub struct X;"), ("a/y.rs", "use super::X; pub struct Y(X);")];
     assert!(made(&[("lib.rs", "mod a; pub use a::X;"), facade, x, y]).is_empty());

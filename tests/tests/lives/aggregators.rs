@@ -1,4 +1,4 @@
-//! The aggregators of a cluster: a second one joins, one forgets or is put back, and what each can know.
+//! Events of the aggregators: a second one joins, one forgets its state or is restored. Also models what each aggregator can know.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::model::{Model, Row, State};
 use crate::world::{World, configure, copy_folder, succeeded};
 
 impl World {
-    /// All of them, one after the other.
+    /// Restarts all aggregators, one after the other.
     pub(crate) async fn restart_aggregator(&mut self) {
         for aggregator in 0..self.cluster.aggregators() {
             self.cluster.turn_to(aggregator);
@@ -18,14 +18,14 @@ impl World {
         self.cluster.turn_to(0);
     }
 
-    /// What the aggregator that is asked can know of all that is in the model.
+    /// Returns the model as far as this aggregator can know it.
     pub(crate) fn known(&self, aggregator: usize) -> Model {
         let mut known = self.model.clone();
         let Some((joined, unknown)) = self.second.as_ref().filter(|_| aggregator == 1) else { return known };
         for row in &mut known.rows {
             row.state = match row.state {
                 State::Lost | State::LostUnknown if unknown.contains(&row.id) => State::LostUnknown,
-                // Only the first one was put back to a time at which it did not know of it.
+                // Only the first aggregator was restored to a time at which it did not know of the row.
                 State::LostUnknown => State::Lost,
                 state => state,
             };
@@ -49,7 +49,7 @@ impl World {
         }
         self.cluster.turn_to(1);
         self.start_aggregator().await;
-        // The first one learns of its node, and the nodes of its key.
+        // Restart the first aggregator so that it learns of the new node, and the nodes so that they learn of the new key.
         self.cluster.turn_to(0);
         self.cluster.stop_aggregator();
         self.start_aggregator().await;
@@ -70,7 +70,7 @@ impl World {
         self.cluster.wait_for_aggregator().await;
     }
 
-    /// The same at every aggregator.
+    /// Accepts a node's log at every aggregator; see [`Self::accept_here`].
     pub(crate) async fn accept(&mut self, node: usize, generation: Option<&str>) {
         for aggregator in 0..self.cluster.aggregators() {
             self.cluster.turn_to(aggregator);
@@ -79,7 +79,7 @@ impl World {
         self.cluster.turn_to(0);
     }
 
-    /// Waits for the alarm about a node's log, and accepts what the node presents.
+    /// Waits for the alarm about a node's log, and accepts the log that the node presents.
     pub(crate) async fn accept_here(&mut self, node: usize, generation: Option<&str>) {
         let is_alarm = |line: &Value| {
             ["rollback", "fork", "first_seen_again"].iter().any(|verdict| line["verdict"] == *verdict)
@@ -92,7 +92,8 @@ impl World {
         succeeded(&self.cluster.run(&["nodes", "accept", &id, "--new-generation", &generation, "--reason", "a life"]));
     }
 
-    /// Names the folder of a retired node in the configuration of an aggregator, which is the only one that reads it.
+    /// Adds the folder of a retired node to the configuration of an aggregator. A second aggregator gets a copy, because only one
+    /// aggregator reads a folder.
     pub(crate) fn hand_over(&mut self, node: usize, aggregator: usize) {
         let mut folder = self.cluster.nodes[node].folder.clone();
         if aggregator > 0 {
@@ -164,7 +165,8 @@ impl World {
             if node.is_retired || !node.is_up {
                 continue;
             }
-            // A log that was replaced since is a new one to this aggregator, if it pinned more than is there of the old one.
+            // The restored aggregator treats a log replaced since the backup as new, if it pinned more rows of the old log than are
+            // present.
             let is_judged = |line: &Value| {
                 (line["verdict"] == "ok" && line["unwitnessed"] == 0)
                     || (line["verdict"] != "unreachable" && !line["alarm"]["presented"].is_null())

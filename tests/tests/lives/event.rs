@@ -1,8 +1,8 @@
-//! What can happen to a cluster, and the seeded choice of a life.
+//! Events that can happen to a cluster, and their seeded choice.
 
 use piperoll_tests::Rng;
 
-/// The most nodes that a life has.
+/// Maximum number of nodes in a life.
 pub(crate) const NODES_MAX: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) enum Event {
     Append(usize),
     /// More rows than the unit of pruning.
     Batch(usize),
-    /// Stays down until the next event.
+    /// The node stays down until the next event.
     Stop(usize),
     Kill(usize),
     Prune(usize),
@@ -20,26 +20,26 @@ pub(crate) enum Event {
     RotateKey(usize),
     NewGeneration(usize),
     Backup(usize),
-    /// Puts the copy back; with a new generation, or accepted as it is.
+    /// Restores the backup, with a new generation or accepted as it is.
     Restore(usize, bool),
-    /// Its folder is handed to the aggregator, or not.
+    /// The flag tells whether the node's folder is added to the aggregator's configuration.
     Retire(usize, bool),
     AddNode,
-    /// Joins, and is asked as well from then on.
+    /// A second aggregator joins, and is queried as well from then on.
     AddAggregator,
     Renew(usize),
-    /// Its certificates are revoked; it is renewed after the statements were compared.
+    /// The node's certificates are revoked, and renewed after the statements were compared.
     Revoke(usize),
-    /// The node starts with a clock that is wrong by so many seconds.
+    /// The node restarts with a clock that is wrong by this many seconds.
     Clock(usize, i64),
-    /// The aggregator forgets a node, or its file is emptied.
+    /// The aggregator's state of a node is deleted, or emptied if the flag is set.
     Forget(usize, bool),
     RestartAggregator,
     BackupAggregator,
     RestoreAggregator,
 }
 
-/// Chooses one event. Some do nothing in the state in which the cluster is then.
+/// Chooses one event. Some have no effect in the cluster's state at that time.
 pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
     let node = rng.below(nodes);
     match rng.below(28) {

@@ -1,6 +1,6 @@
-//! Lives of clusters, chosen by a seed: rows are recorded, pruned, held and erased, keys change, logs are replaced, put back
-//! and begun again, members come and go, clocks are wrong, and the aggregator forgets. After each step every statement is
-//! compared with a model that knows every row that was ever acknowledged.
+//! Lives of clusters, chosen by a seed: rows are recorded, pruned, held and erased, keys change, logs are replaced, restored
+//! and started over, members come and go, clocks are wrong, and the aggregator forgets its state. After each step every
+//! statement is compared with a model that has every row that was ever acknowledged.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -15,12 +15,12 @@ use piperoll_tests::Rng;
 use model::Range;
 use world::World;
 
-/// The first seed; lives of other seeds: `PIPEROLL_LIVES_SEED=7 PIPEROLL_LIVES=20 cargo test --test lives`.
+/// First seed. To run lives of other seeds: `PIPEROLL_LIVES_SEED=7 PIPEROLL_LIVES=20 cargo test --test lives`.
 const SEED_VARIABLE: &str = "PIPEROLL_LIVES_SEED";
-/// How many lives each test lives.
+/// Number of lives, shared between the two tests.
 const NUMBER_VARIABLE: &str = "PIPEROLL_LIVES";
 const EVENTS: usize = 14;
-/// Tails are followed after every so many events.
+/// Number of events after which tails are followed again.
 const TAIL_EVERY: usize = 7;
 
 fn variable(name: &str, default: u64) -> u64 {
@@ -42,7 +42,7 @@ async fn life(seed: u64) {
         let begin = if world.marks.is_empty() { 0 } else { *rng.pick(&world.marks) };
         let between = Range { from: begin, to: world::now() };
         let is_followed = events.len() % TAIL_EVERY == 0;
-        // Each of them says what it knows.
+        // Compare an aggregator's statements with what it can know.
         let asked = rng.below(world.cluster.aggregators());
         let known = world.known(asked);
         let whole = std::mem::replace(&mut world.model, known);
@@ -63,7 +63,7 @@ async fn life(seed: u64) {
     world.end();
 }
 
-/// Every second life, beginning with this one.
+/// Runs every second life, beginning with this offset.
 async fn lives(offset: u64) {
     let (first, number) = (variable(SEED_VARIABLE, 1), variable(NUMBER_VARIABLE, 2));
     for seed in (first + offset..first + number).step_by(2) {
@@ -71,7 +71,7 @@ async fn lives(offset: u64) {
     }
 }
 
-// Two tests, so that two lives are lived at a time.
+// Two tests, so that two lives run in parallel.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_is_true_over_a_whole_life() {
@@ -83,7 +83,7 @@ async fn every_statement_is_true_over_another_life() {
     lives(1).await;
 }
 
-/// What the statements are held against is no check unless it can fail.
+/// Checks the model itself: comparing statements with it proves something only if the model can contradict them.
 #[test]
 fn the_model_tells_what_is_missing_from_what_is_not() {
     use model::{Expected, Model, Node, Row, State};

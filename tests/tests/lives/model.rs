@@ -1,16 +1,16 @@
-//! What a cluster's statements are held against: every acknowledged row and what became of it.
+//! The model that a cluster's statements are compared with: every acknowledged row and its fate.
 
 use piperoll_client::Receipt;
 
-/// What became of a row.
+/// Fate of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Here,
     Erased,
     Pruned,
-    /// In no log any more: its node's log was replaced by an older copy.
+    /// The row is in no log any more, because its node's log was replaced by an older copy.
     Lost,
-    /// Lost, and the aggregator was put back to a time at which it did not know of it.
+    /// The row is lost, and the aggregator was restored to a time at which it did not know of the row.
     LostUnknown,
 }
 
@@ -38,17 +38,17 @@ impl Range {
     }
 }
 
-/// What an answer over a range may say of one node.
+/// Completeness that an answer over a range may state for one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     Complete,
     Incomplete,
-    /// Rows of the range may have been lost that nobody acknowledged, for example.
+    /// Both are allowed, for example because unacknowledged rows of the range may have been lost.
     Either,
 }
 
 impl Expected {
-    /// Combines what is expected of two nodes.
+    /// Combines the expectations for two nodes.
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Incomplete, _) | (_, Self::Incomplete) => Self::Incomplete,
@@ -60,17 +60,17 @@ impl Expected {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
-    /// Number of its present log.
+    /// Number of the node's current log.
     pub(crate) log: usize,
     pub(crate) is_up: bool,
     pub(crate) is_retired: bool,
-    /// It is retired, and its folder was handed to the aggregator.
+    /// The node is retired, and its folder was added to the aggregator's configuration.
     pub(crate) is_kept: bool,
-    /// When it joined; 0 for those that the cluster began with.
+    /// Time at which the node joined; 0 for the nodes that the cluster began with.
     pub(crate) joined: i64,
-    /// From this time on nothing was lost or pruned.
+    /// Time from which on no row was lost or pruned.
     pub(crate) clear_from: i64,
-    /// From this time on its present log has everything.
+    /// Time from which on the current log has every row.
     pub(crate) present_from: i64,
     /// The key that signed the end of an earlier log may have been replaced before a witness saw that end.
     pub(crate) is_unproven: bool,
@@ -109,18 +109,18 @@ impl Model {
         });
     }
 
-    /// Returns the rows of a node's present log.
+    /// Returns the rows of a node's current log.
     pub(crate) fn present(&self, node: usize) -> impl Iterator<Item = &Row> {
         let log = self.nodes[node].log;
         self.rows.iter().filter(move |row| (row.node, row.log) == (node, log))
     }
 
-    /// Returns the latest time of a row of a node, and not less than `now`.
+    /// Returns the latest time of a row of a node, but at least `now`.
     pub(crate) fn latest(&self, node: usize, now: i64) -> i64 {
         self.rows.iter().filter(|row| row.node == node).map(|row| row.micros).fold(now, i64::max)
     }
 
-    /// Marks what is not in an older copy of a node's present log, which has the rows below `size`.
+    /// Marks the rows as lost that are not in an older copy of a node's current log, which has the rows below `size`.
     pub(crate) fn lost(&mut self, node: usize, size: u64) {
         let log = self.nodes[node].log;
         for row in &mut self.rows {
@@ -130,7 +130,7 @@ impl Model {
         }
     }
 
-    /// Says what a tail that begins at `from` may say of a node. What was pruned is no part of a tail.
+    /// Returns what a tail that begins at `from` may state for a node. Pruned rows are not part of a tail.
     pub(crate) fn expected_of_tail(&self, index: usize, from: i64) -> Expected {
         let node = &self.nodes[index];
         let is_lost = |row: &Row| row.node == index && row.micros >= from && row.state == State::Lost;
@@ -143,7 +143,7 @@ impl Model {
         }
     }
 
-    /// Says what an answer over a range may say of a node. A bundle has only what can be proven.
+    /// Returns what an answer over a range may state for a node. A bundle has only rows that can be proven.
     pub(crate) fn expected(&self, index: usize, range: Range, is_bundle: bool) -> Expected {
         let node = &self.nodes[index];
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.node == index && range.holds(row)).collect();

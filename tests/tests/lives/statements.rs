@@ -1,4 +1,4 @@
-//! Every statement about the cluster, compared with what the model says is true.
+//! Compares every statement about the cluster with the model.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,32 +11,32 @@ use serde_json::Value;
 use crate::model::{Expected, Range, Row, State};
 use crate::world::{ACTION, World, now};
 
-/// Two days ahead: no clock of a life is that wrong.
+/// Two days, which is more than any clock of a life is ahead.
 const AHEAD_MICROS: i64 = 2 * 86_400 * 1_000_000;
-/// How long rows have to stay in a new cluster.
+/// Retention period of a new cluster.
 const POLICY_MICROS: i64 = 365 * 86_400 * 1_000_000;
 const EXIT_INCOMPLETE: i32 = 3;
 const EXIT_VIOLATION: i32 = 4;
 /// No node answered.
 const EXIT_UNREACHABLE: i32 = 5;
 
-/// Evidence from earlier in the life, and what its verification said then.
+/// A bundle from earlier in the life, with its trust file and the exit code of its verification at that time.
 pub(crate) struct Bundle {
     path: String,
     code: i32,
     trust: String,
 }
 
-/// How long a tail may be silent.
+/// Longest time without an event of a tail.
 const TAIL_PATIENCE: Duration = Duration::from_secs(20);
-/// Heartbeats, one every five seconds from the beginning on, that a tail has to get to the end of every log; and where nothing is missing, however
-/// busy the machine is.
+/// Number of heartbeats, one every five seconds from the beginning, within which a tail must reach the end of every log. The larger limit
+/// applies where no row is missing, and allows for a busy machine.
 const TAIL_BEATS: usize = 1;
 const TAIL_BEATS_MAX: usize = 8;
 
 type Outcome = Result<(), String>;
 
-/// Rows of an answer: ids of acknowledged ones and places of erased ones.
+/// Rows of an answer: ids of readable rows with their count, and positions of erased rows.
 #[derive(Default)]
 struct Shown {
     ids: HashMap<String, usize>,
@@ -70,7 +70,7 @@ fn expected(world: &World, range: Range, only: Option<usize>, is_bundle: bool) -
     nodes.map(|node| world.model.expected(node, range, is_bundle)).fold(Expected::Complete, Expected::and)
 }
 
-/// How many statements were compared, by what the model expected of them.
+/// Number of statements compared, by what the model expected of them.
 static COUNTS: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 /// Returns the counts since the last call.
@@ -88,13 +88,13 @@ fn is_true(what: &str, is_complete: bool, expected: Expected, said: &Value) -> O
     }
 }
 
-/// Returns whether rows were pruned that were younger than the policy, which is a violation wherever it shows.
+/// Returns whether rows younger than the retention policy were pruned, which verification reports as a violation.
 fn was_pruned_early(world: &World) -> bool {
     let is_early = |row: &Row| row.state == State::Pruned && row.micros > now() - POLICY_MICROS;
     world.model.rows.iter().any(is_early)
 }
 
-/// Checks that what can be read is shown once, and nothing else.
+/// Checks that every readable row is shown once, and no other row.
 fn rows_are_true(world: &World, range: Range, only: Option<usize>, is_complete: bool, shown: &Shown) -> Outcome {
     let by_id: HashMap<&str, &Row> = world.model.rows.iter().map(|row| (row.id.as_str(), row)).collect();
     for (id, count) in &shown.ids {
@@ -133,7 +133,7 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     let path = format!("/api/v1/audit-log?format=ndjson&order=asc&{parameters}");
     let stream = world.cluster.get(&path, Some(&world.cluster.token)).await;
     let (mut shown, mut end) = (Shown::default(), Value::Null);
-    // With 503 no node answered, and the body is the envelope alone.
+    // With status 503 no node answered, and the body is the envelope alone.
     if stream.status == 503 {
         end = stream.json();
     }
@@ -190,7 +190,7 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     if ![0, EXIT_INCOMPLETE, EXIT_VIOLATION, EXIT_UNREACHABLE].contains(&run.code) {
         return Err(format!("a query ended with {}: {said}", run.code));
     }
-    // Of a page only what it shows is said, and what the nodes say of the range.
+    // A page states only the completeness of its own rows and what the nodes report about the range.
     if expected == Expected::Complete { is_true("a query", run.code == 0, expected, &said) } else { Ok(()) }
 }
 
@@ -226,7 +226,7 @@ async fn tail(world: &World, from: i64) -> Outcome {
     Ok(())
 }
 
-/// Exports a range, checks the evidence, and checks older evidence again.
+/// Exports a range as a bundle, verifies it, and verifies older bundles again.
 fn evidence(world: &mut World, range: Range) -> Outcome {
     let (path, trust) = (world.path("bundle.tar"), world.trust());
     let (from, to) = (text(range.from), text(range.to));
@@ -295,7 +295,7 @@ async fn logs(world: &World) -> Outcome {
     Ok(())
 }
 
-/// Checks everything that is said about the cluster as it is now; what a tail says only if it `is_followed`, because a tail takes seconds.
+/// Checks every statement about the current cluster. Checks a tail only if `is_followed`, because a tail takes seconds.
 pub(crate) async fn check(world: &mut World, between: Range, is_followed: bool) -> Outcome {
     let end = now() + AHEAD_MICROS;
     let clear = world.model.nodes.iter().map(|node| node.clear_from.max(node.present_from)).max().unwrap_or(0);
@@ -317,7 +317,7 @@ pub(crate) async fn check(world: &mut World, between: Range, is_followed: bool) 
     logs(world).await
 }
 
-/// A statement that is false is found, either way.
+/// Both kinds of false statement are found.
 #[test]
 fn a_false_statement_is_found() {
     let said = Value::Null;

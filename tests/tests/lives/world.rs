@@ -1,4 +1,4 @@
-//! A cluster with its model, and what each event does to both.
+//! A cluster with its model, and the effect of each event on both.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const BATCH: usize = 280;
 /// Ages of the rows that a node begins with; rows younger than 90 days cannot be pruned.
 const AGES_DAYS: [u64; 3] = [400, 300, 200];
 const PRUNABLE_MICROS: i64 = 100 * 86_400 * SECOND;
-/// How long a node may still write entries of its own after its last acknowledged one.
+/// Longest time during which a node may still write its own entries after its last acknowledged one.
 const MARGIN_MICROS: i64 = 5_000_000;
 const SECOND: i64 = 1_000_000;
 
@@ -31,7 +31,7 @@ pub(crate) fn now() -> i64 {
     SystemClock.now().micros()
 }
 
-/// A copy of a node's log and what the model said of it then.
+/// A copy of a node's log, with the model at the time of the copy.
 struct Backup {
     folder: PathBuf,
     log: usize,
@@ -39,12 +39,12 @@ struct Backup {
     model: Model,
 }
 
-/// A log that another one took the place of.
+/// A log that was replaced by another one.
 struct Earlier {
     node: usize,
     log: usize,
     folder: PathBuf,
-    /// As far as the aggregators know, it may have had rows up to here.
+    /// Time up to which the log may have had rows, as far as the aggregators know.
     until: i64,
 }
 
@@ -58,10 +58,10 @@ pub(crate) struct World {
     backups: HashMap<usize, Backup>,
     /// Nodes whose checkpoint key was replaced since their backup.
     new_keys_since_backup: HashSet<usize>,
-    /// Nodes whose certificates are revoked, which run and are not let in.
+    /// Nodes with revoked certificates: they run, but their certificates are not accepted.
     revoked: HashSet<usize>,
     pub(crate) aggregator_backup: Option<(PathBuf, Model)>,
-    /// When a second aggregator joined, and the rows that were lost by then, of which it knows nothing.
+    /// Time at which a second aggregator joined, and the rows lost before that time, which it cannot know.
     pub(crate) second: Option<(i64, HashSet<String>)>,
     earlier: Vec<Earlier>,
     holds: Vec<(usize, usize, Range)>,
@@ -69,12 +69,12 @@ pub(crate) struct World {
     ahead: HashMap<usize, i64>,
 }
 
-/// Before the start of an aggregator: how often it looks at nodes, and compares what it saw with the others.
+/// Sets how often an aggregator polls nodes and exchanges what it saw with the other aggregators. Takes effect at its next start.
 pub(crate) fn configure(cluster: &Cluster) {
     cluster.configure_aggregator("[witness]\npoll_ms = 100\nexchange_seconds = 3\n");
 }
 
-/// A clock that stands still.
+/// A stopped clock.
 struct Then(Timestamp);
 
 impl Clock for Then {
@@ -127,7 +127,7 @@ impl World {
             // Each batch with a clock closer to the present.
             for next in AGES_DAYS[1..].iter().map(Some).chain([None]) {
                 world.append(node, BATCH).await;
-                // One of them has a log that stood there before, with the oldest rows.
+                // One node begins a new generation here, so that its earlier log has the oldest rows.
                 if node == 1 && next == Some(&AGES_DAYS[1]) {
                     world.cluster.set_clock(node, &ago(AGES_DAYS[1]));
                     world.begin_aged_generation(node, AGES_DAYS[1]).await;
@@ -171,7 +171,7 @@ impl World {
         answer.json()["nodes"].as_array()?.iter().find(|line| line["node_id"] == id.as_str()).cloned()
     }
 
-    /// Waits until every aggregator says that every node that runs has the verdict `ok` and everything witnessed.
+    /// Waits until every aggregator reports that every running node has the verdict `ok` and all rows witnessed.
     pub(crate) async fn settle(&mut self) {
         for index in 0..self.model.nodes.len() {
             if self.model.nodes[index].is_up && !self.model.nodes[index].is_retired {
@@ -180,7 +180,7 @@ impl World {
         }
     }
 
-    /// By every aggregator.
+    /// Waits until every aggregator has witnessed all rows of a node.
     pub(crate) async fn witnessed(&mut self, node: usize) {
         for aggregator in 0..self.cluster.aggregators() {
             self.cluster.turn_to(aggregator);
@@ -227,13 +227,13 @@ impl World {
         }
     }
 
-    /// Makes true what the model says about the times that are in doubt after a node's log was replaced.
+    /// Returns the time up to which rows are in doubt after a node's log was replaced.
     pub(crate) fn in_doubt(&mut self, node: usize) -> i64 {
         let ahead = self.ahead.get(&node).copied().unwrap_or(0).max(0);
         self.model.latest(node, now() + ahead * SECOND) + MARGIN_MICROS
     }
 
-    /// Does what the event says, if it can happen now. Returns whether it did.
+    /// Applies an event if it is possible now. Returns whether it was applied.
     pub(crate) async fn happen(&mut self, event: Event, rng: &mut Rng) -> bool {
         if let Some(node) = target(event)
             && (node >= self.model.nodes.len() || self.model.nodes[node].is_retired)
@@ -329,7 +329,7 @@ impl World {
         true
     }
 
-    /// Logs that went with the first rows of the one that took their place.
+    /// Marks the rows of earlier logs as pruned. The logs were removed together with the first rows of the log that replaced them.
     fn went(&mut self, gone: Vec<Earlier>, before: i64) {
         for Earlier { node, log, until, .. } in gone {
             eprintln!("an earlier log of {} went", self.id(node));
@@ -409,7 +409,7 @@ impl World {
         self.begun(node, &generation, PathBuf::from(old)).await;
     }
 
-    /// The same with a clock of long ago, which the command does not have.
+    /// Like [`Self::begin_generation`], with a clock `days` in the past, which the command does not support.
     async fn begin_aged_generation(&mut self, node: usize, days: u64) {
         self.witnessed(node).await;
         self.cluster.stop(node);
@@ -460,7 +460,7 @@ impl World {
         self.cluster.stop(node);
         copy_log(&folder, &self.cluster.nodes[node].folder.join("data"));
         let log = self.model.nodes[node].log;
-        // What was erased or pruned since is there again.
+        // Rows erased or pruned since the backup are present again.
         for (row, before) in self.model.rows.iter_mut().zip(&then.rows) {
             if (row.node, row.log) == (node, log) && row.seq < size {
                 row.state = before.state;
@@ -468,7 +468,7 @@ impl World {
         }
         self.model.lost(node, size);
         self.model.nodes[node].clear_from = self.in_doubt(node);
-        // What the replaced key signed does not go on under the new one.
+        // A log signed with the replaced key cannot continue under the new key.
         if with_generation || self.new_keys_since_backup.contains(&node) {
             self.begin_generation(node).await;
         } else {
@@ -510,7 +510,7 @@ impl World {
         true
     }
 
-    /// Starts what the event before stopped, and renews what it revoked.
+    /// Starts the nodes that the previous event stopped, and renews the certificates that it revoked.
     pub(crate) async fn heal(&mut self) {
         for node in std::mem::take(&mut self.revoked) {
             succeeded(&self.cluster_command("renew", &[&self.id(node)]));
@@ -525,7 +525,7 @@ impl World {
         }
     }
 
-    /// Ends every process in order.
+    /// Stops every process in an orderly way.
     pub(crate) fn end(mut self) {
         for aggregator in 0..self.cluster.aggregators() {
             self.cluster.turn_to(aggregator);

@@ -1,4 +1,4 @@
-//! Logs that were put aside, when the first rows of the one that took their place are pruned.
+//! Removal of earlier logs when the first rows of the log that replaced them are pruned.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use piperoll_protocol::node::PrunePlan;
 
 use super::*;
 
-/// A log and two that it took the place of, the oldest first.
+/// A log and two earlier logs that it replaced, the oldest first.
 struct Three {
     _dir: tempfile::TempDir,
     data: PathBuf,
@@ -53,7 +53,7 @@ impl Three {
         self.log.store.finish_prune(0).await.unwrap().unwrap();
     }
 
-    /// Which of both are there, the oldest first.
+    /// Returns which of the two earlier logs exist, the oldest first.
     fn there(&self) -> [bool; 2] {
         [self.asides[0].1.is_dir(), self.asides[1].1.is_dir()]
     }
@@ -72,7 +72,7 @@ impl Three {
     }
 }
 
-/// Another log of some 300 rows in the place of this one.
+/// Replaces a log with a new generation of some 300 rows.
 async fn replaced(log: Log) -> Log {
     log.store.close().await;
     let data = log.dir.clone();
@@ -90,7 +90,7 @@ fn clock_at(day: i64) -> Arc<Still> {
     clock
 }
 
-/// By what was witnessed, on a day.
+/// Returns a wish to prune rows by the witnessed size, and earlier logs by a day.
 fn wish(to_max: u64, day: i64) -> PruneTarget {
     PruneTarget { before: Timestamp::MAX, to_max, earlier_before: Timestamp::from_micros(day * DAY_MICROS) }
 }
@@ -112,18 +112,18 @@ async fn they_go_with_the_first_rows() {
     let named: Vec<Generation> = pruned.earlier.iter().map(|log| log.generation).collect();
     assert_eq!(named, [three.asides[1].0, three.asides[0].0], "the newest first");
     assert!(pruned.earlier[1].rows >= 300 && pruned.earlier[0].rows >= 700, "{pruned:?}");
-    // Nothing goes before a witness has seen it.
+    // No log is removed before a witness has seen the statement.
     three.log.store.remove_earlier().await.unwrap();
     assert_eq!(three.there(), [true, true]);
     three.log.witnessed().await;
-    // A crash between the new name of a folder and its end.
+    // A crash between renaming a folder and removing it.
     let going = three.data.with_file_name(format!("data.going-{}", three.asides[0].0));
     std::fs::rename(&three.asides[0].1, &going).unwrap();
     three.log.store.remove_earlier().await.unwrap();
     assert!(three.there() == [false, false] && !going.exists());
     three.finish().await;
     assert_eq!(three.log.findings().await, Vec::<String>::new());
-    // A reader who missed that statement finds them in the next one.
+    // A reader that missed that statement finds the earlier logs in the next one.
     let again = three.state(wish(512, 9)).await.unwrap();
     assert_eq!(again.earlier, pruned.earlier);
     three.finish().await;
@@ -132,7 +132,7 @@ async fn they_go_with_the_first_rows() {
     three.log.store.close().await;
 }
 
-/// What went has no newer row than the statement says, whatever clock the earlier logs had.
+/// The newest time in the statement covers the removed earlier logs too, whatever their clocks.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_time_is_of_all_logs() {
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ async fn the_newest_time_is_of_all_logs() {
     log.clock.0.store(40 * DAY_MICROS, Ordering::Relaxed);
     log.append(10).await;
     let log = replaced(log).await;
-    // By times, the log waits until they are over.
+    // Pruning by times keeps the current log's rows until the times in the earlier log are over as well.
     let by_times = |day: i64| {
         let before = Timestamp::from_micros(day * DAY_MICROS);
         PruneTarget { before, to_max: u64::MAX, earlier_before: before }
@@ -164,19 +164,19 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
         assert_eq!((plan.to_seq, plan.earlier.len()), (0, 0), "{why}: {plan:?}");
         assert!(plan.limits.iter().any(|words| words.contains(why)), "{why}: {plan:?}");
     };
-    // A hold in the log itself, the older or the younger one, whatever times it names.
+    // A hold in the earlier log itself, be it the older or the newer one, whatever its time range.
     for aside in [0, 1] {
         three.upkeep(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
         kept("\"inside\", which is to be released there").await;
         three.upkeep(aside, 1).release_hold(&release("inside")).unwrap();
     }
-    // One of the present log over times of an earlier one, whose entry comes behind the rows that would go.
+    // A hold of the current log over times of an earlier one; its entry follows the rows that would be pruned.
     three.log.store.add_hold(hold("over", 0, 2)).await.unwrap();
     kept("\"over\"").await;
     three.log.store.release_hold(release("over")).await.unwrap();
     three.log.store.add_hold(hold("elsewhere", 3, 4)).await.unwrap();
     assert_eq!(three.plan(wish(256, 9)).await.earlier.len(), 2, "a hold over other times keeps nothing here");
-    // What became of a row later is evidence of that later time.
+    // An erasure of a row is evidence of the later time at which it happened.
     three.upkeep(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
     kept("has a row of").await;
     assert_eq!(three.plan(wish(256, 10)).await.earlier.len(), 2);
@@ -186,7 +186,7 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_evidence_stays() {
-    // The older one has a changed row: the younger one goes.
+    // The older log has a changed row: only the newer one is removed.
     let three = Three::made().await;
     three
         .database(0)
@@ -198,7 +198,7 @@ async fn one_that_is_evidence_stays() {
     three.log.store.remove_earlier().await.unwrap();
     assert_eq!(three.there(), [true, false]);
     three.log.store.close().await;
-    // The younger one lacks its end: both stay, because what is said of the older one cannot be trusted either.
+    // The newer log lacks its last rows: both stay, because its statement about the older one cannot be trusted either.
     let three = Three::made().await;
     three.database(1).execute("DELETE FROM entries WHERE seq > 600", []).unwrap();
     let plan = three.plan(wish(256, 9)).await;
@@ -209,7 +209,7 @@ async fn one_that_is_evidence_stays() {
     three.log.store.remove_earlier().await.unwrap();
     assert_eq!(three.there(), [true, true]);
     three.log.store.close().await;
-    // A hold that somebody took out of the table.
+    // A hold that was deleted from the table.
     let three = Three::made().await;
     three.upkeep(1, 1).add_hold(&hold("hidden", 0, 2)).unwrap();
     three.database(1).execute("DELETE FROM holds", []).unwrap();
@@ -217,7 +217,7 @@ async fn one_that_is_evidence_stays() {
     three.log.store.close().await;
 }
 
-/// Only what the chain of first rows names: not a copy of another log under the name of one, nor a log that was put there.
+/// Only logs named in the chain of first rows are removed: not a copy of another log under such a name, nor a planted log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_none_of_these_stays() {
     let three = Three::made().await;
@@ -229,7 +229,7 @@ async fn a_log_that_is_none_of_these_stays() {
     drop(log);
     let planted = three.data.with_file_name(format!("data.{generation}"));
     std::fs::rename(other.path().join("data"), &planted).unwrap();
-    // And under the name of the oldest one.
+    // Also put the planted log under the name of the oldest earlier log.
     std::fs::remove_dir_all(&three.asides[0].1).unwrap();
     copy_folder(&planted, &three.asides[0].1);
     let pruned = three.state(wish(256, 9)).await.unwrap();
@@ -247,7 +247,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Between the statement and its end an operator has still used it.
+/// An operator used an earlier log between the statement and its removal.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_used_since_stays_and_that_is_said() {
     let three = Three::made().await;
@@ -257,13 +257,13 @@ async fn one_that_was_used_since_stays_and_that_is_said() {
     let left = three.log.store.remove_earlier().await.unwrap_err().to_string();
     assert!(left.contains("still there") && left.contains("rows when it was stated"), "{left}");
     assert_eq!(three.there(), [true, false]);
-    // The rows of the present log go all the same.
+    // The rows of the current log are pruned nevertheless.
     three.finish().await;
     assert_eq!(three.log.findings().await, Vec::<String>::new());
     three.log.store.close().await;
 }
 
-/// What is changed between the statement and the end is evidence too.
+/// A log changed between the statement and its removal is evidence and is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_changed_since_stays() {
     let three = Three::made().await;
@@ -276,7 +276,7 @@ async fn one_that_was_changed_since_stays() {
     three.log.store.close().await;
 }
 
-/// A damaged file keeps no row of the present log from going, and neither does one whose length nobody knew.
+/// A damaged earlier log does not prevent pruning of the current log, and neither does one of unknown length.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_one_stays_and_the_rest_goes() {
     let three = Three::made().await;
@@ -312,7 +312,7 @@ async fn a_damaged_one_stays_and_the_rest_goes() {
     log.store.close().await;
 }
 
-/// No clock makes go what was recorded in an earlier log later.
+/// A clock that was set back does not cause the removal of an earlier log with a later record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_under_a_clock_that_was_set_back_stays() {
     let three = Three::made().await;
@@ -323,7 +323,7 @@ async fn a_record_under_a_clock_that_was_set_back_stays() {
     three.log.store.close().await;
 }
 
-/// What an earlier log had pruned of its own is older than its rows, and may have any time.
+/// The rows that an earlier log itself had pruned precede its other rows, but may have any time.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_time_is_of_what_went_before_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -342,21 +342,21 @@ async fn the_newest_time_is_of_what_went_before_too() {
     log.store.close().await;
 }
 
-/// A crash between the two steps of a new generation leaves the old log under a name that nobody looks for.
+/// A crash between the two steps of a new generation leaves the old log under a temporary name; the next start renames it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_generation_that_was_interrupted_is_finished() {
     let three = Three::made().await;
     three.log.store.close().await;
     let begun = |name: &str| three.data.with_file_name(format!("data.begun-{name}"));
     std::fs::rename(&three.asides[1].1, begun("1")).unwrap();
-    // One that was begun and never took the place of any.
+    // A generation that was begun and never replaced a log.
     copy_folder(&three.asides[0].1, &begun("0"));
     let log = Log::open(&three.data);
     assert!(three.there() == [true, true] && !begun("1").exists() && begun("0").exists());
     assert_eq!(log.store.plan_prune(wish(256, 9)).await.unwrap().earlier.len(), 2, "both are known again");
     log.store.close().await;
     drop(log);
-    // The command again does the same.
+    // Running the command again does the same.
     std::fs::rename(&three.asides[1].1, begun("1")).unwrap();
     begin_generation(&LogDir::new(&three.data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
     assert_eq!(three.there(), [true, true]);

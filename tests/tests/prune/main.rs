@@ -1,4 +1,4 @@
-//! Pruning at every tile boundary: whatever must still be provable is, by the same hashes as before.
+//! Pruning at every tile boundary: rows that must remain provable are provable with the same hashes as before.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -21,7 +21,7 @@ use piperoll_node::store::{Draft, LogDir, LogKeys, PruneTarget, Store};
 use piperoll_protocol::node::PrunePlan;
 use piperoll_tests::{Leaves, draft, findings};
 
-/// A clock that stands still until it is told otherwise.
+/// A clock that stays at one time until a test sets another.
 #[derive(Default)]
 struct Still(AtomicI64);
 
@@ -51,7 +51,7 @@ impl Log {
         Self::open_with(dir, 1)
     }
 
-    /// With the secrets of this many epochs.
+    /// Opens the log with the secrets of this many epochs.
     fn open_with(dir: &std::path::Path, epochs: u32) -> Self {
         let clock = Arc::new(Still::default());
         clock.0.store(DAY_MICROS, Ordering::Relaxed);
@@ -70,9 +70,9 @@ impl Log {
         }
     }
 
-    /// What a witness does: the newest checkpoint comes back cosigned.
+    /// Cosigns the newest checkpoint as a witness does.
     async fn witnessed(&self) -> u64 {
-        // One signature a second, whatever comes; a stop signs at once, and so does the first request of a process.
+        // The store signs at most once a second; only a stop and the first request of a process sign at once.
         loop {
             let signed = self.store.checkpoint().await.unwrap();
             if signed.checkpoint.size == self.store.health().head().unwrap() + 1 {
@@ -100,7 +100,7 @@ impl Log {
         findings(&self.store).await.into_iter().map(|finding| finding.detail).collect()
     }
 
-    /// The leaves of the rows that are there, behind those that were there before.
+    /// Returns the `known` leaves, followed by the leaves of the stored rows.
     fn leaves(&self, known: &[Hash]) -> Vec<Hash> {
         let conn = rusqlite::Connection::open(self.dir.join("log.db")).unwrap();
         let mut statement = conn.prepare("SELECT body, mac FROM entries WHERE seq >= ?1 ORDER BY seq").unwrap();
@@ -113,7 +113,7 @@ impl Log {
         known.iter().copied().chain(rows.map(Result::unwrap)).collect()
     }
 
-    /// Every kind of proof, at many places and sizes from the floor on, is the one that the whole tree gives.
+    /// Checks that every kind of proof, at many positions and sizes from the log start on, equals that of the whole tree.
     async fn proofs_are_those_of(&self, leaves: &[Hash], floor: u64) {
         let rows = leaves.len() as u64;
         let span = rows - floor;
@@ -143,7 +143,7 @@ impl Log {
             }
         }
         if floor > 0 {
-            // What went with the rows is said to be gone, and is never made up.
+            // A proof that was pruned with its rows is reported as pruned, and never made up.
             let gone = self.store.inclusion(self.store.generation(), floor - 1, rows).await.unwrap_err().to_string();
             assert!(gone.contains("pruned"), "{gone}");
         }
@@ -181,7 +181,7 @@ async fn at_every_boundary_of_a_small_tree() {
         assert_eq!(log.findings().await, Vec::<String>::new(), "at {floor}");
         log.store.close().await;
         drop(log);
-        // Started again, it goes on, and fills the tiles that were begun.
+        // After a restart the log continues, and fills partial tiles.
         let log = Log::open(copy.path());
         log.append(600).await;
         let leaves = log.leaves(&leaves);
@@ -191,14 +191,14 @@ async fn at_every_boundary_of_a_small_tree() {
     }
 }
 
-/// Across the border where tiles of the second level become full, and again when the next one does over pruned rows.
+/// Prunes across the border where a tile of the second level becomes full, and again when the next one becomes full over pruned rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_many_boundaries_of_a_large_tree() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path());
     log.append(66_500).await;
     let mut leaves = log.leaves(&[]);
-    // The border between two tiles of the second level, and five places that are others every time.
+    // The border between two tiles of the second level, and five random positions.
     let mut places: Vec<u64> = uuid::Uuid::new_v4().as_bytes()[..5].iter().map(|byte| u64::from(*byte) + 1).collect();
     places.extend([255, 256, 257]);
     places.sort_unstable();
@@ -218,7 +218,7 @@ async fn at_many_boundaries_of_a_large_tree() {
     leaves = log.leaves(&leaves);
     log.proofs_are_those_of(&leaves, 513 * TILE_WIDTH).await;
     assert_eq!(log.findings().await, Vec::<String>::new());
-    // Of what lies below the floor, the frontier is left: no more than a tile's width of roots on each level.
+    // Below the log start only the frontier is left: no more than a tile's width of roots on each level.
     let conn = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
     let below: u64 = conn
         .query_row("SELECT count(*) FROM tiles WHERE id >> 56 = 0 AND (id & 72057594037927935) < 513", [], |row| {
@@ -231,8 +231,8 @@ async fn at_many_boundaries_of_a_large_tree() {
     log.store.close().await;
 }
 
-/// Each step fails and is not stored, or fails for its caller and is stored all the same; what is left is always a log that
-/// verifies, and the step can be taken again.
+/// A step that fails is either not stored, or stored although its caller saw a failure. Either way the log verifies, and the
+/// step can be repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_fails_is_not_half_done() {
     let dir = tempfile::tempdir().unwrap();
@@ -251,7 +251,7 @@ async fn a_step_that_fails_is_not_half_done() {
         by: "uid=0".to_owned(),
     };
     let rows = log.store.health().head();
-    // Not stored: somebody else holds the file for longer than the writer waits.
+    // Not stored: another connection locks the file for longer than the writer waits.
     {
         let other = rusqlite::Connection::open(&database).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -266,7 +266,7 @@ async fn a_step_that_fails_is_not_half_done() {
     assert_eq!(log.store.health().head(), rows);
     assert_eq!(log.findings().await, Vec::<String>::new());
     assert!(log.store.floor().await.unwrap().is_none() && log.store.holds().await.unwrap().is_empty());
-    // Stored, and the one who asked is gone before the answer.
+    // Stored, but the caller is gone before the answer.
     {
         let asked =
             tokio::time::timeout(std::time::Duration::ZERO, log.store.erase(900, "r".to_owned(), "uid=0".to_owned()));
@@ -281,7 +281,7 @@ async fn a_step_that_fails_is_not_half_done() {
     }
     assert!(state(plan).await.unwrap_err().to_string().contains("not finished"));
     assert_eq!(log.findings().await, Vec::<String>::new());
-    // Dropped in part, with the file held by another in between; then the process ends without a word.
+    // Part of the rows is dropped, and the process ends before it states that the pruning is finished.
     assert!(log.store.plan_prune(wish).await.unwrap().to_seq == 512, "the floor is where it was stated");
     log.witnessed().await;
     let _ = tokio::time::timeout(std::time::Duration::ZERO, log.store.drop_batch()).await;
@@ -290,7 +290,7 @@ async fn a_step_that_fails_is_not_half_done() {
     let log = Log::open(dir.path());
     assert_eq!(log.findings().await, Vec::<String>::new());
     while !log.store.drop_batch().await.unwrap() {}
-    // Gone, and not said: the next start says it.
+    // The rows are dropped, but this is not stated: the next start states it.
     log.store.close().await;
     drop(log);
     let log = Log::open(dir.path());
@@ -302,7 +302,7 @@ async fn a_step_that_fails_is_not_half_done() {
     log.store.close().await;
 }
 
-/// A secret that is gone over to while everything fails: the log has either one epoch or both, and each row is under its own.
+/// A rotation to a new MAC secret while writes fail: the log has either one epoch or both, and each row verifies under its own epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_fails_is_not_half_done() {
     let dir = tempfile::tempdir().unwrap();
@@ -315,7 +315,7 @@ async fn a_rotation_that_fails_is_not_half_done() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let log = Log::open_with(dir.path(), 2);
     other.execute_batch("ROLLBACK").unwrap();
-    // It could not say so and goes on under the old secret; the next start tries again.
+    // The node could not record the rotation and continues with the old secret; the next start tries again.
     log.append(3).await;
     assert_eq!(log.findings().await, Vec::<String>::new());
     let epochs = |conn: &rusqlite::Connection| -> Vec<(u32, u64)> {

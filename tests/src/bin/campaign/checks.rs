@@ -1,5 +1,5 @@
-//! Pure functions that return a sentence about the first violation they find. The tests below run every check against facts
-//! that it must reject.
+//! Pure functions that describe the first violation they find. The tests below run every check against input that it must
+//! reject.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -95,7 +95,7 @@ pub(crate) fn complete_is_true(
     if !is_complete {
         return Ok(());
     }
-    // Of an erased row only the place is left, which a filter does not select.
+    // An erased row keeps only its node and seq, which a filter does not select.
     receipts(known, rows, is_erased).map_err(|found| format!("the answer is called complete, and {found}"))
 }
 
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(complete_is_true(false, &all, &[], nothing), Ok(()));
         assert_eq!(complete_is_true(true, &all, &[row(0), row(1)], nothing), Ok(()));
         assert!(complete_is_true(true, &all, &[row(0)], nothing).is_err());
-        // Of an erased row there is nothing to find, and any other one is missing.
+        // An erased row may be absent; any other absent row is missing.
         assert_eq!(complete_is_true(true, &all, &[row(0)], |entry: &Known| entry.seq == 1), Ok(()));
         assert!(complete_is_true(true, &all, &[row(0)], |entry: &Known| entry.seq == 0).is_err());
         assert!(is_complete(false, "mx1 is missing").is_err());

@@ -1,4 +1,4 @@
-//! The time that the campaign goes by.
+//! The campaign's clock.
 
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};

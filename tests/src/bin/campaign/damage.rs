@@ -1,5 +1,5 @@
-//! Damages one file of a stopped daemon and checks the answers against the model: a daemon may refuse to start, naming the
-//! file, and no answer may be called complete or clean that is not. The folder is restored afterwards.
+//! Damages one file of a stopped daemon and checks the answers against the model: a daemon may refuse to start if it names the
+//! file, and no answer may be marked complete or clean that is not. The folder is restored afterwards.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};

@@ -93,7 +93,7 @@ impl Fault {
         }
     }
 
-    /// Whether it is an operator's command, which needs its node and the aggregator.
+    /// Returns whether the fault is an operator's command, which needs its node and the aggregator.
     fn is_order(self) -> bool {
         matches!(
             self,
@@ -106,7 +106,7 @@ impl Fault {
         )
     }
 
-    /// Whether requests to the aggregator may fail meanwhile.
+    /// Returns whether requests to the aggregator may fail during the fault.
     pub(crate) fn disturbs_the_aggregator(self) -> bool {
         let restarts = matches!(self, Self::RotateMac(_) | Self::RotateKey(_) | Self::NewGeneration(..));
         restarts || matches!(self, Self::Damage(..)) || self.target() == Target::Aggregator
@@ -136,7 +136,7 @@ fn target(rng: &mut Rng) -> Target {
     }
 }
 
-/// First faults of a cycle of rounds: every kind, and those with many variants more often.
+/// First faults of a cycle of rounds: every kind, with kinds of many variants listed more than once.
 const DECK: [&str; 18] = [
     "kill",
     "freeze",

@@ -58,7 +58,7 @@ async fn log(world: &World, node: usize) -> Result<Vec<Row>, String> {
 async fn exported(world: &World, node: usize, filter: &str, is_pruned: bool) -> Result<Vec<Row>, String> {
     let to = super::clock::ahead().to_text();
     let run = world.on_node(node, &["export", filter, "--from", "0001-01-01", "--to", &to]).await?;
-    // 3: the range reaches back to pruned rows.
+    // Exit code 3: the range includes pruned rows.
     if run.code != if is_pruned { 3 } else { 0 } {
         return Err(format!("node export on {} ended with {}: {}", world.id(node), run.code, run.stderr));
     }
@@ -73,8 +73,8 @@ async fn exported(world: &World, node: usize, filter: &str, is_pruned: bool) -> 
 async fn merged(world: &World, union: &[Row]) -> Outcome {
     let stream = world.asker.stream(Timestamp::from_micros(0), "").await?;
     let rows: Vec<Row> = stream.rows.into_iter().filter(|row| row.node != "agg").collect();
-    // Rows of a log that was put aside are read from there; they are in no export of the present one.
-    // Of an erased row the place is all there is.
+    // The aggregator also returns rows of a log that a new generation replaced; no node export has them. An erased row is
+    // identified by its position alone.
     let place = |row: &Row| (row.node.clone(), row.seq, row.signature.clone());
     let present: HashSet<(String, u64, String)> = union.iter().map(place).collect();
     let is_replaced = |node: &str| (0..NODES).any(|index| world.id(index) == node && world.generations[index] > 0);
@@ -92,7 +92,7 @@ async fn merged(world: &World, union: &[Row]) -> Outcome {
     let any_replaced = world.generations.iter().any(|generation| *generation > 0);
     let outcome = match (world.is_pruned, any_replaced) {
         (true, _) => checks::is_not_complete(stream.is_complete, "rows were pruned"),
-        // Depends on whether the log that was put aside has all that was witnessed of it.
+        // Either is right: it depends on whether the replaced log still has every row that was witnessed.
         (false, true) => Ok(()),
         (false, false) => checks::is_complete(stream.is_complete, &stream.envelope),
     };

@@ -32,7 +32,7 @@ use piperoll_tests::Rng;
 use report::Tally;
 use world::World;
 
-/// Runs of at least this length fill a block of the index first.
+/// Runs of at least this duration first fill a block of the index.
 const LONG: Duration = Duration::from_secs(300);
 
 #[tokio::main]

@@ -54,7 +54,7 @@ impl Row {
     }
 }
 
-/// All acknowledged entries. Writers add to it, checks read it.
+/// All acknowledged entries. Writers add entries, checks read them.
 #[derive(Clone, Default)]
 pub(crate) struct Model(Arc<Mutex<State>>);
 

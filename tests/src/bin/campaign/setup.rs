@@ -28,7 +28,7 @@ fn ago(days: u64) -> String {
     format!("-{}s", days * DAY_SECONDS)
 }
 
-/// Rows that fill a block of the index (65,536), which is then a file; planted in long runs only.
+/// Rows that fill a block of the index (65,536), which is then written to a file; recorded in long runs only.
 const INDEXED: usize = 66_000;
 const BATCH_MAX: usize = 6_000;
 

@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     pub(crate) asker: Asker,
     pub(crate) writers: Vec<Option<Writers>>,
-    /// Number of each node's present log; see `Known::generation`.
+    /// Number of each node's current log; see `Known::generation`.
     pub(crate) generations: [usize; NODES],
     /// Upper bound for the times of rows in replaced logs.
     pub(crate) lost_until: Timestamp,
@@ -67,7 +67,7 @@ impl World {
         self.cluster.nodes[node].folder.join("node.sock")
     }
 
-    /// Returns how many rows at the beginning of a node's present log may have been pruned.
+    /// Returns how many rows at the beginning of a node's current log may have been pruned.
     pub(crate) fn prunable(&self, node: usize) -> u64 {
         if node == AGED && self.generations[node] == 0 && self.is_pruned { self.old_rows } else { 0 }
     }
@@ -190,8 +190,8 @@ impl World {
         }
     }
 
-    /// Waits until a daemon answers, and returns `None`, or ends, and returns its exit code. The aggregator's answer may be that
-    /// it is not ready.
+    /// Waits until a daemon answers or exits. Returns its exit code if it exited. An aggregator that answers that it is not ready
+    /// counts as answering.
     pub(crate) async fn answers(&mut self, target: Target) -> Result<Option<i32>, String> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
@@ -235,7 +235,7 @@ impl World {
         self.start(target).await
     }
 
-    // The cluster as the aggregator sees it.
+    // The cluster as the aggregator reports it.
 
     pub(crate) async fn nodes(&self) -> Result<Vec<Value>, String> {
         let answer = self.asker.json("/api/v1/nodes").await?;

@@ -127,7 +127,7 @@ impl Writer {
     }
 }
 
-/// Whether the node is down or cannot write at the moment, so that resending makes sense.
+/// Returns whether the error is transient: the node is down or cannot write at the moment, so the writer resends.
 fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::Refused(problem) => problem.status >= 500,
