@@ -1,6 +1,6 @@
 //! `piperoll`: the one binary, and the only crate that depends on both node and aggregator.
 
-#![deny(clippy::print_stdout, reason = "`println!` panics when nobody reads; use `outln!`")]
+#![deny(clippy::print_stdout, reason = "`println!` panics when its output is closed; use `outln!`")]
 #![deny(clippy::print_stderr, reason = "`eprintln!` panics when its output is full; use `errln!`")]
 
 #[macro_use]

@@ -1,7 +1,7 @@
 //! Measures the cost of tamper evidence, as ratios within one run: `cargo bench --bench evidence -p piperoll-tests`. Prints
 //! figures and checks none. `-- tree`, `-- verify`, `-- bundle` or `-- witness` runs one part.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 
 use std::process::Command;
 use std::sync::Arc;

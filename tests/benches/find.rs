@@ -3,7 +3,7 @@
 //! Three nodes have `FIND_ROWS` entries each (default five million) over thirty days. Every search runs on one node's store,
 //! and on all three nodes through an aggregator over mTLS, after one warm-up round.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

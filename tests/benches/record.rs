@@ -3,7 +3,7 @@
 //! Compares strict entries of one task with those of 128 tasks, through a real node, and the layer's own work per request with
 //! the same service without the layer.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 
 use std::time::{Duration, Instant};
 

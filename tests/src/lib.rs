@@ -1,6 +1,6 @@
 //! The test harness: a cluster of real processes, and a proxy that injects network faults between them.
 
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a harness that cannot go on says so by panicking")]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a harness that cannot continue panics")]
 
 mod answer;
 mod ask;

@@ -187,6 +187,58 @@ fn nothing_is_left_lying_about() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Phrases that this project no longer uses, as regular expressions over comments and documents, and what to write instead. This file is
+/// left out, because it names them.
+const PRIVATE_DIALECT: [(&str, &str); 14] = [
+    (r"(?i)\bwhoever\b", "the actor: a client, a caller, an operator"),
+    (r"\bin front of\b", "before"),
+    (r"\banew\b", "again, or a new …"),
+    (r"\b(he|his|him)\b", "it, or the name of the process"),
+    (r"\bdear(er|est)\b", "expensive"),
+    (r"\bhand(s|ed|ing)? on\b", "forward"),
+    (r"\b(goes|gone|going) on\b", "continues"),
+    (r"\bheld against\b", "compared with"),
+    (r"\b(takes|takes it|brings|brings it) along\b", "includes, or exports"),
+    (r"\bways? in\b", "route, or source"),
+    (r"^\s*//[/!] (What|Who) [a-z]", "a noun phrase or a verb that says what the item is"),
+    (r"^\s*/// It ", "a noun phrase or a verb that says what the item is"),
+    (r"\b(nobody|somebody)\b", "no client, another process, …"),
+    (r"\bstands (in|at|for it|behind|before|beside)\b", "is"),
+];
+
+/// Comments of the code and of the pages, and documents.
+#[test]
+fn comments_and_documents_use_the_words_of_the_field() {
+    let patterns = PRIVATE_DIALECT.map(|(pattern, instead)| (regex::Regex::new(pattern).unwrap(), instead));
+    let mut texts: Vec<(String, String)> = files();
+    texts.retain(|(path, _)| path != "tests/tests/tidy.rs");
+    for folder in ["docs", "aggregator/ui/js", "aggregator/ui/css", "examples", "."] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            let is_prose = path.extension().is_some_and(|e| ["md", "js", "css", "rs"].iter().any(|known| e == *known));
+            // The history of changes quotes old names.
+            if is_prose && !path.ends_with("CHANGELOG.md") {
+                texts.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let (mut wrong, mut read) = (Vec::new(), 0);
+    for (path, text) in &texts {
+        for (number, line) in text.lines().enumerate() {
+            let is_comment = ["//", "/*", "* "].iter().any(|begin| line.trim_start().starts_with(begin));
+            if !is_comment && !path.ends_with(".md") {
+                continue;
+            }
+            read += 1;
+            for (pattern, instead) in patterns.iter().filter(|(pattern, _)| pattern.is_match(line)) {
+                wrong.push(format!("{path}:{}: {pattern}: write {instead}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(read > 5_000, "only {read} lines of comments and documents were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Every path in the code map exists, and every top-level folder has an entry in it.
 #[test]
 fn the_code_map_is_the_code() {

@@ -77,7 +77,7 @@ fn check_reason(reason: &str) -> Result<(), ApiError> {
 
 /// Records a verdict on a flagged entry.
 ///
-/// The flagged entry is read first: nobody judges what is not there, not flagged, or not theirs to see.
+/// The flagged entry is read first: a verdict needs an entry that exists, is flagged, and is within the scope of the caller.
 #[utoipa::path(post, path = "/judgements", tag = "log", request_body = Judge, responses(
     (status = 204, description = "The judgement is an entry that points at the flagged one; that one stays as it is"),
     (status = 404, description = "No such node or entry, or not within what the caller may see", body = Problem),
@@ -114,7 +114,7 @@ pub(super) async fn judge(
 
 /// Verifies a bundle with this aggregator's own trust file, as `piperoll verify-bundle` does.
 #[utoipa::path(post, path = "/bundles/verify", tag = "evidence", request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
-    (status = 200, description = "The verdict of `piperoll verify-bundle --json` with this aggregator's own trust file, and beside it `words` for people and `sha256` of what was sent", body = serde_json::Value),
+    (status = 200, description = "The verdict of `piperoll verify-bundle --json` with this aggregator's own trust file, with `words` for people and `sha256` of what was sent", body = serde_json::Value),
     (status = 413, description = "More than 256 MiB, or it did not come within five minutes", body = Problem),
 ))]
 pub(super) async fn verify_upload(

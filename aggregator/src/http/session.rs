@@ -117,7 +117,7 @@ fn info(app: &App, caller: &Caller, ends: Option<Timestamp>) -> SessionInfo {
 
 /// Says who the caller is.
 #[utoipa::path(get, path = "/session", tag = "session", responses(
-    (status = 200, description = "Who the caller is here", body = SessionInfo),
+    (status = 200, description = "Name, role and permissions of the caller", body = SessionInfo),
 ))]
 pub(super) async fn who_am_i(
     State(app): State<Arc<App>>,

@@ -39,7 +39,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
     ("from" = Option<String>, Query, description = "Begin with what was recorded from this time on: RFC 3339, a date, or an age such as 5m; now by default"),
     ("after" = Option<String>, Query, description = "Resume after this event id: `node:generation:next seq` for every node, with commas. The header Last-Event-ID outranks it"),
 ), responses(
-    (status = 200, description = "Server-sent events without end. `entry`: a row as on a page, with `late: true` when a later one came before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or does not fit. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; its id resumes the tail. `ended`: what was shown does not hold any more. Ids are places to go on behind", body = String, content_type = "text/event-stream"),
+    (status = 200, description = "Server-sent events without end. `entry`: a row as on a page, with `late: true` when a later one came before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or fails verification. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; its id resumes the tail. `ended`: the credential is no longer valid. The id of an event is the position after it", body = String, content_type = "text/event-stream"),
     (status = 400, description = "Bad filter, time or place", body = Problem),
     (status = 429, description = "Too many tails at once", body = Problem),
 ))]

@@ -119,7 +119,7 @@ function handedOn(node) {
   if (node.forward.length === 0) return h("span", { class: "hint" }, "nowhere");
   return node.forward.map((one) => {
     const state = one.paused ? badge("warn", "‖", "paused") : one.problem ? badge("bad", "✖", "failing") : one.lag_rows > 0 ? badge("calm", "…", "on the way") : badge("good", "✓", "all there");
-    const behind = one.lag_rows > 0 && h("div", { class: "hint" }, `${digits(one.lag_rows)} rows behind${one.lag_seconds >= 1 ? `, ${Math.round(one.lag_seconds)} s` : ""}`);
+    const behind = one.lag_rows > 0 && h("div", { class: "hint" }, `${digits(one.lag_rows)} rows of lag${one.lag_seconds >= 1 ? `, ${Math.round(one.lag_seconds)} s` : ""}`);
     const words = one.paused ?? one.problem;
     return h("div", { title: one.to }, visible(one.name), " ", state, behind, words && h("div", { class: one.problem ? "error" : "hint" }, visible(words)));
   });

@@ -53,7 +53,7 @@ pub(crate) enum ClusterCommand {
         dir: PathBuf,
         /// Name of the person
         name: NodeId,
-        /// What the person may do
+        /// Role of the person
         #[arg(long, value_enum)]
         role: RoleArg,
         /// Filter that limits which entries the person can see, such as 'domain:example.org'

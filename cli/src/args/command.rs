@@ -167,7 +167,7 @@ pub(crate) enum TokenCommand {
         /// Name of the token, as `list` and the log show it
         #[arg(long)]
         name: String,
-        /// What the holder may do
+        /// Role of the token
         #[arg(long, value_enum)]
         role: RoleArg,
         /// Expiry: RFC 3339, a date, or a time from now such as 90d; never by default

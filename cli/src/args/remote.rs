@@ -259,7 +259,7 @@ pub(crate) struct RemoteExportArgs {
     /// Why the bundle is made; it is recorded and part of the bundle
     #[arg(long)]
     pub(crate) reason: Option<String>,
-    /// What to do when an expected node is missing
+    /// Action if an expected node is missing
     #[arg(long, value_enum, default_value_t = IncompleteChoice::Refuse, requires = "bundle")]
     pub(crate) incomplete: IncompleteChoice,
     /// Seconds to wait with --incomplete wait, at most 600; 60 by default
@@ -321,7 +321,7 @@ pub(crate) enum NodesCommand {
         /// Generation that the node presents, as `piperoll nodes --json` shows it
         #[arg(long)]
         new_generation: String,
-        /// What happened; it is recorded
+        /// Reason, which is recorded
         #[arg(long)]
         reason: String,
     },

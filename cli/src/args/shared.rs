@@ -142,7 +142,7 @@ pub(crate) struct AppendArgs {
     /// Object that it was applied to: type or type/id
     #[arg(long, requires = "action")]
     pub(crate) entity: Option<String>,
-    /// What it was applied to, such as another user's name
+    /// Object of the action, such as another user's name
     #[arg(long, requires = "action")]
     pub(crate) target: Option<String>,
     /// Domain or tenant

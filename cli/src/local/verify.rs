@@ -101,7 +101,7 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
                 }
                 if summary.findings == replaced_key {
                     errln!(
-                        "{head}: {}all signatures match, no gap, the tree and {} fit{}",
+                        "{head}: {}all signatures match, no gap, the tree and {} match{}",
                         paint::GREEN,
                         if replaced_key > 0 { "its rows" } else { "its checkpoints" },
                         paint::PLAIN

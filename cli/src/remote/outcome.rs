@@ -30,9 +30,9 @@ pub(crate) fn count_problem(said: u64, came: u64) -> String {
 
 /// Describes erased rows that a filter can neither select nor exclude.
 pub(crate) fn erased_words(erased: u64) -> String {
-    let (rows, they) = if erased == 1 { ("row", "it") } else { ("rows", "they") };
+    let (rows, their) = if erased == 1 { ("row", "its") } else { ("rows", "their") };
     format!(
-        "{} erased {rows} of this range cannot be searched any more; `is:erased` shows where {they} stood",
+        "{} erased {rows} of this range cannot be searched any more; `is:erased` shows {their} positions",
         group_digits(erased)
     )
 }

@@ -223,7 +223,7 @@ fn in_words(error: &webpki::Error) -> String {
             days_between(*not_after, *time)
         ),
         webpki::Error::CertNotValidYet { time, not_before } => format!(
-            "the certificate is not valid yet: by it this machine's clock is {} days behind; compare the clocks of both machines",
+            "the certificate is not valid yet: according to it, this machine's clock is {} days behind; compare the clocks of both machines",
             days_between(*time, *not_before)
         ),
         webpki::Error::CertRevoked => "the certificate is revoked".to_owned(),

@@ -3,7 +3,7 @@
 //! Compares durable append with all features on with plain SQLite, merged and verified export with `sqlite3` dumping the
 //! three tables one after the other, and the first page of three nodes with the slowest node alone.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 
 mod append;
 

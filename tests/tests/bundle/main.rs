@@ -336,7 +336,7 @@ fn nodes_lies() -> Vec<Lie> {
         ),
         lie(
             "rows that were rejected",
-            "no proof stands behind",
+            "rows without a proof",
             Check::Rejected,
             log_lie(|case| {
                 case.logs[1].rejected = b"{\"entry\":\"?\"}\n".to_vec();
@@ -494,7 +494,7 @@ fn nothing_can_be_changed_without_a_key() {
     let cosignature = older.lines().last().unwrap();
     case.logs[0].checkpoint =
         Some(format!("{}\n{cosignature}\n", signed.lines().take(5).collect::<Vec<_>>().join("\n")));
-    assert!(refused(&case.parts().seal(), "a cosignature of another checkpoint").contains("does not fit"));
+    assert!(refused(&case.parts().seal(), "a cosignature of another checkpoint").contains("does not match"));
     // Keys may be added to the trust file; they do not apply before their first size.
     let mut rotated = trust();
     let old = rotated.nodes[0].keys[0].clone();

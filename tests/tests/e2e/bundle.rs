@@ -166,7 +166,7 @@ async fn violated_rows_are_kept_and_refused() {
     assert_eq!(run.code, 4, "{}", run.stderr);
     let run = desk.verify("part_PARTIAL.tar", &[]);
     assert_eq!(run.code, 4, "{}", run.stdout);
-    assert!(run.stdout.contains("the exporter met 1 rows that no proof stands behind"), "{}", run.stdout);
+    assert!(run.stdout.contains("the exporter met 1 rows without a proof"), "{}", run.stdout);
 }
 
 /// Exports one row in a form that any C2SP tool can verify.

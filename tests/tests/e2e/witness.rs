@@ -399,20 +399,20 @@ async fn edited_tiles_and_notes_are_named() {
         (
             "a bit of an old tile",
             "UPDATE tiles SET hashes = CAST(zeroblob(32) || substr(hashes, 33) AS BLOB) WHERE id = 0".to_owned(),
-            "tile 0 of level 0 does not fit",
+            "tile 0 of level 0 does not match",
             // New leaves depend on the roots of tiles, and on the newest tile, which is rebuilt from its rows.
             true,
         ),
         (
             "the root of an old tile",
             "UPDATE tiles SET root = zeroblob(32) WHERE id = 0".to_owned(),
-            "the root of tile 0 of level 0 does not fit",
+            "the root of tile 0 of level 0 does not match",
             false,
         ),
         (
             "a bit of the newest tile",
             "UPDATE tiles SET hashes = CAST(substr(hashes, 1, 8160) || zeroblob(32) AS BLOB) WHERE id = 1".to_owned(),
-            "tile 1 of level 0 does not fit",
+            "tile 1 of level 0 does not match",
             false,
         ),
         ("a tile removed", "DELETE FROM tiles WHERE id = 1".to_owned(), "tile 1 of level 0 is missing", false),

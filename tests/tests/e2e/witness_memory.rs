@@ -208,7 +208,7 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     let is_a_finding = async |cluster: &Cluster| {
         let line = report(cluster, "mx1", |line| line["verdict"] == "row_invalid").await;
         let reason = line["reason"].as_str().unwrap();
-        assert!(reason.contains("row 5 of generation") && reason.contains("signature does not fit"), "{reason}");
+        assert!(reason.contains("row 5 of generation") && reason.contains("signature does not match"), "{reason}");
         assert_eq!((&line["status"], cluster.run(&["nodes"]).code), (&json!("ok"), 4), "{line}");
         // The rows read now are valid and are reported so; the verdict on the node is reported in addition.
         let page = cluster.page("from=1d&limit=1000").await;

@@ -2,7 +2,7 @@
 //! and started over, members come and go, clocks are wrong, and the aggregator forgets its state. After each step every
 //! statement is compared with a model that has every row that was ever acknowledged.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue panics")]
 
 mod aggregators;
 mod event;

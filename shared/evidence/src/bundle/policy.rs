@@ -64,7 +64,7 @@ pub fn kept_to_policy(
             "only their own times say that they had stayed for the {days} days of the policy; they were witnessed from {seen} on"
         )),
         None => PolicyFit::Unshown(format!(
-            "only their own times say that they had stayed for the {days} days of the policy; no witness stands in the statement"
+            "only their own times say that they had stayed for the {days} days of the policy; the statement names no witness"
         )),
     }
 }

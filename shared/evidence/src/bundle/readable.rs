@@ -45,11 +45,11 @@ pub(super) fn check_readable(
     }
     let names: Vec<&str> = members.iter().map(|member| member.name).collect();
     let [timeline, csv_copy, page, _, readme] = members else {
-        verdict.find(None, format!("behind the nodes stand {names:?}"));
+        verdict.find(None, format!("the members after the nodes are {names:?}"));
         return;
     };
     if names != [TIMELINE, CSV, REPORT, TRUST, README] {
-        verdict.find(None, format!("behind the nodes stand {names:?}"));
+        verdict.find(None, format!("the members after the nodes are {names:?}"));
         return;
     }
     let table = || !checks.on(Check::Csv) || same(csv_copy.bytes, &csv::header(), &rows, csv_line);

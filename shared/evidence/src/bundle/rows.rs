@@ -17,14 +17,14 @@ pub const ROW_LENGTH_BYTES: usize = 2;
 pub enum RowsError {
     #[error("its entries end inside a row ({})", behind(.0))]
     Short(Option<u64>),
-    #[error("an erased row is not named by the entry that stands for it ({})", behind(.0))]
+    #[error("the entry that should name an erased row does not ({})", behind(.0))]
     Erased(Option<u64>),
     #[error("a row does not begin as a signed entry does ({})", behind(.0))]
     Prefix(Option<u64>),
 }
 
 fn behind(last: &Option<u64>) -> String {
-    last.map_or("the first one".to_owned(), |seq| format!("behind row {seq}"))
+    last.map_or("the first one".to_owned(), |seq| format!("after row {seq}"))
 }
 
 /// Length of the letter X and the `seq` that precede the erasure statement of an erased entry.

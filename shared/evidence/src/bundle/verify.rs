@@ -139,7 +139,7 @@ fn check_digests(manifest: &Manifest, members: &[Member<'_>]) -> Vec<String> {
     }
     for (said, found) in manifest.members.iter().zip(members) {
         if said.name != found.name {
-            wrong.push(format!("{:?} stands where {:?} should", found.name, said.name));
+            wrong.push(format!("{:?} is in the place of {:?}", found.name, said.name));
         } else if said.bytes != found.bytes.len() as u64 || said.sha256 != hex::encode(Sha256::digest(found.bytes)) {
             wrong.push(format!("{:?} is not what was signed for", found.name));
         }
@@ -200,7 +200,7 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
                 None => node.fault("its rejected rows are not here".to_owned()),
             }
             if question.checks.on(Check::Rejected) {
-                node.fault(format!("the exporter met {} rows that no proof stands behind", part.rejected));
+                node.fault(format!("the exporter met {} rows without a proof", part.rejected));
             }
         }
         if question.checks.on(Check::Counts) {

@@ -195,7 +195,7 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
             format!("INCOMPLETE: {rows}, {authentic}; not in full: {}.", escape(&missing.join(", ")))
         }
         Outcome::Verified if verdict.archive.is_some() => {
-            format!("VERIFIED: {rows}, {authentic}. They are all that stood in these rows.")
+            format!("VERIFIED: {rows}, {authentic}. They are all entries of these rows.")
         }
         Outcome::Verified if verdict.complete_since.is_some() => {
             let since = verdict.complete_since.map(Timestamp::to_text).unwrap_or_default();

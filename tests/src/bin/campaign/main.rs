@@ -1,7 +1,7 @@
 //! A campaign of random faults against a running cluster, chosen by a seed, alone and in pairs. After every round each
 //! acknowledged entry must be present, and no statement of a node or the aggregator may be false.
 
-#![allow(clippy::unwrap_used, reason = "a campaign that cannot go on says so by panicking")]
+#![allow(clippy::unwrap_used, reason = "a campaign that cannot continue panics")]
 
 mod args;
 mod checks;

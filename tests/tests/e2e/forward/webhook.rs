@@ -73,7 +73,7 @@ async fn a_webhook_that_refuses_gets_every_entry_and_pausing_is_recorded() {
     assert!(failing["problem"].as_str().unwrap().contains("401"), "{failing}");
     // `piperoll nodes` reports the problem.
     let nodes = cluster.run(&["nodes", "--table"]);
-    assert!(nodes.stdout.contains("mx1 hands on to hook") && nodes.stdout.contains("401"), "{}", nodes.stdout);
+    assert!(nodes.stdout.contains("mx1 forwards to hook") && nodes.stdout.contains("401"), "{}", nodes.stdout);
     assert!(!nodes.stdout.contains("planted-in-the-query"), "{}", nodes.stdout);
     std::fs::write(&token_file, TOKEN).unwrap();
     let lines: Vec<String> = (0..1_500).map(|n| entry(&format!("user-{n}"), "auth.login")).collect();
