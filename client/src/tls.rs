@@ -10,9 +10,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::error::ClientError;
-use crate::transport::Stream;
 
 /// Time limit for the TCP connection and the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,13 +51,13 @@ impl HttpsEndpoint {
         Ok(Self { address: address.into(), name, connector: TlsConnector::from(Arc::new(config)) })
     }
 
-    pub(crate) async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    pub(crate) async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
         let connecting = async {
             let stream = TcpStream::connect(&*self.address).await?;
             stream.set_nodelay(true)?;
             self.connector.connect(self.name.clone(), stream).await
         };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-        Ok(Box::new(connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??))
+        connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }

@@ -50,7 +50,7 @@ impl Transport {
 }
 
 /// A stream of bytes in both directions.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -72,7 +72,7 @@ impl tower_service::Service<Uri> for Connector {
             let stream: Box<dyn Stream> = match endpoint {
                 Endpoint::Socket(path) => Box::new(UnixStream::connect(&*path).await?),
                 #[cfg(feature = "loopback-https")]
-                Endpoint::Https(endpoint) => endpoint.connect().await?,
+                Endpoint::Https(endpoint) => Box::new(endpoint.connect().await?),
             };
             Ok(TokioIo::new(Opened(stream)))
         })

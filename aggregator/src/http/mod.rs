@@ -2,10 +2,12 @@
 
 mod audited;
 mod auth;
+mod declared;
 mod error;
 mod exports;
 mod findings;
 mod headers;
+mod health;
 mod identify;
 mod log;
 mod nodes;
@@ -18,6 +20,6 @@ mod stats;
 mod tail;
 mod tokens;
 
+pub use declared::api_routes;
 pub use openapi::openapi_json;
-pub use routes::api_routes;
 pub(crate) use routes::routes;

@@ -11,7 +11,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, ContentBuilder, PathItem, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
-use super::routes::{API, declared, open, sign_in};
+use super::declared::{API, declared, open, sign_in};
 use crate::state::App;
 
 struct Security;

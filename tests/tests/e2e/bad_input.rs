@@ -32,8 +32,8 @@ async fn entries_that_are_refused_say_why_and_where() {
     let too_long = json!({ "category": "auth", "action": "a", "details": { "x": "y".repeat(66_000) } }).to_string();
     let deep = format!(r#"{{"category":"auth","action":"a","details":{}1{}}}"#, "{\"a\":".repeat(200), "}".repeat(200));
     let cases: Vec<(Vec<u8>, &str)> = vec![
-        (too_long.into_bytes(), "more than the 64255"),
-        (vec![b'x'; 300_000], "more than the 262144"),
+        (too_long.into_bytes(), "more than the limit of 64255"),
+        (vec![b'x'; 300_000], "more than the limit of 262144"),
         (b"{\"category\":\"auth\",\"action\":\"a\",\"user\":\"\xff\xfe\"}".to_vec(), "UTF-8"),
         (b"{\"category\":\"auth\",\"action\":\"a\",\"user\":\"x\0y\"}".to_vec(), "control character"),
         (br#"{"category":"auth","action":"a","user":"x\u0000y"}"#.to_vec(), "U+0000"),

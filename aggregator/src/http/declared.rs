@@ -1,0 +1,86 @@
+//! The list of routes: one declaration of each, from which the router, the OpenAPI document and the list for tests are made.
+
+use std::sync::Arc;
+
+use piperoll_protocol::access::Permission;
+use utoipa::openapi::HttpMethod;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use super::audited::RouteRules;
+use super::{exports, findings, health, log, nodes, searches, session, stats, tail, tokens};
+use crate::state::App;
+
+/// Path of the API below the host.
+pub(super) const API: &str = "/api/v1";
+
+/// A route under `/api/v1` that needs an identity and leaves one entry. Method, path and documentation are at its handler.
+pub(super) struct Route {
+    pub(super) rules: RouteRules,
+    pub(super) handler: UtoipaMethodRouter<Arc<App>>,
+}
+
+/// Returns every route that needs an identity. The router is built from this list alone, and a test checks it with every
+/// role and scope.
+pub(super) fn declared() -> Vec<Route> {
+    use Permission::{AcceptHistory, Export, ManageTokens, Verify, View};
+    let route = |action, needs, changes, handler| Route { rules: RouteRules { action, needs, changes }, handler };
+    let read = |action, needs, handler| route(action, Some(needs), false, handler);
+    let change = |action, needs, handler| route(action, Some(needs), true, handler);
+    vec![
+        read("audit.view", View, routes!(log::audit_log)),
+        read("audit.tail", View, routes!(tail::tail)),
+        read("audit.view", View, routes!(log::entry)),
+        read("audit.view", View, routes!(log::body)),
+        read("audit.export", Export, routes!(exports::proof)),
+        read("audit.export", Export, routes!(exports::exports)),
+        read("audit.stats", View, routes!(stats::stats)),
+        read("audit.verify", Verify, routes!(log::verify)),
+        read("audit.bundle_verify", Verify, routes!(findings::verify_upload)),
+        change("audit.acknowledge", Verify, routes!(findings::acknowledge)),
+        change("audit.judge", Verify, routes!(findings::judge)),
+        read("audit.nodes", View, routes!(nodes::nodes)),
+        change("audit.history_accept", AcceptHistory, routes!(nodes::accept)),
+        route("audit.filter", None, false, routes!(searches::filter_words)),
+        route("audit.search_list", None, false, routes!(searches::list_searches)),
+        change("audit.search_keep", View, routes!(searches::keep_search)),
+        change("audit.search_remove", View, routes!(searches::remove_search)),
+        route("audit.session", None, false, routes!(session::who_am_i)),
+        route("audit.sign_out", None, false, routes!(session::sign_out)),
+        route("audit.sign_in_link", None, true, routes!(session::link)),
+        read("audit.token_list", ManageTokens, routes!(tokens::list_tokens)),
+        change("audit.token_create", ManageTokens, routes!(tokens::create_token)),
+        change("audit.token_revoke", ManageTokens, routes!(tokens::revoke_token)),
+    ]
+}
+
+/// Returns the route for signing in, which precedes any identity; its handler does what [`auth::identify`] and
+/// [`audited`] do for the others.
+pub(super) fn sign_in() -> UtoipaMethodRouter<Arc<App>> {
+    routes!(session::sign_in)
+}
+
+/// Routes for machines that watch the aggregator; they need no identity and leave no entry.
+pub(super) fn open() -> [UtoipaMethodRouter<Arc<App>>; 3] {
+    [routes!(health::healthz), routes!(health::readyz), routes!(health::metrics)]
+}
+
+/// Method and path of everything under `/api/v1`.
+pub fn api_routes() -> Vec<(&'static str, String)> {
+    let handlers = declared().into_iter().map(|route| route.handler).chain([sign_in()]);
+    handlers.flat_map(|(_, paths, _)| methods(&paths)).map(|(method, path)| (method, format!("{API}{path}"))).collect()
+}
+
+fn methods(paths: &utoipa::openapi::path::Paths) -> Vec<(&'static str, String)> {
+    let of = |item: &utoipa::openapi::PathItem| {
+        let all = [(HttpMethod::Get, &item.get), (HttpMethod::Post, &item.post), (HttpMethod::Delete, &item.delete)];
+        all.map(|(method, operation)| operation.is_some().then_some(method)).into_iter().flatten().map(|method| {
+            match method {
+                HttpMethod::Post => "POST",
+                HttpMethod::Delete => "DELETE",
+                _ => "GET",
+            }
+        })
+    };
+    paths.paths.iter().flat_map(|(path, item)| of(item).map(|method| (method, path.clone()))).collect()
+}
