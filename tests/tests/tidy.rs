@@ -212,7 +212,15 @@ fn comments_and_documents_use_the_words_of_the_field() {
     let patterns = PRIVATE_DIALECT.map(|(pattern, instead)| (regex::Regex::new(pattern).unwrap(), instead));
     let mut texts: Vec<(String, String)> = files();
     texts.retain(|(path, _)| path != "tests/tests/tidy.rs");
-    for folder in ["docs", "aggregator/ui/js", "aggregator/ui/css", "examples", "."] {
+    for folder in [
+        "docs",
+        "aggregator/ui/js/lib",
+        "aggregator/ui/js/components",
+        "aggregator/ui/js/pages",
+        "aggregator/ui/css",
+        "examples",
+        ".",
+    ] {
         for entry in std::fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap) {
             let path = entry.path();
             let is_prose = path.extension().is_some_and(|e| ["md", "js", "css", "rs"].iter().any(|known| e == *known));
@@ -238,6 +246,37 @@ fn comments_and_documents_use_the_words_of_the_field() {
     assert!(read > 5_000, "only {read} lines of comments and documents were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Folders of the pages' JavaScript, from the ground up: a module imports from its own folder and from those before it.
+const PAGE_FLOORS: [&str; 3] = ["lib", "components", "pages"];
+
+#[test]
+fn pages_import_what_is_below_them() {
+    let (mut wrong, mut imports) = (Vec::new(), 0);
+    for (floor, folder) in PAGE_FLOORS.iter().enumerate() {
+        let path = root().join("aggregator/ui/js").join(folder);
+        for entry in std::fs::read_dir(path).unwrap().map(Result::unwrap) {
+            let name = entry.path().display().to_string();
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            if let Some(long) = text.lines().position(|line| line.chars().count() > PAGE_LINE_CHARS_MAX) {
+                wrong.push(format!("{name}:{}: longer than {PAGE_LINE_CHARS_MAX} characters", long + 1));
+            }
+            for import in text.lines().filter_map(|line| line.rsplit_once(" from \"")?.1.split_once('"')) {
+                imports += 1;
+                let to = import.0.strip_prefix("../").and_then(|path| path.split_once('/')).map(|(folder, _)| folder);
+                let to = to.map_or(Some(floor), |to| PAGE_FLOORS.iter().position(|folder| *folder == to));
+                if to.is_none_or(|to| to > floor) {
+                    wrong.push(format!("{name} imports {}, which is not below it", import.0));
+                }
+            }
+        }
+    }
+    assert!(imports > 80, "only {imports} imports were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Characters of one line of the pages' JavaScript.
+const PAGE_LINE_CHARS_MAX: usize = 120;
 
 /// Every path in the code map exists, and every top-level folder has an entry in it.
 #[test]

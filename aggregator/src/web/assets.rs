@@ -27,12 +27,12 @@ struct Files;
 
 /// Address, title, and the module that fills the page.
 const PAGES: [(&str, &str, &str); 6] = [
-    ("/", "Timeline", "timeline"),
-    ("/nodes", "Nodes", "nodes"),
-    ("/statistics", "Statistics", "statistics"),
-    ("/exports", "Exports", "exports"),
-    ("/verify", "Verify", "verify"),
-    ("/sign-in", "Sign in", "sign-in"),
+    ("/", "Timeline", "pages/timeline"),
+    ("/nodes", "Nodes", "pages/nodes"),
+    ("/statistics", "Statistics", "pages/statistics"),
+    ("/exports", "Exports", "pages/exports"),
+    ("/verify", "Verify", "pages/verify"),
+    ("/sign-in", "Sign in", "pages/sign-in"),
 ];
 
 #[derive(Template)]
@@ -102,8 +102,8 @@ fn version() -> &'static str {
     })
 }
 
-/// Returns a module and all modules that it imports, directly or not. Without this list a browser would find them one
-/// after another.
+/// Returns a module and all modules that it imports, directly or not, as paths below `js/`. Without this list a browser would find them
+/// one after another.
 fn needed_by(module: &str) -> Vec<String> {
     let mut needed = vec![format!("{module}.js")];
     let mut next = 0;
@@ -112,11 +112,45 @@ fn needed_by(module: &str) -> Vec<String> {
         let Some(file) = Files::get(&format!("js/{name}")) else { continue };
         let text = String::from_utf8_lossy(&file.data).into_owned();
         for line in text.lines() {
-            let from = line.rsplit_once(" from \"./").and_then(|(_, rest)| rest.split_once('"'));
-            if let Some((import, _)) = from.filter(|(import, _)| !needed.iter().any(|known| known == import)) {
-                needed.push(import.to_owned());
+            let import = line.rsplit_once(" from \"").and_then(|(_, rest)| rest.split_once('"'));
+            let Some(import) = import.and_then(|(import, _)| resolve(&name, import)) else { continue };
+            if !needed.contains(&import) {
+                needed.push(import);
             }
         }
     }
     needed
+}
+
+/// Resolves an import of a module in one of the folders of `js/`: `./x.js` is in the same folder, `../lib/x.js` in another one.
+fn resolve(module: &str, import: &str) -> Option<String> {
+    let (folder, _) = module.split_once('/')?;
+    match import.strip_prefix("./") {
+        Some(name) => Some(format!("{folder}/{name}")),
+        None => import.strip_prefix("../").map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_lists_all_modules_that_it_needs() {
+        for (_, _, module) in PAGES {
+            let needed = needed_by(module);
+            assert!(needed.iter().any(|name| name == "lib/dom.js"), "{module}: {needed:?}");
+            for name in &needed {
+                assert!(Files::get(&format!("js/{name}")).is_some(), "{module} needs {name}, which is not there");
+            }
+        }
+    }
+
+    #[test]
+    fn only_files_of_the_pages_are_embedded() {
+        for name in Files::iter() {
+            let is_served = [".js", ".css", ".svg"].iter().any(|end| name.ends_with(end));
+            assert!(is_served && !name.contains(".test."), "{name}");
+        }
+    }
 }

@@ -163,6 +163,12 @@ async fn with_keys(browser: &Browser) {
     browser.keys(&Key::Escape.to_string()).await;
     browser.until("closed", async || browser.texts(".drawer").await.is_empty()).await;
     assert_eq!(browser.js("return document.activeElement.className", json!([])).await, "plain open");
+    // Every value of the row can be reached, and left again.
+    let focused = "return document.activeElement.className";
+    browser.keys(&Key::Right.to_string()).await;
+    assert_eq!(browser.js(focused, json!([])).await, "plain value");
+    browser.keys(&Key::Left.to_string()).await;
+    assert_eq!(browser.js(focused, json!([])).await, "plain open");
     // Help, another time zone, filter by a value of this row, export, another page.
     browser.keys("?").await;
     browser.says("dialog", "new entries").await;

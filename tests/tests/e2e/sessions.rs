@@ -211,7 +211,7 @@ async fn browsers_are_told_what_pages_may_do() {
         }
         assert!(!html.contains("http:") && !html.contains("https:") && !html.contains("style="), "{html}");
     }
-    let other = get("/ui/0000000000000000/js/timeline.js").await;
+    let other = get("/ui/0000000000000000/js/pages/timeline.js").await;
     assert_eq!((other.status().as_u16(), &other.headers()["cache-control"]), (404, &"no-store".parse().unwrap()));
     for path in ["/nothing", "/ui", "/ui/../Cargo.toml", "/sign-in/x"] {
         assert_eq!(get(path).await.status(), 404, "{path}");

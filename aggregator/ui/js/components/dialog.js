@@ -1,0 +1,67 @@
+// Dialogs, built on the browser's own element, which traps the focus and restores it.
+
+import { freshId, h } from "../lib/dom.js";
+
+/**
+ * Opens a dialog. `buttons` are `{label, main, run}`; one that returns false leaves the dialog open. Esc closes it.
+ */
+export function dialog(title, content, buttons, { closed = () => {}, wide = false } = {}) {
+  const heading = freshId("dialog");
+  const box = h("dialog", { "aria-labelledby": heading, class: wide ? "wide" : null });
+  const back = /** @type {HTMLElement | null} */ (document.activeElement);
+  const close = () => box.close();
+  const row = buttons.map(({ label, main, run, kind }) =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: kind ?? (main ? "main" : null),
+        onclick: async () => {
+          if ((await run?.()) !== false) close();
+        },
+      },
+      label,
+    ),
+  );
+  box.append(h("h2", { id: heading }, title), ...content, h("div", { class: "buttons" }, row));
+  box.addEventListener("close", () => {
+    box.remove();
+    back?.focus?.();
+    closed();
+  });
+  document.body.append(box);
+  box.showModal();
+  /** @type {HTMLElement | null} */ (
+    box.querySelector("[autofocus]") ?? row.find((button) => button.classList.contains("main")) ?? row[0]
+  )?.focus();
+  return { box, close };
+}
+
+/** Asks for a reason, which goes into the log. Resolves to null if the user cancels. */
+export function askReason(title, words, label) {
+  return new Promise((resolve) => {
+    const id = freshId("reason");
+    const field = h("textarea", { id, rows: 3, maxlength: 1000, required: true, autofocus: true });
+    let said = null;
+    dialog(
+      title,
+      [...words, h("label", { for: id }, "Reason (recorded)"), field],
+      [
+        {
+          label,
+          main: true,
+          run: () => {
+            if (!field.value.trim()) {
+              field.focus();
+              return false;
+            }
+            said = field.value.trim();
+            return true;
+          },
+        },
+        { label: "Cancel" },
+      ],
+      { closed: () => resolve(said) },
+    );
+  });
+}

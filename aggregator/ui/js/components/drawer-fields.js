@@ -1,0 +1,190 @@
+// Contents of an entry: its fields, its changes, and the bytes as they are stored.
+
+import { getRaw } from "../lib/api.js";
+import { copy, h, save, short, visible, visibleLines } from "../lib/dom.js";
+import { judgements } from "./drawer-judge.js";
+import { everything, moment } from "../lib/time.js";
+import { entityOf, entryOf, flagBadge, logOf, nodeOf, placeOf, seqOf, timeOf } from "./row.js";
+import { quote } from "../lib/filter.js";
+import { address, EVERYTHING } from "../lib/state.js";
+
+/** Field, heading, filter key. In the order in which people look for them. */
+const FIELDS = [
+  ["description", "Description"],
+  ["user", "User", "user"],
+  ["impersonator", "Really", "impersonator"],
+  ["user_type", "User type", "user_type"],
+  ["action", "Action", "action"],
+  ["category", "Category", "category"],
+  ["outcome", "Outcome", "outcome"],
+  ["reason", "Reason", "reason"],
+  ["entity_name", "Name"],
+  ["target", "Target", "target"],
+  ["domain", "Domain", "domain"],
+  ["ip_address", "From", "ip"],
+  ["peer_address", "Connected from"],
+  ["user_agent", "User agent"],
+  ["auth_method", "Authentication", "auth_method"],
+  ["credential", "Credential", "credential"],
+  ["session", "Session", "session"],
+  ["request_id", "Request", "request"],
+  ["method", "Method"],
+  ["path", "Path"],
+  ["via", "Recorded via", "via"],
+  ["id", "Id", "id"],
+  ["occurred_at", "Occurred at"],
+];
+const SHOWN = new Set([
+  ...FIELDS.map(([field]) => field),
+  "v",
+  "node_id",
+  "seq",
+  "timestamp",
+  "entity_type",
+  "entity_id",
+  "changes",
+  "details",
+  "flags",
+  "era",
+  "salt",
+  "generation",
+]);
+/** Characters of one value that are shown before it has to be expanded. */
+const VALUE_CHARACTERS_MAX = 2_000;
+
+export function summaryTab(row, { filter }) {
+  if (row.withheld)
+    return h("p", {}, "Only the position of this row is shown, because it may be outside of your scope.");
+  if (row.erased)
+    return h(
+      "p",
+      {},
+      `The content was erased: ${visible(row.reason ?? "")} The row's position ` +
+        `in the log, its time (${moment(timeOf(row))}) and its hash remain.`,
+    );
+  const entry = entryOf(row);
+  if (row.entry !== entry)
+    return [
+      h("p", { class: "error" }, "The bytes of this row are not a valid entry."),
+      h("pre", {}, visible(row.entry)),
+    ];
+  const line = (heading, content) => h("tr", {}, h("th", { scope: "row" }, heading), h("td", {}, content));
+  const entity = entityOf(entry);
+  const lines = [
+    line(
+      "Time",
+      timeOf(row)
+        ? h("time", { datetime: timeOf(row), title: everything(timeOf(row)) }, moment(timeOf(row), { millis: true }))
+        : visible(entry.timestamp ?? "none"),
+    ),
+    line("Node", value("node", nodeOf(row), filter)),
+    ...FIELDS.filter(([field]) => entry[field] !== undefined && entry[field] !== null).map(([field, heading, key]) =>
+      line(heading, value(key, entry[field], filter)),
+    ),
+  ];
+  if (entity) {
+    const history = address({ filter: `entity:${quote(entity)}`, from: EVERYTHING, to: "", order: "desc" });
+    lines.splice(
+      6,
+      0,
+      line("Entity", [value("entity", entity, filter), " ", h("a", { href: history }, "its history")]),
+    );
+  }
+  for (const field of Object.keys(entry).filter((name) => !SHOWN.has(name)))
+    lines.push(line(short(field, 40), value(null, entry[field], filter)));
+  if (entry.details) lines.push(line("Details", h("pre", {}, pretty(entry.details))));
+  return [
+    row.reason && h("p", { class: "error" }, visible(row.reason)),
+    flagBadge(entry),
+    judgements(row),
+    h("table", { class: "facts" }, h("tbody", {}, lines)),
+    h("p", { class: "hint" }, "Click a value to filter by it, alt-click to exclude it."),
+  ];
+}
+
+function value(key, content, filter) {
+  const text = typeof content === "string" ? content : pretty(content);
+  const shown = typeof content === "string" ? visible(text) : text;
+  const cut = shown.length > VALUE_CHARACTERS_MAX;
+  const words = cut ? `${shown.slice(0, VALUE_CHARACTERS_MAX)}…` : shown;
+  const element = key
+    ? h("button", { type: "button", class: "plain value", onclick: (event) => filter(key, text, event.altKey) }, words)
+    : h("span", { class: "value" }, words);
+  return cut
+    ? [element, " ", h("span", { class: "hint" }, `(${shown.length} characters; see Raw bytes for all of them)`)]
+    : element;
+}
+
+/** Keeps the line breaks made by formatting; those of the entry are shown as code points. */
+const pretty = (content) =>
+  typeof content === "string" ? visible(content) : visibleLines(JSON.stringify(content, null, 2) ?? "");
+
+export function changesTab(row) {
+  const { changes } = entryOf(row);
+  if (!Array.isArray(changes) || changes.length === 0) return h("p", { class: "hint" }, "No changes recorded.");
+  const side = (name, content) =>
+    content === undefined
+      ? h("span", { class: "as" }, "–")
+      : h(name, {}, short(typeof content === "string" ? content : JSON.stringify(content), VALUE_CHARACTERS_MAX));
+  const line = (change) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, visible(change?.field ?? "?")),
+      h("td", {}, side("del", change?.old)),
+      h("td", {}, side("ins", change?.new)),
+    );
+  return h(
+    "div",
+    { class: "scroll diff" },
+    h(
+      "table",
+      {},
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          ["Field", "− before", "+ after"].map((name) => h("th", { scope: "col" }, name)),
+        ),
+      ),
+      h("tbody", {}, changes.map(line)),
+    ),
+  );
+}
+
+export async function rawTab(row) {
+  if (row.withheld || row.erased) return h("p", {}, "No bytes to show.");
+  const answer = await getRaw(`/audit-log/${encodeURIComponent(nodeOf(row))}/${seqOf(row)}/body${logOf(row)}`);
+  const signature = answer.headers.get("piperoll-signature");
+  if (!signature)
+    return h(
+      "p",
+      { class: "error" },
+      `${nodeOf(row)} did not return the row: it does not answer, or no longer has it.`,
+    );
+  const bytes = new Uint8Array(await answer.arrayBuffer());
+  const text = new TextDecoder().decode(bytes);
+  return [
+    h(
+      "p",
+      { class: "hint" },
+      `${bytes.length} bytes, exactly as ${nodeOf(row)} stored ` +
+        `and signed them. Invisible characters are shown as \\u{…}.`,
+    ),
+    h("pre", { tabindex: 0 }, visible(text)),
+    h("h3", {}, "Signature (HMAC-SHA-256)"),
+    h("pre", {}, signature),
+    h(
+      "div",
+      { class: "buttons" },
+      h("button", { type: "button", onclick: () => copy(text, "Entry") }, "Copy the entry"),
+      h(
+        "button",
+        { type: "button", onclick: () => save(new Blob([bytes]), `${placeOf(row).replace("/", "-")}.json`) },
+        "Save the bytes",
+      ),
+    ),
+  ];
+}

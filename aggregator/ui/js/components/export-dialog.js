@@ -1,0 +1,197 @@
+// The export dialog: shows what will be exported, what to do about missing nodes, and the result.
+
+import { Problem, getCounts, parameters, stream } from "../lib/api.js";
+import { dialog } from "./dialog.js";
+import { announce, digits, freshId, h, put, save, visible } from "../lib/dom.js";
+import { isComplete, isMissing } from "./node-words.js";
+import { moment } from "../lib/time.js";
+import { rangeWords } from "../lib/state.js";
+
+const FORMATS = [
+  [
+    "bundle",
+    "Evidence bundle",
+    "an archive with proofs that anyone can verify offline; it does " +
+      "not contain the last seconds, which no witness has seen yet",
+  ],
+  ["csv", "CSV", "a table for spreadsheets; formulas in cells are neutralised"],
+  ["ndjson", "NDJSON", "for programs, with a final record"],
+];
+const INCOMPLETE = [
+  ["refuse", "Refuse", "no file unless every node answers"],
+  ["wait", "Wait up to a minute", "then refuse"],
+  ["partial", "Continue without them", "the file is marked PARTIAL and names them"],
+];
+/** Largest file whose digest is computed here: the whole file has to be in memory twice. */
+const DIGEST_BYTES_MAX = 256 * 1024 * 1024;
+
+/** Opens the dialog for the entries that a view selects. `done()` is called after a file was made. */
+export function exportDialog(state, { done = () => {} } = {}) {
+  const what = h("div", {}, h("p", { class: "hint" }, "Counting…"));
+  const [format, incomplete] = [
+    choices("Format", "format", FORMATS),
+    choices("When nodes are missing", "incomplete", INCOMPLETE),
+  ];
+  const reason = h("textarea", { id: freshId("reason"), rows: 2, maxlength: 1000, required: true, autofocus: true });
+  const said = h("p", { role: "status" });
+  const bar = h("progress", { hidden: true, "aria-label": "Progress" });
+  const stopper = { abort: null };
+  let total = null;
+
+  async function run() {
+    if (!reason.value.trim()) {
+      put(said, h("span", { class: "error" }, "State a reason; it is recorded and part of the bundle."));
+      reason.focus();
+      return false;
+    }
+    if (stopper.abort) return false;
+    stopper.abort = new AbortController();
+    bar.hidden = false;
+    bar.removeAttribute("value");
+    put(said, "Querying the nodes…");
+    try {
+      const order = {
+        reason: reason.value.trim(),
+        format: format.value(),
+        filter: state.filter,
+        from: state.from,
+        incomplete: incomplete.value(),
+      };
+      if (state.to) order.to = state.to;
+      const made = await receive(
+        await stream("POST", "/exports", order, stopper.abort.signal),
+        order.format,
+        (rows, bytes) => {
+          if (total) bar.value = Math.min(1, rows / total);
+          put(
+            said,
+            order.format === "bundle" ? `${digits(bytes)} bytes` : `${digits(rows)} rows, ${digits(bytes)} bytes`,
+          );
+        },
+      );
+      const again = save(made.blob, made.name);
+      put(
+        said,
+        h("span", {}, `${made.partial ? "PARTIAL: " : ""}${made.name}, ${digits(made.blob.size)} bytes.`),
+        made.digest && h("span", { class: "mono" }, ` SHA-256 ${made.digest}`),
+        " ",
+        again,
+      );
+      announce(`exported ${made.name}`);
+      done();
+    } catch (error) {
+      put(
+        said,
+        h("span", { class: "error" }, error.name === "AbortError" ? "Cancelled; no file was written." : failure(error)),
+      );
+    } finally {
+      stopper.abort = null;
+      bar.hidden = true;
+    }
+    return false;
+  }
+
+  const box = dialog(
+    "Export",
+    [what, format.element, incomplete.element, h("label", { for: reason.id }, "Reason (recorded)"), reason, bar, said],
+    [{ label: "Export", main: true, run }, { label: "Close" }],
+    { wide: true, closed: () => stopper.abort?.abort() },
+  );
+  count(state)
+    .then((answer) => {
+      total = answer.stats.entries;
+      put(what, leaving(state, answer));
+    })
+    .catch((error) => put(what, h("p", { class: "error" }, `Cannot estimate the export: ${error.message}`)));
+  return box;
+}
+
+const count = (state) =>
+  getCounts(`/stats?${parameters({ filter: state.filter, from: state.from, to: state.to, by: "node", top: 200 })}`);
+
+/** Shows what will be exported. */
+function leaving(state, answer) {
+  const missing = answer.nodes.filter(isMissing);
+  const counts = answer.stats.by[0]?.top ?? [];
+  return [
+    h(
+      "p",
+      {},
+      `${answer.complete ? "" : "At least "}${digits(answer.stats.entries)} ` +
+        `entries will be exported${answer.verified ? "" : " (counted by the nodes)"}: `,
+      h("code", {}, visible(state.filter) || "everything"),
+      `, ${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}). Times in files are UTC.`,
+    ),
+    answer.limited_to && h("p", { class: "note" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
+    h("p", {}, counts.map(({ value, count: rows }) => `${value}: ${digits(rows)}`).join(", ") || "No rows."),
+    missing.length > 0 && h("p", { class: "error" }, `Missing: ${missing.map((node) => node.node_id).join(", ")}.`),
+  ];
+}
+
+function choices(legend, name, list) {
+  const inputs = list.map(([value], index) =>
+    h("input", { type: "radio", name, value, id: freshId(name), checked: index === 0 }),
+  );
+  const labels = list.map(([, heading, words], index) =>
+    h(
+      "label",
+      { class: "choice", for: inputs[index].id },
+      inputs[index],
+      h("span", {}, h("b", {}, heading), `: ${words}`),
+    ),
+  );
+  return {
+    element: h("fieldset", {}, h("legend", {}, legend), labels),
+    value: () => inputs.find((input) => input.checked).value,
+  };
+}
+
+/** Reads a file as it arrives. A stream that breaks off yields no file. */
+async function receive(answer, format, progress) {
+  const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? `export.${format}`;
+  const chunks = [];
+  let [rows, bytes] = [0, 0];
+  const reader = answer.body.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    chunks.push(value);
+    bytes += value.length;
+    for (const byte of value) rows += byte === 10 ? 1 : 0;
+    progress(rows, bytes);
+  }
+  const blob = new Blob(chunks);
+  const lost = format === "ndjson" ? await lostNodes(blob) : [];
+  const partial = lost.length > 0 || name.includes("PARTIAL");
+  const digest = blob.size <= DIGEST_BYTES_MAX ? await sha256(blob) : null;
+  return {
+    blob,
+    partial,
+    digest,
+    name: partial && !name.includes("PARTIAL") ? name.replace(/(\.[a-z]+)$/, "_PARTIAL$1") : name,
+  };
+}
+
+/** Reads from the final record of an NDJSON file which nodes broke off. */
+async function lostNodes(blob) {
+  const tail = await blob.slice(Math.max(0, blob.size - 1_048_576)).text();
+  const last = tail.trimEnd().split("\n").at(-1);
+  const final = JSON.parse(last || "{}").final;
+  if (!final) throw new Problem(0, "broken_off", "the stream ended without its final record; no file was written");
+  return isComplete(final) ? [] : final.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
+}
+
+async function sha256(blob) {
+  const hash = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
+  return [...new Uint8Array(hash)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function failure(error) {
+  if (!error.envelope)
+    return error.message === "network error" || error instanceof TypeError
+      ? "The stream was interrupted; no file was written. Try again."
+      : error.message;
+  const missing = error.envelope.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
+  const names = missing.map((node) => `${node.node_id} (${visible(node.reason ?? node.status)})`).join("; ");
+  return `No file was written: ${names}. Wait for them, or continue without them.`;
+}

@@ -1,0 +1,207 @@
+// Events over time: stacked, hatched when a node's are not counted, zoomed by dragging, and as a table.
+
+import { digits, h, put, svg } from "../lib/dom.js";
+import { isMissing } from "./node-words.js";
+import { fromMicros, micros, moment } from "../lib/time.js";
+
+const HEIGHT = 100;
+const WIDTH = 1000;
+
+/** Makes the chart. `zoom(from, to)` gets RFC 3339 times. */
+export function histogram({ zoom }) {
+  const element = h(
+    "section",
+    { class: "histogram", "aria-label": "Events over time" },
+    h("p", { class: "hint" }, "Counting…"),
+  );
+  let drawn = null;
+
+  function draw() {
+    if (!drawn) return;
+    const { stats, envelope, from, to, width } = drawn;
+    const missing = envelope.nodes.filter(isMissing).map((node) => node.node_id);
+    const buckets = stats.histogram?.buckets ?? [];
+    const most = Math.max(1, ...buckets.map((bucket) => bucket.entries));
+    const x = (time) => ((time - from) / (to - from)) * WIDTH;
+    const bars = buckets.map((bucket) => bar(bucket, x, width, most));
+    const pick = svg("rect", { class: "zoom", y: 0, height: HEIGHT, x: 0, width: 0 });
+    const chart = svg(
+      "svg",
+      {
+        viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+        preserveAspectRatio: "none",
+        role: "img",
+        "aria-label": summary(stats, missing),
+      },
+      svg(
+        "defs",
+        {},
+        svg(
+          "pattern",
+          { id: "hatch", width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+          svg("line", { class: "hatch", x1: 0, y1: 0, x2: 0, y2: 8 }),
+        ),
+      ),
+      missing.length > 0 && svg("rect", { class: "hatched", x: 0, y: 0, width: WIDTH, height: HEIGHT }),
+      bars,
+      pick,
+    );
+    drag(chart, pick, (a, b) => zoom(fromMicros(from + (to - from) * a), fromMicros(from + (to - from) * b)));
+    put(
+      element,
+      chart,
+      h("div", { class: "ends" }, h("span", {}, moment(fromMicros(from))), h("span", {}, moment(fromMicros(to)))),
+      h(
+        "div",
+        { class: "legend" },
+        key("ok", "succeeded or other"),
+        key("failed", "failed or denied"),
+        key("flagged", "flagged"),
+        missing.length > 0 && key("hatched", `${missing.join(", ")} not counted: every number is a lower bound`),
+        h("span", {}, "Drag to zoom."),
+        envelope.verified === false &&
+          h(
+            "span",
+            { title: "Exports, and counts with verify, read the rows themselves" },
+            "Counted by the nodes from their indexes, not verified.",
+          ),
+      ),
+      table(buckets, width, zoom),
+    );
+  }
+
+  return {
+    element,
+    show(answer, width, axis = "recorded") {
+      const buckets = answer.stats.histogram?.buckets ?? [];
+      const starts = buckets.map((bucket) => micros(bucket.from));
+      const now = Date.now() * 1000;
+      const wide = width * 1e6;
+      // Entries recorded in a range may have occurred at any time.
+      const open = axis === "occurred" || answer.from.startsWith("0001");
+      const from = open ? (starts[0] ?? now - wide) : micros(answer.from);
+      const last = (starts.at(-1) ?? 0) + wide;
+      const end = axis === "occurred" && starts.length > 0 ? last : Math.max(micros(answer.to), last);
+      drawn = { stats: answer.stats, envelope: answer, from, to: Math.max(end, from + wide), width: wide };
+      draw();
+    },
+    fail(words) {
+      drawn = null;
+      put(element, h("p", { class: "error" }, `Not counted: ${words}`));
+    },
+    redraw: draw,
+  };
+}
+
+function bar(bucket, x, width, most) {
+  const start = micros(bucket.from);
+  const [left, right] = [Math.max(0, x(start)), x(start + width)];
+  const bad = bucket.failed + bucket.denied;
+  const tall = (count) => (count / most) * (HEIGHT - 4);
+  const wide = Math.max(1.5, right - left - 1);
+  const at = (name, count, y, narrow = 1) =>
+    count > 0 &&
+    svg("rect", {
+      class: name,
+      x: left.toFixed(2),
+      width: (wide * narrow).toFixed(2),
+      y: (HEIGHT - y - tall(count)).toFixed(2),
+      height: Math.max(1, tall(count)).toFixed(2),
+    });
+  return svg(
+    "g",
+    {},
+    svg("title", {}, words(bucket)),
+    at("ok", bucket.entries - bad, 0),
+    at("failed", bad, tall(bucket.entries - bad)),
+    at("flagged", bucket.flagged, 0, 0.4),
+  );
+}
+
+const words = (bucket) =>
+  `${moment(bucket.from)}: ${digits(bucket.entries)} entries, ${digits(bucket.failed)} ` +
+  `failed, ${digits(bucket.denied)} denied, ${digits(bucket.flagged)} flagged`;
+
+function summary(stats, missing) {
+  const without = missing.length > 0 ? `, at least: ${missing.join(", ")} not counted` : "";
+  return (
+    `${digits(stats.entries)} entries, ${digits(stats.failed)} failed, ` +
+    `${digits(stats.denied)} denied, ${digits(stats.flagged)} flagged${without}`
+  );
+}
+
+function key(name, text) {
+  return h(
+    "span",
+    {},
+    svg("svg", { viewBox: "0 0 8 8", "aria-hidden": "true" }, svg("rect", { class: name, width: 8, height: 8 })),
+    ` ${text}`,
+  );
+}
+
+function table(buckets, width, zoom) {
+  const line = (bucket) =>
+    h(
+      "tr",
+      {},
+      h(
+        "th",
+        { scope: "row" },
+        h(
+          "button",
+          { type: "button", class: "plain", onclick: () => zoom(bucket.from, fromMicros(micros(bucket.from) + width)) },
+          moment(bucket.from),
+        ),
+      ),
+      ["entries", "failed", "denied", "flagged"].map((name) => h("td", { class: "number" }, digits(bucket[name]))),
+    );
+  return h(
+    "details",
+    {},
+    h("summary", {}, "As a table"),
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["From", "Entries", "Failed", "Denied", "Flagged"].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        h("tbody", {}, buckets.filter((bucket) => bucket.entries > 0).map(line)),
+      ),
+    ),
+  );
+}
+
+/** Reports both ends of a dragged selection, as fractions of the width. */
+function drag(chart, pick, done) {
+  let start = null;
+  const part = (event) => {
+    const box = chart.getBoundingClientRect();
+    return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+  };
+  const show = (a, b) => {
+    pick.setAttribute("x", Math.min(a, b) * WIDTH);
+    pick.setAttribute("width", Math.abs(a - b) * WIDTH);
+  };
+  chart.addEventListener("pointerdown", (event) => {
+    start = part(event);
+    chart.setPointerCapture(event.pointerId);
+  });
+  chart.addEventListener("pointermove", (event) => {
+    if (start !== null) show(start, part(event));
+  });
+  chart.addEventListener("pointerup", (event) => {
+    const [a, b] = [start, part(event)].sort((one, other) => one - other);
+    start = null;
+    show(0, 0);
+    if (b - a > 0.005) done(a, b);
+  });
+}

@@ -1,0 +1,302 @@
+// The rows: a real table, in which one row is selected at a time and a click on a value filters by it.
+
+import { digits, h, put, short, textOr, visible } from "../lib/dom.js";
+import { everything, micros, parts, zoneLabel } from "../lib/time.js";
+import { isMissing } from "./node-words.js";
+import {
+  actorWords,
+  entityOf,
+  entryOf,
+  flagBadge,
+  integrityBadges,
+  keyOf,
+  nodeOf,
+  occurredOf,
+  outcomeBadge,
+  placeOf,
+  timeOf,
+} from "./row.js";
+
+const COLUMNS = 8;
+/** Rows on a page that follows the log; beyond it the oldest are removed. */
+const SHOWN_MAX = 1_000;
+
+/** Makes the table. `open(row)` shows one row, `filter(key, value, exclude)` adds a condition. */
+export function rowTable({ open, filter }) {
+  const body = h("tbody", { onkeydown: alongRow });
+  const timeHead = h("th", { scope: "col", "aria-sort": "descending" });
+  const caption = h("caption", { class: "unseen" }, "Entries");
+  const head = h(
+    "tr",
+    {},
+    timeHead,
+    ["Node", "Actor", "Action", "Entity", "From", "Outcome", "State"].map((name) => h("th", { scope: "col" }, name)),
+  );
+  const element = h("div", { class: "scroll rows" }, h("table", {}, caption, h("thead", {}, head), body));
+  let shown = [];
+  let uncertainty = null;
+  let order = "desc";
+  let chosen = "";
+  let axis = "recorded";
+  const shownTime = (row) => (axis === "occurred" && occurredOf(row)) || timeOf(row);
+  let empty = "Querying all nodes…";
+
+  function draw() {
+    timeHead.textContent = axis === "occurred" ? `Occurred (${zoneLabel()})` : `Time (${zoneLabel()})`;
+    timeHead.setAttribute("aria-sort", order === "desc" ? "descending" : "ascending");
+    const unsure = uncertainPairs(
+      shown.filter((item) => !item.said),
+      uncertainty,
+    );
+    let day = "";
+    const lines = [];
+    for (const item of shown) {
+      if (item.said) {
+        lines.push(h("tr", { class: "said" }, h("td", { colspan: COLUMNS }, item.said)));
+        continue;
+      }
+      const at = shownTime(item.row) ? parts(shownTime(item.row)) : null;
+      if (at && at.day !== day) {
+        day = at.day;
+        lines.push(h("tr", { class: "day" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
+      }
+      lines.push(safeLine(item, at, unsure.get(keyOf(item.row))));
+    }
+    if (lines.length === 0) lines.push(h("tr", {}, h("td", { colspan: COLUMNS, class: "empty" }, empty)));
+    const focused = body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.place : null;
+    put(body, lines);
+    if (focused)
+      body.querySelector(`tr[data-place="${CSS.escape(focused)}"] button.open`)?.focus({ preventScroll: true });
+  }
+
+  /** A row that cannot be shown must not break the others: a row that fails verification can contain anything. */
+  function safeLine(item, at, doubt) {
+    try {
+      return line(item, at, doubt);
+    } catch (error) {
+      console.error(error);
+      return h(
+        "tr",
+        {
+          "data-place": placeOf(item.row),
+          "data-key": keyOf(item.row),
+          class: "broken",
+          onclick: () => open(item.row),
+        },
+        h(
+          "td",
+          { colspan: COLUMNS },
+          h(
+            "button",
+            { type: "button", class: "plain open", tabindex: -1 },
+            `${visible(placeOf(item.row))} is not a valid entry; its bytes are in the drawer. `,
+          ),
+          integrityBadges(item.row),
+        ),
+      );
+    }
+  }
+
+  function value(key, text, words = short(text)) {
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "plain value",
+        tabindex: -1,
+        title: "Click to filter, alt-click to exclude. Keys: f and x; ← and → move along the row.",
+        onclick: (event) => {
+          event.stopPropagation();
+          filter(key, text, event.altKey);
+        },
+      },
+      words,
+    );
+  }
+
+  function line({ row, fresh }, at, doubt) {
+    const entry = entryOf(row);
+    const { user, impersonator } = actorWords(entry);
+    const entity = entityOf(entry);
+    const [here, key] = [placeOf(row), keyOf(row)];
+    const time = at
+      ? h(
+          "time",
+          { datetime: shownTime(row), title: timesOf(row) },
+          at.time,
+          h("span", { class: "fraction" }, `.${at.fraction.slice(0, 3)}`),
+        )
+      : h("span", {}, "no time");
+    const mark = doubt && h("span", { class: "unsure", title: doubt }, " ~", h("span", { class: "unseen" }, doubt));
+    return h(
+      "tr",
+      {
+        "data-place": here,
+        "data-key": key,
+        "aria-selected": key === chosen ? "true" : null,
+        class: [row.integrity === "violation" && "broken", fresh && "fresh"].filter(Boolean).join(" ") || null,
+        onclick: () => open(row),
+      },
+      h(
+        "td",
+        { class: "time" },
+        h(
+          "button",
+          { type: "button", class: "plain open", tabindex: key === chosen ? 0 : -1 },
+          time,
+          h("span", { class: "unseen" }, ` open ${here}`),
+        ),
+        mark,
+      ),
+      h("td", {}, value("node", nodeOf(row))),
+      h(
+        "td",
+        {},
+        user ? value("user", user) : h("span", { class: "as" }, "–"),
+        impersonator && [h("span", { class: "as" }, " really "), value("impersonator", impersonator)],
+      ),
+      h(
+        "td",
+        {},
+        row.erased
+          ? h("em", {}, short(row.reason ?? "erased"))
+          : textOr(entry.action)
+            ? value("action", entry.action)
+            : h("em", {}, short(textOr(row.entry) ?? row.reason ?? "–", 60)),
+      ),
+      h("td", {}, entity ? value("entity", entity) : textOr(entry.target) ? value("target", entry.target) : "–"),
+      h("td", { class: "mono" }, textOr(entry.ip_address) ? value("ip", entry.ip_address) : "–"),
+      h("td", {}, row.erased || row.withheld ? "–" : outcomeBadge(entry.outcome), " ", flagBadge(entry)),
+      h("td", { class: "state" }, integrityBadges(row)),
+    );
+  }
+
+  function timesOf(row) {
+    const recorded = everything(timeOf(row));
+    return occurredOf(row) ? `recorded ${recorded}; occurred ${everything(occurredOf(row))}` : recorded;
+  }
+
+  function choose(key, { focus = true } = {}) {
+    chosen = key;
+    for (const tr of body.querySelectorAll("tr[data-place]")) {
+      const here = tr.dataset.key === key;
+      if (here) tr.setAttribute("aria-selected", "true");
+      else tr.removeAttribute("aria-selected");
+      tr.querySelector("button.open").tabIndex = here ? 0 : -1;
+      if (here && focus) {
+        tr.querySelector("button.open").focus({ preventScroll: true });
+        tr.scrollIntoView({ block: "nearest" });
+      }
+    }
+  }
+
+  const only = () => shown.filter((item) => !item.said).map((item) => item.row);
+  return {
+    element,
+    /** Shows a page. */
+    show(rows, envelope, asked, shownAxis) {
+      axis = shownAxis;
+      uncertainty = envelope.order_uncertainty_ms;
+      order = asked;
+      shown = rows.map((row) => ({ row }));
+      empty = emptyWords(envelope);
+      if (!rows.some((row) => keyOf(row) === chosen)) chosen = rows.length > 0 ? keyOf(rows[0]) : "";
+      draw();
+      return pairs(rows, uncertainty);
+    },
+    /** Adds new items at the top: rows, or messages about a node. */
+    prepend(items) {
+      const known = new Set(only().map(keyOf));
+      const fresh = items.filter((item) => item.said || !known.has(keyOf(item.row)));
+      const all = [
+        ...fresh.map((item) => ({ ...item, fresh: true })).reverse(),
+        ...shown.map((item) => ({ ...item, fresh: false })),
+      ];
+      shown = all.slice(0, SHOWN_MAX);
+      draw();
+      return all.length - shown.length;
+    },
+    /** Shows no rows, and a message that says why. */
+    clear(words) {
+      shown = [];
+      empty = words;
+      draw();
+    },
+    redraw: draw,
+    rows: only,
+    chosen: () => only().find((row) => keyOf(row) === chosen),
+    choose,
+    /** Moves the selection by some rows; returns the selected row. */
+    move(by) {
+      const rows = only();
+      const at = rows.findIndex((row) => keyOf(row) === chosen);
+      const next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
+      if (next) choose(keyOf(next));
+      return next;
+    },
+  };
+}
+
+/** Moves the focus along the values of a row, so that every one of them can be reached without a mouse. */
+function alongRow(event) {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const line = by && event.target.closest("tr[data-place]");
+  if (!line) return;
+  const stops = [...line.querySelectorAll("button.open, button.value")];
+  const next = stops[stops.indexOf(document.activeElement) + by];
+  if (!next) return;
+  next.focus();
+  event.preventDefault();
+}
+
+/** Says which nodes were searched, and which were not. */
+function emptyWords(envelope) {
+  const answered = envelope.nodes
+    .filter((node) => !isMissing(node) && node.status !== "excluded")
+    .map((node) => node.node_id);
+  const not = envelope.nodes.filter(isMissing).map((node) => node.node_id);
+  const without = not.length > 0 ? ` ${not.join(", ")} did not answer and may have some.` : "";
+  return `No matching entries on ${answered.join(", ") || "any node"}.${without}`;
+}
+
+/** Finds pairs of rows of different nodes that are closer together than their clocks may differ. */
+function unsurePairs(rows, uncertaintyMs) {
+  const found = [];
+  for (let index = 0; index < rows.length; index += 1) {
+    for (let other = index + 1; other < rows.length && other <= index + NEIGHBOURS_MAX; other += 1) {
+      const [a, b] = [rows[index], rows[other]];
+      if (!timeOf(a) || !timeOf(b)) continue;
+      // Until clocks have been compared, nothing is known about their differences, so neighbours are unsure.
+      if (
+        uncertaintyMs === null
+          ? other > index + 1
+          : Math.abs(micros(timeOf(a)) - micros(timeOf(b))) > uncertaintyMs * 1000
+      )
+        break;
+      if (nodeOf(a) !== nodeOf(b)) found.push([a, b]);
+    }
+  }
+  return found;
+}
+
+/** Rows compared in each direction; thousands of rows within a millisecond are not compared one by one. */
+const NEIGHBOURS_MAX = 50;
+
+/** Returns the keys of such rows, each with a message. */
+function uncertainPairs(items, uncertaintyMs) {
+  const found = new Map();
+  const words =
+    uncertaintyMs === null
+      ? "the nodes' clocks have not been compared yet"
+      : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;
+  for (const [a, b] of unsurePairs(
+    items.map((item) => item.row),
+    uncertaintyMs,
+  )) {
+    found.set(keyOf(a), `The order relative to the adjacent row of ${nodeOf(b)} is unknown: ${words}`);
+    found.set(keyOf(b), `The order relative to the adjacent row of ${nodeOf(a)} is unknown: ${words}`);
+  }
+  return found;
+}
+
+const pairs = (rows, uncertaintyMs) => unsurePairs(rows, uncertaintyMs).length;

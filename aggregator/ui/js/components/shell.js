@@ -1,0 +1,145 @@
+// Common parts of all pages: header with navigation, user and zone, help, and keyboard shortcuts.
+
+import { h, put } from "../lib/dom.js";
+import { dialog } from "./dialog.js";
+import { signOut, signedIn } from "./session.js";
+import { zone, zoneName } from "../lib/time.js";
+
+const PAGES = [
+  ["/", "Timeline"],
+  ["/nodes", "Nodes"],
+  ["/statistics", "Statistics"],
+  ["/exports", "Exports"],
+  ["/verify", "Verify"],
+];
+
+/** @type {Map<string, [string, (event?: KeyboardEvent) => void]>} */
+const keys = new Map([
+  ["g n", ["the nodes page", () => location.assign("/nodes")]],
+  ["g t", ["the timeline", () => location.assign("/")]],
+  ["t", ["UTC or local time", toggleZone]],
+  ["?", ["this list", help]],
+]);
+
+/** Adds keyboard shortcuts of one page: `{"j": ["what it does", run]}`. */
+export function onKeys(more) {
+  for (const [key, entry] of Object.entries(more)) keys.set(key, entry);
+}
+
+/** Draws the header; returns the user and the element for the page's content. */
+async function page() {
+  const me = await signedIn();
+  drawHead(me);
+  const main = document.getElementById("content");
+  put(main);
+  if (me.limited_to) {
+    main.append(h("p", { class: "note scope" }, "Your scope: ", h("code", {}, me.limited_to)));
+  }
+  document.addEventListener("keydown", pressed);
+  return { me, main };
+}
+
+function drawHead(me) {
+  const here = location.pathname;
+  const links = PAGES.map(([path, label]) =>
+    h("li", {}, h("a", { href: path, "aria-current": path === here ? "page" : null }, label)),
+  );
+  put(
+    document.getElementById("head"),
+    h(
+      "div",
+      { class: "brand" },
+      h("span", { class: "mark", "aria-hidden": "true" }),
+      "Piperoll",
+      h("span", { class: "cluster" }, me.cluster),
+    ),
+    h("nav", { "aria-label": "Pages" }, h("ul", {}, links)),
+    h(
+      "div",
+      { class: "tools" },
+      h(
+        "button",
+        { type: "button", id: "zone", title: "Show times in UTC or in local time (t)", onclick: toggleZone },
+        `Times: ${zoneName()}`,
+      ),
+      h("button", { type: "button", title: "Keys (?)", "aria-label": "Keys and help", onclick: help }, "?"),
+      h("span", { class: "who" }, `${me.role}: ${me.name}`),
+      h("button", { type: "button", onclick: signOut }, "Sign out"),
+    ),
+  );
+}
+
+function toggleZone() {
+  const name = zone.get() === "utc" ? "local" : "utc";
+  zone.set(name);
+  const address = new URL(location.href);
+  if (name === "local") address.searchParams.set("zone", "local");
+  else address.searchParams.delete("zone");
+  history.replaceState(null, "", address);
+  document.getElementById("zone").textContent = `Times: ${zoneName()}`;
+  document.dispatchEvent(new Event("zonechange"));
+}
+
+function help() {
+  const rows = [...keys].map(([key, [words]]) =>
+    h(
+      "tr",
+      {},
+      h(
+        "th",
+        { scope: "row" },
+        key.split(" ").map((k) => h("kbd", {}, k)),
+      ),
+      h("td", {}, words),
+    ),
+  );
+  const off = h("input", {
+    type: "checkbox",
+    id: "keys-off",
+    checked: localStorage.getItem(KEYS_OFF) === "1",
+    onchange: () => localStorage.setItem(KEYS_OFF, off.checked ? "1" : "0"),
+  });
+  dialog(
+    "Keys",
+    [
+      h("table", { class: "keys" }, h("tbody", {}, rows)),
+      h("label", { class: "choice", for: off.id }, off, "Disable single-key shortcuts (except Esc and Enter)"),
+    ],
+    [{ label: "Close", main: true }],
+  );
+}
+
+/** WCAG 2.1.4: single keys can be switched off. */
+const KEYS_OFF = "piperoll.keysOff";
+let before = "";
+function pressed(event) {
+  if (event.key.length === 1 && localStorage.getItem(KEYS_OFF) === "1") return;
+  const typing = event.target.closest("input, textarea, select, [contenteditable]");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const pair = before ? `${before} ${event.key}` : event.key;
+  before = event.key === "g" && !before ? "g" : "";
+  const found = keys.get(pair) ?? (before ? null : keys.get(event.key));
+  // On a button or a link, Enter activates it.
+  if (!found || (event.key === "Enter" && event.target.closest("button, a, summary"))) return;
+  event.preventDefault();
+  found[1](event);
+}
+
+/** Runs the function that fills a page, and shows its error in place of the page. */
+export async function start(fill) {
+  try {
+    const { me, main } = await page();
+    await fill(main, me);
+  } catch (error) {
+    put(
+      document.getElementById("content"),
+      h(
+        "div",
+        { class: "banner bad", role: "alert" },
+        h("p", {}, `Cannot show this page: ${error.message}`),
+        h("button", { type: "button", onclick: () => location.reload() }, "Try again"),
+      ),
+    );
+    console.error(error);
+  }
+}

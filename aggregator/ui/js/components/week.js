@@ -1,0 +1,50 @@
+// The last seven days at a glance, whatever the filter is.
+
+import { getCounts, parameters } from "../lib/api.js";
+import { digits, h, put } from "../lib/dom.js";
+import { address } from "../lib/state.js";
+
+const WEEK = { from: "7d", by: "user", top: 5 };
+
+/** Creates the bar, which loads its own numbers. */
+export function weekBar() {
+  const element = h("div", { class: "week" }, numbers([["Last 7 days", "…", null]]));
+  return {
+    element,
+    async load() {
+      try {
+        put(element, weekNumbers(await getCounts(`/stats?${parameters(WEEK)}`)));
+      } catch (error) {
+        put(element, h("p", { class: "hint" }, `Not counted: ${error.message}`));
+      }
+    },
+  };
+}
+
+/** Events, flagged, failed, active users; lower bounds while a node is missing. */
+export function weekNumbers(answer) {
+  const { stats } = answer;
+  const least = answer.complete ? "" : "≥ ";
+  const link = (filter) => address({ filter, from: "7d", to: "", order: "desc" });
+  return numbers([
+    ["events in 7 days", `${least}${digits(stats.entries)}`, link("")],
+    ["flagged", `${least}${digits(stats.flagged)}`, link("is:flagged")],
+    ["failed or denied", `${least}${digits(stats.failed + stats.denied)}`, link("outcome:failure,denied")],
+    [
+      "active users",
+      stats.distinct_users === null ? "over 100,000" : `${least}${digits(stats.distinct_users)}`,
+      "/statistics",
+    ],
+  ]);
+}
+
+function numbers(list) {
+  return h(
+    "ul",
+    { class: "numbers" },
+    list.map(([label, number, href]) => {
+      const content = [h("b", {}, number), h("span", { class: "label" }, label)];
+      return h("li", {}, href ? h("a", { href }, content) : content);
+    }),
+  );
+}

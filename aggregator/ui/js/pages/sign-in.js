@@ -1,0 +1,153 @@
+// Signs in with a token, a one-time link (its code follows #, which browsers send to no server), or a certificate.
+
+import { get, send } from "../lib/api.js";
+import { h, put } from "../lib/dom.js";
+
+const asked = new URLSearchParams(location.search);
+const main = document.getElementById("content");
+
+/** Why the user was sent here; a URL can select a message but cannot supply one. */
+const WHY = {
+  session_over: "You were signed out because the session was idle.",
+  session_unknown: "You are no longer signed in.",
+  token_unknown: "Your token was revoked.",
+  token_expired: "Your token has expired; ask an administrator for a new one.",
+};
+
+/**
+ * Returns where to go after signing in: only ever a page of this server, which is a path with one slash at its
+ * beginning. `//host` and
+ * `/\\host` would be another server's, also when they arise only by resolving `/./` or `/x/..`. The whole resolved URL
+ * is followed,
+ * and its path is not parsed again.
+ */
+export function back(text = asked.get("back"), origin = location.origin) {
+  const home = `${origin}/`;
+  try {
+    const wanted = new URL(text ?? "/", home);
+    const ours =
+      wanted.origin === origin && /^\/(?![/\\])/.test(wanted.pathname) && !wanted.username && !wanted.password;
+    return ours ? home + wanted.pathname.slice(1) + wanted.search : home;
+  } catch {
+    return home;
+  }
+}
+
+async function enter(what) {
+  await send("POST", "/session", what);
+  location.replace(back());
+}
+
+async function begin() {
+  const code = location.hash.slice(1);
+  if (code) {
+    history.replaceState(null, "", location.pathname + location.search);
+    // A user who is signed in already may have been sent here by another person's link: what they do next would be
+    // recorded under that name.
+    const present = await get("/session").catch(() => null);
+    if (present?.session) return replaceSession(code, present);
+    try {
+      return await enter({ link: code });
+    } catch (error) {
+      return form(error.message);
+    }
+  }
+  // The first answer makes the browser forget a session that is over; the second request may then succeed with a
+  // certificate.
+  const known = await get("/session")
+    .catch(() => get("/session"))
+    .catch(() => null);
+  if (known?.session) return location.replace(back());
+  return form(WHY[asked.get("why")], known);
+}
+
+/** Asks before a link replaces a session. */
+function replaceSession(code, present) {
+  const said = h("p", { id: "said", class: "error", role: "alert" });
+  const replace = async () => {
+    said.textContent = "";
+    try {
+      await send("DELETE", "/session");
+      await enter({ link: code });
+    } catch (error) {
+      said.textContent = error.message;
+    }
+  };
+  put(
+    main,
+    h(
+      "div",
+      { class: "sign-in" },
+      h("h1", {}, "Sign in with this link?"),
+      said,
+      h(
+        "p",
+        {},
+        `You are signed in as ${present.name} (${present.role}). The link signs this browser in as ` +
+          "the person who created it, and everything you do from then on is recorded under that name.",
+      ),
+      h(
+        "button",
+        { type: "button", class: "main", onclick: () => location.replace(back()) },
+        `Stay signed in as ${present.name}`,
+      ),
+      h("button", { type: "button", onclick: replace }, "Sign out and use the link"),
+    ),
+  );
+  main.querySelector("button").focus();
+}
+
+function form(why, person = null) {
+  const field = h("input", {
+    id: "token",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+    "aria-describedby": "token-help said",
+  });
+  const said = h("p", { id: "said", class: "error", role: "alert" }, why ?? "");
+  const tried = async (what) => {
+    said.textContent = "";
+    try {
+      await enter(what);
+    } catch (error) {
+      said.textContent = error.message;
+      field.value = "";
+      field.focus();
+    }
+  };
+  const typed = (event) => {
+    event.preventDefault();
+    if (field.value.trim()) tried({ token: field.value.trim() });
+  };
+  put(
+    main,
+    h(
+      "form",
+      { class: "sign-in", onsubmit: typed },
+      h("h1", {}, "Sign in to Piperoll"),
+      said,
+      person &&
+        h(
+          "div",
+          { class: "person" },
+          h("p", {}, `Your certificate names ${person.name} (${person.role}).`),
+          h("button", { type: "button", class: "main", onclick: () => tried({}) }, `Continue as ${person.name}`),
+        ),
+      h("label", { for: "token" }, "Token"),
+      field,
+      h(
+        "p",
+        { id: "token-help", class: "hint" },
+        "It starts with prl_. An administrator creates one with ",
+        h("code", {}, "piperoll aggregator token create"),
+        ". It is sent once and not stored in this browser.",
+      ),
+      h("button", { type: "submit", class: person ? null : "main" }, "Sign in"),
+    ),
+  );
+  (person ? main.querySelector("button.main") : field).focus();
+}
+
+begin();

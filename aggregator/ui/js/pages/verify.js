@@ -1,0 +1,227 @@
+// Verifies a bundle, or every row of every node.
+
+import { stream } from "../lib/api.js";
+import { announce, digits, freshId, h, put, visible } from "../lib/dom.js";
+import { isComplete } from "../components/node-words.js";
+import { badge, placeOf } from "../components/row.js";
+import { may } from "../components/session.js";
+import { start } from "../components/shell.js";
+
+/** The server's upload limit. */
+const UPLOAD_BYTES_MAX = 256 * 1024 * 1024;
+const VERDICTS = {
+  verified: ["good", "✓", "VERIFIED"],
+  incomplete: ["warn", "!", "INCOMPLETE"],
+  unchecked: ["warn", "?", "UNCHECKED"],
+  not_checked: ["warn", "?", "NOT CHECKED"],
+  refused: ["bad", "✖", "REFUSED"],
+};
+
+start(async (main, me) => {
+  main.append(h("h1", {}, "Verify"));
+  if (!may("audit.verify"))
+    return main.append(
+      h(
+        "p",
+        { class: "note" },
+        "Your role does not allow this; auditors and admins can verify. Anyone can " +
+          "verify a bundle without this server: piperoll verify-bundle FILE --trust FILE.",
+      ),
+    );
+  main.append(
+    bundleCard(),
+    me.limited_to
+      ? h("p", { class: "note" }, "Verifying all rows of all nodes requires a user without a scope.")
+      : everythingCard(),
+  );
+  return undefined;
+});
+
+function bundleCard() {
+  const result = h("div", { class: "verdict", role: "status" });
+  const input = h("input", {
+    type: "file",
+    id: freshId("bundle"),
+    accept: ".tar,application/x-tar",
+    onchange: () => input.files[0] && check(input.files[0]),
+  });
+  const drop = h(
+    "div",
+    {
+      class: "drop",
+      ondragover: (event) => {
+        event.preventDefault();
+        drop.classList.add("over");
+      },
+      ondragleave: () => drop.classList.remove("over"),
+      ondrop: (event) => {
+        event.preventDefault();
+        drop.classList.remove("over");
+        if (event.dataTransfer.files[0]) check(event.dataTransfer.files[0]);
+      },
+    },
+    h("label", { for: input.id }, "Drop an evidence bundle here, or choose a file: "),
+    input,
+  );
+
+  async function check(file) {
+    if (file.size > UPLOAD_BYTES_MAX)
+      return put(
+        result,
+        h(
+          "p",
+          { class: "error" },
+          `${file.name} has ${digits(file.size)} bytes, more than the ` +
+            `${digits(UPLOAD_BYTES_MAX)} that can be verified here. Use piperoll verify-bundle.`,
+        ),
+      );
+    put(result, h("p", {}, `Checking ${visible(file.name)}…`));
+    try {
+      const answer = await (await stream("POST", "/bundles/verify", file)).json();
+      const [kind, shape, words] = VERDICTS[answer.outcome] ?? ["warn", "?", answer.outcome];
+      put(
+        result,
+        h("p", {}, badge(kind, shape, words), " ", h("b", {}, visible(file.name))),
+        h("pre", {}, answer.words.split("\n").map(visible).join("\n")),
+        h("p", { class: "hint" }, `SHA-256 ${answer.sha256}`),
+      );
+      announce(`${file.name}: ${words}`, kind === "bad");
+    } catch (error) {
+      put(result, h("p", { class: "error" }, `${visible(file.name)} was not verified: ${visible(error.message)}`));
+    }
+    input.value = "";
+    return undefined;
+  }
+
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", {}, "An evidence bundle"),
+    h(
+      "p",
+      {},
+      "It is verified on this server, by the same code as the offline " +
+        "verifier, with this aggregator's keys. To verify it independently, run ",
+      h("code", {}, "piperoll verify-bundle FILE --trust FILE"),
+      " with the trust file from the administrators; this works offline.",
+    ),
+    drop,
+    result,
+  );
+}
+
+function everythingCard() {
+  const result = h("div", { role: "status" });
+  const from = h("input", { type: "text", id: freshId("from"), placeholder: "everything" });
+  const button = h("button", { type: "button", class: "main", onclick: run }, "Verify all rows");
+  let stopper = null;
+
+  async function run() {
+    if (stopper) return stopper.abort();
+    stopper = new AbortController();
+    button.textContent = "Stop";
+    const found = { broken: [], count: 0, erased: 0, final: null };
+    try {
+      const body = from.value.trim() ? { from: from.value.trim() } : {};
+      for await (const line of lines(await stream("POST", "/verify", body, stopper.signal))) {
+        if (line.progress !== undefined) put(result, h("p", {}, `${digits(line.progress)} rows verified…`));
+        else if (line.final) found.final = line.final;
+        else if (line.integrity === "erased") found.erased += 1;
+        else {
+          found.count += 1;
+          if (found.broken.length < SHOWN) found.broken.push(line);
+        }
+      }
+      put(
+        result,
+        found.final
+          ? conclusion(found)
+          : h("p", { class: "error" }, "Verification was interrupted; no result. Try again."),
+      );
+    } catch (error) {
+      put(
+        result,
+        h("p", { class: "error" }, error.name === "AbortError" ? "Cancelled; no result." : visible(error.message)),
+      );
+    }
+    stopper = null;
+    button.textContent = "Verify all rows";
+    return undefined;
+  }
+
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", {}, "All rows of all nodes"),
+    h(
+      "p",
+      {},
+      "The server reads every row of every node, verifies its signature, and compares it with what a witness has seen.",
+    ),
+    h("div", { class: "fields" }, h("div", { class: "field" }, h("label", { for: from.id }, "From"), from), button),
+    result,
+  );
+}
+
+const SHOWN = 100;
+
+function conclusion({ final, broken, count, erased }) {
+  const sound = count === 0 && final.nodes.every((node) => node.invalid === 0 && !["invalid"].includes(node.status));
+  const [kind, shape, words] = !sound
+    ? ["bad", "✖", "BROKEN"]
+    : isComplete(final)
+      ? ["good", "✓", "all rows verified"]
+      : ["warn", "!", "verified, but nodes are missing"];
+  announce(words, !sound);
+  const line = (node) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, node.node_id),
+      h("td", {}, node.status),
+      h("td", {}, node.verdict),
+      h("td", { class: "number" }, digits(node.verified)),
+      h("td", { class: "number" }, digits(node.invalid)),
+      h("td", {}, visible(node.reason ?? "")),
+    );
+  return [
+    h("p", {}, badge(kind, shape, words), ` ${final.completeness}`),
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["Node", "Status", "Verdict", "Verified", "Broken", "Why"].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        h("tbody", {}, final.nodes.map(line)),
+      ),
+    ),
+    erased > 0 && h("p", {}, `${digits(erased)} rows were erased deliberately, as entries say.`),
+    count > 0 &&
+      h("pre", {}, broken.map((row) => `${visible(placeOf(row))}: ${visible(row.reason ?? row.integrity)}`).join("\n")),
+    count > broken.length && h("p", {}, `and ${digits(count - broken.length)} more`),
+  ];
+}
+
+/** Yields the lines of an NDJSON answer as they arrive. */
+async function* lines(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    rest += value;
+    const whole = rest.split("\n");
+    rest = whole.pop();
+    for (const line of whole) if (line.trim()) yield JSON.parse(line);
+  }
+  if (rest.trim()) yield JSON.parse(rest);
+}
