@@ -35,13 +35,13 @@ struct Connector(Endpoint);
 
 /// A pool of connections to one endpoint. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Transport(Client<Connector, Full<Bytes>>);
+pub(crate) struct Transport(Arc<Client<Connector, Full<Bytes>>>);
 
 impl Transport {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT);
-        Self(builder.build(Connector(endpoint)))
+        Self(Arc::new(builder.build(Connector(endpoint))))
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {

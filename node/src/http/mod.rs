@@ -5,7 +5,7 @@ mod append;
 mod body;
 mod error;
 mod health;
-mod http;
+mod loopback;
 mod peer;
 mod quota;
 mod room;
@@ -15,6 +15,6 @@ mod stream;
 mod upkeep;
 
 pub(crate) use app::{App, metrics_routes};
-pub(crate) use http::http_routes;
+pub(crate) use loopback::http_routes;
 pub(crate) use peer::peer_routes;
 pub(crate) use socket::socket_routes;
