@@ -1,5 +1,6 @@
 //! Metrics of an aggregator.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use piperoll_format::time::Timestamp;
@@ -35,7 +36,9 @@ pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabel, Counter>,
     node_down: Family<NodeLabel, Gauge>,
-    clock_offset: Family<NodeLabel, Gauge>,
+    clock_offset: Family<NodeLabel, Gauge<f64, AtomicU64>>,
+    /// The same in microseconds, under the name of earlier versions.
+    clock_offset_micros: Family<NodeLabel, Gauge>,
     witnessed_rows: Family<NodeLabel, Gauge>,
     verdict: Family<VerdictLabel, Gauge>,
     certificate_not_after: Gauge,
@@ -49,11 +52,10 @@ impl Metrics {
         let (requests, node_down, clock_offset) = (Family::default(), Family::default(), Family::default());
         registry.register("requests", "Answered requests by action and status", Family::clone(&requests));
         registry.register("node_down", "1 while a node is known to be down", Family::clone(&node_down));
-        registry.register(
-            "node_clock_offset_micros",
-            "A node's clock against this machine's",
-            Family::clone(&clock_offset),
-        );
+        let help = "Difference of a node's clock to this machine's";
+        registry.register("node_clock_offset_seconds", help, Family::clone(&clock_offset));
+        let (clock_offset_micros, help) = (Family::default(), "Deprecated: use node_clock_offset_seconds");
+        registry.register("node_clock_offset_micros", help, Family::clone(&clock_offset_micros));
         let (witnessed_rows, verdict) = (Family::default(), Family::default());
         registry.register("node_witnessed_rows", "Rows under the cosigned checkpoint", Family::clone(&witnessed_rows));
         registry.register("node_verdict", "1 for the witness's present verdict on a node", Family::clone(&verdict));
@@ -61,7 +63,16 @@ impl Metrics {
         let help = "When this aggregator's certificate ends";
         registry.register("certificate_not_after_seconds", help, certificate_not_after.clone());
         let registry = Mutex::new(all);
-        Self { registry, requests, node_down, clock_offset, witnessed_rows, verdict, certificate_not_after }
+        Self {
+            registry,
+            requests,
+            node_down,
+            clock_offset,
+            clock_offset_micros,
+            witnessed_rows,
+            verdict,
+            certificate_not_after,
+        }
     }
 
     pub(crate) fn count(&self, action: &'static str, status: u16) {
@@ -86,7 +97,8 @@ impl Metrics {
                 self.verdict.get_or_create(&label).set(i64::from(standing.verdict == verdict));
             }
             if let Some(clock) = member.clock() {
-                self.clock_offset.get_or_create(&label).set(clock.offset_micros);
+                self.clock_offset.get_or_create(&label).set(clock.offset_micros as f64 / 1e6);
+                self.clock_offset_micros.get_or_create(&label).set(clock.offset_micros);
             }
         }
         piperoll_net::metrics::page(&self.registry.lock().unwrap_or_else(PoisonError::into_inner))

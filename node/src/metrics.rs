@@ -1,7 +1,7 @@
 //! Metrics of a node.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use piperoll_protocol::node::{ForwardStatus, NodeStatus};
 use prometheus_client::metrics::counter::Counter;
@@ -56,7 +56,7 @@ struct ForwardGauges {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(health: &Health) -> Self {
         let mut registry = Registry::with_prefix("piperoll_node");
         let metrics = Self {
             appended: Counter::default(),
@@ -91,9 +91,11 @@ impl Metrics {
         registry.register("rows", "Rows ever written", metrics.head.clone());
         registry.register(
             "commit_micros",
-            "Duration of the last group commit in microseconds",
+            "Deprecated: use commit_duration_seconds. Duration of the last group commit in microseconds",
             metrics.commit_micros.clone(),
         );
+        let commits = health.commits.histogram.clone();
+        registry.register("commit_duration_seconds", "Duration of group commits", commits);
         registry.register("write_fault", "1 while appends are refused", metrics.write_fault.clone());
         registry.register("read_fault", "1 while the file is not trusted", metrics.read_fault.clone());
         registry.register(
@@ -149,7 +151,7 @@ impl Metrics {
     ) -> axum::response::Response {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.head.set(health.head().map_or(0, |head| number(head + 1)));
-        self.commit_micros.set(number(health.commit_micros.load(Ordering::Relaxed)));
+        self.commit_micros.set(number(health.commits.last_micros()));
         self.write_fault.set(i64::from(health.append_fault().is_some()));
         self.read_fault.set(i64::from(health.read_fault().is_some()));
         self.reader_panics.set(number(health.reader_panics()));

@@ -148,8 +148,8 @@ impl Retention {
             let by_age = by_age.to_seq.max(confirmed.to_seq);
             let seen = self.store.oldest_witnessed().as_secs() / DAY.as_secs();
             let words = format!(
-                "rows go by themselves when they were witnessed for {days} days, and this node knows of {seen} days so far; \
-                 if the clock was right when older ones were recorded, `piperoll node confirm-times` lets these go by their own times"
+                "rows expire once they have been witnessed for {days} days, and this node has counted {seen} days so far; \
+                 if the clock was right when older rows were recorded, run `piperoll node confirm-times` to expire them by their own times"
             );
             let by_rows = (by_time.to_seq > by_age).then_some(words);
             let of_earlier = over(now, earlier);

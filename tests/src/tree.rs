@@ -2,7 +2,7 @@
 
 use piperoll_format::merkle::{Hash, TILE_WIDTH, TileSource, perfect_root};
 
-/// Source of the tiles over these leaves.
+/// Tile source over a list of leaves.
 pub struct Leaves(pub Vec<Hash>);
 
 impl Leaves {

@@ -1,5 +1,5 @@
-//! Runs the fuzz targets over their corpus, and over truncated, bit-flipped and concatenated inputs, as a fuzzer would at
-//! first, in every test run.
+//! Runs the fuzz targets in every test run: over their corpus, and over truncated, bit-flipped and concatenated inputs such as
+//! a fuzzer tries first.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -77,7 +77,7 @@ impl Feed {
         }
         let started = Instant::now();
         let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Channel::Own)).await;
-        let late = || Failure::Timeout(format!("no answer began within {} ms", limits.page.as_millis()));
+        let late = || Failure::Timeout(format!("the answer did not begin within {} ms", limits.page.as_millis()));
         match opened.unwrap_or_else(|_| Err(late())) {
             Ok(reader) => {
                 let mut part = part(NodeOutcome::asked(&member, started));

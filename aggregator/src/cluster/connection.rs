@@ -287,7 +287,7 @@ impl NodeConnection {
         let whole = self.way.connect_timeout * 2 + timeout;
         tokio::time::timeout(whole, reading)
             .await
-            .unwrap_or_else(|_| Err(Failure::Timeout(format!("no whole answer within {} ms", whole.as_millis()))))
+            .unwrap_or_else(|_| Err(Failure::Timeout(format!("no complete answer within {} ms", whole.as_millis()))))
     }
 
     /// Returns the open connection, or a new one and `true`.

@@ -80,7 +80,7 @@ pub(super) async fn identify(
     let room = match app.requests.wait(caller.name(), ROOM_WAIT).await {
         Ok(room) => room,
         Err(full) => {
-            let words = format!("too many requests at one time: {full}");
+            let words = format!("too many concurrent requests: {full}");
             return turned_away("too_many_requests", ApiError::new(429, "busy", words).into_response());
         }
     };
@@ -120,7 +120,7 @@ pub(super) fn refused(app: &App, entry: &AuditEntry, reason: &str, response: Res
 
 pub(super) fn too_many(whose: &str, wait: Duration) -> Response {
     let seconds = wait.as_secs() + 1;
-    let detail = format!("{whose} asks too often; wait {seconds} s, or ask for more at a time");
+    let detail = format!("too many requests from {whose}; retry in {seconds} s, or request more entries at a time");
     let mut response = ApiError::new(429, "too_many_requests", detail).into_response();
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response

@@ -90,7 +90,7 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, Export
         serde_json::from_slice(body).map_err(|error| bad(format!("a reason is needed, and {error}")))?;
     let reason = request.reason.trim().to_owned();
     if reason.is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
-        return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+        return Err(bad(format!("the reason must have 1 to {REASON_CHARACTERS_MAX} characters")));
     }
     let seconds = request.wait_seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
     if seconds > EXPORT_WAIT_SECONDS_MAX {
@@ -185,7 +185,7 @@ async fn find_proof(
                 return ApiError::new(404, "no_such_log", words);
             }
             if member.witness.is_past(log) {
-                let words = format!("{node} has not said that it can still read its log of generation {log}");
+                let words = format!("{node} has not reported that it can still read its log of generation {log}");
                 return ApiError::new(503, "node_failed", words);
             }
             no_such_log(node, Some(log))

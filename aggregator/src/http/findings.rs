@@ -43,7 +43,7 @@ pub(super) async fn acknowledge(
 ) -> Result<StatusCode, ApiError> {
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: Acknowledge =
-        serde_json::from_slice(&body).map_err(|e| bad(format!("node, verdict and reason are needed: {e}")))?;
+        serde_json::from_slice(&body).map_err(|e| bad(format!("node, verdict and reason are required: {e}")))?;
     // Callers must not acknowledge what they may not see: a row outside of their scope, or a log as a whole.
     if caller.scope().text().is_some() {
         match request.seq {
@@ -53,7 +53,7 @@ pub(super) async fn acknowledge(
     }
     check_reason(&request.reason)?;
     if request.finding.as_ref().is_some_and(|finding| finding.chars().count() > REASON_CHARACTERS_MAX) {
-        return Err(bad(format!("the finding has at most {REASON_CHARACTERS_MAX} characters")));
+        return Err(bad(format!("the finding may have at most {REASON_CHARACTERS_MAX} characters")));
     }
     let word = |c: char| c.is_ascii_lowercase() || c == '_';
     if request.verdict.is_empty() || request.verdict.len() > VERDICT_BYTES_MAX || !request.verdict.chars().all(word) {
@@ -69,7 +69,7 @@ pub(super) async fn acknowledge(
 
 fn check_reason(reason: &str) -> Result<(), ApiError> {
     if reason.trim().is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
-        let detail = format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters");
+        let detail = format!("the reason must have 1 to {REASON_CHARACTERS_MAX} characters");
         return Err(ApiError::new(400, "bad_request", detail));
     }
     Ok(())
@@ -91,7 +91,7 @@ pub(super) async fn judge(
     body: Bytes,
 ) -> Result<StatusCode, ApiError> {
     let request: Judge = serde_json::from_slice(&body)
-        .map_err(|e| ApiError::new(400, "bad_request", format!("node, seq, judgement and reason are needed: {e}")))?;
+        .map_err(|e| ApiError::new(400, "bad_request", format!("node, seq, judgement and reason are required: {e}")))?;
     check_reason(&request.reason)?;
     let place = format!("{}/{}", request.node, request.seq);
     let log = OfLog { generation: request.generation.clone() }.generation();
@@ -102,10 +102,18 @@ pub(super) async fn judge(
         .ok_or_else(|| ApiError::new(503, "node_missing", format!("{} did not answer", request.node)))?;
     let view = EntryView::parse(&row.body).filter(|_| row.integrity == Integrity::Ok);
     let view = view.ok_or_else(|| {
-        ApiError::new(409, "not_intact", format!("{place} cannot be judged by what it says: it is not intact"))
+        ApiError::new(
+            409,
+            "not_intact",
+            format!("{place} fails verification, so no verdict can be given on its content"),
+        )
     })?;
     if view.flag_rules().is_empty() {
-        return Err(ApiError::new(409, "not_flagged", format!("{place} is not flagged, so there is nothing to judge")));
+        return Err(ApiError::new(
+            409,
+            "not_flagged",
+            format!("{place} is not flagged, so there is no flag to give a verdict on"),
+        ));
     }
     audit.details(json!({ "entry": place, "node": request.node, "generation": view.generation, "seq": request.seq,
         "id": view.id, "flags": view.flag_rules(), "judgement": request.judgement, "words": request.reason.trim() }));

@@ -276,11 +276,11 @@ impl Reading {
 }
 
 fn no_longer() -> std::io::Error {
-    std::io::Error::other("the caller's token or session does not hold any more")
+    std::io::Error::other("the caller's token or session is no longer valid")
 }
 
 pub(super) fn busy(full: Full) -> ApiError {
-    ApiError::new(429, "busy", format!("too many exports, checks or counts at one time: {full}"))
+    ApiError::new(429, "busy", format!("too many concurrent exports, checks or counts: {full}"))
 }
 
 /// Builds a file name such as `audit-2026-04-15_to_2026-05-12_user-admin` from range and filter, which every system
@@ -308,7 +308,7 @@ pub(super) struct OfLog {
 
 impl OfLog {
     pub(super) fn generation(&self) -> Result<Option<Generation>, ApiError> {
-        let bad = |_| ApiError::new(400, "bad_generation", "the generation is 32 hexadecimal digits");
+        let bad = |_| ApiError::new(400, "bad_generation", "the generation must be 32 hexadecimal digits");
         self.generation.as_deref().map(|text| text.parse().map_err(bad)).transpose()
     }
 }

@@ -167,11 +167,12 @@ fn acceptance<'a>(
     let member = member.ok_or_else(|| ApiError::new(404, "no_such_node", format!("{node:?} is not in the roster")))?;
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: AcceptRequest =
-        serde_json::from_slice(body).map_err(|e| bad(format!("generation and reason are needed: {e}")))?;
+        serde_json::from_slice(body).map_err(|e| bad(format!("generation and reason are required: {e}")))?;
     if request.reason.trim().is_empty() || request.reason.chars().count() > REASON_CHARACTERS_MAX {
-        return Err(bad(format!("the reason has 1 to {REASON_CHARACTERS_MAX} characters")));
+        return Err(bad(format!("the reason must have 1 to {REASON_CHARACTERS_MAX} characters")));
     }
-    let generation = request.generation.parse().map_err(|_| bad("the generation is 32 hexadecimal digits".into()))?;
+    let generation =
+        request.generation.parse().map_err(|_| bad("the generation must be 32 hexadecimal digits".into()))?;
     let shown = match (request.size, request.root.as_deref()) {
         (None, None) => None,
         (Some(size), Some(root)) => {

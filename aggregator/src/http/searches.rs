@@ -59,7 +59,7 @@ pub(super) async fn keep_search(
     body: Bytes,
 ) -> Result<StatusCode, ApiError> {
     let search: SavedSearch = serde_json::from_slice(&body)
-        .map_err(|e| ApiError::new(400, "bad_request", format!("name and parameters are needed: {e}")))?;
+        .map_err(|e| ApiError::new(400, "bad_request", format!("name and parameters are required: {e}")))?;
     audit.details(json!({ "name": search.name.chars().take(64).collect::<String>() }));
     on_disk(move || app.searches.keep(&owner(&caller), search)).await
 }

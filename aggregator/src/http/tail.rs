@@ -55,7 +55,7 @@ pub(super) async fn tail(
         "resumed": asked.positions != Positions::default() }));
     known_nodes(&app, &asked.query)?;
     let room = app.tails.take(caller.name());
-    let room = room.map_err(|full| ApiError::new(429, "busy", format!("too many live tails at one time: {full}")))?;
+    let room = room.map_err(|full| ApiError::new(429, "busy", format!("too many concurrent live tails: {full}")))?;
     if let Some(unknown) = asked.positions.unknown(&app.cluster) {
         let words = format!("{unknown:?} is not in the roster; send back the id of the last event of this cluster");
         return Err(ApiError::new(400, "no_such_node", words));
@@ -110,7 +110,7 @@ impl Reader {
 }
 
 fn ended() -> Sent {
-    let words = json!({ "reason": "you are not signed in any more, or your token does not hold; sign in again" });
+    let words = json!({ "reason": "your session has ended, or your token is no longer valid; sign in again" });
     Sent::default().event("ended").data(words.to_string())
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn create_token(
     body: Bytes,
 ) -> Result<(StatusCode, Json<CreatedToken>), ApiError> {
     let new: NewToken = serde_json::from_slice(&body)
-        .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are needed: {e}")))?;
+        .map_err(|e| ApiError::new(400, "bad_request", format!("name and role are required: {e}")))?;
     audit.details(json!({ "token_name": new.name.chars().take(64).collect::<String>(), "role": new.role,
         "expires": shown(new.expires.as_deref()), "scope": shown(new.scope.as_deref()) }));
     let now = SystemClock.now();

@@ -103,7 +103,7 @@ pub(crate) fn ask_log(
         }
         // The log existed, and either the node has not mentioned it since this aggregator started, or it was taken away.
         None if member.witness.is_past(generation) => {
-            let reason = format!("the node has not said that it can still read its log of generation {generation}");
+            let reason = format!("the node has not reported that it can still read its log of generation {generation}");
             return Some(NodePlan::Not { status: Status::Unreachable, reason });
         }
         None => return None,

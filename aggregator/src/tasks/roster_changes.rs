@@ -145,7 +145,7 @@ fn node_changes(id: &str, old: &KnownNode, new: &KnownNode, all: &mut Vec<Change
         push("cluster.membership_changed", format!("since when or until when {id} is a member was changed"));
     }
     if old.address != new.address {
-        push("cluster.address_changed", format!("{id} is reached at {} now", new.address));
+        push("cluster.address_changed", format!("the address of {id} is now {}", new.address));
     }
     if old.epoch != new.epoch {
         push("cluster.mac_rotated", format!("{id} has a new sealing secret"));

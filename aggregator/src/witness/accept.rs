@@ -34,7 +34,7 @@ pub(crate) struct Acceptance {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AcceptError {
     #[error(
-        "there is nothing to accept: the node's log is the one that was witnessed, and no row of it was found to fail"
+        "there is nothing to accept: the node's log is the one that was witnessed, and none of its rows failed verification"
     )]
     NothingToAccept,
     #[error("the node presents generation {presented}; name that one if you mean to accept it")]

@@ -75,7 +75,7 @@ async fn put_back_and_accept(
     // the log that was just replaced, so the aggregator refuses.
     let deadline = Instant::now() + VERDICT_TIMEOUT;
     while cluster.run(&accept, false).await?.0.code() != Some(Exit::Complete as i32) {
-        ensure!(Instant::now() < deadline, "the log that was put back is not accepted");
+        ensure!(Instant::now() < deadline, "the restored log was not accepted in time");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     wait_for(cluster, id, "ok").await?;

@@ -1,4 +1,4 @@
-//! Runs `hold`, `prune` and `erase`, which only the owner of a node's machine may do, never a remote user.
+//! Runs `hold`, `confirm-times`, `erase`, `new-generation` and `prune`. Only root or the node's own user may do so, never a remote user.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -243,7 +243,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let verdict = verify_own_archive(&bytes, &own_trust(&config));
     if let Some(finding) = verdict.findings.first() {
-        bail!("nothing was pruned, the archive {} does not verify: {}", path.display(), finding.what);
+        bail!("nothing was pruned: the archive {} fails verification: {}", path.display(), finding.what);
     }
     ensure!(verdict.complete, "nothing was pruned, the archive {} is not whole", path.display());
     outln!("{}: {}, read back and verified", path.display(), counted(verdict.rows, "row", "rows"));
@@ -251,7 +251,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
     Ok(ArchiveDigest { name, sha256: hex::encode(Sha256::digest(&bytes)) })
 }
 
-/// Returns what this machine alone can verify an archive with: its own public key.
+/// Returns the trust for verifying an archive on this machine alone: only the node's own public key.
 fn own_trust(config: &NodeConfig) -> Trust {
     let public = config.keys.checkpoint.public_bytes();
     let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None, until: None }];

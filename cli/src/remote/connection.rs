@@ -188,7 +188,7 @@ fn bad_certificate(problem: &rustls::CertificateError, ca: &Path) -> String {
             format!("its certificate was not issued by the authority in {ca}; is that the ca.crt of this cluster?")
         }
         Bad::Expired | Bad::ExpiredContext { .. } => format!(
-            "its certificate has expired by the clock of this machine, which says {}; renew it with `piperoll cluster renew`, or set the clock",
+            "its certificate has expired by the clock of this machine ({}); renew it with `piperoll cluster renew`, or correct the clock",
             SystemClock.now()
         ),
         Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!(

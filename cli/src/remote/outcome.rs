@@ -25,7 +25,7 @@ pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u
 
 /// Describes a difference between the number of rows announced and received.
 pub(crate) fn count_problem(said: u64, came: u64) -> String {
-    format!("the answer says that it has {said} rows, and {came} came; nothing can be concluded from it")
+    format!("the answer announces {said} rows, but {came} were received; nothing can be concluded from it")
 }
 
 /// Describes erased rows that a filter can neither select nor exclude.

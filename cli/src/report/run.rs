@@ -129,5 +129,5 @@ async fn read(
             bail!("more than {EVENTS_MAX} entries belong to this report; narrow --from and --to or add a filter");
         }
     }
-    bail!("the answer broke off before its end; there is no report")
+    bail!("the response was incomplete; no report was written")
 }

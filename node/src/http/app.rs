@@ -70,6 +70,7 @@ impl App {
         let mut readers = config.socket.readers.clone();
         readers.extend([0, nix::unistd::geteuid().as_raw()]);
         let retention = Retention::new(store.clone(), Arc::clone(&clock), config.retention);
+        let metrics = Metrics::new(store.health());
         Self {
             store,
             retention,
@@ -79,7 +80,7 @@ impl App {
             readers,
             started_at: clock.now(),
             clock,
-            metrics: Metrics::new(),
+            metrics,
             batch_room: Room::new(),
             scans: Shares::new(SCANS_MAX, SCANS_PER_CALLER_MAX),
             peer_scans: Shares::new(PEER_SCANS_MAX, PEER_SCANS_PER_CALLER_MAX),

@@ -194,7 +194,7 @@ impl TypedForward {
             "file" if rest.starts_with('/') => Ok(Target::File { path: PathBuf::from(rest) }),
             "file" => Err("a file is named by its whole path: file:///var/log/piperoll.ndjson".to_owned()),
             "https" | "http" => {
-                let url = reqwest::Url::parse(&self.to).map_err(|e| format!("`to` is no address: {e}"))?;
+                let url = reqwest::Url::parse(&self.to).map_err(|e| format!("`to` is not a valid address: {e}"))?;
                 if !url.username().is_empty() || url.password().is_some() {
                     return Err("a user or password in the address would be shown; put a token into the file that `token` names".to_owned());
                 }

@@ -89,14 +89,14 @@ impl TypedIntake {
             (Some(address), None, None) if address.ip().is_loopback() => Source::Syslog(address),
             (Some(address), None, None) => {
                 return Err(format!(
-                    "syslog is {address}, which other machines can reach; nothing says who sends, so write 127.0.0.1 or [::1]"
+                    "syslog = {address} is an address that other machines can reach, and syslog does not authenticate senders; use 127.0.0.1 or [::1]"
                 ));
             }
             (None, Some(unit), None) => {
                 let directory = self.journal_directory.map(|directory| base.join(directory));
                 // The unit's name becomes an argument of another program.
                 if unit.starts_with('-') || unit.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                    return Err(format!("journald names no unit: {unit:?}"));
+                    return Err(format!("journald = {unit:?} is not a valid unit name"));
                 }
                 Source::Journal { unit: (unit != "*").then_some(unit), directory }
             }

@@ -16,7 +16,8 @@ pub(super) struct Record {
     pub(super) text: Vec<u8>,
     /// Set if the record is too long; `text` is then its beginning.
     pub(super) cut: Option<Cut>,
-    /// Position of the record in its source, so that the same record gets the same id; `None` for a record that comes only once.
+    /// Position of the record in its source, so that a record that is read again gets the same id; `None` for a record that cannot be
+    /// read again.
     pub(super) place: Option<String>,
     /// The same position, as an earlier version of Piperoll wrote it: an entry recorded under it is the same record.
     pub(super) earlier_place: Option<String>,

@@ -257,7 +257,7 @@ impl Store {
             let kept = self.ages().confirm(to_seq);
             kept.map_err(|error| {
                 UpkeepError::Refused(format!(
-                    "witnessed.json cannot be written: {error}; free the disk and repeat the command"
+                    "cannot write witnessed.json: {error}; free disk space and repeat the command"
                 ))
             })?;
         }

@@ -18,7 +18,7 @@ pub enum Status {
     Timeout,
     /// The connection broke or stalled after some rows.
     Incomplete,
-    /// Answered with an error, or busy.
+    /// The node answered with an error, or was busy.
     Error,
     /// An invalid signature, a gap, or rows of another node.
     Invalid,

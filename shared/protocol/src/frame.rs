@@ -85,7 +85,7 @@ pub enum FrameError {
     Kind(u8),
     #[error("a frame of {0} bytes is longer than {FRAME_BYTES_MAX}")]
     Length(usize),
-    #[error("a {0} frame cannot be read")]
+    #[error("cannot decode a {0} frame")]
     Payload(&'static str),
 }
 

@@ -8,7 +8,7 @@ pub const MARK: &str = "$piperoll_secret";
 
 /// Error for a name that would mask everything or nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a name of a secret: write a key such as \"ssn\" or \"card_*\"")]
+#[error("{0:?} is not a valid name to redact: use a key such as \"ssn\" or \"card_*\"")]
 pub struct BadName(pub(super) String);
 
 pub(super) fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {

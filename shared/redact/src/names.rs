@@ -95,7 +95,7 @@ pub(super) struct Names {
     headers: Regex,
     short: Regex,
     short_tokens: Regex,
-    /// Cheap first test: a name that does not match is not a secret's.
+    /// Cheap pre-check: a name that does not match is not the name of a secret.
     hint: Regex,
     own: Option<Regex>,
 }

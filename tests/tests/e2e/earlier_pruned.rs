@@ -93,7 +93,7 @@ async fn an_earlier_log_goes_with_the_rows_of_the_present_one() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     // The entry about the release is from today, so the earlier log stays until that entry reaches the retention time.
     let plan = cluster.on_node(0, &["prune", "--before", "200d", "--dry-run"]);
-    assert!(plan.code == 0 && plan.stdout.contains("has a row of"), "{}{}", plan.stdout, plan.stderr);
+    assert!(plan.code == 0 && plan.stdout.contains("has a row recorded at"), "{}{}", plan.stdout, plan.stderr);
     cluster.verify_all();
 }
 

@@ -34,12 +34,12 @@ async fn a_judgement_is_an_entry_that_points_at_the_flagged_one() {
         (["judge", plain, "reviewed", "--reason", "x"], "not flagged"),
         (["judge", "mx1/99", "reviewed", "--reason", "x"], "has no row 99"),
         (["judge", "mx9/1", "reviewed", "--reason", "x"], "not in the roster"),
-        (["judge", &place, "reviewed", "--reason", " "], "the reason has"),
+        (["judge", &place, "reviewed", "--reason", " "], "the reason must have"),
         (["judge", "mx1", "reviewed", "--reason", "x"], "NODE/SEQ"),
     ] {
         let refused = cluster.run(&arguments);
         // An invalid row address or reason is a usage error.
-        let code = if arguments[1] == "mx1" || words == "the reason has" { 2 } else { 1 };
+        let code = if arguments[1] == "mx1" || words == "the reason must have" { 2 } else { 1 };
         assert!(refused.code == code && refused.stderr.contains(words), "{arguments:?}: {}", refused.stderr);
     }
     let body = json!({ "node": "mx1", "seq": seq, "judgement": "reviewed", "reason": "seen" });

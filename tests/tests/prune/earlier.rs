@@ -147,7 +147,7 @@ async fn the_newest_time_is_of_all_logs() {
         PruneTarget { before, to_max: u64::MAX, earlier_before: before }
     };
     let plan = log.store.plan_prune(by_times(30)).await.unwrap();
-    assert!(plan.to_seq == 0 && plan.limits[0].contains("has a row of"), "{plan:?}");
+    assert!(plan.to_seq == 0 && plan.limits[0].contains("has a row recorded at"), "{plan:?}");
     let wish = wish(256, 9);
     let plan = log.store.plan_prune(wish).await.unwrap();
     assert_eq!(plan.earlier.len(), 1, "an age that was witnessed needs no time: {plan:?}");
@@ -178,7 +178,7 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
     assert_eq!(three.plan(wish(256, 9)).await.earlier.len(), 2, "a hold over other times keeps nothing here");
     // An erasure of a row is evidence of the later time at which it happened.
     three.upkeep(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
-    kept("has a row of").await;
+    kept("has a row recorded at").await;
     assert_eq!(three.plan(wish(256, 10)).await.earlier.len(), 2);
     assert_eq!(three.there(), [true, true]);
     three.log.store.close().await;
@@ -323,7 +323,7 @@ async fn a_record_under_a_clock_that_was_set_back_stays() {
     three.log.store.close().await;
 }
 
-/// The rows that an earlier log itself had pruned precede its other rows, but may have any time.
+/// Rows that an earlier log had itself pruned come before its other rows, but their timestamps may be newer.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_time_is_of_what_went_before_too() {
     let dir = tempfile::tempdir().unwrap();

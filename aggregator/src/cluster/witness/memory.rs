@@ -63,7 +63,7 @@ pub(crate) struct Mark {
     pub(crate) span: Option<Span>,
 }
 
-/// Rows that a log once had and that the log accepted in its place lacks. The record is permanent.
+/// Rows of a former log that are missing from the log accepted in its place. The record is permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Lost {

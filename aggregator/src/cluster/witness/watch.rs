@@ -60,9 +60,9 @@ impl WitnessStatus {
 /// Rows of a queried range that the accepted log lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LostHere {
-    /// Time that none of the rows is older than; `None` if unknown.
+    /// Lower bound for the times of the rows; `None` if unknown.
     pub(crate) oldest: Option<Timestamp>,
-    /// Time that none of the rows is newer than.
+    /// Upper bound for the times of the rows.
     pub(crate) until: Timestamp,
     pub(crate) words: String,
 }
@@ -384,7 +384,7 @@ impl NodeWitness {
     pub(crate) fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, String> {
         let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
         let presented = self.opened(&note)?;
-        let proof = proof(answer).ok_or("its consistency proof is not one")?;
+        let proof = proof(answer).ok_or("its consistency proof is malformed")?;
         let mut state = self.state();
         let pinned = match (&state.pinned, &state.remembered.pin) {
             (None, Some(pin)) => Some(self.open_pin(pin)?),

@@ -96,7 +96,7 @@ function finalWords(envelope, order, names) {
     return `Rows of ${names} of any time may be missing.`;
   return order === "desc"
     ? `Nothing newer than ${moment(through)} is missing; older rows of ${names} may be.`
-    : `Final up to ${moment(through)}; newer rows of ${names} may be missing.`;
+    : `Complete up to ${moment(through)}; newer rows of ${names} may be missing.`;
 }
 
 function prunedBanner(pruned, envelope) {

@@ -84,7 +84,7 @@ export function follower({ near, show, reload, ended }) {
 
   function beat({ watermark, complete, nodes }) {
     if (watermark) drawButton(`Live, all until ${moment(watermark)}${complete ? "" : " without the missing"}`);
-    // A node can be back before the tail has reported it missing, if only the page's answer lacked it.
+    // The tail reports no change of a node that was missing only from the page's answer, so its return is found here.
     for (const { node_id: node, status } of nodes) {
       const tried = Date.now() - (lastTried.get(node) ?? 0) < TRY_AGAIN_MS;
       if (status !== "ok" || known.get(node) !== "missing" || tried) continue;

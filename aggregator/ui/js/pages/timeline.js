@@ -205,7 +205,7 @@ class TimelineView {
   failed(error) {
     this.answered();
     if (!(error instanceof Problem)) {
-      notice(`This page has failed: ${error.message}`, true);
+      notice(`Unexpected error on this page: ${error.message}`, true);
       throw error;
     }
     announce(error.message, true);

@@ -316,7 +316,7 @@ impl Follower {
             let offset = content.read.offset;
             let life = &mut self.lives[at];
             if begun == 0 {
-                // The same digest that `first_line` computes; for a line that is too long, of its beginning.
+                // The digest that `first_line` computes; for a line that is too long, the digest of its beginning.
                 life.at.first = digest(&whole);
             }
             let plain = format!("{}:{begun}:{line}", life.at.first);

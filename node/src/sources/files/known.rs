@@ -253,8 +253,8 @@ impl Follower {
         Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
     }
 
-    /// Finds the current file's life if that file was copied to this one, truncated, and then begun with the same lines again: both have
-    /// what was read, and they differ after it.
+    /// Finds the life of the current file if `member` is a copy of it from before it was truncated, and the new content begins with the
+    /// same lines: both files contain everything that was read so far, and differ after that.
     fn find_cut(&self, member: &Member, first: &str, current: &Member) -> io::Result<Option<(usize, Content)>> {
         let is_it = |life: &Life| life.content.is_some() && life.id == current.id && life.at.first == first;
         let Some(at) = self.lives.iter().position(is_it) else { return Ok(None) };

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 
 /// Signature of a journal file.
 const SIGNATURE: &[u8; 8] = b"LPKSHHRH";
-/// The part of the header that every version has, in bytes.
+/// Length of the part of the header that every version has, in bytes.
 const HEADER_BYTES: usize = 208;
 /// `state` of a file that was rotated away and is complete.
 const STATE_ARCHIVED: u8 = 2;

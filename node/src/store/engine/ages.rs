@@ -113,7 +113,7 @@ impl Ages {
         Self { path, witnesses, book, counted: None, written: None, stranger: false }
     }
 
-    /// Returns the ages of a read-only log: nothing ages, and nothing is written.
+    /// Returns empty ages for a read-only log: none are counted, and nothing is written.
     pub(in crate::store) fn none(generation: Generation) -> Self {
         let book = Book { generation: generation.to_string(), ..Book::default() };
         Self { path: PathBuf::new(), witnesses: Vec::new(), book, counted: None, written: None, stranger: false }

@@ -197,7 +197,7 @@ impl Signer {
             if size < newest.checkpoint.size {
                 let then = newest.checkpoint.size;
                 return Err(CheckpointFault::Refused(format!(
-                    "the log has {size} rows, and {then} were signed before"
+                    "the log has {size} rows, but {then} rows were already signed"
                 )));
             }
             // During a key rotation the new key signs the existing rows too, even on an idle node.

@@ -1,7 +1,6 @@
 //! The only thread that writes: it assigns seq, time and MAC, and acknowledges after the synced commit.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -242,9 +241,7 @@ impl Writer {
                 }
             }
         }
-        self.health
-            .commit_micros
-            .store(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.health.commits.observe(started.elapsed());
     }
 
     /// Records drafts in one transaction. On an error, no entry of the group is recorded and `end` still describes what is on disk.
@@ -428,7 +425,7 @@ impl Writer {
             Err(_) => "cannot be seen any more",
         };
         self.health.distrust(format!(
-            "{} {problem} while the node was running; stop the node, secure what is there, and put the right file back",
+            "{} {problem} while the node was running; stop the node, save what is left, and restore the right file",
             self.dir.database().display()
         ));
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))

@@ -25,7 +25,7 @@ use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
 
 /// A dictionary up to this size is read into memory; a larger one is searched in the file.
 const DICTIONARY_WHOLE_BYTES: u64 = 64 * 1024;
-/// Number of hashes read around the expected position of the wanted one.
+/// Number of hashes read around the expected position of the hash searched for.
 const HASHES_READ: u64 = 1_024;
 fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     let mut rest = bytes;

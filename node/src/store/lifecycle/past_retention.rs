@@ -265,7 +265,7 @@ fn fate(
     }
     let young = if wish.before == Timestamp::MAX { added } else { log.newest(0)? };
     if let Some(newest) = young.filter(|newest| *newest >= wish.earlier_before) {
-        return Ok(Fate::Kept(format!("stays: it has a row of {newest}")));
+        return Ok(Fate::Kept(format!("stays: it has a row recorded at {newest}")));
     }
     let before = begun(&log.opened.conn, &mut log.checker)?;
     Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))

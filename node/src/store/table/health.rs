@@ -5,10 +5,40 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use piperoll_format::time::Timestamp;
+use prometheus_client::metrics::histogram::Histogram;
 
 /// How long a transient fault is reported after the last attempt: callers that wait for health before they retry would otherwise
 /// wait forever.
 const PASSING_FAULT_LASTS: Duration = Duration::from_secs(15);
+
+/// Upper bounds of the buckets for the duration of a group commit, in seconds: a disk with a write cache commits within a millisecond, a
+/// busy one within some hundred.
+const COMMIT_BUCKETS_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Durations of group commits: a histogram in seconds, and the last one in microseconds.
+#[derive(Debug)]
+pub struct CommitTimes {
+    pub histogram: Histogram,
+    last_micros: AtomicU64,
+}
+
+impl Default for CommitTimes {
+    fn default() -> Self {
+        Self { histogram: Histogram::new(COMMIT_BUCKETS_SECONDS), last_micros: AtomicU64::new(0) }
+    }
+}
+
+impl CommitTimes {
+    pub(in crate::store) fn observe(&self, duration: Duration) {
+        self.histogram.observe(duration.as_secs_f64());
+        self.last_micros.store(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Duration of the last group commit in microseconds.
+    pub fn last_micros(&self) -> u64 {
+        self.last_micros.load(Ordering::Relaxed)
+    }
+}
 
 /// Condition of the log, as far as the writer and the readers know.
 #[derive(Debug, Default)]
@@ -22,8 +52,8 @@ pub struct Health {
     /// Rows under the newest checkpoint, and under the newest cosigned one; 0 if there is none.
     signed_size: AtomicU64,
     witnessed_size: AtomicU64,
-    /// Duration of the last group commit.
-    pub commit_micros: AtomicU64,
+    /// Durations of group commits.
+    pub commits: CommitTimes,
     write_fault: Mutex<Option<String>>,
     /// Why the last commit failed, until one succeeds: a full disk may get free space again.
     passing_fault: Mutex<Option<(Instant, String)>>,

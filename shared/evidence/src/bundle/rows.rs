@@ -17,7 +17,7 @@ pub const ROW_LENGTH_BYTES: usize = 2;
 pub enum RowsError {
     #[error("its entries end inside a row ({})", behind(.0))]
     Short(Option<u64>),
-    #[error("the entry that should name an erased row does not ({})", behind(.0))]
+    #[error("the `log.erased` entry given for an erased row does not name that row ({})", behind(.0))]
     Erased(Option<u64>),
     #[error("a row does not begin as a signed entry does ({})", behind(.0))]
     Prefix(Option<u64>),

@@ -91,7 +91,7 @@ const TOKENS: [&str; 64] = [
     // 1Password, ours
     r"ops_eyJ[A-Za-z0-9_-]{20,}",
     r"prl_[A-Za-z0-9_-]{10,}",
-    // JSON Web Tokens (RFC 7519), also encrypted ones (RFC 7516)
+    // JSON Web Tokens (RFC 7519), including encrypted ones (RFC 7516)
     r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,2}",
 ];
 

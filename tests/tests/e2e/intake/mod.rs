@@ -228,7 +228,7 @@ async fn what_cannot_come_in_is_said_before_the_start() {
         ("name = \"x\"\nfile = \"a\"\nmap = \"sshd\"\nsyslog = \"127.0.0.1:1\"", "exactly one of"),
         ("name = \"x\"\nfile = \"a\"", "`map` says"),
         ("name = \"x\"\nfile = \"a\"\nmap = \"nothing\"", "kubernetes-audit"),
-        ("name = \"x\"\njournald = \"--vacuum-size=1\"\nmap = \"sshd\"", "names no unit"),
+        ("name = \"x\"\njournald = \"--vacuum-size=1\"\nmap = \"sshd\"", "is not a valid unit name"),
         ("name = \"a b\"\nfile = \"a\"\nmap = \"sshd\"", "letters, digits"),
     ] {
         std::fs::write(&config, format!("{text}\n[[intake]]\n{table}\n")).unwrap();

@@ -35,7 +35,7 @@ fn account(turn: u8) -> Account {
     }
 }
 
-/// Collects every file in a folder, recursively, that contains the bytes.
+/// Recursively collects the files in a folder that contain the bytes.
 fn files_with(folder: &Path, words: &[u8], found: &mut Vec<String>) {
     for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = file.path();

@@ -218,7 +218,7 @@ fn ip(value: &Value) -> Result<IpPattern> {
         } else if let Some((address, _)) =
             bare.rsplit_once(':').filter(|(address, _)| address.parse::<std::net::Ipv4Addr>().is_ok())
         {
-            format!("an address has no port here; write {address}")
+            format!("an address cannot have a port here; write {address}")
         } else if bare.contains('*') {
             "write whole parts of an address, as 10.1.*, or a range, as 10.1.0.0/16 or 10.1.2.20..10.1.2.29; quote the name of a service".to_owned()
         } else {
