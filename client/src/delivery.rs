@@ -15,6 +15,7 @@ use super::error::ClientError;
 use super::loss_counters::{Cause, LossCounters};
 use super::metrics::Metrics;
 use super::node::NodeClient;
+use super::pauses::pauses;
 use super::spool::{Kept, Read, SegmentReader, Spool};
 
 /// Entries and bytes in one request.
@@ -101,7 +102,7 @@ impl Delivery {
 
     /// Sends the entries until each one is recorded or permanently refused.
     async fn send(&self, batch: &[Kept]) {
-        let mut pause = PAUSE_FIRST;
+        let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
         let mut rest: Vec<&Kept> = batch.iter().collect();
         while !rest.is_empty() {
             let lines = rest.iter().flat_map(|kept| [kept.text.as_str(), "\n"]).collect::<String>().into_bytes();
@@ -121,8 +122,7 @@ impl Delivery {
             rest = again;
             if let Some(problem) = problem {
                 tracing::debug!(%problem, waiting = rest.len(), "entries wait in the spool");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
             }
         }
     }
@@ -141,14 +141,13 @@ impl Delivery {
             from: Some(time),
             to: Some(time),
         };
-        let mut pause = PAUSE_FIRST;
+        let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
         while let Err(problem) = self.node.report_gap(&report).await {
             if matches!(&problem, ClientError::Refused(problem) if problem.status == 409) {
                 break;
             }
             tracing::error!(%problem, "cannot report a loss; queued entries wait");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
         }
         self.metrics.gap_reported();
         self.metrics.lost(1);
@@ -165,7 +164,7 @@ impl Delivery {
     /// Reports counted losses to the node, which records an entry about each. After a failed report, waiting entries are
     /// delivered after a pause.
     async fn report_losses(&self) {
-        let mut pause = PAUSE_FIRST;
+        let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
         while let Some((cause, report)) = self.ledger.next_report(&self.source) {
             match self.node.report_gap(&report).await {
                 Ok(_) => {
@@ -178,8 +177,7 @@ impl Delivery {
                     if !error.is_transient() {
                         tracing::error!(%error, "cannot report losses");
                     }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
                     // Deliver spooled entries first: the node may accept them although it does not accept the report.
                     if !error.is_transient() || !self.spool.waiting().is_empty() {
                         return;

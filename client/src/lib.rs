@@ -53,6 +53,7 @@ mod loss_counters;
 mod metrics;
 mod node;
 mod outcome;
+mod pauses;
 mod policy;
 #[cfg(feature = "tower")]
 mod proxies;

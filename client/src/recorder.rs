@@ -21,6 +21,7 @@ use super::entry::{Category, Entry};
 use super::loss_counters::{Cause, LossCounters};
 use super::metrics::Metrics;
 use super::outcome::{EmitError, Emitted};
+use super::pauses::pauses;
 use super::policy::{DEADLINE_DEFAULT, DeliveryPolicy, Policies};
 use super::recorded_entries::RecordedEntries;
 use super::spool::{Kept, Spool, SpoolError};
@@ -249,15 +250,14 @@ impl Recorder {
         let deadline = self.0.deadline;
         let mut problem = "the node did not answer".to_owned();
         let tries = async {
-            let mut pause = PAUSE_FIRST;
+            let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
             loop {
                 match self.try_once(submit, &text).await {
                     Tried::Recorded(receipt) => return Ok(Emitted::Recorded(receipt)),
                     Tried::Never(error) => return Err(error),
                     Tried::NotNow(why) => problem = why,
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
             }
         };
         match tokio::time::timeout(deadline, tries).await {

@@ -12,8 +12,7 @@ use sha2::Sha256;
 /// Key that only this process knows, so that marks of secrets can be compared here but not used to guess a secret elsewhere.
 static COMPARING: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let mut key = [0; 32];
-    key[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-    key[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    getrandom::fill(&mut key).expect("the operating system provides random bytes");
     key
 });
 

@@ -33,7 +33,10 @@ pub(in crate::store) fn open_writer(
     if ring.newest_epoch().is_none() {
         return Err(OpenError::NoSecret);
     }
-    let new_generation = Generation::from_bytes(*uuid::Uuid::new_v4().as_bytes());
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| OpenError::Io { path: dir.path().to_owned(), source: std::io::Error::other(error) })?;
+    let new_generation = Generation::from_bytes(random);
     let mut opened = dir.open_writer(ring.cluster(), ring.node_id(), new_generation)?;
     let health = Arc::new(Health::default());
     let (generation, identity, lock) = (opened.generation, opened.identity, opened.lock.take());

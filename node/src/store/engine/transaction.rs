@@ -95,12 +95,14 @@ impl Rows<'_> {
     pub(in crate::store) fn record(&mut self, draft: Draft) -> rusqlite::Result<AppendResult> {
         let id = draft.entry.id.unwrap_or_else(|| EntryId::from_uuid(uuid::Uuid::now_v7()));
         let seq = self.end.next_seq;
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let stamp = Stamp {
             node_id: &self.node_id,
             generation: &self.generation,
             seq,
             era: self.end.era,
-            salt: *uuid::Uuid::new_v4().as_bytes(),
+            salt,
             timestamp: self.end.last,
             id,
             via: &draft.via,

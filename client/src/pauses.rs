@@ -1,0 +1,16 @@
+//! Pauses between attempts.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+
+/// Returns pauses that double from `first` to `max`, without end. Jitter keeps many processes from trying at the same moment.
+pub(crate) fn pauses(first: Duration, max: Duration) -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(first)
+        .with_max_delay(max)
+        .with_jitter()
+        .without_max_times()
+        .build()
+        .map(move |pause| pause.min(max))
+}
