@@ -93,7 +93,7 @@ impl Metrics {
             let rows = i64::try_from(standing.size.unwrap_or_default()).unwrap_or(i64::MAX);
             self.witnessed_rows.get_or_create(&label).set(rows);
             for verdict in VERDICTS {
-                let label = VerdictLabel { node: member.node.id.to_string(), verdict };
+                let label = VerdictLabel { node: member.node.id.to_string(), verdict: verdict.as_str() };
                 self.verdict.get_or_create(&label).set(i64::from(standing.verdict == verdict));
             }
             if let Some(clock) = member.clock() {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use piperoll_evidence::bundle::{PRUNED_EARLY, PRUNED_UNSHOWN, PolicyFit};
+use piperoll_evidence::bundle::PolicyFit;
 use piperoll_format::cursor::{Cursor, Head, Incomplete, Snapshot};
 use piperoll_format::ids::{Generation, NodeId};
 use piperoll_format::order::{Key, Order};
 use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
+use piperoll_protocol::verdict::Verdict;
 
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::log_start::LogStart;
@@ -233,7 +234,7 @@ impl NodeOutcome {
                 Proof::Not(words) => Some(words.clone()),
             },
             rows_witnessed: self.tally.witnessed,
-            verdict: self.verdict(&standing).to_owned(),
+            verdict: self.verdict(&standing),
             witnessed: standing.size,
             witnessed_at: standing.seen.map(|seen| seen.to_text()),
             unwitnessed: self
@@ -261,20 +262,20 @@ impl NodeOutcome {
 
     /// Returns the node's verdict. Findings in its rows outrank the witness's findings, which outrank how the node
     /// answered.
-    fn verdict(&self, standing: &WitnessStatus) -> &'static str {
+    fn verdict(&self, standing: &WitnessStatus) -> Verdict {
         match self.status {
             _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
             _ if self.tally.invalid > 0 || (self.status == Status::Invalid && self.tally.unknown_key == 0) => {
-                "row_invalid"
+                Verdict::RowInvalid
             }
-            _ if self.tally.unknown_key > 0 => "unknown_key",
-            Status::Unreachable | Status::Timeout => "unreachable",
-            Status::Error | Status::Incomplete | Status::Excluded => "unverifiable",
-            Status::Pruned if self.early => PRUNED_EARLY,
-            Status::Pruned if self.since.is_none() => PRUNED_UNSHOWN,
-            Status::Pruned => "pruned",
-            Status::Superseded => "superseded",
-            Status::Retired => "retired",
+            _ if self.tally.unknown_key > 0 => Verdict::UnknownKey,
+            Status::Unreachable | Status::Timeout => Verdict::Unreachable,
+            Status::Error | Status::Incomplete | Status::Excluded => Verdict::Unverifiable,
+            Status::Pruned if self.early => Verdict::PrunedEarly,
+            Status::Pruned if self.since.is_none() => Verdict::PrunedUnshown,
+            Status::Pruned => Verdict::Pruned,
+            Status::Superseded => Verdict::Superseded,
+            Status::Retired => Verdict::Retired,
             Status::Ok | Status::Invalid => standing.verdict,
         }
     }

@@ -15,6 +15,7 @@ use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, peer_path};
+use piperoll_protocol::verdict::Verdict;
 use piperoll_query::filter::Filter;
 use serde::{Deserialize, Serialize};
 
@@ -348,7 +349,7 @@ impl NodeWitness {
              (generation {generation})"
         );
         let presented = Some(note.to_owned());
-        let alarm = Alarm { verdict: "fork".to_owned(), reason, since: SystemClock.now(), generation, presented };
+        let alarm = Alarm { verdict: Verdict::Fork, reason, since: SystemClock.now(), generation, presented };
         // Stored together with the alarm.
         state.remembered.note_split(split);
         self.raise(&mut state, alarm);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use piperoll_client::{Category, EmitError, Entry, Outcome};
+use piperoll_protocol::verdict::Verdict;
 
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::watch::WitnessStatus;
@@ -23,11 +24,11 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Dura
         let standing = member.witness.standing();
         if last.as_ref() != Some(&standing.verdict) {
             // The first good verdict after a start is not recorded.
-            let news = last.is_some() || standing.verdict != "ok";
+            let news = last.is_some() || standing.verdict != Verdict::Ok;
             if news && record(&app, &member, &standing).await.is_err() {
-                tracing::error!(node = %member.node.id, verdict = standing.verdict, "cannot record a change of verdict");
+                tracing::error!(node = %member.node.id, verdict = standing.verdict.as_str(), "cannot record a change of verdict");
             }
-            tracing::info!(node = %member.node.id, verdict = standing.verdict, reason = standing.reason, "witness");
+            tracing::info!(node = %member.node.id, verdict = standing.verdict.as_str(), reason = standing.reason, "witness");
             last = Some(standing.verdict);
         }
         tokio::time::sleep(interval).await;
@@ -36,8 +37,8 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Dura
 
 /// Records a change of the verdict as an entry of the aggregator.
 async fn record(app: &App, member: &NodeHandle, standing: &WitnessStatus) -> Result<(), EmitError> {
-    let good = standing.verdict == "ok";
-    let (outcome, reason) = if good { (Outcome::Success, "") } else { (Outcome::Failure, standing.verdict) };
+    let good = standing.verdict == Verdict::Ok;
+    let (outcome, reason) = if good { (Outcome::Success, "") } else { (Outcome::Failure, standing.verdict.as_str()) };
     let entry = Entry::new(Category::Audit, "audit.witness_verdict")
         .outcome(outcome)
         .reason(reason)

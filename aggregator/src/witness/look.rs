@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, NodeStatus, peer_path};
+use piperoll_protocol::verdict::Verdict;
 
 use super::{earlier, log_start_check};
 use crate::cluster::connection::Failure;
@@ -31,8 +32,8 @@ async fn look_now(member: &Arc<NodeHandle>) {
             | Failure::Timeout(reason)
             | Failure::Frozen(reason)
             | Failure::Broken(reason),
-        ) => Some(("unreachable", reason)),
-        Err(Failure::Error(reason)) => Some(("unverifiable", reason)),
+        ) => Some((Verdict::Unreachable, reason)),
+        Err(Failure::Error(reason)) => Some((Verdict::Unverifiable, reason)),
     };
     let mut state = watch.state();
     state.looked = true;

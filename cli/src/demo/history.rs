@@ -93,7 +93,7 @@ pub(super) async fn wait_for(cluster: &DemoCluster, id: &str, verdict: &str) -> 
         let answer: NodesAnswer = serde_json::from_str(&text).context("the list of nodes")?;
         let node = answer.nodes.iter().find(|node| node.report.node_id == id).context("the node is not listed")?;
         let settled = verdict != "ok" || node.report.unwitnessed == Some(0);
-        if node.report.verdict == verdict && settled {
+        if node.report.verdict.as_str() == verdict && settled {
             return Ok(node.report.generation.clone().unwrap_or_default());
         }
         ensure!(Instant::now() < deadline, "the verdict on {id} is {}, not {verdict}", node.report.verdict);

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail};
 use piperoll_format::terminal::escape;
 use piperoll_protocol::aggregator::{AcceptRequest, NodeInfo, NodesAnswer, Status};
+use piperoll_protocol::verdict::Verdict;
 use reqwest::Method;
 
 use super::connection::{Answer, Connection, PAGE_TIMEOUT};
@@ -53,11 +54,12 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
         outln!("{} of {} answered", answer.answered, counted(answer.expected as u64, "node", "nodes"));
     }
     // A verdict against a node counts whether or not the node answers now.
-    let held = |node: &NodeInfo| ["row_invalid", "rollback", "fork"].contains(&node.report.verdict.as_str());
+    let held = |node: &NodeInfo| matches!(node.report.verdict, Verdict::RowInvalid | Verdict::Rollback | Verdict::Fork);
     let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid || held(node));
     // A node that answers, but whose checkpoint cannot be checked, has not proven that its log is whole.
     let unchecked = |node: &NodeInfo| {
-        node.report.status == Status::Ok && ["unverifiable", "first_seen_again"].contains(&node.report.verdict.as_str())
+        node.report.status == Status::Ok
+            && matches!(node.report.verdict, Verdict::Unverifiable | Verdict::FirstSeenAgain)
     };
     let complete = answer.complete && !answer.nodes.iter().any(unchecked);
     Ok(match (invalid, complete, answer.answered) {

@@ -1,8 +1,8 @@
 //! Prints the statement of an answer, and determines the exit code.
 
-use piperoll_evidence::bundle::PRUNED_EARLY;
 use piperoll_format::terminal::escape;
 use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
+use piperoll_protocol::verdict::Verdict;
 use piperoll_query::filter::TRIGRAM_CHARS;
 
 use super::connection::Connection;
@@ -42,7 +42,7 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
     let invalid = envelope
         .nodes
         .iter()
-        .any(|node| node.status == Status::Invalid || node.invalid > 0 || node.verdict == PRUNED_EARLY);
+        .any(|node| node.status == Status::Invalid || node.invalid > 0 || node.verdict == Verdict::PrunedEarly);
     let gave = |status| {
         matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
     };

@@ -4,6 +4,7 @@ use comfy_table::{ContentArrangement, Table};
 use piperoll_format::terminal::escape;
 use piperoll_format::time::span;
 use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
+use piperoll_protocol::verdict::Verdict;
 
 use super::rows::TABLE_WIDTH_MIN;
 use super::terminal::{counted, group_digits, paint, width};
@@ -30,7 +31,7 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
         table.add_row([
             escape(&node.node_id).into_owned(),
             node.status.as_str().to_uppercase(),
-            escape(&node.verdict).into_owned(),
+            node.verdict.to_string(),
             group_digits(node.rows),
             group_digits(node.invalid),
             head(node),
@@ -67,7 +68,7 @@ fn fixed_columns(nodes: &[NodeReport]) -> usize {
     [
         widest("NODE", &|node| escape(&node.node_id).into_owned()),
         widest("STATUS", &|node| node.status.as_str().to_owned()),
-        widest("VERDICT", &|node| escape(&node.verdict).into_owned()),
+        widest("VERDICT", &|node| node.verdict.to_string()),
         widest("ROWS", &|node| group_digits(node.rows)),
         widest("INVALID", &|node| group_digits(node.invalid)),
         widest("HEAD", &head),
@@ -94,7 +95,7 @@ fn node_block(node: &NodeReport, width: usize) -> String {
         format!("took {}", took(node)),
     ];
     let invalid = if node.invalid > 0 { format!(", {} invalid", group_digits(node.invalid)) } else { String::new() };
-    let mut out = format!("{}  {status}  {}\n", escape(&node.node_id), escape(&node.verdict));
+    let mut out = format!("{}  {status}  {}\n", escape(&node.node_id), node.verdict);
     out.push_str(&wrap(&format!("{}{invalid}", facts.join(", ")), width, "    "));
     out.push('\n');
     if let Some(reason) = &node.reason {
@@ -137,15 +138,18 @@ fn seconds(ms: f64) -> String {
 pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
     let well = |node: &NodeReport| {
         (node.status == Status::Excluded && !is_held_against(node))
-            || (node.status == Status::Ok && node.verdict == "ok" && node.invalid == 0)
-            || (node.status == Status::Pruned && node.verdict == "pruned" && envelope.complete_since.is_some())
+            || (node.status == Status::Ok && node.verdict == Verdict::Ok && node.invalid == 0)
+            || (node.status == Status::Pruned && node.verdict == Verdict::Pruned && envelope.complete_since.is_some())
     };
     envelope.is_whole() && envelope.nodes.iter().all(well)
 }
 
 /// Whether a witness, or an earlier read, has found something wrong with the node's log.
 fn is_held_against(node: &NodeReport) -> bool {
-    matches!(node.verdict.as_str(), "row_invalid" | "rollback" | "fork" | "unknown_key" | "first_seen_again")
+    matches!(
+        node.verdict,
+        Verdict::RowInvalid | Verdict::Rollback | Verdict::Fork | Verdict::UnknownKey | Verdict::FirstSeenAgain
+    )
 }
 
 /// Summarises what can be trusted: what was read, from which nodes, which nodes are missing, and what is proven. Each sentence is a
@@ -207,7 +211,7 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
         lines.push(proven);
     }
     let held = envelope.nodes.iter().filter(|node| is_held_against(node));
-    let held: Vec<String> = held.map(|node| format!("{}: {}", escape(&node.node_id), escape(&node.verdict))).collect();
+    let held: Vec<String> = held.map(|node| format!("{}: {}", escape(&node.node_id), node.verdict)).collect();
     if !held.is_empty() {
         let words = format!("{}HELD AGAINST A LOG{}", paint::RED, paint::PLAIN);
         lines.push(format!("{words}: {}; `piperoll nodes` says why", held.join(", ")));

@@ -1,5 +1,6 @@
 //! Answers of the aggregator: the completeness envelope and the list of nodes.
 
+use crate::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
 use crate::node::{ForwardStatus, RetentionStatus};
@@ -72,10 +73,8 @@ pub struct NodeReport {
     /// Rows of this node in the answer that are proven to be covered by the cosigned checkpoint.
     #[serde(default)]
     pub rows_witnessed: u64,
-    /// Verdict on the node's log as a whole: `ok`, `unreachable`, `stale`, `rollback`, `fork`,
-    /// `row_invalid`, `unknown_key`, `unverifiable`, `pruned`, `pruned_unshown`, `pruned_early`,
-    /// `first_seen_again`, `superseded` or `retired`.
-    pub verdict: String,
+    /// Verdict on the node's log as a whole.
+    pub verdict: Verdict,
     /// Rows covered by the checkpoint that this aggregator cosigned last; none of them can change unnoticed.
     #[serde(default)]
     pub witnessed: Option<u64>,

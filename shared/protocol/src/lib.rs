@@ -6,4 +6,5 @@ pub mod forward;
 pub mod frame;
 pub mod node;
 pub mod problem;
+pub mod verdict;
 mod verify;

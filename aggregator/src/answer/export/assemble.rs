@@ -101,7 +101,7 @@ fn part(present: &Collected, report: NodeReport, earlier: Vec<EarlierPart>, reje
         node_id: report.node_id,
         status: report.status.as_str().to_owned(),
         reason: report.reason,
-        verdict: report.verdict,
+        verdict: report.verdict.to_string(),
         generation: proven.map(|proven| proven.pinned.generation.to_string()),
         size: proven.map(|proven| proven.pinned.size),
         rows: present.rows(),

@@ -9,6 +9,7 @@ use piperoll_format::ids::{Generation, NodeId};
 use piperoll_format::statement::EarlierPruned;
 use piperoll_format::time::Timestamp;
 use piperoll_net::checked_json;
+use piperoll_protocol::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
 /// The largest consistent log that the witness has seen of a node.
@@ -134,8 +135,8 @@ impl Lost {
 /// A fork or a rollback. It stays until an operator accepts what happened; a node cannot make it go away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Alarm {
-    /// `fork` or `rollback`.
-    pub(crate) verdict: String,
+    /// `Fork` or `Rollback`.
+    pub(crate) verdict: Verdict,
     pub(crate) reason: String,
     pub(crate) since: Timestamp,
     /// Generation that the node presented last. An operator names it to accept it.
@@ -423,7 +424,9 @@ impl Memory {
                     let origin = kept.presented.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
                     let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
                     let reason = format!("{}; what was witnessed before is gone from the state directory", kept.words);
-                    let (verdict, since, presented) = (kept.what, kept.at, kept.presented);
+                    // Only forks and rollbacks are kept besides rows and acceptances.
+                    let verdict = if kept.what == Verdict::Fork.as_str() { Verdict::Fork } else { Verdict::Rollback };
+                    let (since, presented) = (kept.at, kept.presented);
                     alarm = Some(Alarm { verdict, reason, since, generation, presented });
                 }
             }

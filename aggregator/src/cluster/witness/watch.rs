@@ -11,6 +11,7 @@ use piperoll_format::note::{KeyKind, Note, NoteError, SigningKey, VerifyingKey};
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan};
+use piperoll_protocol::verdict::Verdict;
 
 use super::aside::LookedAt;
 use super::judge::{Judgement, judge};
@@ -30,14 +31,22 @@ const LOST_SHOWN_MAX: usize = 3;
 const PROOF_HASHES_MAX: usize = 128;
 
 /// All verdicts of a witness. Metrics export one value for each.
-pub(crate) const VERDICTS: [&str; 8] =
-    ["ok", "unreachable", "stale", "rollback", "fork", ROW_INVALID, "first_seen_again", "unverifiable"];
+pub(crate) const VERDICTS: [Verdict; 8] = [
+    Verdict::Ok,
+    Verdict::Unreachable,
+    Verdict::Stale,
+    Verdict::Rollback,
+    Verdict::Fork,
+    Verdict::RowInvalid,
+    Verdict::FirstSeenAgain,
+    Verdict::Unverifiable,
+];
 
 /// The witness's conclusion about one node's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WitnessStatus {
     /// One of `VERDICTS`.
-    pub(crate) verdict: &'static str,
+    pub(crate) verdict: Verdict,
     /// Explanation of the verdict; `None` if it is `ok`.
     pub(crate) reason: Option<String>,
     /// Number of rows under the pinned checkpoint.
@@ -48,12 +57,12 @@ pub(crate) struct WitnessStatus {
 impl WitnessStatus {
     /// Whether the verdict stays until an operator accepts it, whatever the node answers.
     pub(crate) fn is_held_against(&self) -> bool {
-        self.is_alarm() || self.verdict == ROW_INVALID
+        self.is_alarm() || self.verdict == Verdict::RowInvalid
     }
 
     /// Whether the node's log is not the one that was witnessed.
     pub(crate) fn is_alarm(&self) -> bool {
-        matches!(self.verdict, "rollback" | "fork")
+        self.verdict.is_alarm()
     }
 }
 
@@ -93,7 +102,7 @@ pub(crate) struct State {
     /// The checkpoint of `remembered.pin`, parsed and verified.
     pub(crate) pinned: Option<Checkpoint>,
     /// Verdict and reason of the last poll, if it failed.
-    pub(crate) trouble: Option<(&'static str, String)>,
+    pub(crate) trouble: Option<(Verdict, String)>,
     pub(crate) looked: bool,
     /// Log start of the node, if rows were pruned and the `log.pruned` entry has been read.
     pub(crate) floor: Option<LogStart>,
@@ -176,25 +185,29 @@ impl NodeWitness {
         });
         let (verdict, reason) = match (&state.remembered.alarm, &state.trouble) {
             (Some(alarm), _) => {
-                let verdict = if alarm.verdict == "fork" { "fork" } else { "rollback" };
                 let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.words()));
-                (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
+                (
+                    alarm.verdict,
+                    Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())),
+                )
             }
             // A row that failed verification takes precedence over anything that the node could cause itself, such as being unreachable.
             (None, _) if let Some(row) = &state.remembered.bad_row => {
                 let again =
                     state.remembered.again.iter().map(|again| format!("; {} (since {})", again.words, again.since));
                 let words = format!("{}; accept it once it is understood{}", row.words(), again.collect::<String>());
-                (ROW_INVALID, Some(words))
+                (Verdict::RowInvalid, Some(words))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
-            (None, None) if !state.looked => ("unverifiable", Some("its checkpoint was not read yet".to_owned())),
+            (None, None) if !state.looked => {
+                (Verdict::Unverifiable, Some("its checkpoint was not read yet".to_owned()))
+            }
             (None, None) if state.remembered.again.is_some() => {
                 let again = state.remembered.again.as_ref();
-                ("first_seen_again", again.map(|again| format!("{} (since {})", again.words, again.since)))
+                (Verdict::FirstSeenAgain, again.map(|again| format!("{} (since {})", again.words, again.since)))
             }
-            (None, None) if old => ("stale", Some("its checkpoint was not renewed for a while".to_owned())),
-            (None, None) => ("ok", None),
+            (None, None) if old => (Verdict::Stale, Some("its checkpoint was not renewed for a while".to_owned())),
+            (None, None) => (Verdict::Ok, None),
         };
         WitnessStatus { verdict, reason, size, seen }
     }
@@ -422,13 +435,13 @@ impl NodeWitness {
                 state.pinned = Some(presented);
                 return Ok(Some(cosigned));
             }
-            Judgement::Fork(reason) => ("fork", reason),
-            Judgement::Rollback(reason) => ("rollback", reason),
+            Judgement::Fork(reason) => (Verdict::Fork, reason),
+            Judgement::Rollback(reason) => (Verdict::Rollback, reason),
         };
         if state.remembered.alarm.is_none() {
             let generation = generation_of(&presented);
             let presented = Some(answer.note.clone());
-            let alarm = Alarm { verdict: verdict.to_owned(), reason, since: now, generation, presented };
+            let alarm = Alarm { verdict, reason, since: now, generation, presented };
             self.raise(&mut state, alarm);
         } else {
             self.present(&mut state, &presented, &answer.note)?;
@@ -450,7 +463,7 @@ impl NodeWitness {
             pinned.size
         );
         let generation = generation.to_string();
-        let alarm = Alarm { verdict: "rollback".to_owned(), reason, since: now, generation, presented: None };
+        let alarm = Alarm { verdict: Verdict::Rollback, reason, since: now, generation, presented: None };
         self.raise(&mut state, alarm);
     }
 
@@ -459,11 +472,11 @@ impl NodeWitness {
     pub(crate) fn raise(&self, state: &mut State, alarm: Alarm) {
         let mut remembered = state.remembered.clone();
         let (at, words) = (alarm.since, alarm.reason.clone());
-        let (verdict, presented) = (alarm.verdict.clone(), alarm.presented.clone());
+        let (verdict, presented) = (alarm.verdict, alarm.presented.clone());
         remembered.alarm = Some(alarm);
         let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
         let presented = presented.as_deref();
-        let evidence = Evidence { at, what: &verdict, words: &words, pinned, presented, row: None };
+        let evidence = Evidence { at, what: verdict.as_str(), words: &words, pinned, presented, row: None };
         let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
         if let Err(error) = stored {
             tracing::error!(%error, "cannot store the evidence against a node");
