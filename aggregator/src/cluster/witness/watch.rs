@@ -185,11 +185,10 @@ impl NodeWitness {
         });
         let (verdict, reason) = match (&state.remembered.alarm, &state.trouble) {
             (Some(alarm), _) => {
+                // Whatever a state file says, an alarm stays an alarm.
+                let verdict = if alarm.verdict.is_alarm() { alarm.verdict } else { Verdict::Rollback };
                 let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.words()));
-                (
-                    alarm.verdict,
-                    Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())),
-                )
+                (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
             }
             // A row that failed verification takes precedence over anything that the node could cause itself, such as being unreachable.
             (None, _) if let Some(row) = &state.remembered.bad_row => {
