@@ -1,39 +1,13 @@
-//! Tokens for recording over HTTPS on loopback: 256 random bits, shown once; only their hashes are stored.
+//! Tokens for recording over HTTPS on loopback.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use piperoll_format::time::Timestamp;
-use piperoll_net::atomic_file;
+pub use piperoll_net::token_file::TokenFileError as TokenError;
+use piperoll_net::token_file::{StoredToken, TokenFile, TokenRules};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
-/// Prefix by which a token is recognized, and masked, if it turns up where it should not.
-const PREFIX: &str = "prl_";
-const NAME_BYTES_MAX: usize = 64;
-const TOKENS_MAX: usize = 1_000;
-
-/// Why a token could not be made, read or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {problem}")]
-    Content { path: PathBuf, problem: String },
-    #[error("a token named {0:?} exists already; revoke it first or choose another name")]
-    Exists(String),
-    #[error("no token named {0:?}")]
-    NotFound(String),
-    #[error("a token's name has 1 to {NAME_BYTES_MAX} of letters, digits, '-', '.', '_'")]
-    Name,
-    #[error("there are {TOKENS_MAX} tokens, which is the limit; revoke one first")]
-    Full,
-}
+const RULES: TokenRules = TokenRules { name_marks: "-._", tokens_max: 1_000 };
 
 /// Token metadata; the token itself is never stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +19,7 @@ pub struct RecordingToken {
     pub created: Timestamp,
 }
 
+/// The file is TOML, a list of `[[token]]`.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
@@ -52,100 +27,66 @@ struct Content {
     token: Vec<RecordingToken>,
 }
 
-/// The token file, read again whenever it changed, so that the command and the daemon agree.
-pub struct RecordingTokens {
-    path: PathBuf,
-    cache: Mutex<Cache>,
+impl StoredToken for RecordingToken {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Self>, String> {
+        let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+        let content: Content = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        Ok(content.token)
+    }
+
+    fn write(tokens: &[Self]) -> Result<Vec<u8>, String> {
+        let content = Content { token: tokens.to_vec() };
+        toml::to_string(&content).map(String::into_bytes).map_err(|e| e.to_string())
+    }
 }
 
-#[derive(Default)]
-struct Cache {
-    /// Change time, length and inode of the file when it was read.
-    stamp: Option<(SystemTime, u64, u64)>,
-    tokens: Vec<RecordingToken>,
-}
+/// The tokens of one node.
+pub struct RecordingTokens(TokenFile<RecordingToken>);
 
 impl RecordingTokens {
     /// Uses the token file at `path`; a missing file holds no token.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), cache: Mutex::default() }
+        Self(TokenFile::new(path, RULES))
     }
 
     /// Returns the name of a token.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
     pub fn find(&self, token: &str) -> Result<Option<String>, TokenError> {
-        let digest = hex::encode(Sha256::digest(token.as_bytes()));
-        let found = self.list()?.into_iter().find(|known| known.sha256.as_bytes().ct_eq(digest.as_bytes()).into());
-        Ok(found.map(|known| known.name))
+        Ok(self.0.find(token)?.map(|known| known.name))
     }
 
+    /// Returns the metadata of all tokens.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
     pub fn list(&self) -> Result<Vec<RecordingToken>, TokenError> {
-        let io = |source| self.io(source);
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let meta = match std::fs::metadata(&self.path) {
-            Ok(meta) => meta,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(io(e)),
-        };
-        let stamp = (meta.modified().map_err(io)?, meta.len(), meta.ino());
-        if cache.stamp != Some(stamp) {
-            let text = std::fs::read_to_string(&self.path).map_err(io)?;
-            let content: Content = toml::from_str(&text)
-                .map_err(|e| TokenError::Content { path: self.path.clone(), problem: e.message().to_owned() })?;
-            *cache = Cache { stamp: Some(stamp), tokens: content.token };
-        }
-        Ok(cache.tokens.clone())
+        self.0.list()
     }
 
     /// Creates a token; the returned text is shown once and not stored.
+    ///
+    /// # Errors
+    /// When the name is malformed or taken, or the file is full or cannot be written.
     pub fn create(&self, name: &str, now: Timestamp) -> Result<String, TokenError> {
-        let is_name = (1..=NAME_BYTES_MAX).contains(&name.len())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-        if !is_name {
-            return Err(TokenError::Name);
-        }
-        let _lock = self.lock()?;
-        let mut tokens = self.list()?;
-        if tokens.iter().any(|known| known.name == name) {
-            return Err(TokenError::Exists(name.to_owned()));
-        }
-        if tokens.len() >= TOKENS_MAX {
-            return Err(TokenError::Full);
-        }
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|e| self.io(std::io::Error::other(e.to_string())))?;
-        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-        let sha256 = hex::encode(Sha256::digest(token.as_bytes()));
-        tokens.push(RecordingToken { name: name.to_owned(), sha256, created: now });
-        self.write(tokens)?;
-        Ok(token)
+        let describe = |sha256| RecordingToken { name: name.to_owned(), sha256, created: now };
+        Ok(self.0.create(name, describe)?.0)
     }
 
+    /// Revokes a token immediately.
+    ///
+    /// # Errors
+    /// When there is none of this name, or the file cannot be written.
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
-        let _lock = self.lock()?;
-        let mut tokens = self.list()?;
-        let before = tokens.len();
-        tokens.retain(|known| known.name != name);
-        if tokens.len() == before {
-            return Err(TokenError::NotFound(name.to_owned()));
-        }
-        self.write(tokens)
-    }
-
-    fn write(&self, token: Vec<RecordingToken>) -> Result<(), TokenError> {
-        let text = toml::to_string(&Content { token })
-            .map_err(|e| TokenError::Content { path: self.path.clone(), problem: e.to_string() })?;
-        atomic_file::replace(&self.path, text.as_bytes()).map_err(|source| self.io(source))
-    }
-
-    /// Locks the file while it is read, changed and written, so that a revoked token does not come back.
-    fn lock(&self) -> Result<std::fs::File, TokenError> {
-        let lock = atomic_file::lock(&self.path).map_err(|source| self.io(source))?;
-        // A change by another process within the clock's resolution would look like what is cached.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
-        Ok(lock)
-    }
-
-    fn io(&self, source: std::io::Error) -> TokenError {
-        TokenError::Io { path: self.path.clone(), source }
+        self.0.revoke(name)
     }
 }

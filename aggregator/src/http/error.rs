@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use piperoll_net::token_file::TokenFileError;
 use piperoll_protocol::problem::Problem;
 
 use crate::access::saved_searches::SearchError;
@@ -72,11 +73,13 @@ impl From<SearchError> for ApiError {
 impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
         let (status, code) = match &error {
-            TokenError::Exists(_) => (409, "token_exists"),
-            TokenError::NotFound(_) => (404, "no_such_token"),
-            TokenError::Name | TokenError::Scope(_) | TokenError::Expired(_) => (400, "bad_token_request"),
-            TokenError::Full => (429, "too_many_tokens"),
-            TokenError::Io { .. } | TokenError::Content { .. } => {
+            TokenError::File(TokenFileError::Exists(_)) => (409, "token_exists"),
+            TokenError::File(TokenFileError::NotFound(_)) => (404, "no_such_token"),
+            TokenError::File(TokenFileError::Name(_)) | TokenError::Scope(_) | TokenError::Expired(_) => {
+                (400, "bad_token_request")
+            }
+            TokenError::File(TokenFileError::Full(_)) => (429, "too_many_tokens"),
+            TokenError::File(TokenFileError::Io { .. } | TokenFileError::Content { .. }) => {
                 tracing::error!(%error, "cannot use the token file");
                 return Self::new(500, "token_file", "cannot use the token file; the aggregator's log says why");
             }

@@ -13,3 +13,4 @@ pub mod outbound_tls;
 pub mod serve;
 pub mod telemetry;
 pub mod tls;
+pub mod token_file;

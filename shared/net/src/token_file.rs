@@ -1,0 +1,246 @@
+//! A file of bearer tokens: 256 random bits each, shown once; only their SHA-256 is stored. It is read again whenever it has changed, so that
+//! the command line and the daemon agree.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::atomic_file;
+
+/// Prefix by which a token is recognised, and masked, when it turns up where it should not.
+const PREFIX: &str = "prl_";
+/// Random bytes of a token.
+const RANDOM_BYTES: usize = 32;
+const NAME_BYTES_MAX: usize = 64;
+
+/// Reasons for failing to create, read or revoke a token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {problem}")]
+    Content { path: PathBuf, problem: String },
+    #[error("a token named {0:?} exists already; revoke it first or choose another name")]
+    Exists(String),
+    #[error("no token named {0:?}")]
+    NotFound(String),
+    #[error("a token's name must have 1 to {NAME_BYTES_MAX} letters, digits and any of {0}")]
+    Name(&'static str),
+    #[error("there are {0} tokens, the maximum; revoke one first")]
+    Full(usize),
+}
+
+/// What a file stores of one token.
+pub trait StoredToken: Clone + Sized {
+    fn name(&self) -> &str;
+    /// SHA-256 of the token in hexadecimal. The token has 256 random bits, so it needs no slow hash.
+    fn sha256(&self) -> &str;
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    fn read(bytes: &[u8]) -> Result<Vec<Self>, String>;
+    /// Writes a whole file.
+    ///
+    /// # Errors
+    /// Says what cannot be written.
+    fn write(tokens: &[Self]) -> Result<Vec<u8>, String>;
+}
+
+/// Limits of one kind of token file.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRules {
+    /// Characters that a name may contain besides ASCII letters and digits.
+    pub name_marks: &'static str,
+    pub tokens_max: usize,
+}
+
+/// Tokens in a file; a missing file holds none.
+pub struct TokenFile<T> {
+    path: PathBuf,
+    rules: TokenRules,
+    cache: Mutex<Cache<T>>,
+}
+
+struct Cache<T> {
+    /// Change time, length and inode of the file when it was read; `None` if it did not exist or must be read again.
+    stamp: Option<(SystemTime, u64, u64)>,
+    tokens: Vec<T>,
+}
+
+impl<T: StoredToken> TokenFile<T> {
+    pub fn new(path: &Path, rules: TokenRules) -> Self {
+        Self { path: path.to_owned(), rules, cache: Mutex::new(Cache { stamp: None, tokens: Vec::new() }) }
+    }
+
+    /// Returns all tokens.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn list(&self) -> Result<Vec<T>, TokenFileError> {
+        let io = |source| self.io(source);
+        let stamp = match std::fs::metadata(&self.path) {
+            Ok(meta) => Some((meta.modified().map_err(io)?, meta.len(), meta.ino())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(io(source)),
+        };
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        match stamp {
+            None => *cache = Cache { stamp, tokens: Vec::new() },
+            Some(_) if stamp == cache.stamp => {}
+            Some(_) => {
+                let tokens = T::read(&std::fs::read(&self.path).map_err(io)?);
+                *cache = Cache { stamp, tokens: tokens.map_err(|problem| self.content(problem))? };
+            }
+        }
+        Ok(cache.tokens.clone())
+    }
+
+    /// Finds a token.
+    ///
+    /// # Errors
+    /// As [`TokenFile::list`].
+    pub fn find(&self, token: &str) -> Result<Option<T>, TokenFileError> {
+        self.find_hash(&hash(token))
+    }
+
+    /// Finds a token by its hash. Compares hashes in constant time.
+    ///
+    /// # Errors
+    /// As [`TokenFile::list`].
+    pub fn find_hash(&self, wanted: &str) -> Result<Option<T>, TokenFileError> {
+        let is_it = |known: &T| bool::from(known.sha256().as_bytes().ct_eq(wanted.as_bytes()));
+        Ok(self.list()?.into_iter().find(is_it))
+    }
+
+    /// Creates a token; `describe` makes what is stored from its SHA-256. This is the only time that the token itself is returned.
+    ///
+    /// # Errors
+    /// When the name is malformed or taken, the file is full, or it cannot be read or written.
+    pub fn create(&self, name: &str, describe: impl FnOnce(String) -> T) -> Result<(String, T), TokenFileError> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || self.rules.name_marks.contains(c);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_allowed) {
+            return Err(TokenFileError::Name(self.rules.name_marks));
+        }
+        let _lock = self.lock()?;
+        let mut tokens = self.list()?;
+        if tokens.iter().any(|known| known.name() == name) {
+            return Err(TokenFileError::Exists(name.to_owned()));
+        }
+        if tokens.len() >= self.rules.tokens_max {
+            return Err(TokenFileError::Full(self.rules.tokens_max));
+        }
+        let mut random = [0u8; RANDOM_BYTES];
+        getrandom::fill(&mut random).map_err(|e| self.io(std::io::Error::other(e.to_string())))?;
+        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+        let stored = describe(hash(&token));
+        tokens.push(stored.clone());
+        self.save(&tokens)?;
+        Ok((token, stored))
+    }
+
+    /// Removes a token, which is invalid from then on.
+    ///
+    /// # Errors
+    /// When there is none of this name, or the file cannot be read or written.
+    pub fn revoke(&self, name: &str) -> Result<(), TokenFileError> {
+        let _lock = self.lock()?;
+        let mut tokens = self.list()?;
+        let before = tokens.len();
+        tokens.retain(|known| known.name() != name);
+        if tokens.len() == before {
+            return Err(TokenFileError::NotFound(name.to_owned()));
+        }
+        self.save(&tokens)
+    }
+
+    /// Locks the file. `create` and `revoke` hold the lock while they read, change and write it, in the command line and in the daemon, so
+    /// that a revoked token does not come back.
+    fn lock(&self) -> Result<std::fs::File, TokenFileError> {
+        let lock = atomic_file::lock(&self.path).map_err(|source| self.io(source))?;
+        // A change by another process within the clock's resolution would look like the cached version.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
+        Ok(lock)
+    }
+
+    fn save(&self, tokens: &[T]) -> Result<(), TokenFileError> {
+        let bytes = T::write(tokens).map_err(|problem| self.content(problem))?;
+        atomic_file::replace(&self.path, &bytes).map_err(|source| self.io(source))
+    }
+
+    fn io(&self, source: std::io::Error) -> TokenFileError {
+        TokenFileError::Io { path: self.path.clone(), source }
+    }
+
+    fn content(&self, problem: String) -> TokenFileError {
+        TokenFileError::Content { path: self.path.clone(), problem }
+    }
+}
+
+fn hash(token: &str) -> String {
+    hex::encode(Sha256::digest(token.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Stored {
+        name: String,
+        sha256: String,
+    }
+
+    impl StoredToken for Stored {
+        fn name(&self) -> &str {
+            &self.name
+        }
+
+        fn sha256(&self) -> &str {
+            &self.sha256
+        }
+
+        fn read(bytes: &[u8]) -> Result<Vec<Self>, String> {
+            serde_json::from_slice(bytes).map_err(|e| e.to_string())
+        }
+
+        fn write(tokens: &[Self]) -> Result<Vec<u8>, String> {
+            serde_json::to_vec(tokens).map_err(|e| e.to_string())
+        }
+    }
+
+    #[test]
+    fn a_token_is_found_by_what_was_shown_once_and_not_after_it_was_revoked() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let rules = TokenRules { name_marks: "-", tokens_max: 2 };
+        let (file, other) = (TokenFile::<Stored>::new(&dir.path().join("t"), rules), dir.path().join("t"));
+        let named = |name: &str| {
+            let name = name.to_owned();
+            move |sha256| Stored { name, sha256 }
+        };
+        assert!(file.list().expect("no file is no token").is_empty());
+        let (token, stored) = file.create("ci-1", named("ci-1")).expect("a token");
+        assert!(token.starts_with(PREFIX) && token.len() == PREFIX.len() + 43);
+        assert!(!std::fs::read_to_string(&other).expect("the file").contains(&token[PREFIX.len()..]));
+        // Another process sees it, and the first one what the other changes.
+        let second = TokenFile::<Stored>::new(&other, rules);
+        assert_eq!(second.find(&token).expect("read"), Some(stored));
+        assert!(matches!(second.create("ci-1", named("ci-1")), Err(TokenFileError::Exists(_))));
+        assert!(matches!(second.create("a b", named("a b")), Err(TokenFileError::Name("-"))));
+        second.create("b", named("b")).expect("a token");
+        assert!(matches!(second.create("c", named("c")), Err(TokenFileError::Full(2))));
+        second.revoke("ci-1").expect("revoked");
+        assert_eq!(file.find(&token).expect("read"), None);
+        assert!(matches!(file.revoke("ci-1"), Err(TokenFileError::NotFound(_))));
+        std::fs::write(&other, "not a list").expect("written");
+        assert!(matches!(file.list(), Err(TokenFileError::Content { .. })));
+    }
+}
