@@ -93,7 +93,7 @@ fn what_could_mean_something_else_is_refused_at_its_place() {
         ("ip:10.0.0", 3, "neither an address"),
         ("ip:10.1.2*", 3, "whole parts"),
         ("ip:10.0.0.1-10.0.0.9", 3, "10.0.0.1..10.0.0.9"),
-        ("ip:10.0.0.1:443", 3, "no port"),
+        ("ip:10.0.0.1:443", 3, "cannot have a port"),
         ("ip:10.0.0.9..10.0.0.1", 3, "after its end"),
         ("ip:10.0.0.0/99", 3, "neither an address"),
         ("seq:x", 4, "a seq is a number"),
