@@ -206,7 +206,7 @@ async fn bad_requests_are_refused_with_reasons() {
     };
     for (body, words) in [
         (serde_json::json!({}), "a reason is needed"),
-        (serde_json::json!({ "reason": "  " }), "the reason has 1 to"),
+        (serde_json::json!({ "reason": "  " }), "the reason must have 1 to"),
         (serde_json::json!({ "reason": "r", "incomplete": "maybe" }), "unknown variant"),
         (serde_json::json!({ "reason": "r", "wait_seconds": 601 }), "at most 600"),
         (serde_json::json!({ "reason": "r", "filter": "user:" }), "user"),

@@ -140,7 +140,7 @@ async fn whoever_asks_too_often_is_told_to_wait() {
         }
     }
     let (wait, words) = told.expect("never told to wait");
-    assert!((1..=2).contains(&wait) && words.contains("one asks too often"), "{wait}: {words}");
+    assert!((1..=2).contains(&wait) && words.contains("too many requests from one"), "{wait}: {words}");
     // Another client at the same address is served, and so is the limited one after waiting.
     assert_eq!(cluster.get("/api/v1/filter", Some(&other)).await.status, 200);
     tokio::time::sleep(Duration::from_secs(wait + 1)).await;
