@@ -47,7 +47,8 @@ pub(super) fn entries_of(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<s
                 Ok(Some(Line::Whole(line))) if line.iter().all(u8::is_ascii_whitespace) => continue,
                 Ok(Some(Line::Whole(text))) => Ok(Item::Entry { line: number, text, has_id: false }),
                 Ok(Some(Line::Long(bytes))) => {
-                    let problem = format!("{bytes} bytes, more than the limit of {CALLER_ENTRY_BYTES_MAX} for an entry");
+                    let problem =
+                        format!("{bytes} bytes, more than the limit of {CALLER_ENTRY_BYTES_MAX} for an entry");
                     Ok(Item::Refused { line: number, problem })
                 }
                 Err(error) => Err(error),
