@@ -36,7 +36,7 @@ pub enum TokenFileError {
     Full(usize),
 }
 
-/// What a file stores of one token.
+/// Stored form of one token.
 pub trait StoredToken: Clone + Sized {
     fn name(&self) -> &str;
     /// SHA-256 of the token in hexadecimal. The token has 256 random bits, so it needs no slow hash.
