@@ -12,7 +12,7 @@ const TRIGGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Finds secrets and masks them.
 ///
 /// The time for an entry depends on its length, not on its structure: every value is read once, and every context reads a text
-/// once. JSON that is nested deeper than [`JSON_DEPTH_MAX`], and JSON text at the fourth level inside JSON text, is not examined
+/// once. JSON that is nested deeper than [`JSON_DEPTH_MAX`](piperoll_format::limits::JSON_DEPTH_MAX), and JSON text at the fourth level inside JSON text, is not examined
 /// but masked as a whole.
 #[derive(Debug, Clone)]
 pub struct Redactor {
