@@ -62,7 +62,7 @@ impl Verdict {
     ];
 
     /// The word on the wire.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Unreachable => "unreachable",

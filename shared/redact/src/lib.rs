@@ -16,4 +16,4 @@ mod walk;
 
 pub use mask::{BadName, MARK, MASK};
 pub use redactor::Redactor;
-pub use same::{is_same_but_for_masks, is_same_entry};
+pub use same::is_same_entry;

@@ -20,7 +20,7 @@ pub fn is_same_entry(entry: &CallerEntry, body: &str) -> bool {
 
 /// Returns whether two JSON objects are equal except for masked values, as the same entry is when different versions of the rules
 /// masked it. The text of numbers, the order of keys and the spelling of strings matter; the content of `redacted` does not.
-pub fn is_same_but_for_masks(one: &str, other: &str) -> bool {
+fn is_same_but_for_masks(one: &str, other: &str) -> bool {
     let (Ok(a), Ok(b)) = (Tree::parse(one, JSON_DEPTH_MAX), Tree::parse(other, JSON_DEPTH_MAX)) else { return false };
     let mut pairs = vec![(0, 0)];
     while let Some((at, to)) = pairs.pop() {

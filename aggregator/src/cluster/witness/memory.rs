@@ -351,7 +351,7 @@ pub(crate) struct Evidence<'a> {
 /// Value of `what` in an evidence line that records an operator's acceptance of the lines before it.
 pub(crate) const ACCEPTED: &str = "accepted";
 /// Verdict on a node that returned a row that fails verification.
-pub(crate) const ROW_INVALID: &str = "row_invalid";
+pub(crate) const ROW_INVALID: &str = Verdict::RowInvalid.as_str();
 
 /// Files of one node: `state/witness/<node>.json` and `<node>.evidence.ndjson`.
 pub(crate) struct Memory {

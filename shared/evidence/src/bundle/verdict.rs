@@ -14,9 +14,6 @@ const FINDINGS_LISTED_MAX: usize = 100;
 /// Aggregator's verdict on a node that pruned entries earlier than the policy allows.
 pub const PRUNED_EARLY: &str = "pruned_early";
 
-/// Aggregator's verdict on a node that pruned entries when it is not known whether the policy was kept.
-pub const PRUNED_UNSHOWN: &str = "pruned_unshown";
-
 /// One fault in a bundle, which shows that the bundle is not what its signers made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
