@@ -17,11 +17,13 @@ use super::engine::open_writer::{OpenWriter, open_writer};
 use super::engine::signer::{Kept, kept};
 use super::engine::writer::{Job, Writer};
 use super::index::BLOCK_LEVEL;
+use super::lifecycle::erase::erase;
+use super::lifecycle::hold_changes::{add_hold, confirm_times, release_hold};
 use super::lifecycle::past_retention::{self, Place};
-use super::lifecycle::prune::{PruneCheck, plan, used_bytes};
+use super::lifecycle::prune::{PruneCheck, Pruner, file_bytes, plan, used_bytes};
 use super::lifecycle::prune_request::PruneTarget;
 use super::log::Store;
-use super::table::error::{AppendError, OpenError, UpkeepError};
+use super::table::error::{AppendError, OpenError, UpkeepError, check_reason};
 use super::table::holds::{HeldBy, holds};
 use super::table::keys::LogKeys;
 use super::table::log_dir::LogDir;
@@ -62,16 +64,16 @@ impl Store {
     }
 
     pub async fn add_hold(&self, hold: Hold) -> Result<u64> {
-        self.on_writer(move |writer| writer.add_hold(&hold)).await
+        self.on_writer(move |writer| add_hold(writer, &hold)).await
     }
 
     pub async fn release_hold(&self, release: HoldRelease) -> Result<u64> {
-        self.on_writer(move |writer| writer.release_hold(&release)).await
+        self.on_writer(move |writer| release_hold(writer, &release)).await
     }
 
     /// Erases one row and returns the seq of the entry that records it.
     pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<Done> {
-        self.on_writer(move |writer| writer.erase(seq, &reason, &by, &[])).await
+        self.on_writer(move |writer| erase(writer, seq, &reason, &by, &[])).await
     }
 
     /// Discards the search index; the indexer rebuilds it in the background.
@@ -166,7 +168,7 @@ impl Store {
                 break;
             }
         }
-        self.on_writer(move |writer| writer.state_pruned(wish, &plan, &policy, archive)).await
+        self.on_writer(move |writer| Pruner::new(writer).state(wish, &plan, &policy, archive)).await
     }
 
     /// Log start whose pruned rows are not all dropped yet.
@@ -177,12 +179,12 @@ impl Store {
 
     /// Drops one batch of the pruned rows. Returns whether none is left.
     pub async fn drop_batch(&self) -> Result<bool> {
-        self.on_writer(Writer::drop_batch).await
+        self.on_writer(|writer| Pruner::new(writer).drop_batch()).await
     }
 
     /// Returns some free pages to the file system. Returns whether none is left.
     pub async fn shrink(&self) -> Result<bool> {
-        self.on_writer(Writer::shrink).await
+        self.on_writer(|writer| Pruner::new(writer).shrink()).await
     }
 
     /// Lowest row that is still in the file, whether below the log start or not.
@@ -194,11 +196,11 @@ impl Store {
     }
 
     pub async fn finish_prune(&self, bytes_freed: u64) -> Result<Option<PruneFinished>> {
-        self.on_writer(move |writer| writer.finish_prune(bytes_freed)).await
+        self.on_writer(move |writer| Pruner::new(writer).finish(bytes_freed)).await
     }
 
     pub async fn file_bytes(&self) -> Result<u64> {
-        self.on_writer(|writer| writer.file_bytes()).await
+        self.on_writer(|writer| Ok(file_bytes(writer.conn())?)).await
     }
 
     /// Bytes of the database that are in use.
@@ -233,7 +235,11 @@ impl Store {
     /// Lets automatic retention use the rows' own timestamps for the rows recorded before this node counted witnessed time. This
     /// can be done once per log: later rows are witnessed while they age.
     pub async fn confirm_times(&self, reason: String, by: String, dry_run: bool) -> Result<ConfirmedTimes> {
-        let refused = |words: String| Err(UpkeepError::Refused(words));
+        let refused = |message: String| Err(UpkeepError::Refused(message));
+        // Checked before anything about the log: a request that can never succeed must not be told to wait for a witness.
+        if !dry_run {
+            check_reason(&reason)?;
+        }
         if let Some(below) = self.confirmed_below() {
             return refused(format!(
                 "the times of the rows below {below} are confirmed already, and later rows are witnessed"
@@ -252,7 +258,7 @@ impl Store {
         let mut confirmed = ConfirmedTimes { from_seq, to_seq, oldest, newest, entry_seq: None };
         if !dry_run {
             let said = TimesConfirmed { to_seq, reason, by };
-            confirmed.entry_seq = Some(self.on_writer(move |writer| writer.confirm_times(&said)).await?);
+            confirmed.entry_seq = Some(self.on_writer(move |writer| confirm_times(writer, &said)).await?);
             // A crash before this line leaves an entry without effect; the command can be repeated.
             let kept = self.ages().confirm(to_seq);
             kept.map_err(|error| {
@@ -290,24 +296,24 @@ impl OfflineAdmin {
 
     pub fn holds(&self) -> Result<Vec<HeldBy>> {
         let writer = &self.open.writer;
-        holds(&writer.conn, &mut writer.checker())?.map_err(UpkeepError::Refused)
+        holds(writer.conn(), &mut writer.checker())?.map_err(UpkeepError::Refused)
     }
 
     pub fn add_hold(&mut self, hold: &Hold) -> Result<u64> {
-        let entry = self.open.writer.add_hold(hold)?;
+        let entry = add_hold(&mut self.open.writer, hold)?;
         self.sign();
         Ok(entry)
     }
 
     pub fn release_hold(&mut self, release: &HoldRelease) -> Result<u64> {
-        let entry = self.open.writer.release_hold(release)?;
+        let entry = release_hold(&mut self.open.writer, release)?;
         self.sign();
         Ok(entry)
     }
 
     /// Erases a row. `holds` are those of the log that replaced this one.
     pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<Done> {
-        let done = self.open.writer.erase(seq, reason, by, holds)?;
+        let done = erase(&mut self.open.writer, seq, reason, by, holds)?;
         self.sign();
         Ok(done)
     }

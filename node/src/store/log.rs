@@ -21,7 +21,7 @@ use super::engine::ages::Ages;
 use super::engine::open_writer::{OpenWriter, open_writer};
 use super::engine::signer::{self, CheckpointFault, Kept, SignedCheckpoint};
 use super::engine::start_entries::{record_next_key, record_start};
-use super::engine::writer::Job;
+use super::engine::writer::{Job, Writer};
 use super::fsck::check::Check;
 use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
 use super::lifecycle::past_logs::{Asides, covers};
@@ -127,15 +127,15 @@ impl Store {
             dir.write_marker(ring.cluster(), ring.node_id(), generation)
                 .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         }
-        let index = Arc::clone(&writer.index);
+        let index = Arc::clone(writer.index());
         let indexing = dir.open_reader(ring.cluster(), ring.node_id())?;
-        let indexer = Indexer::start(index, indexing.conn, ring.clone(), writer.end.next_seq)
+        let indexer = Indexer::start(index, indexing.conn, ring.clone(), writer.next_seq())
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         let (readers_dir, readers_ring) = (dir.clone(), ring.clone());
         let open = move || Ok(readers_dir.open_reader(readers_ring.cluster(), readers_ring.node_id())?.conn);
         let readers = Readers::start(open, Arc::clone(&health))?;
         let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
-        let ages = Arc::clone(&writer.ages);
+        let ages = Arc::clone(writer.ages());
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
@@ -195,11 +195,7 @@ impl Store {
     pub async fn leave_out_tree(&self) {
         let _ = self
             .jobs
-            .send(Job::Work(Box::new(|writer| {
-                if let Some(tree) = &mut writer.tree {
-                    tree.off = true;
-                }
-            })))
+            .send(Job::Work(Box::new(Writer::leave_out_tree)))
             .await;
     }
 

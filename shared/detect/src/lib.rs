@@ -98,7 +98,7 @@ impl Detector {
     }
 
     /// Evaluates the rules on an entry and remembers it. `recorded` is used if the entry does not say when it happened.
-    pub fn judge(&mut self, facts: &RuleInput, recorded: Timestamp) -> Vec<Flag> {
+    pub fn detect(&mut self, facts: &RuleInput, recorded: Timestamp) -> Vec<Flag> {
         let mut flags = Flags(Vec::new());
         self.judge_amounts(facts, &mut flags);
         self.judge_lately(facts, recorded, &mut flags);

@@ -7,18 +7,18 @@ use piperoll_format::entry::CallerEntry;
 const NOON: i64 = 1_776_254_400_000_000;
 const MINUTE: i64 = 60_000_000;
 
-fn judge() -> Detector {
+fn detector() -> Detector {
     Detector::new(Rules::default())
 }
 
-fn rules_hit(judge: &mut Detector, entry: &str, at: i64) -> Vec<String> {
+fn rules_hit(detector: &mut Detector, entry: &str, at: i64) -> Vec<String> {
     let entry = CallerEntry::parse(entry.as_bytes()).expect("an entry");
-    judge.judge(entry.facts(), Timestamp::from_micros(at)).into_iter().map(|flag| flag.rule).collect()
+    detector.detect(entry.facts(), Timestamp::from_micros(at)).into_iter().map(|flag| flag.rule).collect()
 }
 
 #[test]
 fn each_rule_at_its_limit() {
-    let mut judge = judge();
+    let mut detector = detector();
     let price = |old: &str, new: &str| {
         format!(
             r#"{{"category":"data","action":"order.update","changes":[{{"field":"line.unit_price","old":{old},"new":{new}}}]}}"#
@@ -34,65 +34,65 @@ fn each_rule_at_its_limit() {
         (r#""12.50 EUR""#, r#""20.00 EUR""#, true),
         (r#""a""#, r#""b""#, false),
     ] {
-        let hit = rules_hit(&mut judge, &price(old, new), NOON);
+        let hit = rules_hit(&mut detector, &price(old, new), NOON);
         assert_eq!(hit == ["value_changed"], flagged, "{old} to {new}: {hit:?}");
     }
 
     let act = r#"{"category":"data","action":"mail.release","user":"alice"}"#;
     for n in 0..20 {
-        assert!(rules_hit(&mut judge, act, NOON + n).is_empty());
+        assert!(rules_hit(&mut detector, act, NOON + n).is_empty());
     }
-    assert_eq!(rules_hit(&mut judge, act, NOON + 20), ["many_operations"]);
-    assert!(rules_hit(&mut judge, act, NOON + 6 * MINUTE).is_empty());
+    assert_eq!(rules_hit(&mut detector, act, NOON + 20), ["many_operations"]);
+    assert!(rules_hit(&mut detector, act, NOON + 6 * MINUTE).is_empty());
 
     let at = |hour: i64| NOON + (hour - 12) * 60 * MINUTE;
     let night = r#"{"category":"config","action":"dns.set","user":"bob"}"#;
-    assert!(rules_hit(&mut judge, night, at(21)).is_empty());
-    assert_eq!(rules_hit(&mut judge, night, at(22)), ["outside_hours"]);
-    assert_eq!(rules_hit(&mut judge, night, at(29)), ["outside_hours"]);
-    assert!(rules_hit(&mut judge, night, at(30)).is_empty());
+    assert!(rules_hit(&mut detector, night, at(21)).is_empty());
+    assert_eq!(rules_hit(&mut detector, night, at(22)), ["outside_hours"]);
+    assert_eq!(rules_hit(&mut detector, night, at(29)), ["outside_hours"]);
+    assert!(rules_hit(&mut detector, night, at(30)).is_empty());
     let service = r#"{"category":"config","action":"dns.set","user":"cron","user_type":"service"}"#;
-    assert!(rules_hit(&mut judge, service, at(23)).is_empty());
+    assert!(rules_hit(&mut detector, service, at(23)).is_empty());
 
     let gone = |kind: &str| {
         format!(r#"{{"category":"user","action":"{kind}.delete","entity_type":"{kind}","entity_id":"7"}}"#)
     };
-    assert_eq!(rules_hit(&mut judge, &gone("user"), NOON), ["sensitive_deletion"]);
-    assert!(rules_hit(&mut judge, &gone("note"), NOON).is_empty());
+    assert_eq!(rules_hit(&mut detector, &gone("user"), NOON), ["sensitive_deletion"]);
+    assert!(rules_hit(&mut detector, &gone("note"), NOON).is_empty());
 
     let edit = r#"{"category":"data","action":"page.update","user":"eve","entity_type":"page","entity_id":"7"}"#;
     for n in 0..4 {
-        assert!(rules_hit(&mut judge, edit, NOON + n * MINUTE).is_empty());
+        assert!(rules_hit(&mut detector, edit, NOON + n * MINUTE).is_empty());
     }
-    assert_eq!(rules_hit(&mut judge, edit, NOON + 5 * MINUTE), ["repeated_edits"]);
+    assert_eq!(rules_hit(&mut detector, edit, NOON + 5 * MINUTE), ["repeated_edits"]);
 
     let failed =
         r#"{"category":"auth","action":"auth.login","user":"x","outcome":"failure","ip_address":"2001:db8::1"}"#;
     let neighbour = failed.replace("::1", "::2");
     for n in 0..4 {
-        assert!(rules_hit(&mut judge, if n % 2 == 0 { failed } else { &neighbour }, NOON + n).is_empty());
+        assert!(rules_hit(&mut detector, if n % 2 == 0 { failed } else { &neighbour }, NOON + n).is_empty());
     }
-    assert_eq!(rules_hit(&mut judge, failed, NOON + 9 * MINUTE), ["failed_logins"]);
+    assert_eq!(rules_hit(&mut detector, failed, NOON + 9 * MINUTE), ["failed_logins"]);
 
     let login = |ip: &str| {
         format!(r#"{{"category":"auth","action":"auth.login","user":"kim","outcome":"success","ip_address":"{ip}"}}"#)
     };
-    assert!(rules_hit(&mut judge, &login("192.0.2.1"), NOON).is_empty(), "the first login of all");
-    assert_eq!(rules_hit(&mut judge, &login("192.0.2.2"), NOON), ["new_address"]);
-    assert!(rules_hit(&mut judge, &login("192.0.2.2"), NOON).is_empty());
+    assert!(rules_hit(&mut detector, &login("192.0.2.1"), NOON).is_empty(), "the first login of all");
+    assert_eq!(rules_hit(&mut detector, &login("192.0.2.2"), NOON), ["new_address"]);
+    assert!(rules_hit(&mut detector, &login("192.0.2.2"), NOON).is_empty());
     assert_eq!(
-        rules_hit(&mut judge, &login("192.0.2.1"), NOON + 91 * MICROS_PER_DAY),
+        rules_hit(&mut detector, &login("192.0.2.1"), NOON + 91 * MICROS_PER_DAY),
         ["new_address"],
         "not for so long"
     );
 
     let acting = r#"{"category":"data","action":"mail.read","user":"victim","impersonator":"root"}"#;
-    assert_eq!(rules_hit(&mut judge, acting, NOON), ["impersonation"]);
+    assert_eq!(rules_hit(&mut detector, acting, NOON), ["impersonation"]);
 }
 
 #[test]
 fn a_login_with_another_program_is_marked_and_an_update_is_not() {
-    let mut judge = judge();
+    let mut detector = detector();
     let login = |user: &str, agent: &str| {
         format!(
             r#"{{"category":"auth","action":"auth.login","user":"{user}","outcome":"success","ip_address":"192.0.2.1","user_agent":"{agent}"}}"#
@@ -101,27 +101,27 @@ fn a_login_with_another_program_is_marked_and_an_update_is_not() {
     let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
     let updated = "Mozilla/5.0 (X11; Linux x86_64; rv:129.0) Gecko/20100101 Firefox/129.0.1";
     let phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Safari/604.1";
-    assert!(rules_hit(&mut judge, &login("kim", firefox), NOON).is_empty(), "the first login of all");
-    assert!(rules_hit(&mut judge, &login("kim", updated), NOON).is_empty());
-    assert_eq!(rules_hit(&mut judge, &login("kim", phone), NOON), ["new_device"]);
-    assert!(rules_hit(&mut judge, &login("kim", phone), NOON).is_empty());
+    assert!(rules_hit(&mut detector, &login("kim", firefox), NOON).is_empty(), "the first login of all");
+    assert!(rules_hit(&mut detector, &login("kim", updated), NOON).is_empty());
+    assert_eq!(rules_hit(&mut detector, &login("kim", phone), NOON), ["new_device"]);
+    assert!(rules_hit(&mut detector, &login("kim", phone), NOON).is_empty());
     assert_eq!(
-        rules_hit(&mut judge, &login("kim", firefox), NOON + 91 * MICROS_PER_DAY),
+        rules_hit(&mut detector, &login("kim", firefox), NOON + 91 * MICROS_PER_DAY),
         ["new_address", "new_device"]
     );
     // Without a user agent the device is unknown.
     let silent =
         r#"{"category":"auth","action":"auth.login","user":"lee","outcome":"success","ip_address":"192.0.2.1"}"#;
-    assert!(rules_hit(&mut judge, silent, NOON).is_empty());
-    assert!(rules_hit(&mut judge, &login("lee", phone), NOON).is_empty());
+    assert!(rules_hit(&mut detector, silent, NOON).is_empty());
+    assert!(rules_hit(&mut detector, &login("lee", phone), NOON).is_empty());
     // Expenses are among the sensitive entity types.
     let gone = r#"{"category":"data","action":"expense.delete","entity_type":"expenses","entity_id":"7","user":"kim"}"#;
-    assert_eq!(rules_hit(&mut judge, gone, NOON), ["sensitive_deletion"]);
+    assert_eq!(rules_hit(&mut detector, gone, NOON), ["sensitive_deletion"]);
 }
 
 #[test]
 fn names_are_read_as_people_write_them() {
-    let mut judge = judge();
+    let mut detector = detector();
     for (action, kind, flagged) in [
         ("DeleteUser", "User", true),
         ("users.deleteMany", "users", true),
@@ -130,46 +130,46 @@ fn names_are_read_as_people_write_them() {
         ("user.delete", "feedback", false),
     ] {
         let entry = format!(r#"{{"category":"user","action":"{action}","entity_type":"{kind}","entity_id":"7"}}"#);
-        assert_eq!(rules_hit(&mut judge, &entry, NOON) == ["sensitive_deletion"], flagged, "{action} {kind}");
+        assert_eq!(rules_hit(&mut detector, &entry, NOON) == ["sensitive_deletion"], flagged, "{action} {kind}");
     }
     for (field, flagged) in
         [("price", true), ("unitPrice", true), ("feedback_id", false), ("generated_count", false), ("iterate", false)]
     {
         let entry = format!(r#"{{"category":"data","action":"a","changes":[{{"field":"{field}","old":1,"new":9}}]}}"#);
-        assert_eq!(rules_hit(&mut judge, &entry, NOON) == ["value_changed"], flagged, "{field}");
+        assert_eq!(rules_hit(&mut detector, &entry, NOON) == ["value_changed"], flagged, "{field}");
     }
     let denied =
         r#"{"category":"user","action":"user.delete","entity_type":"user","entity_id":"7","outcome":"denied"}"#;
     let entry = CallerEntry::parse(denied.as_bytes()).expect("an entry");
-    let flags = judge.judge(entry.facts(), Timestamp::from_micros(NOON));
+    let flags = detector.detect(entry.facts(), Timestamp::from_micros(NOON));
     assert_eq!(flags[0].reason, "user: deletion attempted");
     let failed = r#"{"category":"auth","action":"auth.login_failed","user":"x","peer_address":"192.0.2.9"}"#;
     for n in 0..4 {
-        assert!(rules_hit(&mut judge, failed, NOON + n).is_empty());
+        assert!(rules_hit(&mut detector, failed, NOON + n).is_empty());
     }
-    assert_eq!(rules_hit(&mut judge, failed, NOON + 5), ["failed_logins"]);
+    assert_eq!(rules_hit(&mut detector, failed, NOON + 5), ["failed_logins"]);
 }
 
 #[test]
 fn what_a_full_window_drove_out_comes_back() {
-    let mut judge = judge();
+    let mut detector = detector();
     let act = r#"{"category":"data","action":"mail.release","user":"alice"}"#;
     for n in 0..20 {
-        rules_hit(&mut judge, act, NOON + n);
+        rules_hit(&mut detector, act, NOON + n);
     }
-    judge.settle();
+    detector.settle();
     for n in 20..50 {
-        rules_hit(&mut judge, act, NOON + n);
+        rules_hit(&mut detector, act, NOON + n);
     }
-    judge.back_to(0);
-    assert_eq!(rules_hit(&mut judge, act, NOON + 60), ["many_operations"]);
+    detector.back_to(0);
+    assert_eq!(rules_hit(&mut detector, act, NOON + 60), ["many_operations"]);
 }
 
 #[test]
 fn rules_look_at_when_it_happened() {
-    let mut judge = judge();
+    let mut detector = detector();
     let night = r#"{"category":"data","action":"a.b","user":"bob","occurred_at":"2026-04-15T23:30:00+02:00"}"#;
-    assert!(rules_hit(&mut judge, night, NOON).is_empty(), "21:30 UTC");
+    assert!(rules_hit(&mut detector, night, NOON).is_empty(), "21:30 UTC");
     let rules: Rules = toml::from_str("outside_hours = { zone = \"Europe/Berlin\", weekends = true }").expect("rules");
     let mut berlin = Detector::new(rules);
     assert_eq!(rules_hit(&mut berlin, night, NOON), ["outside_hours"]);
@@ -179,26 +179,26 @@ fn rules_look_at_when_it_happened() {
 
 #[test]
 fn what_was_not_recorded_is_forgotten() {
-    let mut judge = judge();
+    let mut detector = detector();
     let act = r#"{"category":"data","action":"mail.release","user":"alice"}"#;
-    let mark = judge.mark();
+    let mark = detector.mark();
     for n in 0..20 {
-        rules_hit(&mut judge, act, NOON + n);
+        rules_hit(&mut detector, act, NOON + n);
     }
-    judge.back_to(mark);
+    detector.back_to(mark);
     for n in 0..20 {
-        assert!(rules_hit(&mut judge, act, NOON + n).is_empty());
+        assert!(rules_hit(&mut detector, act, NOON + n).is_empty());
     }
-    judge.settle();
-    judge.back_to(0);
-    assert_eq!(rules_hit(&mut judge, act, NOON + 30), ["many_operations"], "what was settled stays");
+    detector.settle();
+    detector.back_to(0);
+    assert_eq!(rules_hit(&mut detector, act, NOON + 30), ["many_operations"], "what was settled stays");
 
     let login =
         r#"{"category":"auth","action":"auth.login","user":"kim","outcome":"success","ip_address":"192.0.2.1"}"#;
-    let mark = judge.mark();
-    rules_hit(&mut judge, login, NOON);
-    judge.back_to(mark);
-    assert!(rules_hit(&mut judge, &login.replace("2.1", "2.2"), NOON).is_empty());
+    let mark = detector.mark();
+    rules_hit(&mut detector, login, NOON);
+    detector.back_to(mark);
+    assert!(rules_hit(&mut detector, &login.replace("2.1", "2.2"), NOON).is_empty());
 }
 
 #[test]
@@ -226,22 +226,22 @@ fn rules_are_checked_and_can_be_off() {
     ] {
         assert!(toml::from_str::<Rules>(bad).is_err(), "{bad}");
     }
-    let mut judge = Detector::new(Rules::none());
+    let mut detector = Detector::new(Rules::none());
     assert!(
-        rules_hit(&mut judge, r#"{"category":"data","action":"a","user":"v","impersonator":"r"}"#, NOON).is_empty()
+        rules_hit(&mut detector, r#"{"category":"data","action":"a","user":"v","impersonator":"r"}"#, NOON).is_empty()
     );
 }
 
 #[test]
 fn reasons_fit_what_is_set_aside_for_them() {
-    let mut judge = judge();
+    let mut detector = detector();
     let user = "\u{1F600}\\\"".repeat(40);
     let entry = serde_json::json!({
         "category": "auth", "action": "auth.login", "user": user, "impersonator": user, "outcome": "success",
         "ip_address": "192.0.2.1", "changes": [{"field": "price".to_owned() + &user, "old": 1, "new": 3}],
     });
     let entry = CallerEntry::parse(entry.to_string().as_bytes()).expect("an entry");
-    let flags = judge.judge(entry.facts(), Timestamp::from_micros(NOON));
+    let flags = detector.detect(entry.facts(), Timestamp::from_micros(NOON));
     assert_eq!(flags.len(), 2);
     for flag in flags {
         let text = serde_json::to_string(&flag.reason).expect("text");

@@ -25,12 +25,12 @@ const SECONDS_PER_DAY: u64 = 86_400;
 /// Rebuilds the detector's state from the log. If the log cannot be read, the detector starts without a past; the read error itself
 /// is reported elsewhere.
 pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
-    let mut judge = Detector::new(rules);
+    let mut detector = Detector::new(rules);
     let now = writer.now();
-    let reach = judge.rules().reach();
+    let reach = detector.rules().reach();
     // Entries may have happened up to one window before they were recorded.
     let late = (!reach.is_zero()).then(|| (String::new(), now.minus(reach * 2), LATE_ROWS_MAX));
-    let days = judge.rules().login_days().map(u64::from);
+    let days = detector.rules().login_days().map(u64::from);
     let logins = days.map(|days| {
         let since = now.minus(std::time::Duration::from_secs(days * SECONDS_PER_DAY));
         ("category:auth,audit outcome:success".to_owned(), since, LOGIN_ROWS_MAX)
@@ -38,19 +38,19 @@ pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
     let late = late.map(|(filter, from, limit)| (filter, from, limit, Detector::remember_lately as Remember));
     let logins = logins.map(|(filter, from, limit)| (filter, from, limit, Detector::remember_login as Remember));
     for (filter, from, limit, remember) in logins.into_iter().chain(late) {
-        if let Err(error) = learn(writer, &mut judge, &filter, from, limit, remember) {
+        if let Err(error) = learn(writer, &mut detector, &filter, from, limit, remember) {
             tracing::warn!(%error, "the detection rules start without earlier state");
         }
     }
-    judge.settle();
-    judge
+    detector.settle();
+    detector
 }
 
 type Remember = fn(&mut Detector, &RuleInput, Timestamp);
 
 fn learn(
     writer: &Writer,
-    judge: &mut Detector,
+    detector: &mut Detector,
     filter: &str,
     from: Timestamp,
     limit: u64,
@@ -71,10 +71,10 @@ fn learn(
         prove: None,
     };
     let parsed = Filter::parse_stored(filter, writer.now()).map_err(|e| ReadError::Filter(e.to_string()))?;
-    let beside = ScanContext { index: Some(Arc::clone(&writer.index)), tiles: Arc::default() };
-    let head = writer.end.next_seq.checked_sub(1);
-    let conn: &Connection = &writer.conn;
-    let mut scan = Scan::plan(conn, &request, parsed, head, writer.ring.clone(), writer.generation, beside)?;
+    let beside = ScanContext { index: Some(Arc::clone(writer.index())), tiles: Arc::default() };
+    let head = writer.next_seq().checked_sub(1);
+    let conn: &Connection = writer.conn();
+    let mut scan = Scan::plan(conn, &request, parsed, head, writer.keys().ring.clone(), writer.generation(), beside)?;
     let mut found: Vec<(RuleInput, Timestamp)> = Vec::new();
     loop {
         let batch = scan.next_batch(conn)?;
@@ -88,7 +88,7 @@ fn learn(
         }
     }
     for (facts, recorded) in found.iter().rev() {
-        remember(judge, facts, *recorded);
+        remember(detector, facts, *recorded);
     }
     Ok(())
 }

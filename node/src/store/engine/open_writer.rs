@@ -43,10 +43,11 @@ pub(in crate::store) fn open_writer(
     let index = Arc::new(Index::open(dir, generation, level));
     let mut writer = Writer::new(opened, dir, keys, clock, Arc::clone(&health), index)
         .map_err(|source| OpenError::Sqlite { path: dir.database(), source })?;
-    if let Err(error) = writer.keep_epoch() {
+    if let Err(error) = writer.switch_epoch() {
         tracing::error!(%error, "cannot switch to the new MAC key; the log is read-only");
     }
-    writer.judge = detector::remember(&writer, rules);
+    let detector = detector::remember(&writer, rules);
+    writer.set_detector(detector);
     // A process killed after an erasure leaves the erased content in the WAL.
     writer.empty_wal(1);
     Ok(OpenWriter { writer, generation, identity, health, lock })

@@ -1,18 +1,22 @@
 //! Recovery at open: checks the last row, the tree, and the last signed checkpoint.
 
 use piperoll_format::entry::{NODE_CATEGORY, Prefix};
+use piperoll_format::ids::Generation;
 use piperoll_format::merkle::TreeBuilder;
 use piperoll_format::note::KeyKind;
 use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
 use piperoll_format::verify::{Integrity, RowChecker};
 use piperoll_format::view::EntryView;
+use rusqlite::Connection;
 
 use super::integrator::TreeIntegrator;
 use super::signer::{Place, Signer};
 use super::transaction::AppendPosition;
-use super::writer::Writer;
 use crate::store::table::erased;
+use crate::store::table::health::Health;
 use crate::store::table::keys::LogKeys;
+use crate::store::table::log_dir::LogDir;
 use crate::store::table::log_start::floor;
 use crate::store::table::rows::{SEQ_MAX, StoredRow, read_row};
 use crate::store::table::schema;
@@ -21,11 +25,38 @@ use crate::store::table::tiles::{self, TreeError};
 /// Maximum number of rows read backwards to find out whether the last stop was clean.
 const LOOK_BACK_ROWS: u32 = 10_000;
 
-impl Writer {
-    /// Rebuilds the right edge of the tree and compares the log with what was signed before. A mismatch stops appends, but not
-    /// reads.
-    pub(in crate::store) fn read_tree(&mut self, keys: &LogKeys) {
-        match self.checked_tree(keys) {
+/// State of the writer as read from disk.
+pub(super) struct Recovered {
+    /// Position after the last *committed* row.
+    pub(super) end: AppendPosition,
+    /// Key epoch of the newest row.
+    pub(super) last_epoch: Option<u32>,
+    /// `None` when the stored tree cannot be used; the log then refuses appends.
+    pub(super) tree: Option<TreeIntegrator>,
+    /// `None` when the earlier checkpoints cannot be used; the log then refuses appends.
+    pub(super) signer: Option<Signer>,
+}
+
+/// Reads the end of a log that was just opened for writing.
+pub(super) struct Recovery<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) dir: &'a LogDir,
+    pub(super) keys: &'a LogKeys,
+    pub(super) generation: Generation,
+    pub(super) health: &'a Health,
+}
+
+impl Recovery<'_> {
+    /// Reads the last row, the tree, and the last signed checkpoint. A mismatch goes into `health`: it stops appends, but not reads.
+    pub(super) fn run(&self) -> rusqlite::Result<Recovered> {
+        let (end, last_epoch) = self.read_end()?;
+        let (tree, signer) = self.read_tree(end.next_seq).map_or((None, None), |(tree, signer)| (Some(tree), signer));
+        Ok(Recovered { end, last_epoch, tree, signer })
+    }
+
+    /// Rebuilds the right edge of the tree and compares the log with what was signed before.
+    fn read_tree(&self, size: u64) -> Option<(TreeIntegrator, Option<Signer>)> {
+        match self.checked_tree(size) {
             Ok((tree, signer)) => {
                 for damaged in signer.iter().flat_map(Signer::damaged) {
                     let words = damaged.words();
@@ -39,70 +70,79 @@ impl Writer {
                 }
                 let newest = signer.as_ref().and_then(Signer::newest);
                 self.health.publish_signed(newest.map(|signed| signed.checkpoint.size));
-                let witnessed = signer.as_ref().and_then(|signer| signer.witnessed_size(&self.conn).ok().flatten());
+                let witnessed = signer.as_ref().and_then(|signer| signer.witnessed_size(self.conn).ok().flatten());
                 self.health.publish_witnessed(witnessed);
                 match TreeIntegrator::start(tree) {
-                    Ok(tree) => (self.tree, self.signer) = (Some(tree), signer),
-                    Err(error) => self.health.refuse_writes(format!(
-                        "no thread can be started for the tree: {error}; make room for more threads and restart the node"
-                    )),
+                    Ok(tree) => Some((tree, signer)),
+                    Err(error) => {
+                        self.health.refuse_writes(format!(
+                            "no thread can be started for the tree: {error}; make room for more threads and restart the node"
+                        ));
+                        None
+                    }
                 }
             }
             // Signed rows are missing or changed, so reads must not be taken for the whole log either.
-            Err(fault) => self.health.distrust(format!(
-                "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
-            )),
+            Err(fault) => {
+                self.health.distrust(format!(
+                    "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
+                ));
+                None
+            }
         }
     }
 
     /// Returns the tree and its signer. The signer is `None` in an archived log whose signer cannot be opened because its key was
     /// replaced since; changes to its rows are then still recorded, but stay unsigned.
-    fn checked_tree(&self, keys: &LogKeys) -> Result<(TreeBuilder, Option<Signer>), String> {
+    fn checked_tree(&self, size: u64) -> Result<(TreeBuilder, Option<Signer>), String> {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
+        let keys = self.keys;
         let origin = keys.origin(self.generation);
         let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
         let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&origin, KeyKind::Log));
-        let size = self.end.next_seq;
-        let signer = match Signer::open(&self.conn, &self.dir, key, next) {
+        let signer = match Signer::open(self.conn, self.dir, key, next) {
             Ok(signer) => {
-                signer.check(&self.conn, size).map_err(words)??;
+                signer.check(self.conn, size).map_err(words)??;
                 Some(signer)
             }
             Err(_) if self.dir.is_aside() => None,
             Err(error) => return Err(error.to_string()),
         };
-        let floor = floor(&self.conn, &mut self.checker()).map_err(|e| e.to_string())??;
+        let floor = floor(self.conn, &mut RowChecker::new(keys.ring.clone(), self.generation)).map_err(|e| e.to_string())??;
         let first = floor.map_or(0, |floor| floor.pruned.to_seq);
-        tiles::check_last_tile(&self.conn, first, size).map_err(words)??;
-        Ok((tiles::resume(&self.conn, size).map_err(words)?, signer))
+        tiles::check_last_tile(self.conn, first, size).map_err(words)??;
+        Ok((tiles::resume(self.conn, size).map_err(words)?, signer))
     }
 
-    /// Finds the position after the last row from that row's signed bytes. If the schema or the last row is not what it should be,
-    /// the log stays readable but refuses appends: new rows on top of tampered ones would look like an endorsement.
-    pub(in crate::store) fn read_edge(&mut self) -> rusqlite::Result<()> {
-        let differences = schema::differences(&self.conn)?;
+    /// Finds the position after the last row from that row's signed bytes, and the key epoch of that row. If the schema or the last
+    /// row is not what it should be, the log stays readable but refuses appends: new rows on top of tampered ones would look like an
+    /// endorsement.
+    fn read_end(&self) -> rusqlite::Result<(AppendPosition, Option<u32>)> {
+        let empty = AppendPosition { next_seq: 0, era: 0, last: Timestamp::MIN };
+        let differences = schema::differences(self.conn)?;
         if !differences.is_empty() {
             self.health.distrust(format!("the database's schema is not ours: {}", differences.join("; ")));
         }
-        let Some(row) = self.newest_rows(1)?.pop() else { return Ok(()) };
-        self.end.next_seq = row.seq + 1;
-        self.last_epoch = Some(row.epoch);
-        match (row.checked.integrity, Prefix::parse(&row.body)) {
+        let Some(row) = self.newest_rows(1)?.pop() else { return Ok((empty, None)) };
+        let end = match (row.checked.integrity, Prefix::parse(&row.body)) {
             (Integrity::Ok, Some(prefix)) => {
-                self.end = AppendPosition { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp };
+                AppendPosition { next_seq: prefix.seq + 1, era: prefix.era, last: prefix.timestamp }
             }
-            _ => self.health.refuse_writes(format!(
-                "the last row ({}) cannot be built upon: {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",
-                row.seq,
-                row.checked.reason.unwrap_or("its first fields cannot be read"),
-            )),
-        }
-        Ok(())
+            _ => {
+                self.health.refuse_writes(format!(
+                    "the last row ({}) cannot be built upon: {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",
+                    row.seq,
+                    row.checked.reason.unwrap_or("its first fields cannot be read"),
+                ));
+                AppendPosition { next_seq: row.seq + 1, ..empty }
+            }
+        };
+        Ok((end, Some(row.epoch)))
     }
 
     /// Reads and checks rows from the newest backwards.
     fn newest_rows(&self, count: u32) -> rusqlite::Result<Vec<StoredRow>> {
-        let mut checker = RowChecker::new(self.ring.clone(), self.generation);
+        let mut checker = RowChecker::new(self.keys.ring.clone(), self.generation);
         let mut statement = self.conn.prepare(
             "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq DESC LIMIT ?2",
         )?;
@@ -110,7 +150,7 @@ impl Writer {
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             let mut row = read_row(row, &mut checker)?;
-            erased::recognise(&self.conn, &mut checker, &mut row)?;
+            erased::recognise(self.conn, &mut checker, &mut row)?;
             found.push(row);
         }
         Ok(found)
@@ -118,11 +158,12 @@ impl Writer {
 
     /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read only from verified
     /// rows, so that no application entry can be mistaken for one of the node.
-    pub(in crate::store) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
-        if self.end.next_seq == 0 {
+    pub(super) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
+        let rows = self.newest_rows(LOOK_BACK_ROWS)?;
+        if rows.is_empty() {
             return Ok(None);
         }
-        for row in self.newest_rows(LOOK_BACK_ROWS)? {
+        for row in rows {
             // Statements about rows and keys say nothing about a daemon, and an erased row has no content.
             if row.erased.is_some() || (Statement::read(&row.body).is_some() && row.is_sound()) {
                 continue;

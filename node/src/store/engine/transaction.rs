@@ -13,11 +13,12 @@ use piperoll_protocol::node::Receipt;
 use piperoll_redact::is_same_entry;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::integrator::{IntegratorStopped, TreeIntegrator};
+use super::integrator::TreeIntegrator;
+use super::write_error::WriteError;
 use crate::store::index::PendingRows;
 use crate::store::table::draft::{AppendResult, Appended, Draft, to_text};
 use crate::store::table::error::AppendError;
-use crate::store::table::tiles::insert_tile;
+use crate::store::table::tiles::{INSERT_TILE, insert_tile};
 
 /// Position after the newest row.
 #[derive(Debug, Clone, Copy)]
@@ -27,121 +28,154 @@ pub(in crate::store) struct AppendPosition {
     pub(in crate::store) last: Timestamp,
 }
 
-/// One open transaction.
-pub(in crate::store) struct Rows<'a> {
-    pub(in crate::store) conn: &'a Connection,
-    pub(in crate::store) insert: rusqlite::CachedStatement<'a>,
-    pub(in crate::store) insert_id: rusqlite::CachedStatement<'a>,
-    pub(in crate::store) insert_tile: rusqlite::CachedStatement<'a>,
-    pub(in crate::store) tree: &'a mut TreeIntegrator,
-    pub(in crate::store) fresh: &'a mut PendingRows,
-    /// Keeps state about the entries it has judged; rolled back as a whole if the transaction fails.
-    pub(in crate::store) judge: &'a mut Detector,
-    pub(in crate::store) key: MacKey,
-    pub(in crate::store) node_id: NodeId,
-    pub(in crate::store) generation: Generation,
-    pub(in crate::store) epoch: u32,
-    pub(in crate::store) end: &'a mut AppendPosition,
+/// What the rows of one transaction are sealed with.
+pub(super) struct Sealing {
+    pub(super) key: MacKey,
+    pub(super) node_id: NodeId,
+    pub(super) generation: Generation,
+    pub(super) epoch: u32,
 }
 
-impl Rows<'_> {
+/// State of the writer that a transaction changes. After a transaction that failed, the writer restores all of it.
+pub(super) struct Pending<'a> {
+    pub(super) tree: &'a mut TreeIntegrator,
+    /// Rows of this transaction, for the index.
+    pub(super) fresh: &'a mut PendingRows,
+    pub(super) detector: &'a mut Detector,
+    pub(super) end: &'a mut AppendPosition,
+}
+
+/// One open transaction.
+pub(in crate::store) struct Transaction<'a> {
+    conn: &'a Connection,
+    insert: rusqlite::CachedStatement<'a>,
+    insert_id: rusqlite::CachedStatement<'a>,
+    insert_tile: rusqlite::CachedStatement<'a>,
+    sealing: Sealing,
+    pending: Pending<'a>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(conn: &'a Connection, sealing: Sealing, pending: Pending<'a>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            conn,
+            insert: conn.prepare_cached(
+                "INSERT INTO entries (seq, ts, era, epoch, mac, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?,
+            insert_id: conn.prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
+            insert_tile: conn.prepare_cached(INSERT_TILE)?,
+            sealing,
+            pending,
+        })
+    }
+
+    /// Connection of this transaction, for changes to tables other than those of the rows.
+    pub(in crate::store) fn conn(&self) -> &'a Connection {
+        self.conn
+    }
+
     /// Advances the log's time to `now`. Within one era time never decreases: a small step back is clamped, and a large one begins
     /// a new era and records `log.clock_stepped`.
-    pub(in crate::store) fn keep_time(&mut self, now: Timestamp) -> rusqlite::Result<()> {
-        let back = self.end.last.micros().saturating_sub(now.micros());
-        if back > CLOCK_CLAMP_MICROS_MAX && self.end.next_seq > 0 {
-            let era = self.end.era.saturating_add(1);
+    pub(super) fn advance_time(&mut self, now: Timestamp) -> Result<(), WriteError> {
+        let back = self.pending.end.last.micros().saturating_sub(now.micros());
+        if back > CLOCK_CLAMP_MICROS_MAX && self.pending.end.next_seq > 0 {
+            let era = self.pending.end.era.saturating_add(1);
             let details = serde_json::json!({
-                "era": era, "previous_timestamp": self.end.last, "stepped_back_micros": back,
+                "era": era, "previous_timestamp": self.pending.end.last, "stepped_back_micros": back,
             });
-            self.end.era = era;
-            self.end.last = now;
-            self.own("log.clock_stepped", "the clock stepped back; a new era begins", &details)?;
+            self.pending.end.era = era;
+            self.pending.end.last = now;
+            let entry = lifecycle("log.clock_stepped", "the clock stepped back; a new era begins", &details);
+            self.record_own(entry)?;
         } else {
-            self.end.last = self.end.last.max(now);
+            self.pending.end.last = self.pending.end.last.max(now);
         }
         Ok(())
     }
 
-    fn own(&mut self, action: &str, description: &str, details: &serde_json::Value) -> rusqlite::Result<()> {
-        let draft = Draft { entry: lifecycle(action, description, details), via: Arc::from("node") };
-        self.record(draft).map(|_| ())
+    /// Records a statement of the node about its own log; returns the seq of the entry.
+    pub(in crate::store) fn state(&mut self, statement: &Statement, now: Timestamp) -> Result<u64, WriteError> {
+        self.advance_time(now)?;
+        self.record_own(statement.to_entry())
     }
 
-    /// Records a statement of the node about its own log; returns the seq of the entry.
-    pub(in crate::store) fn state(&mut self, statement: &Statement, now: Timestamp) -> rusqlite::Result<u64> {
-        self.keep_time(now)?;
-        match self.record(Draft { entry: statement.to_entry(), via: Arc::from("node") })? {
+    /// Records an entry of the node about itself; returns its seq. Such an entry has a fresh ID and bounded fields, so it cannot be
+    /// refused. If it is, the error rolls back the whole transaction.
+    fn record_own(&mut self, entry: CallerEntry) -> Result<u64, WriteError> {
+        match self.record(Draft { entry, via: Arc::from("node") })? {
             Ok(Appended::New(receipt)) => Ok(receipt.seq),
-            // A statement has a fresh id and bounded fields, so it cannot be refused. If it is, the error rolls back the
-            // whole transaction.
-            Ok(Appended::Known(_)) => Err(rusqlite::Error::StatementChangedRows(0)),
-            Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
+            Ok(Appended::Known(_)) => Err(WriteError::OwnDuplicate),
+            Err(error) => Err(WriteError::OwnEntry(error)),
         }
     }
 
     /// Switches to another key epoch: the last row under the old secret and the first row under the new one both state the
     /// rotation.
-    pub(in crate::store) fn rotate(&mut self, epoch: u32, key: MacKey, now: Timestamp) -> rusqlite::Result<()> {
-        self.keep_time(now)?;
-        let first_seq = self.end.next_seq + 1;
-        let statement = Statement::KeyRotated(KeyRotated { from_epoch: self.epoch, epoch, first_seq });
+    pub(super) fn rotate(&mut self, epoch: u32, key: MacKey, now: Timestamp) -> Result<(), WriteError> {
+        self.advance_time(now)?;
+        let first_seq = self.pending.end.next_seq + 1;
+        let statement = Statement::KeyRotated(KeyRotated { from_epoch: self.sealing.epoch, epoch, first_seq });
         self.state(&statement, now)?;
-        (self.key, self.epoch) = (key, epoch);
+        (self.sealing.key, self.sealing.epoch) = (key, epoch);
         self.state(&statement, now)?;
-        self.conn.execute("INSERT INTO epochs (epoch, first_seq) VALUES (?1, ?2)", (epoch, first_seq)).map(|_| ())
+        self.conn.execute("INSERT INTO epochs (epoch, first_seq) VALUES (?1, ?2)", (epoch, first_seq))?;
+        Ok(())
     }
 
-    pub(in crate::store) fn record(&mut self, draft: Draft) -> rusqlite::Result<AppendResult> {
+    /// Records one entry at the log's current time. The inner error refuses this entry alone.
+    pub(super) fn record(&mut self, draft: Draft) -> Result<AppendResult, WriteError> {
         let id = draft.entry.id.unwrap_or_else(|| EntryId::from_uuid(uuid::Uuid::now_v7()));
-        let seq = self.end.next_seq;
+        let seq = self.pending.end.next_seq;
         let mut salt = [0; 16];
-        getrandom::fill(&mut salt).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        getrandom::fill(&mut salt).map_err(WriteError::Random)?;
         let stamp = Stamp {
-            node_id: &self.node_id,
-            generation: &self.generation,
+            node_id: &self.sealing.node_id,
+            generation: &self.sealing.generation,
             seq,
-            era: self.end.era,
+            era: self.pending.end.era,
             salt,
-            timestamp: self.end.last,
+            timestamp: self.pending.end.last,
             id,
             via: &draft.via,
         };
-        let mark = self.judge.mark();
-        let flags = to_text(&self.judge.judge(draft.entry.facts(), stamp.timestamp));
+        let mark = self.pending.detector.mark();
+        let flags = to_text(&self.pending.detector.detect(draft.entry.facts(), stamp.timestamp));
         let body = match write_body(&stamp, &draft.entry, &flags) {
             Ok(body) => body,
             Err(error) => {
-                self.judge.back_to(mark);
+                self.pending.detector.back_to(mark);
                 return Ok(Err(error.into()));
             }
         };
         if self.insert_id.execute((id.as_bytes(), seq))? == 0 {
-            self.judge.back_to(mark);
+            self.pending.detector.back_to(mark);
             return self.known_id(&draft, id);
         }
-        let mac = self.key.mac(body.as_bytes());
-        self.insert.execute((seq, self.end.last.micros(), self.end.era, self.epoch, &mac[..], &body))?;
-        self.tree.push(&body, mac).map_err(gone)?;
-        self.fresh.push(self.end.last, &body);
-        self.end.next_seq += 1;
+        let mac = self.sealing.key.mac(body.as_bytes());
+        self.insert.execute((seq, self.pending.end.last.micros(), self.pending.end.era, self.sealing.epoch, &mac[..], &body))?;
+        self.pending.tree.push(&body, mac)?;
+        self.pending.fresh.push(self.pending.end.last, &body);
+        self.pending.end.next_seq += 1;
         Ok(Ok(Appended::New(Receipt {
-            node_id: self.node_id.clone(),
+            node_id: self.sealing.node_id.clone(),
             seq,
-            timestamp: self.end.last,
+            timestamp: self.pending.end.last,
             id,
             signature: hex::encode(mac),
         })))
     }
 
     /// Stores the tiles that the rows of this transaction filled. Call it once, before the commit.
-    pub(in crate::store) fn store_tiles(&mut self) -> rusqlite::Result<()> {
-        self.tree.full_tiles().map_err(gone)?.iter().try_for_each(|tile| insert_tile(&mut self.insert_tile, tile))
+    pub(super) fn store_tiles(&mut self) -> Result<(), WriteError> {
+        for tile in self.pending.tree.full_tiles()? {
+            insert_tile(&mut self.insert_tile, &tile)?;
+        }
+        Ok(())
     }
 
     /// Handles an id that is already taken: the same content gets its first receipt; other content is refused, and the refusal is
     /// recorded.
-    fn known_id(&mut self, draft: &Draft, id: EntryId) -> rusqlite::Result<AppendResult> {
+    fn known_id(&mut self, draft: &Draft, id: EntryId) -> Result<AppendResult, WriteError> {
         let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
         let first = stored(self.conn, seq)?;
         if let Some((body, mac)) = &first
@@ -149,7 +183,7 @@ impl Rows<'_> {
             && let Some(prefix) = Prefix::parse(body.as_bytes())
         {
             return Ok(Ok(Appended::Known(Receipt {
-                node_id: self.node_id.clone(),
+                node_id: self.sealing.node_id.clone(),
                 seq,
                 timestamp: prefix.timestamp,
                 id,
@@ -173,12 +207,8 @@ impl Rows<'_> {
     }
 }
 
-fn gone(error: IntegratorStopped) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
-}
-
 /// Body and MAC of a row. A body or MAC of the wrong type reads as empty.
-pub(in crate::store) fn stored(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
+fn stored(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
     conn.query_row("SELECT body, mac FROM entries WHERE seq = ?1", [seq], |row| {
         let body = row.get_ref(0)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
         let mac = row.get_ref(1)?.as_bytes().map(<[u8]>::to_vec).unwrap_or_default();

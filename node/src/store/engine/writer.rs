@@ -15,18 +15,20 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::ages::Ages;
-use super::integrator::{IntegratorStopped, TreeIntegrator};
+use super::integrator::TreeIntegrator;
+use super::recovery::{Recovered, Recovery};
 use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
-use super::transaction::{AppendPosition, Rows};
+use super::transaction::{AppendPosition, Pending, Sealing, Transaction};
+use super::write_error::WriteError;
 use crate::store::index::{Index, PendingRows};
 use crate::store::table::draft::{AppendResult, Draft};
 use crate::store::table::error::AppendError;
 use crate::store::table::health::Health;
 use crate::store::table::keys::LogKeys;
-use crate::store::table::log_dir::{FileIdentity, LogDir, Opened, file_identity};
+use crate::store::table::log_dir::{BUSY_TIMEOUT, FileIdentity, LogDir, Opened, file_identity};
 use crate::store::table::rows;
 use crate::store::table::schema;
-use crate::store::table::tiles;
+use crate::store::table::tiles::TreeError;
 
 /// Maximum number of rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
@@ -53,44 +55,48 @@ pub(in crate::store) enum Job {
     Stop,
 }
 
+/// Attempts to empty the WAL after an erasure or a prune, `WAL_PAUSE` apart: half a second in total.
+pub(in crate::store) const WAL_TRIES: u32 = 25;
+const WAL_PAUSE: Duration = Duration::from_millis(20);
+
 /// State of the writer, owned by its thread alone.
 pub(in crate::store) struct Writer {
-    pub(in crate::store) conn: Connection,
-    pub(in crate::store) dir: LogDir,
+    conn: Connection,
+    dir: LogDir,
     identity: FileIdentity,
-    pub(in crate::store) ring: KeyRing,
-    pub(in crate::store) generation: Generation,
+    ring: KeyRing,
+    generation: Generation,
     /// Key epoch that new rows are sealed under.
-    pub(in crate::store) epoch: u32,
+    epoch: u32,
     /// Key epoch of the newest row when the log was opened.
-    pub(in crate::store) last_epoch: Option<u32>,
+    last_epoch: Option<u32>,
     clock: Arc<dyn Clock>,
-    pub(in crate::store) health: Arc<Health>,
+    health: Arc<Health>,
     /// Position after the last *committed* row; a failed commit leaves it unchanged.
-    pub(in crate::store) end: AppendPosition,
+    end: AppendPosition,
     /// `None` when the stored tree cannot be used; the log then refuses appends.
-    pub(in crate::store) tree: Option<TreeIntegrator>,
+    tree: Option<TreeIntegrator>,
     /// `None` when the earlier checkpoints cannot be used; the log then refuses appends.
-    pub(in crate::store) signer: Option<Signer>,
+    signer: Option<Signer>,
     schema_cookie: i64,
     /// Notified of every commit and of every changed row.
-    pub(in crate::store) index: Arc<Index>,
+    index: Arc<Index>,
     /// Rows of the open transaction, for the index.
     fresh: PendingRows,
     /// Decides which entries are flagged.
-    pub(in crate::store) judge: Detector,
+    detector: Detector,
     /// The WAL still holds erased content, because a reader blocked its truncation.
-    pub(in crate::store) wal_to_empty: bool,
+    wal_to_empty: bool,
     /// How long rows have been witnessed.
-    pub(in crate::store) ages: Arc<Mutex<Ages>>,
-    pub(in crate::store) keys: LogKeys,
+    ages: Arc<Mutex<Ages>>,
+    keys: LogKeys,
     /// Time of the disk failure or of the last recovery attempt; `None` while the disk works.
     broken: Cell<Option<Instant>>,
 }
 
 impl Writer {
-    /// Reads the right edge of the log. The key ring must hold at least one secret.
-    pub(in crate::store) fn new(
+    /// Reads the end of the log. The key ring must hold at least one secret.
+    pub(super) fn new(
         opened: Opened,
         dir: &LogDir,
         keys: &LogKeys,
@@ -100,33 +106,136 @@ impl Writer {
     ) -> rusqlite::Result<Self> {
         let Opened { conn, generation, identity, .. } = opened;
         let schema_cookie = schema::cookie(&conn)?;
-        let mut writer = Self {
+        let mut ages = Ages::open(dir.path(), generation, keys.witnesses.clone());
+        let recovery = Recovery { conn: &conn, dir, keys, generation, health: &health };
+        let Recovered { end, last_epoch, tree, signer } = recovery.run()?;
+        ages.cut_to(end.next_seq);
+        health.publish_head(end.next_seq);
+        Ok(Self {
             conn,
             dir: dir.clone(),
             identity,
             ring: keys.ring.clone(),
             generation,
             epoch: 0,
-            last_epoch: None,
+            last_epoch,
             clock,
             health,
-            end: AppendPosition { next_seq: 0, era: 0, last: Timestamp::MIN },
-            tree: None,
-            signer: None,
+            end,
+            tree,
+            signer,
             schema_cookie,
             index,
             fresh: PendingRows::default(),
-            judge: Detector::new(Rules::none()),
+            detector: Detector::new(Rules::none()),
             wal_to_empty: false,
-            ages: Arc::new(Mutex::new(Ages::open(dir.path(), generation, keys.witnesses.clone()))),
+            ages: Arc::new(Mutex::new(ages)),
             keys: keys.clone(),
             broken: Cell::new(None),
+        })
+    }
+
+    /// Switches to the newest secret for all further rows. Does nothing if the last row was already sealed with it.
+    pub(super) fn switch_epoch(&mut self) -> Result<(), AppendError> {
+        let Some(newest) = self.ring.newest_epoch() else { return Ok(()) };
+        let Some(last) = self.last_epoch else {
+            self.epoch = newest;
+            return Ok(());
         };
-        writer.read_edge()?;
-        writer.ages.lock().unwrap_or_else(PoisonError::into_inner).cut_to(writer.end.next_seq);
-        writer.read_tree(keys);
-        writer.health.publish_head(writer.end.next_seq);
-        Ok(writer)
+        self.epoch = last;
+        if newest < last {
+            self.health.refuse_writes(format!(
+                "the newest row is sealed under key epoch {last}, and node.toml names none above {newest}; name the secret of epoch {last} again"
+            ));
+            return Ok(());
+        }
+        if newest == last {
+            return Ok(());
+        }
+        let Some(key) = self.ring.key(self.generation, newest).cloned() else { return Ok(()) };
+        self.transact(|transaction, now| transaction.rotate(newest, key, now))?;
+        self.epoch = newest;
+        Ok(())
+    }
+
+    /// Sets what decides which entries are flagged.
+    pub(super) fn set_detector(&mut self, detector: Detector) {
+        self.detector = detector;
+    }
+
+    /// Connection that only this thread writes to. Change rows in `transact` only.
+    pub(in crate::store) fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
+    pub(in crate::store) fn dir(&self) -> &LogDir {
+        &self.dir
+    }
+
+    pub(in crate::store) fn keys(&self) -> &LogKeys {
+        &self.keys
+    }
+
+    pub(in crate::store) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Number of rows that this log has had so far, which is the seq of the next row.
+    pub(in crate::store) fn next_seq(&self) -> u64 {
+        self.end.next_seq
+    }
+
+    pub(in crate::store) fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// How long rows have been witnessed, shared with retention.
+    pub(in crate::store) fn ages(&self) -> &Arc<Mutex<Ages>> {
+        &self.ages
+    }
+
+    /// Number of rows that a witness has seen, as far as this node knows.
+    pub(in crate::store) fn witnessed_size(&self) -> u64 {
+        self.health.witnessed_size()
+    }
+
+    /// Whether the last stop was clean; `None` for a new log.
+    pub(in crate::store) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
+        let Self { conn, dir, keys, generation, health, .. } = self;
+        Recovery { conn, dir, keys, generation: *generation, health }.last_stop()
+    }
+
+    /// Compares the log with its newest signed checkpoint: every signed row must exist, unchanged.
+    pub(in crate::store) fn check_signed(&self) -> Result<Result<(), String>, TreeError> {
+        match &self.signer {
+            Some(signer) => signer.check(&self.conn, self.end.next_seq),
+            None => Ok(Err("the log's earlier checkpoints cannot be used".to_owned())),
+        }
+    }
+
+    /// Appends all further rows to the log but not to its tree.
+    #[cfg(feature = "without-tree")]
+    pub(in crate::store) fn leave_out_tree(&mut self) {
+        if let Some(tree) = &mut self.tree {
+            tree.off = true;
+        }
+    }
+
+    /// Checkpoints the whole WAL into the database and truncates it, because it still holds content written there earlier. A
+    /// long-running reader can block that; the writer then tries again every second. If the process is killed before it succeeds,
+    /// the next start empties the WAL.
+    pub(in crate::store) fn empty_wal(&mut self, tries: u32) -> bool {
+        // Appends wait meanwhile, so do not wait for readers here.
+        let _ = self.conn.busy_timeout(Duration::ZERO);
+        let done = (0..tries).any(|number| {
+            if number > 0 {
+                std::thread::sleep(WAL_PAUSE);
+            }
+            self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)) == Ok(0)
+        });
+        let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
+        self.wal_to_empty = !done;
+        done
     }
 
     /// Runs jobs until `Job::Stop` arrives or every sender is dropped.
@@ -247,11 +356,11 @@ impl Writer {
     /// Records drafts in one transaction. On an error, no entry of the group is recorded and `end` still describes what is on disk.
     pub(in crate::store) fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<AppendResult>, AppendError> {
         let clock = Arc::clone(&self.clock);
-        self.transact(|rows, _| {
+        self.transact(|transaction, _| {
             let mut results = Vec::with_capacity(drafts.len());
             for draft in drafts {
-                rows.keep_time(clock.now())?;
-                results.push(rows.record(draft)?);
+                transaction.advance_time(clock.now())?;
+                results.push(transaction.record(draft)?);
             }
             Ok(results)
         })
@@ -261,7 +370,7 @@ impl Writer {
     /// describes what is on disk.
     pub(in crate::store) fn transact<T>(
         &mut self,
-        work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
+        work: impl FnOnce(&mut Transaction<'_>, Timestamp) -> Result<T, WriteError>,
     ) -> Result<T, AppendError> {
         self.recover_if_due();
         if let Some(fault) = self.health.write_fault() {
@@ -271,26 +380,22 @@ impl Writer {
         let mut end = self.end;
         self.health.stamps_from(self.clock.now());
         let done = self.in_transaction(&mut end, work);
-        if let Ok(Ok(_)) = &done {
+        if done.is_ok() {
             self.health.publish_head(end.next_seq);
         }
         self.health.stamped();
-        if matches!(done, Ok(Ok(_))) {
-            self.judge.settle();
-        } else {
-            self.judge.back_to(0);
-        }
         match done {
-            Ok(Ok(done)) => {
+            Ok(done) => {
+                self.detector.settle();
                 self.end = end;
                 self.index.grew(end.next_seq, &self.fresh);
-                self.health.set_passing_fault(None);
+                self.health.set_transient_fault(None);
                 Ok(done)
             }
-            Ok(Err(fault)) => Err(AppendError::Fault(fault)),
             Err(error) => {
+                self.detector.back_to(0);
                 self.health.claim(self.end.next_seq);
-                Err(self.classify(&error))
+                Err(self.fail(&error))
             }
         }
     }
@@ -298,58 +403,34 @@ impl Writer {
     fn in_transaction<T>(
         &mut self,
         end: &mut AppendPosition,
-        work: impl FnOnce(&mut Rows<'_>, Timestamp) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<Result<T, String>> {
-        let Some(key) = self.ring.key(self.generation, self.epoch) else {
-            return Ok(Err(format!("key epoch {} has no secret", self.epoch)));
-        };
-        let key = key.clone();
-        let node_id = self.ring.node_id().clone();
-        let Some(tree) = &mut self.tree else {
-            return Ok(Err("the stored tree cannot be built upon".to_owned()));
-        };
-        if let Err(error) = tree.begin(end.next_seq) {
-            self.health.refuse_writes(error.to_string());
-            return Ok(Err(error.to_string()));
-        }
+        work: impl FnOnce(&mut Transaction<'_>, Timestamp) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        let key = self.ring.key(self.generation, self.epoch).ok_or(WriteError::NoSecret(self.epoch))?;
+        let (generation, epoch) = (self.generation, self.epoch);
+        let sealing = Sealing { key: key.clone(), node_id: self.ring.node_id().clone(), generation, epoch };
+        let tree = self.tree.as_mut().ok_or(WriteError::NoTree)?;
+        tree.begin(end.next_seq)?;
         self.fresh.begin(end.next_seq);
         let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let cookie = schema::cookie(&transaction)?;
         if cookie != self.schema_cookie {
             let differences = schema::differences(&transaction)?;
             if !differences.is_empty() {
-                drop(transaction);
-                self.health.distrust(format!("the database's schema was changed: {}", differences.join("; ")));
-                return Ok(Err(self.health.write_fault().unwrap_or_default()));
+                return Err(WriteError::Schema(differences.join("; ")));
             }
             self.schema_cookie = cookie;
         }
         let done = {
-            let mut rows = Rows {
-                insert: transaction.prepare_cached(
-                    "INSERT INTO entries (seq, ts, era, epoch, mac, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?,
-                insert_id: transaction
-                    .prepare_cached("INSERT INTO ids (id, seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?,
-                insert_tile: transaction.prepare_cached(tiles::INSERT_TILE)?,
-                tree,
-                fresh: &mut self.fresh,
-                judge: &mut self.judge,
-                conn: &transaction,
-                key,
-                node_id,
-                generation: self.generation,
-                epoch: self.epoch,
-                end,
-            };
-            let done = work(&mut rows, self.clock.now())?;
-            rows.store_tiles()?;
+            let pending = Pending { tree, fresh: &mut self.fresh, detector: &mut self.detector, end };
+            let mut open = Transaction::new(&transaction, sealing, pending)?;
+            let done = work(&mut open, self.clock.now())?;
+            open.store_tiles()?;
             done
         };
         // Publish the claim before the commit: a full check treats a row at or above it as not written by the writer.
         self.health.claim(end.next_seq);
         transaction.commit()?;
-        Ok(Ok(done))
+        Ok(done)
     }
 
     pub(in crate::store) fn now(&self) -> Timestamp {
@@ -408,10 +489,10 @@ impl Writer {
         if fresh.tree.is_none() || fresh.signer.is_none() {
             return Err("the tree or what was signed cannot be read".to_owned());
         }
-        let judge = std::mem::replace(&mut self.judge, Detector::new(Rules::none()));
+        let detector = std::mem::replace(&mut self.detector, Detector::new(Rules::none()));
         let (ages, wal_to_empty) = (Arc::clone(&self.ages), self.wal_to_empty);
         let (epoch, last_epoch) = (self.epoch, self.last_epoch);
-        *self = Self { judge, ages, wal_to_empty, epoch, last_epoch, ..fresh };
+        *self = Self { detector, ages, wal_to_empty, epoch, last_epoch, ..fresh };
         self.index.grew(self.end.next_seq, &PendingRows::default());
         Ok(())
     }
@@ -431,19 +512,29 @@ impl Writer {
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
     }
 
-    /// Converts a database error. A full disk may get free space and a failed disk may recover; every other failure of the file
-    /// stops the writer until a restart, which rereads what is really on disk.
-    fn classify(&self, error: &rusqlite::Error) -> AppendError {
-        let code = error.sqlite_error_code();
+    /// Converts the error of a failed transaction into that of its callers, and notes in `health` what it means for the next one. A
+    /// full disk may get free space and a failed disk may recover; every other failure of the file stops the writer until a restart,
+    /// which rereads what is really on disk.
+    fn fail(&self, error: &WriteError) -> AppendError {
         tracing::error!(%error, "append failed; no entry of the group was recorded");
-        if let rusqlite::Error::ToSqlConversionFailure(cause) = error {
-            if cause.is::<IntegratorStopped>() {
-                self.health.refuse_writes(cause.to_string());
+        let error = match error {
+            WriteError::Sqlite(error) => error,
+            // The database file is as sound as before.
+            WriteError::NoSecret(_)
+            | WriteError::NoTree
+            | WriteError::Random(_)
+            | WriteError::OwnEntry(_)
+            | WriteError::OwnDuplicate => return AppendError::Fault(error.to_string()),
+            WriteError::Integrator(_) => {
+                self.health.refuse_writes(error.to_string());
+                return AppendError::Fault(error.to_string());
             }
-            // The node's own entry could not be written; the database file is as sound as before.
-            return AppendError::Fault(error.to_string());
-        }
-        let failed = match code {
+            WriteError::Schema(_) => {
+                self.health.distrust(error.to_string());
+                return AppendError::Fault(self.health.write_fault().unwrap_or_default());
+            }
+        };
+        let failed = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => AppendError::DiskFull,
             Some(ErrorCode::ReadOnly) => AppendError::Fault(
                 "the database or its disk is read-only; make it writable and send the entry again".to_owned(),
@@ -464,7 +555,7 @@ impl Writer {
                 AppendError::Fault(self.health.write_fault().unwrap_or_default())
             }
         };
-        self.health.set_passing_fault(Some(failed.to_string()));
+        self.health.set_transient_fault(Some(failed.to_string()));
         failed
     }
 }

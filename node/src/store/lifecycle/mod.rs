@@ -1,7 +1,7 @@
 //! The ends of entries and logs: retention, holds, erasure, and new generations.
 
 pub(super) mod erase;
-pub(super) mod hold_order;
+pub(super) mod hold_changes;
 pub(super) mod past_logs;
 pub(super) mod past_retention;
 pub(super) mod prune;

@@ -19,10 +19,9 @@ use piperoll_format::verify::RowChecker;
 use piperoll_protocol::node::PrunePlan;
 use rusqlite::Connection;
 
-use super::erase::WAL_TRIES;
 use super::past_retention::{self, Place};
 use super::prune_request::PruneTarget;
-use crate::store::engine::writer::Writer;
+use crate::store::engine::writer::{WAL_TRIES, Writer};
 use crate::store::table::erased::{self, row_at};
 use crate::store::table::error::{UpkeepError, refused};
 use crate::store::table::holds::{HoldScan, holds};
@@ -183,9 +182,18 @@ fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, Upkee
     Ok(stored_roots(conn, 0, index, index + 1)? == [root] && there.is_none_or(|there| there == root))
 }
 
-impl Writer {
+/// The steps of a prune that change the log, run on the writer's thread.
+pub(in crate::store) struct Pruner<'a> {
+    writer: &'a mut Writer,
+}
+
+impl<'a> Pruner<'a> {
+    pub(in crate::store) fn new(writer: &'a mut Writer) -> Self {
+        Self { writer }
+    }
+
     /// Moves the log start to the plan's cut and records it. The rows were checked before.
-    pub(in crate::store) fn state_pruned(
+    pub(in crate::store) fn state(
         &mut self,
         wish: PruneTarget,
         checked: &PrunePlan,
@@ -193,13 +201,13 @@ impl Writer {
         archive: Option<ArchiveDigest>,
     ) -> Result<Pruned, UpkeepError> {
         check_archive(archive.as_ref())?;
-        let mut checker = self.checker();
-        if unfinished(&self.conn, &mut checker)?.is_some() {
+        let mut checker = self.writer.checker();
+        if unfinished(self.writer.conn(), &mut checker)?.is_some() {
             return Err(UpkeepError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
         }
         // A hold may have been set since the check.
-        let place = Place { dir: self.dir.clone(), keys: self.keys.clone() };
-        let now = plan(&self.conn, &mut checker, wish, self.health.witnessed_size(), &place)?;
+        let place = Place { dir: self.writer.dir().clone(), keys: self.writer.keys().clone() };
+        let now = plan(self.writer.conn(), &mut checker, wish, self.writer.witnessed_size(), &place)?;
         let same_logs = now.earlier.starts_with(&checked.earlier);
         if now.from_seq != checked.from_seq || now.to_seq < checked.to_seq || !same_logs {
             return Err(UpkeepError::Refused("what may be pruned has changed meanwhile; try again".to_owned()));
@@ -208,20 +216,19 @@ impl Writer {
         if to_seq <= from_seq {
             return Err(UpkeepError::Refused("there is nothing to prune".to_owned()));
         }
-        let fits = self.signer.as_ref().map(|signer| signer.check(&self.conn, self.end.next_seq)).transpose()?;
-        refused(fits.unwrap_or_else(|| Err("the log's earlier checkpoints cannot be used".to_owned())))?;
-        let floor_now = refused(floor(&self.conn, &mut checker)?)?;
-        refused(teach(&self.conn, &mut checker, floor_now.as_ref())?)?;
-        let last = row_at(&self.conn, &mut checker, to_seq - 1)?.filter(crate::store::table::rows::StoredRow::is_sound);
+        refused(self.writer.check_signed()?)?;
+        let floor_now = refused(floor(self.writer.conn(), &mut checker)?)?;
+        refused(teach(self.writer.conn(), &mut checker, floor_now.as_ref())?)?;
+        let last = row_at(self.writer.conn(), &mut checker, to_seq - 1)?.filter(crate::store::table::rows::StoredRow::is_sound);
         let last = last.ok_or_else(|| UpkeepError::Refused(format!("row {} fails verification", to_seq - 1)))?;
         let (mut earlier, newest) = past_retention::named(&place, &checked.earlier)?;
         let mut newest =
-            newest.max(past_retention::newest(&self.conn, &mut checker, from_seq, to_seq)?.unwrap_or(newest));
+            newest.max(past_retention::newest(self.writer.conn(), &mut checker, from_seq, to_seq)?.unwrap_or(newest));
         if let Some(floor) = floor_now {
             newest = newest.max(floor.pruned.newest);
             past_retention::add(&mut earlier, &floor.pruned.earlier);
         }
-        let root = TreeReader::new(StoredTiles(&self.conn), self.end.next_seq).root(to_seq)?;
+        let root = TreeReader::new(StoredTiles(self.writer.conn()), self.writer.next_seq()).root(to_seq)?;
         let pruned = Pruned {
             from_seq,
             to_seq,
@@ -232,13 +239,13 @@ impl Writer {
             root,
             policy: policy.to_owned(),
             archive,
-            witnessed: self.ages.lock().unwrap_or_else(PoisonError::into_inner).note_over(to_seq),
+            witnessed: self.writer.ages().lock().unwrap_or_else(PoisonError::into_inner).note_over(to_seq),
             earlier,
         };
         let statement = Statement::Pruned(pruned.clone());
-        self.transact(|rows, now| {
-            let entry_seq = rows.state(&statement, now)?;
-            rows.conn.execute("INSERT INTO pruned (to_seq, entry_seq) VALUES (?1, ?2)", (to_seq, entry_seq))?;
+        self.writer.transact(|transaction, now| {
+            let entry_seq = transaction.state(&statement, now)?;
+            transaction.conn().execute("INSERT INTO pruned (to_seq, entry_seq) VALUES (?1, ?2)", (to_seq, entry_seq))?;
             Ok(())
         })?;
         Ok(pruned)
@@ -247,12 +254,12 @@ impl Writer {
     /// Drops the next batch of rows below the log start. Returns whether none is left. The caller must have seen the statement
     /// witnessed.
     pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, UpkeepError> {
-        let mut checker = self.checker();
-        let Some(floor) = unfinished(&self.conn, &mut checker)? else { return Ok(true) };
+        let mut checker = self.writer.checker();
+        let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(true) };
         let (seq, to) = (floor.pruned.to_seq, floor.pruned.to_seq);
-        self.index.cut(seq).map_err(|error| UpkeepError::Refused(format!("the index cannot be cut: {error}")))?;
+        self.writer.index().cut(seq).map_err(|error| UpkeepError::Refused(format!("the index cannot be cut: {error}")))?;
         let first: Option<u64> =
-            self.conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0 AND seq < ?1", [to], |row| row.get(0))?;
+            self.writer.conn().query_row("SELECT min(seq) FROM entries WHERE seq >= 0 AND seq < ?1", [to], |row| row.get(0))?;
         let Some(first) = first else {
             self.tidy_tiles(seq)?;
             return Ok(true);
@@ -260,15 +267,16 @@ impl Writer {
         let from = first / TILE_WIDTH * TILE_WIDTH;
         let to = to.min(from + TILES_PER_BATCH * TILE_WIDTH);
         let ids = self.check_going(from, to)?;
-        let full_above = self.end.next_seq >> (2 * TILE_LEVELS) << TILE_LEVELS;
-        self.transact(|rows, _| {
-            let mut drop_id = rows.conn.prepare_cached("DELETE FROM ids WHERE id = ?1 AND seq = ?2")?;
+        let full_above = self.writer.next_seq() >> (2 * TILE_LEVELS) << TILE_LEVELS;
+        self.writer.transact(|transaction, _| {
+            let mut drop_id = transaction.conn().prepare_cached("DELETE FROM ids WHERE id = ?1 AND seq = ?2")?;
             for (id, seq) in &ids {
                 drop_id.execute((&id[..], seq))?;
             }
-            rows.conn.execute("DELETE FROM entries WHERE seq >= ?1 AND seq < ?2", (from, to))?;
-            rows.conn.execute("DELETE FROM erased WHERE seq >= ?1 AND seq < ?2", (from, to))?;
-            drop_tiles(rows.conn, 0, from / TILE_WIDTH..to / TILE_WIDTH, full_above)
+            transaction.conn().execute("DELETE FROM entries WHERE seq >= ?1 AND seq < ?2", (from, to))?;
+            transaction.conn().execute("DELETE FROM erased WHERE seq >= ?1 AND seq < ?2", (from, to))?;
+            drop_tiles(transaction.conn(), 0, from / TILE_WIDTH..to / TILE_WIDTH, full_above)?;
+            Ok(())
         })?;
         Ok(false)
     }
@@ -277,14 +285,14 @@ impl Writer {
     fn check_going(&self, from: u64, to: u64) -> Result<Vec<(Vec<u8>, u64)>, UpkeepError> {
         for index in from / TILE_WIDTH..to / TILE_WIDTH {
             let first = index * TILE_WIDTH;
-            let made = leaves(&self.conn, first, first + TILE_WIDTH)?;
-            if stored_tile(&self.conn, 0, index).ok() != Some(made) {
+            let made = leaves(self.writer.conn(), first, first + TILE_WIDTH)?;
+            if stored_tile(self.writer.conn(), 0, index).ok() != Some(made) {
                 return Err(UpkeepError::Refused(format!(
                     "rows {first} and following were changed since they were checked; they stay as evidence"
                 )));
             }
         }
-        let mut statement = self.conn.prepare_cached("SELECT seq, body FROM entries WHERE seq >= ?1 AND seq < ?2")?;
+        let mut statement = self.writer.conn().prepare_cached("SELECT seq, body FROM entries WHERE seq >= ?1 AND seq < ?2")?;
         let mut rows = statement.query((from, to))?;
         let mut ids = Vec::new();
         while let Some(row) = rows.next()? {
@@ -294,7 +302,7 @@ impl Writer {
             }
         }
         // An erased row no longer contains its ID.
-        let mut statement = self.conn.prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
+        let mut statement = self.writer.conn().prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
         let mut rows = statement.query((from, to))?;
         while let Some(row) = rows.next()? {
             ids.push((row.get(0)?, row.get(1)?));
@@ -304,12 +312,12 @@ impl Writer {
 
     /// Drops the tiles of higher levels below the log start.
     fn tidy_tiles(&mut self, floor: u64) -> Result<(), UpkeepError> {
-        let size = self.end.next_seq;
-        self.transact(|rows, _| {
+        let size = self.writer.next_seq();
+        self.writer.transact(|transaction, _| {
             for level in 0..TILE_LEVELS {
                 let below = floor.checked_shr(TILE_LEVELS * (level + 1)).unwrap_or(0);
                 let full_above = size.checked_shr(TILE_LEVELS * (level + 2)).unwrap_or(0) << TILE_LEVELS;
-                drop_tiles(rows.conn, level, 0..below, full_above)?;
+                drop_tiles(transaction.conn(), level, 0..below, full_above)?;
             }
             Ok(())
         })?;
@@ -318,35 +326,30 @@ impl Writer {
 
     /// Returns some free pages to the file system. Returns whether none is left.
     pub(in crate::store) fn shrink(&mut self) -> Result<bool, UpkeepError> {
-        let before: u64 = self.conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        let before: u64 = self.writer.conn().query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if before > 0 {
-            let mut statement = self.conn.prepare(&format!("PRAGMA incremental_vacuum({PAGES_PER_VACUUM})"))?;
+            let mut statement = self.writer.conn().prepare(&format!("PRAGMA incremental_vacuum({PAGES_PER_VACUUM})"))?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
         }
-        let after: u64 = self.conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        let after: u64 = self.writer.conn().query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         Ok(after == 0 || after == before)
     }
 
-    /// Size of the database file in bytes, as SQLite counts its pages.
-    pub(in crate::store) fn file_bytes(&self) -> Result<u64, UpkeepError> {
-        Ok(file_bytes(&self.conn)?)
-    }
-
     /// Records that the rows below the log start are gone.
-    pub(in crate::store) fn finish_prune(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, UpkeepError> {
-        let mut checker = self.checker();
-        let Some(floor) = unfinished(&self.conn, &mut checker)? else { return Ok(None) };
+    pub(in crate::store) fn finish(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, UpkeepError> {
+        let mut checker = self.writer.checker();
+        let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(None) };
         let (from_seq, to_seq) = (floor.pruned.from_seq, floor.pruned.to_seq);
         let finished = PruneFinished { to_seq, rows: to_seq - from_seq, bytes_freed };
         let statement = Statement::PruneFinished(finished.clone());
-        self.transact(|rows, now| {
-            let entry_seq = rows.state(&statement, now)?;
-            rows.conn.execute("UPDATE pruned SET finished_seq = ?1 WHERE to_seq = ?2", (entry_seq, to_seq))?;
+        self.writer.transact(|transaction, now| {
+            let entry_seq = transaction.state(&statement, now)?;
+            transaction.conn().execute("UPDATE pruned SET finished_seq = ?1 WHERE to_seq = ?2", (entry_seq, to_seq))?;
             Ok(())
         })?;
         // The file only shrinks when the WAL is checkpointed into it.
-        self.empty_wal(WAL_TRIES);
+        self.writer.empty_wal(WAL_TRIES);
         Ok(Some(finished))
     }
 }

@@ -14,6 +14,7 @@ use piperoll_format::verify::RowChecker;
 use piperoll_net::clock::Clock;
 use serde_json::json;
 
+use super::hold_changes::add_hold;
 use super::past_logs::folder_of;
 use super::past_retention::begun;
 use crate::store::engine::open_writer::{OpenWriter, open_writer};
@@ -80,7 +81,7 @@ pub fn begin_generation(
     recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     // A hold applies to times, not to a log: it keeps entries recorded from now on as well as those recorded before.
     for hold in holds.iter().flatten() {
-        writer.add_hold(hold).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
+        add_hold(&mut writer, hold).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     }
     fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
     drop(writer);

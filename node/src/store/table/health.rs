@@ -9,7 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 /// How long a transient fault is reported after the last attempt: callers that wait for health before they retry would otherwise
 /// wait forever.
-const PASSING_FAULT_LASTS: Duration = Duration::from_secs(15);
+const TRANSIENT_FAULT_LASTS: Duration = Duration::from_secs(15);
 
 /// Upper bounds of the buckets for the duration of a group commit, in seconds: a disk with a write cache commits within a millisecond, a
 /// busy one within some hundred.
@@ -56,7 +56,7 @@ pub struct Health {
     pub commits: CommitTimes,
     write_fault: Mutex<Option<String>>,
     /// Why the last commit failed, until one succeeds: a full disk may get free space again.
-    passing_fault: Mutex<Option<(Instant, String)>>,
+    transient_fault: Mutex<Option<(Instant, String)>>,
     read_fault: Mutex<Option<String>>,
     /// Number of reads that panicked since the node started.
     reader_panics: AtomicU64,
@@ -126,13 +126,13 @@ impl Health {
     /// Why an append would fail at the moment, permanently or until something changes.
     pub fn append_fault(&self) -> Option<String> {
         self.write_fault().or_else(|| {
-            let passing = self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner);
-            passing.as_ref().filter(|(since, _)| since.elapsed() < PASSING_FAULT_LASTS).map(|(_, fault)| fault.clone())
+            let fault = self.transient_fault.lock().unwrap_or_else(PoisonError::into_inner);
+            fault.as_ref().filter(|(since, _)| since.elapsed() < TRANSIENT_FAULT_LASTS).map(|(_, fault)| fault.clone())
         })
     }
 
-    pub(in crate::store) fn set_passing_fault(&self, fault: Option<String>) {
-        *self.passing_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(|f| (Instant::now(), f));
+    pub(in crate::store) fn set_transient_fault(&self, fault: Option<String>) {
+        *self.transient_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(|f| (Instant::now(), f));
     }
 
     /// Why rows read from the file cannot be taken for the whole log.

@@ -1,0 +1,30 @@
+//! Why a transaction of the writer failed.
+
+use super::integrator::IntegratorStopped;
+use crate::store::table::error::AppendError;
+
+/// Why a transaction failed. Nothing of it is in the log.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::store) enum WriteError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The thread that builds the tree has ended.
+    #[error(transparent)]
+    Integrator(#[from] IntegratorStopped),
+    #[error("key epoch {0} has no secret")]
+    NoSecret(u32),
+    /// The tree in the database does not match the rows or the checkpoints; `Health` says why.
+    #[error("the stored tree cannot be extended")]
+    NoTree,
+    /// Somebody changed the schema of the open database.
+    #[error("the database's schema was changed: {0}")]
+    Schema(String),
+    #[error("the system returned no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// An entry that the node wrote about itself is invalid. Its fields are bounded, so this is a bug.
+    #[error("an entry of the node itself was refused: {0}")]
+    OwnEntry(AppendError),
+    /// The fresh ID of an entry that the node wrote about itself was used before.
+    #[error("an entry of the node itself got an ID that was used before")]
+    OwnDuplicate,
+}
