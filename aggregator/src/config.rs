@@ -352,7 +352,7 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Ros
     let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
     let mut typed: TypedRoster = config_files::read_toml(path)?;
     if let Some(format) = typed.format.filter(|format| format != ROSTER_FORMAT) {
-        return Err(bad(format!("it is a roster of another format, {format:?}; this program reads {ROSTER_FORMAT:?}")));
+        return Err(bad(format!("unknown roster format {format:?}; this program reads {ROSTER_FORMAT:?}")));
     }
     let mut roster: Vec<RosterNode> = Vec::new();
     for node in typed.node {
@@ -362,7 +362,7 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Ros
         let life = life(&node).map_err(bad)?;
         let ring = KeyRing::new(cluster.clone(), node.id.clone(), epochs(secrets, &node.id)?);
         let key = |text: &String| {
-            decode_hash(text).ok_or_else(|| bad(format!("node {}: a checkpoint key is base64 of 32 bytes", node.id)))
+            decode_hash(text).ok_or_else(|| bad(format!("node {}: a checkpoint key must be 32 bytes in base64", node.id)))
         };
         let checkpoint_key = node.checkpoint_key.as_ref().map(key).transpose()?;
         let next_checkpoint_key = node.next_checkpoint_key.as_ref().map(key).transpose()?;
@@ -380,13 +380,13 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Ros
         });
     }
     if roster.is_empty() {
-        return Err(bad("the roster names no node; add one with `piperoll cluster add-node`".to_owned()));
+        return Err(bad("the roster lists no nodes; add one with `piperoll cluster add-node`".to_owned()));
     }
     roster.sort_by(|a, b| a.id.cmp(&b.id));
     typed.retention.sort_by_key(|policy| policy.from);
     let witness = |text: &String| {
         let key = VerifyingKey::parse(text).ok().filter(|key| key.kind() == KeyKind::Witness);
-        key.ok_or_else(|| bad(format!("{text:?} is not the key of a witness")))
+        key.ok_or_else(|| bad(format!("{text:?} is not a witness key")))
     };
     let witnesses = typed.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
     Ok(Roster { nodes: roster, retention: typed.retention, witnesses })

@@ -52,15 +52,15 @@ impl Metrics {
         let (requests, node_down, clock_offset) = (Family::default(), Family::default(), Family::default());
         registry.register("requests", "Answered requests by action and status", Family::clone(&requests));
         registry.register("node_down", "1 while a node is known to be down", Family::clone(&node_down));
-        let help = "Difference of a node's clock to this machine's";
+        let help = "Offset of a node's clock from this machine's clock";
         registry.register("node_clock_offset_seconds", help, Family::clone(&clock_offset));
         let (clock_offset_micros, help) = (Family::default(), "Deprecated: use node_clock_offset_seconds");
         registry.register("node_clock_offset_micros", help, Family::clone(&clock_offset_micros));
         let (witnessed_rows, verdict) = (Family::default(), Family::default());
-        registry.register("node_witnessed_rows", "Rows under the cosigned checkpoint", Family::clone(&witnessed_rows));
-        registry.register("node_verdict", "1 for the witness's present verdict on a node", Family::clone(&verdict));
+        registry.register("node_witnessed_rows", "Rows covered by the cosigned checkpoint", Family::clone(&witnessed_rows));
+        registry.register("node_verdict", "1 for the witness's current verdict on a node", Family::clone(&verdict));
         let certificate_not_after = Gauge::default();
-        let help = "When this aggregator's certificate ends";
+        let help = "Expiry of this aggregator's certificate";
         registry.register("certificate_not_after_seconds", help, certificate_not_after.clone());
         let registry = Mutex::new(all);
         Self {

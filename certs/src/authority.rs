@@ -216,7 +216,7 @@ impl Authority {
         let before = node.life()?;
         let after = Life { from: wanted.from.unwrap_or(before.from), until: wanted.until.unwrap_or(before.until) };
         if after.until < after.from {
-            let words = format!("{id} would leave at {} before it joined at {}", after.until, after.from);
+            let words = format!("the membership of {id} would end at {} before it starts at {}", after.until, after.from);
             return Err(CertsError::Keys(words));
         }
         let now = SystemClock.now();
@@ -232,13 +232,13 @@ impl Authority {
                 // end was set retroactively.
                 if is < now.plus_micros(-AFTERWARDS_MICROS) {
                     let reason =
-                        wanted.reason.clone().unwrap_or_else(|| "it had left before that was written down".to_owned());
+                        wanted.reason.clone().unwrap_or_else(|| "it had left before this was recorded".to_owned());
                     node.moved.push(Moved { instant, was: None, at: now, reason });
                 }
                 continue;
             }
             let Some(reason) = wanted.reason.clone().filter(|reason| !reason.trim().is_empty()) else {
-                let words = format!("{} of {id} is {was} already; say with --reason why it is moved", instant.as_str());
+                let words = format!("{} of {id} is already {was}; say with --reason why it is changed", instant.as_str());
                 return Err(CertsError::Keys(words));
             };
             node.moved.push(Moved { instant, was: Some(was).filter(|was| *was != open), at: now, reason });
@@ -257,11 +257,11 @@ impl Authority {
     /// If the time is not after the start of the latest policy, or if there are fewer days than a node accepts.
     pub fn set_retention(&mut self, policy: KeepPolicy) -> Result<()> {
         if policy.keep_days < RETENTION_DAYS_MIN {
-            return Err(CertsError::Keys(format!("rows stay for {RETENTION_DAYS_MIN} days at least")));
+            return Err(CertsError::Keys(format!("rows must be kept for at least {RETENTION_DAYS_MIN} days")));
         }
         if let Some(last) = self.members.retention.last().filter(|last| last.from >= policy.from) {
             return Err(CertsError::Keys(format!(
-                "a policy holds from {} on; a new one must begin after that",
+                "the latest policy starts at {}; a new one must start after that",
                 last.from
             )));
         }
@@ -383,7 +383,7 @@ impl Authority {
     /// Lists the witnesses whose cosignatures a node accepts: one C2SP verification key a line.
     fn witnesses(&self) -> Result<String> {
         let mut text =
-            "# The cluster's witnesses. Rows go by themselves only when these have seen them for long enough.\n"
+            "# The cluster's witnesses. Retention deletes rows only after these have seen them for long enough.\n"
                 .to_owned();
         for witness in &self.trust()?.witnesses {
             text.push_str(&format!("{witness}\n"));

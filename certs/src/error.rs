@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 pub enum CertsError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{0} exists already and is not overwritten; choose another directory or move it away")]
+    #[error("{0} already exists and will not be overwritten; choose another directory or move it away")]
     Exists(PathBuf),
-    #[error("{0} is not a cluster directory; make one with `piperoll cluster init`")]
+    #[error("{0} is not a cluster directory; create one with `piperoll cluster init`")]
     NotACluster(PathBuf),
     #[error("{path}: {problem}")]
     Content { path: PathBuf, problem: String },
-    #[error("{0} is a member already; use `renew` for a new certificate")]
+    #[error("{0} is already a member; use `renew` for a new certificate")]
     MemberExists(String),
-    #[error("there is no member {0}; `members.json` lists them")]
+    #[error("no such member: {0}; `members.json` lists all members")]
     NoMember(String),
     #[error(
-        "{0:?} is not an address; write HOST:PORT, such as mx1.example.org:7443 (a name with other letters in its xn-- form)"
+        "{0:?} is not an address; write HOST:PORT, such as mx1.example.org:7443 (a non-ASCII name in its xn-- form)"
     )]
     Address(String),
     #[error("{0}")]
     Keys(String),
-    #[error("the certificate could not be made: {0}")]
+    #[error("cannot issue the certificate: {0}")]
     Issue(#[from] rcgen::Error),
-    #[error("the operating system gave no random bytes: {0}")]
+    #[error("cannot get random bytes from the operating system: {0}")]
     Random(getrandom::Error),
 }
 

@@ -48,7 +48,7 @@ impl Authority {
         let (at, folder) = self.node_here(id)?;
         let keys = &self.members.list[at].keys;
         if keys.next.is_some() {
-            let words = format!("{id} has a next key already; end that rotation with --finish first");
+            let words = format!("{id} already has a next key; finish that rotation with --finish first");
             return Err(CertsError::Keys(words));
         }
         let made = keys.made + 1;
@@ -68,7 +68,7 @@ impl Authority {
         let (at, folder) = self.node_here(id)?;
         let node = self.members.list[at].clone();
         let Some(next) = node.keys.next.clone() else {
-            return Err(CertsError::Keys(format!("{id} has no next key; begin with `rotate-key` without --finish")));
+            return Err(CertsError::Keys(format!("{id} has no next key; run `rotate-key` without --finish first")));
         };
         let old = node.signing_key.clone().unwrap_or_default();
         let (checkpoint, cosigned) = self.witnessed(id, note, &[&old, &next])?;
@@ -140,7 +140,7 @@ impl Authority {
         let folder = if self.is_embedded(id) { self.machine(id).join("node") } else { self.machine(id) };
         if !folder.join("node.toml").exists() {
             return Err(CertsError::Keys(format!(
-                "{} is not here; copy the node's folder back (node.toml is enough), and try again",
+                "no node.toml in {}; copy the node's folder back (node.toml is enough) and try again",
                 folder.display()
             )));
         }
@@ -150,22 +150,22 @@ impl Authority {
     /// Opens a checkpoint of a node. All given keys must have signed it and a witness of the cluster must have cosigned it; also
     /// returns the time of the latest cosignature.
     fn witnessed(&self, id: &NodeId, note: &str, keys: &[&str]) -> Result<(Checkpoint, Timestamp)> {
-        let bad = |problem: String| CertsError::Keys(format!("the checkpoint does not do: {problem}"));
+        let bad = |problem: String| CertsError::Keys(format!("checkpoint rejected: {problem}"));
         let note = Note::parse(note).map_err(|e| bad(e.to_string()))?;
         let origin = note.text().lines().next().unwrap_or_default().to_owned();
         if !origin.starts_with(&format!("{}/{id}/", self.cluster())) {
-            return Err(bad(format!("it is one of {origin:?}, not of {id}")));
+            return Err(bad(format!("it belongs to {origin:?}, not to {id}")));
         }
         let mut opened = None;
         for key in keys {
             let key = decode_hash(key).and_then(|public| VerifyingKey::new(&origin, KeyKind::Log, &public));
-            let key = key.ok_or_else(|| bad(format!("{id} has no good public key")))?;
+            let key = key.ok_or_else(|| bad(format!("{id} has no valid public key")))?;
             opened = Some(Checkpoint::open(&note, &key).map_err(|e| bad(e.to_string()))?);
         }
         let cosigned = self.trust()?.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).max();
         let cosigned = cosigned.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000));
         let cosigned = cosigned.ok_or_else(|| bad("no witness of this cluster has cosigned it".to_owned()))?;
-        let opened = opened.ok_or_else(|| bad("nothing signed it".to_owned()))?;
+        let opened = opened.ok_or_else(|| bad("it is not signed".to_owned()))?;
         Ok((opened, Timestamp::from_micros(cosigned)))
     }
 }

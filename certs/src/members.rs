@@ -143,7 +143,7 @@ impl Member {
     pub fn life(&self) -> Result<Life> {
         let days = self.retired.as_ref().map(|retired| {
             let day = |text: &str| {
-                let words = format!("{text:?} is not a day; retire {} again", self.id);
+                let words = format!("{text:?} is not a valid date; retire {} again", self.id);
                 human_time::day_range(text).ok_or(CertsError::Keys(words))
             };
             Ok::<_, CertsError>((day(&retired.first_day)?.0, day(&retired.last_day)?.1))

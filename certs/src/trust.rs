@@ -49,7 +49,7 @@ impl Authority {
 
     fn key(&self, member: &Member, text: Option<&str>, name: &str, kind: KeyKind) -> Result<VerifyingKey> {
         let key = text.and_then(decode_hash).and_then(|public| VerifyingKey::new(name, kind, &public));
-        key.ok_or_else(|| self.content(format!("{} {} has no good public key", member.kind.as_str(), member.id)))
+        key.ok_or_else(|| self.content(format!("{} {} has no valid public key", member.kind.as_str(), member.id)))
     }
 
     fn content(&self, problem: String) -> CertsError {

@@ -19,7 +19,7 @@ impl FromStr for RowAddress {
     fn from_str(text: &str) -> Result<Self, UsageError> {
         let wrong = || {
             UsageError(format!(
-                "{text:?} is not a row; write NODE/SEQ, such as mx1/42, and mx1/42@GENERATION for a row of an earlier log"
+                "{text:?} is not a valid row address; write NODE/SEQ, such as mx1/42, or mx1/42@GENERATION for a row of an archived log"
             ))
         };
         let (place, generation) = match text.split_once('@') {
@@ -47,7 +47,7 @@ impl RowAddress {
     pub(crate) fn with_node(self) -> Result<(String, u64, Option<String>), UsageError> {
         let Self { node, seq, generation } = self;
         let node =
-            node.ok_or_else(|| UsageError(format!("row {seq} of which node? Write NODE/SEQ, such as mx1/{seq}")))?;
+            node.ok_or_else(|| UsageError(format!("no node given for row {seq}; write NODE/SEQ, such as mx1/{seq}")))?;
         Ok((node, seq, generation))
     }
 }

@@ -20,8 +20,8 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
     match command {
         ClusterCommand::Init { dir, name } => {
             Authority::init(&dir, &name)?;
-            outln!("cluster {name} made in {}", dir.display());
-            outln!("It holds the authority's private key: keep it safe, off the nodes, and backed up.");
+            outln!("cluster {name} created in {}", dir.display());
+            outln!("The directory holds the CA's private key: keep it safe, off the nodes, and backed up.");
             outln!("Next: piperoll cluster add-node {} mx1 --address mx1.example.org:7443", dir.display());
         }
         ClusterCommand::AddNode { dir, id, address, listen, packaged } => {
@@ -53,13 +53,13 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 made(&format!("new certificate for {id}"), &folder);
             }
             warn_of_absent(&authority);
-            outln!("A running daemon picks the new files up by itself, or at once on SIGHUP.");
+            outln!("A running daemon picks up the new files by itself, or immediately on SIGHUP.");
         }
         ClusterCommand::Revoke { dir, id } => {
             let mut authority = Authority::open(&dir)?;
             let count = authority.revoke(&id)?;
             warn_of_absent(&authority);
-            outln!("{count} {} of {id} revoked; ca.crl in every folder is new.", certificates(count));
+            outln!("{count} {} of {id} revoked; ca.crl was updated in every folder.", certificates(count));
             outln!(
                 "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
             );
@@ -75,7 +75,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             let day = |text: &Option<String>| {
                 let range = |text: &String| {
                     human_time::day_range(text)
-                        .ok_or_else(|| UsageError(format!("{text:?} is not a day; write YYYY-MM-DD")))
+                        .ok_or_else(|| UsageError(format!("{text:?} is not a valid date; write YYYY-MM-DD")))
                 };
                 text.as_ref().map(range).transpose()
             };
@@ -85,7 +85,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
                 (None, None) => SystemClock.now(),
             };
             let from = day(&first_day)?.map(|(begin, _)| begin);
-            let reason = reason.or_else(|| from.map(|_| "its first day, said when it was retired".to_owned()));
+            let reason = reason.or_else(|| from.map(|_| "first day of membership, given at retirement".to_owned()));
             change_life(&dir, &id, &LifeChange { from, until: Some(until), last_seq, reason })?;
         }
         ClusterCommand::Membership { dir, id, from, until, reason } => {
@@ -134,7 +134,7 @@ fn life_words(life: Life) -> String {
     let from = if life.from == Timestamp::MIN { String::new() } else { format!("member from {}", life.from) };
     let until = if life.until == Timestamp::MAX { String::new() } else { format!("member until {}", life.until) };
     match (from.is_empty(), until.is_empty()) {
-        (true, true) => "member since ever".to_owned(),
+        (true, true) => "always a member".to_owned(),
         (false, true) => from,
         (true, false) => until,
         (false, false) => format!("{from} until {}", life.until),
@@ -171,7 +171,7 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
                 "2. Copy {} and node.toml to {id}, keep the older secrets there, and restart the node.",
                 changed.file
             );
-            outln!("   It records log.key_rotated and seals with the new secret from there on.");
+            outln!("   It records log.key_rotated and seals with the new secret from then on.");
         }
         ClusterCommand::RotateKey { dir, id, finish: None } => {
             let mut authority = Authority::open(&dir)?;
@@ -180,14 +180,14 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
             outln!("next checkpoint key of {id}: {}/{}", changed.folder.display(), changed.file);
             outln!("1. Copy the aggregators' folders and restart the aggregators.");
             outln!("2. Copy {} and node.toml to {id} and restart the node: it signs with both keys.", changed.file);
-            outln!("3. There, once witnessed: piperoll node checkpoint --witnessed > both.note");
+            outln!("3. On the node, once witnessed: piperoll node checkpoint --witnessed > both.note");
             outln!("4. piperoll cluster rotate-key {} {id} --finish both.note", dir.display());
         }
         ClusterCommand::RotateKey { dir, id, finish: Some(note) } => {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.finish_key(&id, &read_note(&note)?)?;
             warn_of_absent(&authority);
-            outln!("from {} on, only the new key of {id} counts", counted(changed.number, "row", "rows"));
+            outln!("from {} on, only the new key of {id} is valid", counted(changed.number, "row", "rows"));
             outln!("1. Copy node.toml to {id} and restart the node; delete its old checkpoint key.");
             outln!("2. Copy the aggregators' folders and restart the aggregators.");
             outln!("3. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
@@ -197,11 +197,11 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
             let changed = authority.new_generation(&id, &read_note(&frozen)?)?;
             warn_of_absent(&authority);
             outln!(
-                "{id} has new keys; for its old log, nothing beyond {} counts any more",
+                "{id} has new keys; its old log is no longer valid beyond {}",
                 counted(changed.number, "row", "rows")
             );
             outln!(
-                "1. On {id}: stop the node, copy the folder, then piperoll node new-generation --reason \"…\", and start it."
+                "1. On {id}: stop the node, copy the folder, run piperoll node new-generation --reason \"…\", and start the node."
             );
             outln!("2. Copy the aggregators' folders and restart the aggregators.");
             outln!("3. piperoll nodes accept {id} --new-generation …, with the generation that the node printed.");
@@ -217,17 +217,17 @@ fn read_note(path: &Path) -> anyhow::Result<String> {
 }
 
 fn made(what: &str, folder: &Path) {
-    outln!("{what}: copy {} to its machine (private files are mode 0600; keep them so)", folder.display());
+    outln!("{what}: copy {} to its machine (private files have mode 0600; preserve it)", folder.display());
     copy_aggregators();
 }
 
 /// Warns about folders that were set aside, and about folders that were moved to their machines and so cannot be updated here.
 fn warn_of_absent(authority: &Authority) {
     for folder in authority.set_aside() {
-        errln!("a command that was interrupted had left a folder of this name; it is now {}", folder.display());
+        errln!("an interrupted command had left a folder of this name; it was moved to {}", folder.display());
     }
     for folder in authority.absent_folders() {
-        errln!("{} is not here; copy the cluster's new ca.crl to that machine by hand", folder.display());
+        errln!("{} not found; copy the cluster's new ca.crl to that machine by hand", folder.display());
     }
 }
 
@@ -242,8 +242,8 @@ fn layout(packaged: bool) -> Layout {
 fn start_words(packaged: bool, what: &str, config: &str) -> String {
     match packaged {
         true => format!(
-            "There it is /etc/piperoll, owned by piperoll. Start it with: systemctl enable --now piperoll-{what}"
+            "On that machine, install the folder as /etc/piperoll, owned by piperoll. Start the daemon with: systemctl enable --now piperoll-{what}"
         ),
-        false => format!("Start it there with: piperoll {what} serve --config {config}"),
+        false => format!("On that machine, start the daemon with: piperoll {what} serve --config {config}"),
     }
 }

@@ -74,7 +74,7 @@ impl Documents {
                 length += more;
             }
             return Ok(Some(Err(format!(
-                "{length} bytes in one line, more than the {DOCUMENT_BYTES_MAX} of a document"
+                "{length} bytes in one line, more than the limit of {DOCUMENT_BYTES_MAX} for a document"
             ))));
         }
         let text = match String::from_utf8(bytes) {
@@ -174,7 +174,7 @@ impl OpenJson {
         self.text.push_str(line);
         let is_too_long = self.text.len() > DOCUMENT_BYTES_MAX;
         if is_too_long {
-            let problem = format!("more than the {DOCUMENT_BYTES_MAX} bytes of a document; is a bracket missing?");
+            let problem = format!("more than the limit of {DOCUMENT_BYTES_MAX} bytes for a document; is a bracket missing?");
             documents.push(Document { line: self.begun, text: Err(problem) });
             *self = Self::default();
         } else if self.depth == 0 {
@@ -205,7 +205,7 @@ impl OpenJson {
         if self.text.is_empty() {
             return None;
         }
-        let broken = Document { line: self.begun, text: Err("JSON that does not end".to_owned()) };
+        let broken = Document { line: self.begun, text: Err("unterminated JSON".to_owned()) };
         *self = Self::default();
         Some(broken)
     }
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn json_may_go_over_lines_and_a_broken_line_costs_itself() {
-        let broken = || Err("JSON that does not end".to_owned());
+        let broken = || Err("unterminated JSON".to_owned());
         for (text, wanted) in [
             ("{\"a\":1}\n\n{\"b\":2}", vec![(1, Ok("{\"a\":1}")), (3, Ok("{\"b\":2}"))]),
             ("\u{feff}{\n  \"a\": \"}\"\n}\n{\"b\":2}\n", vec![(1, Ok("{\n  \"a\": \"}\"\n}")), (4, Ok("{\"b\":2}"))]),

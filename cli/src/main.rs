@@ -39,7 +39,7 @@ fn main() -> std::process::ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            errln!("piperoll: the runtime could not be started: {error}");
+            errln!("piperoll: cannot start the runtime: {error}");
             return Exit::Failed.into();
         }
     };

@@ -132,21 +132,21 @@ fn say(counts: &Counts, rows: usize, json: bool) {
         errln!("the first {rows} entries are shown; --json prints all");
     }
     errln!(
-        "{}, {} passed over by the mapping, {} not mapped; nothing was recorded",
+        "{}, {} skipped by the mapping, {} not mapped; nothing was recorded",
         counted(counts.entries, "entry", "entries"),
         group_digits(counts.passed_over),
         group_digits(counts.unmapped)
     );
     if counts.without_id > 0 {
         errln!(
-            "{} without an id of its own: importing the file twice would record such records twice",
+            "{} without an ID of their own: importing the file twice would record such records twice",
             group_digits(counts.without_id)
         );
     }
     let mut reasons: Vec<_> = counts.reasons.iter().collect();
     reasons.sort_by_key(|(_, (_, count))| std::cmp::Reverse(*count));
     for (reason, (line, count)) in reasons.iter().take(REASONS_SHOWN_MAX) {
-        errln!("  {} not mapped, first in line {line}: {}", group_digits(*count), escape(reason));
+        errln!("  {} not mapped, first on line {line}: {}", group_digits(*count), escape(reason));
     }
     if reasons.len() > REASONS_SHOWN_MAX {
         errln!("  and {} other reasons", reasons.len() - REASONS_SHOWN_MAX);

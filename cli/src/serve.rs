@@ -81,7 +81,7 @@ async fn kept_logs(config: &AggregatorConfig) -> HashMap<NodeId, Result<LocalLog
     for (node, path) in &config.kept {
         let opened = kept_log(node, path, config.identity()).await.map_err(|error| format!("{error:#}"));
         if let Err(error) = &opened {
-            tracing::error!(%node, config = %path.display(), error, "the folder of a node that left cannot be read");
+            tracing::error!(%node, config = %path.display(), error, "cannot read the directory of a node that left the cluster");
         }
         logs.insert(node.clone(), opened);
     }
@@ -90,7 +90,7 @@ async fn kept_logs(config: &AggregatorConfig) -> HashMap<NodeId, Result<LocalLog
 
 async fn kept_log(node: &NodeId, path: &Path, reader: Identity) -> anyhow::Result<LocalLog> {
     let config = NodeConfig::load(path)?;
-    anyhow::ensure!(&config.node_id == node, "{} is the configuration of {}", path.display(), config.node_id);
+    anyhow::ensure!(&config.node_id == node, "{} is the configuration of another node, {}", path.display(), config.node_id);
     let log = KeptLog::open(&config, Arc::new(SystemClock)).await?;
     Ok(Arc::new(move |stream| {
         tokio::spawn(log.clone().serve(stream, reader.clone()));
@@ -106,7 +106,7 @@ pub(crate) async fn health(config: &Path) -> anyhow::Result<Exit> {
         "[::]" => format!("[::1]:{port}"),
         _ => config.listen.clone(),
     };
-    let address = tokio::net::lookup_host(&here).await?.next().with_context(|| format!("{here} has no address"))?;
+    let address = tokio::net::lookup_host(&here).await?.next().with_context(|| format!("{here} does not resolve to an address"))?;
     // Every aggregator's certificate is also valid for this name, on any interface.
     let client = crate::remote::https_client_at(Some(&config.files.ca), "localhost", address)?;
     let answer = client.get(format!("https://localhost:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;

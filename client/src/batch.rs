@@ -81,7 +81,7 @@ async fn send(node: NodeClient, patience: Duration, batch: Vec<Submission>) {
 pub(crate) async fn send_lines(node: &NodeClient, patience: Duration, lines: Vec<u8>, count: usize) -> Vec<Answer> {
     let all = |error: &dyn Fn() -> ClientError| (0..count).map(|_| Err(error())).collect();
     match tokio::time::timeout(patience, node.append_lines(lines, false)).await {
-        Err(_) => all(&|| ClientError::Unknown("it took too long".to_owned())),
+        Err(_) => all(&|| ClientError::Unknown("the request timed out".to_owned())),
         // The node refused the request, not an entry. Report a transient error, because the endpoint may be fixed.
         Ok(Err(ClientError::Refused(problem))) => all(&|| ClientError::Protocol(problem.detail.clone())),
         Ok(Err(error)) => all(&|| error.clone()),

@@ -41,7 +41,7 @@ pub enum OpenError {
     #[error("the policy {0:?} needs a spool; set a spool directory, or make every category strict")]
     NoSpool(DeliveryPolicy),
     /// The text of [`Builder::source`] is malformed.
-    #[error("the source is longer than {GAP_TEXT_BYTES_MAX} bytes or has control characters")]
+    #[error("the source is longer than {GAP_TEXT_BYTES_MAX} bytes or contains control characters")]
     Source,
 }
 

@@ -121,7 +121,7 @@ impl Delivery {
             }
             rest = again;
             if let Some(problem) = problem {
-                tracing::debug!(%problem, waiting = rest.len(), "entries wait in the spool");
+                tracing::debug!(%problem, waiting = rest.len(), "entries are waiting in the spool");
                 tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
             }
         }
@@ -131,7 +131,7 @@ impl Delivery {
     /// reported again under the same id, so the loss is recorded once.
     async fn refused(&self, kept: &Kept, error: &ClientError) {
         // Do not log the entry itself: more people can read the application's log than the audit log.
-        tracing::error!(%error, "the node refuses an entry from the spool; counting it as lost");
+        tracing::error!(%error, "the node refused an entry from the spool; counting it as lost");
         let time = Timestamp::from_micros(kept.time);
         let report = GapReport {
             id: gap_id(&kept.text),
@@ -146,7 +146,7 @@ impl Delivery {
             if matches!(&problem, ClientError::Refused(problem) if problem.status == 409) {
                 break;
             }
-            tracing::error!(%problem, "cannot report a loss; queued entries wait");
+            tracing::error!(%problem, "cannot report a loss; queued entries are waiting");
             tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
         }
         self.metrics.gap_reported();

@@ -7,7 +7,7 @@ use piperoll_protocol::problem::Problem;
 #[non_exhaustive]
 pub enum ClientError {
     /// No process listens there; nothing was recorded.
-    #[error("no node listens on {place}; start it, or set its socket")]
+    #[error("no node is listening on {place}; start the node, or set its socket")]
     Down {
         /// The socket's path, or the address.
         place: String,

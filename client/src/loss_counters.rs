@@ -39,7 +39,7 @@ impl Cause {
         match self {
             Self::NoRoom => "the application's spool was full",
             Self::Unwritable => "the application's spool could not be written",
-            Self::Refused => "the node refused entries that were kept for it",
+            Self::Refused => "the node refused entries from the application's spool",
             Self::Damaged => "the application's spool was damaged",
         }
     }

@@ -91,7 +91,7 @@ impl NodeClient {
     #[cfg(feature = "loopback-https")]
     pub fn over_https(address: &str, ca: &[u8], token: &str) -> Result<Self, ClientError> {
         let endpoint = crate::tls::HttpsEndpoint::new(address, ca)?;
-        let wrong = |_| ClientError::Protocol("the token holds characters that no token has".to_owned());
+        let wrong = |_| ClientError::Protocol("the token contains invalid characters".to_owned());
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}")).map_err(wrong)?;
         authorization.set_sensitive(true);
         // The scheme of the URL has no effect: the connector always uses TLS.
@@ -154,7 +154,7 @@ impl NodeClient {
     /// The node does not answer, or cannot sign.
     pub async fn checkpoint(&self) -> Result<String, ClientError> {
         let text = self.good_text(Call::get(socket_path::CHECKPOINT).within(STATUS_TIMEOUT)).await?;
-        String::from_utf8(text.into()).map_err(|_| ClientError::Protocol("a checkpoint that is not text".to_owned()))
+        String::from_utf8(text.into()).map_err(|_| ClientError::Protocol("the checkpoint is not valid UTF-8".to_owned()))
     }
 
     /// Rows as NDJSON lines, ending with a `final` line.

@@ -41,7 +41,7 @@ pub enum EmitError {
         problem: String,
     },
     /// The entry could be neither recorded nor spooled, and was counted as lost.
-    #[error("lost and counted: {0}")]
+    #[error("entry neither recorded nor spooled, counted as lost: {0}")]
     Lost(SpoolError),
     /// The recorder was closed before.
     #[error("the recorder is closed")]

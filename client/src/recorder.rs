@@ -317,7 +317,7 @@ impl Recorder {
             }
             // The writer thread still spools the entry when the disk responds, or counts it as lost if the disk fails.
             Err(_) => {
-                Err(EmitError::Late { deadline: self.0.deadline, problem: "the disk does not answer".to_owned() })
+                Err(EmitError::Late { deadline: self.0.deadline, problem: "the disk is not responding".to_owned() })
             }
         }
     }

@@ -31,11 +31,11 @@ impl HttpsEndpoint {
         let wrong = |problem: String| ClientError::Protocol(problem);
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca) {
-            let certificate = certificate.map_err(|e| wrong(format!("the CA is not PEM: {e}")))?;
-            roots.add(certificate).map_err(|e| wrong(format!("the CA cannot be used: {e}")))?;
+            let certificate = certificate.map_err(|e| wrong(format!("the CA is not valid PEM: {e}")))?;
+            roots.add(certificate).map_err(|e| wrong(format!("invalid CA certificate: {e}")))?;
         }
         if roots.is_empty() {
-            return Err(wrong("the CA holds no certificate in PEM".to_owned()));
+            return Err(wrong("the CA contains no PEM certificate".to_owned()));
         }
         // Use the crypto provider that the application has installed, if there is one.
         let provider = CryptoProvider::get_default().cloned();

@@ -212,7 +212,7 @@ fn read_witnesses(path: &Path) -> Result<Vec<VerifyingKey>, String> {
         let key = VerifyingKey::parse(line).ok().filter(|key| key.kind() == KeyKind::Witness);
         key.ok_or_else(|| {
             format!(
-                "{}: {line:?} is not a witness's key; copy the file from the cluster directory again",
+                "{}: {line:?} is not a valid witness key; copy the file from the cluster directory again",
                 path.display()
             )
         })
@@ -231,7 +231,7 @@ impl NodeConfig {
             secrets.push((secret.epoch, config_files::read_secret(&config_files::at(&base, &secret.file))?));
         }
         if secrets.is_empty() {
-            return Err(bad("`secrets` names no secret; a node needs at least epoch 0".to_owned()));
+            return Err(bad("`secrets` is empty; a node needs at least the secret of epoch 0".to_owned()));
         }
         let keys = LogKeys {
             ring: KeyRing::new(typed.cluster.clone(), typed.node_id.clone(), secrets),
@@ -245,7 +245,7 @@ impl NodeConfig {
         let socket = typed.socket.check(&base).map_err(bad)?;
         if let Some(listen) = typed.http.listen.filter(|listen| !listen.ip().is_loopback()) {
             return Err(bad(format!(
-                "http.listen is {listen}, which other machines can reach; entries are taken from this machine only, so write 127.0.0.1 or [::1]"
+                "http.listen is {listen}, which other machines can reach; entries are accepted only from this machine, so use 127.0.0.1 or [::1]"
             )));
         }
         let retention = typed.retention.check().map_err(bad)?;
@@ -304,7 +304,7 @@ impl TypedRetention {
                 let days = u32::try_from(days).unwrap_or(u32::MAX);
                 if !(RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX).contains(&days) {
                     return Err(format!(
-                        "retention.keep is {text:?}; write {RETENTION_DAYS_MIN}d to {RETENTION_DAYS_MAX}d, or \"forever\""
+                        "retention.keep must be {RETENTION_DAYS_MIN}d to {RETENTION_DAYS_MAX}d or \"forever\", not {text:?}"
                     ));
                 }
                 Some(days)
@@ -314,7 +314,7 @@ impl TypedRetention {
             None => None,
             // The range check makes it non-negative and far below 2^64.
             Some(gib) if (0.001..=1_000_000.0).contains(&gib) => Some((gib * GIB) as u64),
-            Some(gib) => return Err(format!("retention.size_max_gib is {gib}; write 0.001 to 1000000")),
+            Some(gib) => return Err(format!("retention.size_max_gib must be 0.001 to 1000000, not {gib}")),
         };
         let every = self.every.as_deref().map_or(Ok(default.every), |text| duration("every", text))?;
         if every < RETENTION_EVERY_MIN {
@@ -330,7 +330,7 @@ impl TypedSocket {
         let bytes = path.as_os_str().len();
         if bytes > SOCKET_PATH_BYTES_MAX {
             return Err(format!(
-                "socket.path is {bytes} bytes long, a Unix socket allows {SOCKET_PATH_BYTES_MAX}; set a shorter one, such as /run/piperoll/node.sock"
+                "socket.path is {bytes} bytes long, but a Unix socket allows at most {SOCKET_PATH_BYTES_MAX}; set a shorter one, such as /run/piperoll/node.sock"
             ));
         }
         let mode = match &self.mode {

@@ -85,9 +85,9 @@ impl Metrics {
             registry: Mutex::new(Registry::default()),
         };
         registry.register("entries_appended", "Entries recorded", metrics.appended.clone());
-        registry.register("entries_repeated", "Entries sent again under a known id", metrics.repeated.clone());
+        registry.register("entries_repeated", "Duplicate entries acknowledged", metrics.repeated.clone());
         registry.register("entries_refused", "Entries refused", metrics.refused.clone());
-        registry.register("rows_sent", "Rows sent to readers", metrics.scanned_rows.clone());
+        registry.register("rows_sent", "Rows sent to clients", metrics.scanned_rows.clone());
         registry.register("rows", "Rows ever written", metrics.head.clone());
         registry.register(
             "commit_micros",
@@ -97,44 +97,44 @@ impl Metrics {
         let commits = health.commits.histogram.clone();
         registry.register("commit_duration_seconds", "Duration of group commits", commits);
         registry.register("write_fault", "1 while appends are refused", metrics.write_fault.clone());
-        registry.register("read_fault", "1 while the file is not trusted", metrics.read_fault.clone());
+        registry.register("read_fault", "1 while the database file is not trusted", metrics.read_fault.clone());
         registry.register(
             "reader_panics",
-            "Reads that ended in a fault of the program since the node started",
+            "Reads that panicked since the node started",
             metrics.reader_panics.clone(),
         );
-        registry.register("oldest_row", "Where the log begins", metrics.oldest_row.clone());
-        registry.register("signed_rows", "Rows under the newest signed checkpoint", metrics.signed_rows.clone());
+        registry.register("oldest_row", "Log start: number of the oldest row that was not pruned", metrics.oldest_row.clone());
+        registry.register("signed_rows", "Rows covered by the newest signed checkpoint", metrics.signed_rows.clone());
         registry.register(
             "witnessed_rows",
-            "Rows under the newest cosigned checkpoint",
+            "Rows covered by the newest cosigned checkpoint",
             metrics.witnessed_rows.clone(),
         );
         registry.register(
             "retention_bytes_freed",
-            "Bytes that the last prune gave back to the disk",
+            "Bytes of disk space freed by the last prune",
             metrics.bytes_freed.clone(),
         );
-        registry.register("retention_holds", "Holds that keep rows", metrics.holds.clone());
+        registry.register("retention_holds", "Active holds", metrics.holds.clone());
         registry.register(
             "retention_problem",
-            "1 while retention does not do what it should",
+            "1 while retention is failing",
             metrics.retention_problem.clone(),
         );
         registry.register(
             "retention_late_days",
-            "Days that the oldest rows are kept longer than the policy says",
+            "Days by which the oldest rows exceed the retention period",
             metrics.retention_late_days.clone(),
         );
-        registry.register("indexed_rows", "Rows that searches need not read", metrics.indexed_rows.clone());
+        registry.register("indexed_rows", "Rows covered by the search index", metrics.indexed_rows.clone());
         for (name, help, gauge) in [
-            ("database_bytes", "Bytes of the log's files", &metrics.database_bytes),
-            ("disk_free_bytes", "Bytes that are free on the log's disk", &metrics.disk_free_bytes),
-            ("certificate_not_after_seconds", "When the certificate ends", &metrics.certificate_not_after_seconds),
+            ("database_bytes", "Size of the log's files in bytes", &metrics.database_bytes),
+            ("disk_free_bytes", "Free bytes on the log's disk", &metrics.disk_free_bytes),
+            ("certificate_not_after_seconds", "Expiry time of the certificate in seconds since the Unix epoch", &metrics.certificate_not_after_seconds),
         ] {
             registry.register(name, help, gauge.clone());
         }
-        registry.register("index_bytes", "Bytes of the index's files", metrics.index_bytes.clone());
+        registry.register("index_bytes", "Size of the search index's files in bytes", metrics.index_bytes.clone());
         metrics.intake.register(&mut registry);
         metrics.forward.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = registry;
@@ -183,18 +183,18 @@ impl Metrics {
 impl ForwardGauges {
     fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("forward");
-        registry.register("next_seq", "Every row below has arrived there", self.next_seq.clone());
-        registry.register("lag_rows", "Rows that have not arrived there", self.lag_rows.clone());
+        registry.register("next_seq", "Offset: every row with a lower number has reached the destination", self.next_seq.clone());
+        registry.register("lag_rows", "Rows that have not reached the destination", self.lag_rows.clone());
         registry.register(
             "lag_seconds",
             "Age of the oldest row that the destination has not confirmed",
             self.lag_seconds.clone(),
         );
-        registry.register("rows_sent", "Rows sent there since the start, some of them again", self.rows_sent.clone());
-        registry.register("rows_reduced", "Rows sent there without all of it, marked", self.rows_reduced.clone());
-        registry.register("errors", "Tries that failed since the start", self.errors.clone());
-        registry.register("failing", "1 while the last try failed", self.failing.clone());
-        registry.register("paused", "1 while an operator holds it back", self.paused.clone());
+        registry.register("rows_sent", "Rows sent since the start, including retransmissions", self.rows_sent.clone());
+        registry.register("rows_reduced", "Rows sent with parts left out and marked as such", self.rows_reduced.clone());
+        registry.register("errors", "Failed attempts since the start", self.errors.clone());
+        registry.register("failing", "1 while the last attempt failed", self.failing.clone());
+        registry.register("paused", "1 while paused by an operator", self.paused.clone());
     }
 
     fn set(&self, statuses: &[ForwardStatus]) {

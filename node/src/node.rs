@@ -154,7 +154,7 @@ fn bind_socket(config: &SocketConfig) -> std::io::Result<UnixListener> {
 fn set_group(path: &Path, group: Option<&str>) -> std::io::Result<()> {
     let Some(name) = group else { return Ok(()) };
     let group = nix::unistd::Group::from_name(name)?.ok_or_else(|| {
-        std::io::Error::other(format!("there is no group {name:?}; create it or change socket.group"))
+        std::io::Error::other(format!("group {name:?} does not exist; create it or change socket.group"))
     })?;
     Ok(nix::unistd::chown(path, None, Some(group.gid))?)
 }

@@ -20,10 +20,10 @@ use crate::store::{PruneTarget, Store, UpkeepError};
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
 /// Interval between checks whether there is a witness at all.
 const WITNESS_LOOK: Duration = Duration::from_secs(2);
-const NO_WITNESSES: &str = "no witness is known here, so nothing goes: copy the file `witnesses` of this node's folder in the cluster directory beside its \
-                            `node.toml`, and restart";
-const UNKNOWN_WITNESS: &str = "a witness cosigns that is not in the file `witnesses`: copy it from this node's folder in the cluster directory, and restart";
-const EARLIER_LATE: &str = "an earlier log is removed as a whole, with the first 256 rows of the present one";
+const NO_WITNESSES: &str = "nothing is pruned, because no witness is known: copy the file `witnesses` from this node's directory in the cluster directory to the directory of its \
+                            `node.toml`, and restart the node";
+const UNKNOWN_WITNESS: &str = "a witness that is not in the file `witnesses` cosigned this log: copy that file from this node's directory in the cluster directory, and restart the node";
+const EARLIER_LATE: &str = "an archived log is removed in one piece, together with the first 256 rows of the current log";
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
@@ -169,7 +169,7 @@ impl Retention {
     async fn policy(&self) -> Result<(), UpkeepError> {
         if let Some(days) = self.config.keep_days {
             self.prune_if_any(self.witnessed_for(days).await?, &format!("{days} days")).await?;
-            let words = format!("{days} days, by times that an operator confirmed");
+            let words = format!("{days} days, by operator-confirmed times");
             self.prune_if_any(self.confirmed_for(days).await?, &words).await?;
             self.say_late(days).await?;
         }
@@ -188,12 +188,12 @@ impl Retention {
         self.prune_if_any(wish, &format!("at most {size_max} bytes")).await?;
         let confirmed = self.confirmed_for(RETENTION_DAYS_MIN).await?;
         let wish = PruneTarget { to_max: to_max.min(confirmed.to_max), ..confirmed };
-        self.prune_if_any(wish, &format!("at most {size_max} bytes, by times that an operator confirmed")).await?;
+        self.prune_if_any(wish, &format!("at most {size_max} bytes, by operator-confirmed times")).await?;
         let used = self.store.used_bytes().await?;
         if used > size_max {
             return Err(UpkeepError::Refused(format!(
-                "the database uses {used} bytes, more than the {size_max} of retention.size_max, and nothing more may go: \
-                 rows stay for {RETENTION_DAYS_MIN} days, until they are witnessed, and while a hold keeps them"
+                "the database uses {used} bytes, more than the {size_max} of retention.size_max, and nothing more can be pruned: \
+                 rows are kept for at least {RETENTION_DAYS_MIN} days, until they are witnessed, and while they are under a hold"
             )));
         }
         Ok(())
@@ -239,7 +239,7 @@ impl Retention {
         let youngest = self.sober_now().await?.minus(DAY * RETENTION_DAYS_MIN);
         if before > youngest {
             return Err(UpkeepError::Refused(format!(
-                "rows stay for {RETENTION_DAYS_MIN} days at least, counted from the last witness: nothing recorded at {youngest} or later is pruned"
+                "rows are kept for at least {RETENTION_DAYS_MIN} days, counted from the last cosignature: rows recorded at {youngest} or later cannot be pruned"
             )));
         }
         Ok(all_before(before))
@@ -256,24 +256,24 @@ impl Retention {
     ) -> Result<Pruned, UpkeepError> {
         if let Some(first) = self.unconfirmed(to_seq).filter(|_| !confirm) {
             return Err(UpkeepError::Refused(format!(
-                "this node does not know that the rows from {first} on were witnessed for {RETENTION_DAYS_MIN} days; only their own times say \
-                 that they are that old. If no clock was wrong when they were recorded, and none is now, add --confirm"
+                "cannot confirm that rows {first} and later were witnessed for {RETENTION_DAYS_MIN} days; only their own timestamps indicate \
+                 that they are that old. If all clocks were right when they were recorded and are right now, add --confirm"
             )));
         }
         let wish = PruneTarget { to_max: to_seq, ..self.wish(before).await? };
         let plan = self.store.plan_prune(wish).await?;
         if let Some(log) = plan.earlier.first().filter(|_| archive.is_some()) {
             return Err(UpkeepError::Refused(format!(
-                "the earlier log {} goes with these rows and is not in the archive: export it (`piperoll node export --generation {}`) and \
-                 move its folder away, or prune without an archive",
+                "the archived log {} would be pruned with these rows and is not in the archive: export it (`piperoll node export --generation {}`) and \
+                 move its directory away, or prune without an archive",
                 log.generation, log.generation
             )));
         }
         if plan.to_seq != to_seq {
-            let words = format!("only rows below {} may go now, not below {to_seq}; plan again", plan.to_seq);
+            let words = format!("only rows below {} can be pruned now, not below {to_seq}; plan again", plan.to_seq);
             return Err(UpkeepError::Refused(words));
         }
-        let pruned = self.begin(wish, plan, format!("asked for by {by}: before {before}"), archive).await?;
+        let pruned = self.begin(wish, plan, format!("requested by {by}: before {before}"), archive).await?;
         {
             // Set before the response: a client that asks for the progress must not see the state of an earlier prune.
             let mut state = self.state();
@@ -299,7 +299,7 @@ impl Retention {
         policy: String,
         archive: Option<ArchiveDigest>,
     ) -> Result<Pruned, UpkeepError> {
-        let busy = || UpkeepError::Refused("a prune is under way; try again when it is done".to_owned());
+        let busy = || UpkeepError::Refused("another prune is in progress; try again when it has finished".to_owned());
         let _turn = self.turn.try_lock().map_err(|_| busy())?;
         let pruned = self.store.state_prune(wish, plan, policy, archive).await?;
         tracing::info!(from = pruned.from_seq, to = pruned.to_seq, policy = pruned.policy, "prune declared");

@@ -13,7 +13,7 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the certificate names {found}, but this node is {expected}; copy the folder that was made for this node")]
+    #[error("the certificate names {found}, but this node is {expected}; copy the folder that was created for this node")]
     Identity { found: String, expected: String },
     #[error(transparent)]
     Intake(#[from] IntakeError),

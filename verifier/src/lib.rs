@@ -27,7 +27,7 @@ pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, Str
         None => None,
         Some(path) => {
             let bytes = read(path, TRUST_BYTES_MAX)?;
-            let text = String::from_utf8(bytes).map_err(|_| format!("{}: it is not text", path.display()))?;
+            let text = String::from_utf8(bytes).map_err(|_| format!("{}: not UTF-8 text", path.display()))?;
             Some(Trust::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?)
         }
     };
@@ -35,7 +35,7 @@ pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, Str
     let verdict = verify_bundle(&bundle, trust.as_ref());
     let outcome = Outcome::of(&verdict);
     let said = if args.json { json(&verdict, outcome) } else { verdict_words(&verdict, outcome) };
-    out.write_all(said.as_bytes()).map_err(|error| format!("standard output: {error}"))?;
+    out.write_all(said.as_bytes()).map_err(|error| format!("cannot write to standard output: {error}"))?;
     Ok(outcome)
 }
 
@@ -43,7 +43,7 @@ fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
     let words = |error: std::io::Error| format!("{}: {error}", path.display());
     let bytes = std::fs::metadata(path).map_err(words)?.len();
     if bytes > bytes_max as u64 {
-        return Err(format!("{}: {bytes} bytes are more than the {bytes_max} that are read", path.display()));
+        return Err(format!("{}: {bytes} bytes, more than the limit of {bytes_max}", path.display()));
     }
     std::fs::read(path).map_err(words)
 }

@@ -22,15 +22,15 @@ const PARAMETERS_BYTES_MAX: usize = 4_096;
 pub(crate) enum SearchError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("the name of a search has 1 to {NAME_CHARACTERS_MAX} characters without line breaks")]
+    #[error("the name of a search must have 1 to {NAME_CHARACTERS_MAX} characters and no line breaks")]
     Name,
-    #[error("the parameters of a search have at most {PARAMETERS_BYTES_MAX} bytes")]
+    #[error("the parameters of a search must not exceed {PARAMETERS_BYTES_MAX} bytes")]
     TooLong,
     #[error("you have {SEARCHES_MAX} saved searches, which is the limit; delete one first")]
     Full,
-    #[error("{PEOPLE_MAX} people have saved searches, which is the limit")]
+    #[error("{PEOPLE_MAX} users have saved searches, which is the limit")]
     TooManyPeople,
-    #[error("the change was not made: {0}")]
+    #[error("cannot save the change: {0}")]
     Failed(String),
     #[error("no saved search named {0:?}")]
     NotFound(String),

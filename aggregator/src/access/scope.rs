@@ -19,7 +19,7 @@ pub const SCOPE_BYTES_MAX: usize = 1_024;
 pub enum ScopeError {
     #[error("the scope is empty; leave it out to allow everything")]
     Empty,
-    #[error("the scope is longer than {SCOPE_BYTES_MAX} bytes, with quotes and times in full")]
+    #[error("the scope, with quotes added and times written in full, is longer than {SCOPE_BYTES_MAX} bytes")]
     TooLong,
     #[error("the scope: {0}")]
     Filter(#[from] FilterError),

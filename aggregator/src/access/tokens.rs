@@ -19,7 +19,7 @@ pub enum TokenError {
     File(#[from] TokenFileError),
     #[error(transparent)]
     Scope(#[from] ScopeError),
-    #[error("the expiry {0} has passed already")]
+    #[error("the expiry {0} is in the past")]
     Expired(Timestamp),
 }
 

@@ -76,7 +76,7 @@ impl NodeOutcome {
     /// Outcome of a node whose reading task failed, which should not happen.
     pub(crate) fn given_up(member: &Arc<NodeHandle>, error: &tokio::task::JoinError) -> Self {
         tracing::error!(%error, node = %member.node.id, "reading a node failed");
-        Self::unasked(member, Status::Error, "reading it failed; the aggregator's log says why".to_owned())
+        Self::unasked(member, Status::Error, "reading the node failed; see the aggregator's log".to_owned())
     }
 
     pub(crate) fn asked(member: &Arc<NodeHandle>, started: Instant) -> Self {
@@ -98,7 +98,7 @@ impl NodeOutcome {
         if query.to <= joined && silent && part.member.witness.saw_rows_in(query.from, query.to).is_none() {
             // The node is queried anyway because its clock may have been wrong, but it does not count as missing.
             part.status = Status::Excluded;
-            part.reason = Some(format!("it joined the cluster at {joined}, after this range"));
+            part.reason = Some(format!("joined the cluster at {joined}, after this range"));
             return part;
         }
         part.hold_against_policy(query);
@@ -112,7 +112,7 @@ impl NodeOutcome {
                 part.reason = Some(format!("{}{pruned}{unread}", lost.words));
             }
             part.tally.proof =
-                Proof::Not("rows of this range were in a log that another one took the place of".to_owned());
+                Proof::Not("rows of this range were in a log that was replaced".to_owned());
             part.lost = Some(lost);
         }
         part
@@ -171,10 +171,10 @@ impl NodeOutcome {
             (None, Some(LogStart { fit: PolicyFit::Kept, since, .. })) => {
                 let proven = if let Proof::Since(time) = self.tally.proof { time } else { since };
                 self.since = Some(since.max(proven).max(query.from));
-                "they had stayed for as long as the cluster's policy says".to_owned()
+                "they had been kept for as long as the cluster's policy requires".to_owned()
             }
             (None, Some(LogStart { fit: PolicyFit::Unshown(words) | PolicyFit::Early(words), .. })) => words,
-            (None, None) => "the entry about it was not read and checked against the policy yet".to_owned(),
+            (None, None) => "the entry about the prune has not been read and checked against the policy yet".to_owned(),
         };
         let reason = self.reason.take().unwrap_or_default();
         self.reason = Some(format!("{reason}; {words}"));
@@ -192,7 +192,7 @@ impl NodeOutcome {
             // The present log still has every row of the range that it ever had.
             self.status = Status::Pruned;
             self.since = Some(since);
-            self.reason = Some(format!("{}; they had stayed for as long as the cluster's policy says", gone.words));
+            self.reason = Some(format!("{}; they had been kept for as long as the cluster's policy requires", gone.words));
             self.held = true;
         }
         self.since = self.since.map(|known| known.max(since));
@@ -230,7 +230,7 @@ impl NodeOutcome {
             complete_since: self.since.map(Timestamp::to_text),
             unproven: match &self.tally.proof {
                 Proof::Whole => None,
-                Proof::Since(time) => Some(format!("proven whole from {time} on; older rows were pruned")),
+                Proof::Since(time) => Some(format!("proven complete from {time} on; older rows were pruned")),
                 Proof::Not(words) => Some(words.clone()),
             },
             rows_witnessed: self.tally.witnessed,
@@ -315,7 +315,7 @@ pub(crate) fn envelope(
         _ if future => "not proven: the range begins in the future".to_owned(),
         (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),
         (true, None) if query.to != Timestamp::MAX && query.to > query.asked_at => format!(
-            "{}, up to {}, when it was asked; entries of the rest of the range are not known yet",
+            "{}, up to {}, the time of the query; the rest of the range is in the future",
             completeness(&nodes, proven, query.count.is_some()),
             query.asked_at
         ),
@@ -375,14 +375,14 @@ fn rest_words(parts: &[NodeOutcome], since: Timestamp, query: &Query) -> String 
         matches!(part.tally.proof, Proof::Whole | Proof::Since(_)) || part.status == Status::Excluded
     };
     let from_there = if parts.iter().all(proven) {
-        format!("proven whole from {since} on: no row is missing")
+        format!("proven complete from {since} on: no row is missing")
     } else if query.count.is_some() {
-        format!("nothing is missing from {since} on, not verified: {COUNTED_THERE}")
+        format!("nothing is missing from {since} on, but the counts are not verified: {COUNTED_THERE}")
     } else {
-        format!("nothing is missing from {since} on; that no matching row was left out is not proven")
+        format!("nothing is missing from {since} on, but it is not proven that no matching row was left out")
     };
     format!(
-        "{from_there}; older rows of {} had stayed for as long as the cluster's policy says and were pruned (`--from {since}` would be complete)",
+        "{from_there}; older rows of {} were pruned after being kept for as long as the cluster's policy requires (`--from {since}` gives a complete answer)",
         pruned.join(", ")
     )
 }
@@ -392,7 +392,7 @@ fn part_proven(nodes: &[NodeReport], last: Timestamp, order: Order) -> String {
     let towards = if order == Order::Desc { "back to" } else { "up to" };
     let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
     let rest = if newer == 0 { String::new() } else { format!("; {newer} of the rows shown are not cosigned yet") };
-    format!("proven whole {towards} {last}, where this page ends{rest}")
+    format!("proven complete {towards} {last}, where this page ends{rest}")
 }
 
 /// Describes what the answer proves beyond the signatures of its rows.
@@ -400,15 +400,15 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     if proven {
         let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
         return match newer {
-            0 => "proven whole: no row of this range is missing".to_owned(),
-            1 => "proven whole up to the last cosigned checkpoints; 1 row is newer and authenticated only".to_owned(),
-            n => format!("proven whole up to the last cosigned checkpoints; {n} rows are newer and authenticated only"),
+            0 => "proven complete: no row of this range is missing".to_owned(),
+            1 => "proven complete up to the last cosigned checkpoints; 1 row is newer and authenticated only".to_owned(),
+            n => format!("proven complete up to the last cosigned checkpoints; {n} rows are newer and authenticated only"),
         };
     }
     let broken: Vec<&str> =
         nodes.iter().filter(|node| node.status == Status::Invalid).map(|node| node.node_id.as_str()).collect();
     if !broken.is_empty() {
-        return format!("not proven: what {} sent does not match (see there)", broken.join(", "));
+        return format!("not proven: invalid answer from {} (see the reason reported for each node)", broken.join(", "));
     }
     if counted {
         return format!("not verified: {COUNTED_THERE}");

@@ -262,13 +262,13 @@ async fn answer(
             }
             reached = reader.stop_here();
             is_full = true;
-            let words = format!("it was still searching after {} ms; narrow the range", limits.search.as_millis());
+            let words = format!("still searching after {} ms; narrow the range", limits.search.as_millis());
             break if reached.is_some() { None } else { Some(Failure::Timeout(words)) };
         };
         match next {
             Ok(Some(row)) => {
                 if asked.request.limit.is_some_and(|limit| rows.len() as u64 >= limit) {
-                    break Some(Failure::Error("the node sent more rows than it was asked for".to_owned()));
+                    break Some(Failure::Error("the node sent more rows than were requested".to_owned()));
                 }
                 bytes += row.body.len() + ROW_OVERHEAD_BYTES;
                 rows.push_back(row);
@@ -408,11 +408,11 @@ pub(crate) async fn one_row(
     };
     // The limit of one row is always reached; that does not mean that there are more.
     found.part.tally.more = false;
-    found.part.tally.proof = Proof::Not("one row was asked for".to_owned());
+    found.part.tally.proof = Proof::Not("only one row was requested".to_owned());
     let pruned = found.part.oldest_seq.filter(|oldest| seq < *oldest && found.part.status == Status::Ok);
     if let Some(oldest) = pruned {
         (found.part.status, found.part.reason) =
-            (Status::Pruned, Some(format!("row {seq} was pruned; its log begins at row {oldest}")));
+            (Status::Pruned, Some(format!("row {seq} was pruned; the log now starts at row {oldest}")));
     }
     let mut page = assemble(cluster, &query, vec![found], 1, None);
     // A head below the row asked for is not a gap: the row was never written.

@@ -119,7 +119,7 @@ impl Feed {
                 }
                 // `pump` always reports how it ended; without that report the answer must not count as whole.
                 None => {
-                    self.failure = Some(Failure::Broken("reading the node was given up".to_owned()));
+                    self.failure = Some(Failure::Broken("reading the node was aborted".to_owned()));
                     self.part.status = Status::Incomplete;
                     self.incoming = None;
                 }

@@ -113,8 +113,8 @@ impl Stream {
                 }
             };
             tokio::select! {
-                written = self.write(&mut writer) => if written.is_err() { tracing::debug!("the reader went away") },
-                () = reader.closed() => tracing::debug!("the reader went away"),
+                written = self.write(&mut writer) => if written.is_err() { tracing::debug!("the client disconnected") },
+                () = reader.closed() => tracing::debug!("the client disconnected"),
                 () = keep_awake => {}
             }
         });
@@ -249,7 +249,7 @@ impl Writer {
                 // A CSV file has no room for a notice, so it must not look whole. A reset overtakes data that is still
                 // queued for sending, so wait a moment until the rows that were received have been sent.
                 tokio::time::sleep(RESET_DELAY).await;
-                return self.send.send(Err(std::io::Error::other("a node broke off"))).await.map_err(|_| Gone);
+                return self.send.send(Err(std::io::Error::other("the answer of a node was interrupted"))).await.map_err(|_| Gone);
             }
             return Ok(());
         }

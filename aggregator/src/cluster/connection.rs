@@ -183,7 +183,7 @@ impl NodeConnection {
                 .header(CONTENT_TYPE, "application/json")
                 .header(ACCEPT, MEDIA_TYPE_WITH_PLACES)
                 .body(Full::new(body.clone()))
-                .map_err(|e| Failure::Error(format!("the node's address cannot be used: {e}")))?;
+                .map_err(|e| Failure::Error(format!("invalid node address: {e}")))?;
             match self.answered(sender.send.send_request(request), timeout).await? {
                 Ok(response) => return check_status(response).await,
                 Err(_) if !fresh && !retried => {
@@ -225,9 +225,9 @@ impl NodeConnection {
         self.forget();
         let silent = format!("connected, but silent for {} ms", timeout.as_millis());
         Err(match probed {
-            Ok(()) => Failure::Timeout(format!("{silent}; another connection is answered, so it is busy")),
+            Ok(()) => Failure::Timeout(format!("{silent}; the node accepts other connections, so it is busy")),
             Err(Failure::Frozen(words)) => {
-                Failure::Frozen(format!("{silent}, and on another connection {words}: it does not respond"))
+                Failure::Frozen(format!("{silent}, and on another connection {words}: the node does not respond"))
             }
             Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
             Err(other) => Failure::Timeout(format!("{silent}; another connection: {}", other.reason())),
@@ -280,9 +280,9 @@ impl NodeConnection {
             let body = http_body_util::Limited::new(response.into_body(), bytes_max)
                 .collect()
                 .await
-                .map_err(|e| Failure::Broken(format!("the answer broke off: {e}")))?;
+                .map_err(|e| Failure::Broken(format!("the answer was interrupted: {e}")))?;
             serde_json::from_slice(&body.to_bytes())
-                .map_err(|e| Failure::Error(format!("the answer cannot be read: {e}")))
+                .map_err(|e| Failure::Error(format!("cannot parse the answer: {e}")))
         };
         let whole = self.way.connect_timeout * 2 + timeout;
         tokio::time::timeout(whole, reading)
@@ -318,7 +318,7 @@ impl NodeConnection {
             Ok(result) => result.clone(),
             Err(_) => None,
         };
-        let given_up = || Err(Failure::Error("dialling the node was given up".to_owned()));
+        let given_up = || Err(Failure::Error("connecting to the node was aborted".to_owned()));
         result.unwrap_or_else(given_up).map(|sender| (sender, true))
     }
 
@@ -353,7 +353,7 @@ async fn dial_for_all(
 }
 
 fn no_handshake(limit: Duration) -> String {
-    format!("TCP was accepted, but no TLS handshake came within {} ms", limit.as_millis())
+    format!("TCP was accepted, but no TLS handshake completed within {} ms", limit.as_millis())
 }
 
 type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -426,7 +426,7 @@ where
     let (send, connection) = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(pair)) => pair,
         Ok(Err(error)) => return Err(refusal.get().cloned().unwrap_or_else(|| after_connect(&error))),
-        Err(_) => return Err(Failure::Timeout("connected, but HTTP/2 did not begin".to_owned())),
+        Err(_) => return Err(Failure::Timeout("connected, but the HTTP/2 handshake did not complete".to_owned())),
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -553,9 +553,9 @@ fn tls_words(error: &std::io::Error) -> String {
     match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::General(words)) => words.clone(),
         Some(rustls::Error::AlertReceived(alert)) => alert_words(*alert),
-        Some(rustls::Error::InvalidMessage(_)) => "what answers there does not speak TLS".to_owned(),
+        Some(rustls::Error::InvalidMessage(_)) => "the server at this address does not speak TLS".to_owned(),
         Some(other) => format!("TLS failed: {other}"),
-        None => format!("the connection broke during the TLS handshake: {error}"),
+        None => format!("connection broken during the TLS handshake: {error}"),
     }
 }
 
@@ -580,8 +580,8 @@ fn is_about_us(alert: AlertDescription) -> bool {
 fn alert_words(alert: AlertDescription) -> String {
     // This alert is also sent for a certificate that is not valid yet.
     let why = if alert == AlertDescription::CertificateExpired {
-        ": by the node's clock it has expired or is not valid yet. If it is valid by this machine's, the clocks differ; `piperoll doctor` on both machines \
-         says which one is wrong"
+        ": according to the node's clock, it has expired or is not valid yet. If it is valid according to this machine's clock, the clocks differ; run `piperoll doctor` on both \
+         machines to find out which one is wrong"
     } else {
         ""
     };
@@ -596,5 +596,5 @@ fn after_connect(error: &hyper::Error) -> Failure {
         last = cause.to_string();
         source = cause.source();
     }
-    Failure::Broken(format!("the connection broke: {last}"))
+    Failure::Broken(format!("connection broken: {last}"))
 }

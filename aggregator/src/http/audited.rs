@@ -114,7 +114,7 @@ async fn record_request(entry: &AuditEntry, request: Request) {
 /// Refuses a change that could not be recorded.
 pub(super) async fn recordable(app: &App) -> Result<(), ApiError> {
     let refused = |error| {
-        ApiError::new(503, "not_recorded", format!("this change could not be recorded, so it is not made: {error}"))
+        ApiError::new(503, "not_recorded", format!("the change cannot be recorded, so it was not made: {error}"))
     };
     app.audit.ready().await.map_err(refused)
 }

@@ -61,8 +61,8 @@ impl From<SearchError> for ApiError {
             SearchError::Name | SearchError::TooLong => (400, "bad_request"),
             SearchError::Full | SearchError::TooManyPeople => (409, "too_many_searches"),
             SearchError::Io { .. } | SearchError::Failed(_) => {
-                tracing::error!(%error, "cannot use the file of saved searches");
-                let detail = "the saved searches cannot be read or written; the daemon's log says why";
+                tracing::error!(%error, "cannot read or write the saved searches");
+                let detail = "cannot read or write the saved searches; see the daemon's log";
                 return Self::new(500, "search_file", detail);
             }
         };
@@ -80,8 +80,8 @@ impl From<TokenError> for ApiError {
             }
             TokenError::File(TokenFileError::Full(_)) => (429, "too_many_tokens"),
             TokenError::File(TokenFileError::Io { .. } | TokenFileError::Content { .. }) => {
-                tracing::error!(%error, "cannot use the token file");
-                return Self::new(500, "token_file", "cannot use the token file; the aggregator's log says why");
+                tracing::error!(%error, "cannot read or write the token file");
+                return Self::new(500, "token_file", "cannot read or write the token file; see the aggregator's log");
             }
         };
         Self::new(status, code, error.to_string())

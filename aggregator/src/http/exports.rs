@@ -36,11 +36,11 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Exports an evidence bundle, or rows.
 #[utoipa::path(post, path = "/exports", tag = "evidence", request_body = ExportRequest, responses(
-    (status = 200, description = "An evidence bundle (application/x-tar), or rows as text/csv or application/x-ndjson; header audit-complete says whether every expected node is in it in full, or `pending` while a stream cannot know; audit-complete-since, on a bundle, from when on nothing is missing that retention had not let go", content((Vec<u8> = "application/x-tar"), (String = "text/csv"), (String = "application/x-ndjson"))),
-    (status = 400, description = "No reason, or a bad filter or range", body = Problem),
-    (status = 429, description = "Too many exports and checks at once", body = Problem),
-    (status = 503, description = "Expected nodes are missing, and no partial bundle was asked for", body = Envelope),
-    (status = 507, description = "The state directory has no room for it", body = Problem),
+    (status = 200, description = "An evidence bundle (application/x-tar), or rows as text/csv or application/x-ndjson. The header audit-complete states whether every expected node is included in full, or is `pending` while a stream cannot know yet; on a bundle, audit-complete-since is the time from which on nothing is missing, older rows having been pruned by retention", content((Vec<u8> = "application/x-tar"), (String = "text/csv"), (String = "application/x-ndjson"))),
+    (status = 400, description = "Missing reason, or invalid filter or range", body = Problem),
+    (status = 429, description = "Too many concurrent exports and checks", body = Problem),
+    (status = 503, description = "Expected nodes are missing, and no partial bundle was requested", body = Envelope),
+    (status = 507, description = "Not enough space in the state directory", body = Problem),
 ))]
 pub(super) async fn exports(
     State(app): State<Arc<App>>,
@@ -77,7 +77,7 @@ pub(super) async fn exports(
         }
         Err(error) => {
             tracing::error!(%error, "cannot assemble a bundle");
-            let detail = format!("the bundle could not be put together in the state directory: {error}");
+            let detail = format!("cannot assemble the bundle in the state directory: {error}");
             Err(ApiError::new(507, "no_room", detail))
         }
     }
@@ -87,14 +87,14 @@ pub(super) async fn exports(
 fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, ExportFormat), ApiError> {
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: ExportRequest =
-        serde_json::from_slice(body).map_err(|error| bad(format!("a reason is needed, and {error}")))?;
+        serde_json::from_slice(body).map_err(|error| bad(format!("a reason is needed: {error}")))?;
     let reason = request.reason.trim().to_owned();
     if reason.is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
         return Err(bad(format!("the reason must have 1 to {REASON_CHARACTERS_MAX} characters")));
     }
     let seconds = request.wait_seconds.unwrap_or(WAIT_SECONDS_DEFAULT);
     if seconds > EXPORT_WAIT_SECONDS_MAX {
-        return Err(bad(format!("wait_seconds is at most {EXPORT_WAIT_SECONDS_MAX}")));
+        return Err(bad(format!("wait_seconds must be at most {EXPORT_WAIT_SECONDS_MAX}")));
     }
     let incomplete = match request.incomplete {
         IncompleteArg::Refuse => Incomplete::Refuse,
@@ -116,7 +116,7 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, Export
 fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Result<Response, ApiError> {
     use std::io::Seek as _;
 
-    file.rewind().map_err(|error| ApiError::new(500, "no_room", format!("the bundle cannot be read back: {error}")))?;
+    file.rewind().map_err(|error| ApiError::new(500, "no_room", format!("cannot read the bundle back: {error}")))?;
     let name = format!("{}{}.tar", file_name(query), if envelope.is_whole() { "" } else { "_PARTIAL" });
     let mut response = Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(file))).into_response();
     let headers = response.headers_mut();
@@ -136,7 +136,7 @@ fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Resu
 #[utoipa::path(get, path = "/audit-log/{node}/{seq}/proof", tag = "evidence", params(
     ("node" = String, Path, description = "Node id", example = "mx1"),
     ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
-    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
+    ("generation" = Option<String>, Query, description = "Generation of the log that contains the row, as given in the row; the node's current log by default"),
 ), responses(
     (status = 200, description = "c2sp.org/tlog-proof@v1: inclusion under the newest cosigned checkpoint; the leaf is SHA-256(0x00 ‖ entry ‖ signature)", body = String, content_type = "text/plain"),
     (status = 404, description = "No such node, or no cosigned checkpoint covers the row yet", body = Problem),
@@ -169,7 +169,7 @@ async fn find_proof(
         let proven = log.or_else(|| member.and_then(|member| member.witness.pinned()).map(|pinned| pinned.generation));
         let (page, _) = find_entry(app, caller, node, seq, Ok(proven)).await?;
         if page.rows.is_empty() {
-            let detail = format!("{node} did not return row {seq}, so whether you may see it is not known");
+            let detail = format!("{node} did not return row {seq}, so it is not known whether you may see it");
             return Err(ApiError::new(503, "node_failed", detail));
         }
     }

@@ -32,7 +32,7 @@ const VERDICT_BYTES_MAX: usize = 32;
 ///
 /// The audit entry of the request is the acknowledgement.
 #[utoipa::path(post, path = "/acknowledgements", tag = "nodes", request_body = Acknowledge, responses(
-    (status = 204, description = "It is recorded that the caller has seen it; nothing else changes"),
+    (status = 204, description = "Recorded that the caller has seen the finding; nothing else changes"),
     (status = 404, description = "No such node", body = Problem),
 ))]
 pub(super) async fn acknowledge(
@@ -57,7 +57,7 @@ pub(super) async fn acknowledge(
     }
     let word = |c: char| c.is_ascii_lowercase() || c == '_';
     if request.verdict.is_empty() || request.verdict.len() > VERDICT_BYTES_MAX || !request.verdict.chars().all(word) {
-        return Err(bad("the verdict is one word such as row_invalid or fork".to_owned()));
+        return Err(bad("the verdict must be one word, such as row_invalid or fork".to_owned()));
     }
     if !app.cluster.members.iter().any(|member| member.node.id.as_str() == request.node) {
         return Err(ApiError::new(404, "no_such_node", format!("{:?} is not in the roster", request.node)));
@@ -79,9 +79,9 @@ fn check_reason(reason: &str) -> Result<(), ApiError> {
 ///
 /// The flagged entry is read first: a verdict needs an entry that exists, is flagged, and is within the scope of the caller.
 #[utoipa::path(post, path = "/judgements", tag = "log", request_body = Judge, responses(
-    (status = 204, description = "The judgement is an entry that points at the flagged one; that one stays as it is"),
-    (status = 404, description = "No such node or entry, or not within what the caller may see", body = Problem),
-    (status = 409, description = "The entry is not flagged, or not intact", body = Problem),
+    (status = 204, description = "The verdict is recorded in an entry that refers to the flagged one, which stays unchanged"),
+    (status = 404, description = "No such node or entry, or outside the caller's scope", body = Problem),
+    (status = 409, description = "The entry is not flagged, or fails verification", body = Problem),
     (status = 503, description = "The node did not answer", body = Problem),
 ))]
 pub(super) async fn judge(
@@ -122,8 +122,8 @@ pub(super) async fn judge(
 
 /// Verifies a bundle with this aggregator's own trust file, as `piperoll verify-bundle` does.
 #[utoipa::path(post, path = "/bundles/verify", tag = "evidence", request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
-    (status = 200, description = "The verdict of `piperoll verify-bundle --json` with this aggregator's own trust file, with `words` for people and `sha256` of what was sent", body = serde_json::Value),
-    (status = 413, description = "More than 256 MiB, or it did not come within five minutes", body = Problem),
+    (status = 200, description = "The verdict of `piperoll verify-bundle --json` with this aggregator's own trust file, with `words` as readable text and the `sha256` of the uploaded file", body = serde_json::Value),
+    (status = 413, description = "More than 256 MiB, or not received within five minutes", body = Problem),
 ))]
 pub(super) async fn verify_upload(
     State(app): State<Arc<App>>,
@@ -136,7 +136,7 @@ pub(super) async fn verify_upload(
     let upload = tokio::time::timeout(UPLOAD_TIMEOUT, to_bytes(request.into_body(), UPLOAD_BYTES_MAX)).await;
     let Ok(Ok(body)) = upload else {
         let detail = format!(
-            "a bundle that is checked here has at most {UPLOAD_BYTES_MAX} bytes and comes within {} s; use piperoll verify-bundle",
+            "an uploaded bundle must not exceed {UPLOAD_BYTES_MAX} bytes and must arrive within {} s; use piperoll verify-bundle instead",
             UPLOAD_TIMEOUT.as_secs()
         );
         return Err(ApiError::new(413, "too_long", detail));
@@ -156,7 +156,7 @@ pub(super) async fn verify_upload(
     });
     let (outcome, digest, answer) = checked.await.map_err(|error| {
         tracing::error!(%error, "verifying a bundle failed");
-        ApiError::new(500, "internal", "verifying the bundle failed; the aggregator's log says why")
+        ApiError::new(500, "internal", "verifying the bundle failed; see the aggregator's log")
     })?;
     audit.details(json!({ "sha256": digest, "verdict": outcome.word() }));
     Ok(Json(answer))

@@ -78,7 +78,7 @@ impl Caller {
             Some(scope) => Err(ApiError::new(
                 403,
                 "limited",
-                format!("this reads every row, and {} is limited to {scope}; ask a user without a scope", self.name),
+                format!("this request reads every row, but {} is limited to {scope}; ask a user without a scope", self.name),
             )),
         }
     }
@@ -116,11 +116,11 @@ impl App {
                 Err(Gone::Over) => {
                     return refuse(
                         "session_over",
-                        "nothing was asked for a while, so you were signed out; sign in again",
+                        "you were signed out after a period of inactivity; sign in again",
                     );
                 }
                 Err(Gone::Unknown) => {
-                    return refuse("session_unknown", "you are not signed in any more; sign in again");
+                    return refuse("session_unknown", "you are no longer signed in; sign in again");
                 }
             };
             if let Credential::Certificate { user } = &open.credential {
@@ -129,7 +129,7 @@ impl App {
                 if shown.is_none_or(|identity| identity.id.as_str() != user || identity.cluster != self.cluster_name) {
                     return refuse(
                         "session_unknown",
-                        format!("this session belongs to the certificate of {user}, which was not shown"),
+                        format!("this session belongs to the certificate of {user}, which was not presented"),
                     );
                 }
             }
@@ -163,7 +163,7 @@ impl App {
                     credential: credential.clone(),
                     session: None,
                 }),
-                None => refuse("user_unknown", format!("the certificate names the user {user}, who has no role here")),
+                None => refuse("user_unknown", format!("the certificate names the user {user}, who has no role on this aggregator")),
             },
         }
     }
@@ -206,7 +206,7 @@ fn caller_of(lookup: Lookup) -> Result<Caller, Refusal> {
         Lookup::Expired(name) => {
             refuse("token_expired", format!("the token {name:?} has expired; ask an admin for a new one"))
         }
-        Lookup::Unknown => refuse("token_unknown", "this token is not known here, or was revoked"),
+        Lookup::Unknown => refuse("token_unknown", "unknown or revoked token"),
     }
 }
 

@@ -52,19 +52,19 @@ pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMP
 
 /// Reads one page of the merged log, or streams all rows of a range.
 #[utoipa::path(get, path = "/audit-log", tag = "log", params(
-    ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+    ("filter" = Option<String>, Query, description = "Filter string; filter keys are also accepted as separate parameters"),
     ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
-    ("to" = Option<String>, Query, description = "Up to but not including; now by default"),
-    ("tz" = Option<String>, Query, description = "Zone of dates and times without one: UTC (the default), +02:00, or Europe/Berlin"),
+    ("to" = Option<String>, Query, description = "End of the range, exclusive; now by default"),
+    ("tz" = Option<String>, Query, description = "Time zone of dates and times that have none: UTC (the default), +02:00, or Europe/Berlin"),
     ("order" = Option<String>, Query, description = "desc (default) or asc"),
     ("format" = Option<String>, Query, description = "json (a page, default), ndjson or csv (a stream; needs auditor or admin)"),
-    ("limit" = Option<usize>, Query, description = "Rows; 50 by default and at most 1,000 for a page"),
+    ("limit" = Option<usize>, Query, description = "Number of rows; 50 by default, at most 1,000 for a page"),
     ("cursor" = Option<String>, Query, description = "next_cursor or previous_cursor of another page"),
     ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
 ), responses(
-    (status = 200, description = "Complete or partial; header audit-complete says which. Beside the envelope a page has `entries`: rows of {entry, signature, integrity, witnessed}; of an erased row `entry` is null and `erased` says {entry_seq, timestamp, reason}. A stream of NDJSON ends with a final record", content((Envelope = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
-    (status = 400, description = "Bad filter, range, parameter or cursor", body = Problem),
-    (status = 429, description = "Too many exports and checks at once", body = Problem),
+    (status = 200, description = "Complete or partial, as stated in the header audit-complete. In addition to the envelope, a page has `entries`: rows of {entry, signature, integrity, witnessed}; for an erased row, `entry` is null and `erased` is {entry_seq, timestamp, reason}. An NDJSON stream ends with a final record", content((Envelope = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
+    (status = 400, description = "Invalid filter, range, parameter or cursor", body = Problem),
+    (status = 429, description = "Too many concurrent exports and checks", body = Problem),
     (status = 503, description = "No node answered, or require=all is not met; the same body as 200", body = Envelope),
 ))]
 pub(super) async fn audit_log(
@@ -100,7 +100,7 @@ pub(super) async fn audit_log(
 pub(super) fn pairs_of(
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Vec<(String, String)>, ApiError> {
-    let Pairs(pairs) = pairs.map_err(|_| ApiError::new(400, "bad_parameter", "the query string cannot be read"))?;
+    let Pairs(pairs) = pairs.map_err(|_| ApiError::new(400, "bad_parameter", "cannot parse the query string"))?;
     Ok(pairs)
 }
 
@@ -317,7 +317,7 @@ impl OfLog {
 pub(super) type LogOfRow = Result<Pairs<OfLog>, QueryRejection>;
 
 pub(super) fn log_of_row(asked: LogOfRow) -> Result<Option<Generation>, ApiError> {
-    let bad = |_| ApiError::new(400, "bad_parameter", "a row's address has the parameter generation, and no other");
+    let bad = |_| ApiError::new(400, "bad_parameter", "the address of a row accepts only the parameter generation");
     asked.map_err(bad)?.0.generation()
 }
 
@@ -325,7 +325,7 @@ pub(super) fn log_of_row(asked: LogOfRow) -> Result<Option<Generation>, ApiError
 #[utoipa::path(get, path = "/audit-log/{node}/{seq}", tag = "log", params(
     ("node" = String, Path, description = "Node id", example = "mx1"),
     ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
-    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
+    ("generation" = Option<String>, Query, description = "Generation of the log that contains the row, as given in the row; the node's current log by default"),
 ), responses(
     (status = 200, description = "A page of one row", body = Envelope),
     (status = 404, description = "No such node or row", body = Problem),
@@ -347,9 +347,9 @@ pub(super) async fn entry(
 #[utoipa::path(get, path = "/audit-log/{node}/{seq}/body", tag = "evidence", params(
     ("node" = String, Path, description = "Node id", example = "mx1"),
     ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
-    ("generation" = Option<String>, Query, description = "The log that the row is in, as the row itself says; the node's present log by default"),
+    ("generation" = Option<String>, Query, description = "Generation of the log that contains the row, as given in the row; the node's current log by default"),
 ), responses(
-    (status = 200, description = "The row's bytes as they are stored and signed; header piperoll-signature is their mac in hexadecimal", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 200, description = "The row's bytes as they are stored and signed; the header piperoll-signature is their MAC in hexadecimal", body = Vec<u8>, content_type = "application/octet-stream"),
     (status = 404, description = "No such node or row", body = Problem),
     (status = 410, description = "The content of the row was erased", body = Problem),
     (status = 503, description = "The node did not answer", body = Envelope),
@@ -416,7 +416,7 @@ pub(super) struct VerifyRequest {
 ///
 /// The answer is NDJSON: rows that fail, progress, and the final record.
 #[utoipa::path(post, path = "/verify", tag = "log", request_body = VerifyRequest, responses(
-    (status = 200, description = "Rows that fail, {\"progress\":n}, and a final record, each on a line", body = String, content_type = "application/x-ndjson"),
+    (status = 200, description = "Rows that fail verification, {\"progress\":n}, and a final record, one per line", body = String, content_type = "application/x-ndjson"),
     (status = 503, description = "No node answered", body = Envelope),
 ))]
 pub(super) async fn verify(

@@ -28,7 +28,7 @@ use crate::witness::accept::Acceptance;
 
 /// Asks every node of the roster for its status.
 #[utoipa::path(get, path = "/nodes", tag = "nodes", responses(
-    (status = 200, description = "Every node of the roster, asked now", body = NodesAnswer),
+    (status = 200, description = "Current status of every node in the roster", body = NodesAnswer),
 ))]
 pub(super) async fn nodes(
     State(app): State<Arc<App>>,
@@ -66,7 +66,7 @@ pub(super) async fn nodes(
 async fn ask(member: Arc<NodeHandle>, limits: Limits) -> NodeInfo {
     if member.is_out_of_reach() {
         let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
-        let words = format!("it left the cluster at {}{folder}", member.node.life.until);
+        let words = format!("left the cluster at {}{folder}", member.node.life.until);
         let part = NodeOutcome::unasked(&member, Status::Excluded, words);
         return info(&member, &part, None);
     }
@@ -90,7 +90,7 @@ async fn ask(member: Arc<NodeHandle>, limits: Limits) -> NodeInfo {
             if member.has_left() {
                 let trouble = member.witness.standing().reason.map(|words| format!("; {words}")).unwrap_or_default();
                 let left = member.node.life.until;
-                part.reason = Some(format!("it left the cluster at {left}; its folder is read here{trouble}"));
+                part.reason = Some(format!("left the cluster at {left}; its folder is read here{trouble}"));
             }
             if !part.tally.faults.is_empty() {
                 (part.status, part.reason) = conclude(&part.tally, true, None);
@@ -137,8 +137,8 @@ pub(super) const REASON_CHARACTERS_MAX: usize = 1_000;
 #[utoipa::path(post, path = "/nodes/{node}/accept", tag = "nodes", params(
     ("node" = String, Path, description = "Node id", example = "mx1"),
 ), request_body = AcceptRequest, responses(
-    (status = 204, description = "The fork or rollback is cleared; the next look pins the log that the node presents"),
-    (status = 400, description = "No reason, or no generation", body = Problem),
+    (status = 204, description = "The fork or rollback is cleared; the next poll pins the log that the node presents"),
+    (status = 400, description = "Missing reason or generation", body = Problem),
     (status = 404, description = "No such node", body = Problem),
     (status = 409, description = "There is nothing to accept, or the node presents another generation", body = Problem),
 ))]
@@ -177,9 +177,9 @@ fn acceptance<'a>(
         (None, None) => None,
         (Some(size), Some(root)) => {
             let shown = decode_hash(root).map(|root| (size, root));
-            Some(shown.ok_or_else(|| bad("the root is base64 of 32 bytes".into()))?)
+            Some(shown.ok_or_else(|| bad("the root must be 32 bytes in base64".into()))?)
         }
-        _ => return Err(bad("size and root go together: both are in `alarm.presented` of GET /nodes".into())),
+        _ => return Err(bad("size and root must be given together; both are in `alarm.presented` of GET /nodes".into())),
     };
     let acceptance = Acceptance { generation, shown, words: request.reason.clone() };
     Ok((member, acceptance, request))

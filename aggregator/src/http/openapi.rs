@@ -23,24 +23,24 @@ impl utoipa::Modify for Security {
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         let certificate = SecurityScheme::MutualTls {
-            description: Some("A user's certificate of this cluster".to_owned()),
+            description: Some("A user certificate issued by this cluster".to_owned()),
             extensions: None,
             deprecated: None,
         };
         components.add_security_scheme("certificate", certificate);
-        let cookie = ApiKeyValue::with_description("__Host-piperoll", "A browser that is signed in");
+        let cookie = ApiKeyValue::with_description("__Host-piperoll", "Session cookie of a signed-in browser");
         components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     }
 }
 
 /// Responses that every route can give in addition to its own.
 const EVERYWHERE: [(&str, &str); 6] = [
-    ("400", "What was sent cannot be read"),
-    ("401", "No, unknown or expired credentials"),
-    ("403", "The caller's scope excludes it, or another site's page sent it"),
-    ("404", "There is nothing at this path"),
-    ("429", "NodeRequest too often, or too much is under way; Retry-After says how long to wait where that is known"),
-    ("503", "The entry about this request could not be recorded, so it is not answered"),
+    ("400", "The request cannot be parsed"),
+    ("401", "Missing, unknown or expired credentials"),
+    ("403", "The request is outside the caller's scope, or is cross-site"),
+    ("404", "Not found"),
+    ("429", "Too many requests, or too many in progress; Retry-After gives the time to wait if it is known"),
+    ("503", "The entry about this request could not be recorded, so the request was refused"),
 ];
 
 /// Adds what every route has in common: how callers identify themselves, the roles that may use it, and the common answers.
@@ -52,7 +52,7 @@ fn complete(operation: &mut Operation, needs: Option<Permission>) {
     if let Some(permission) = needs {
         let roles = Role::ALL.iter().filter(|role| role.may(permission)).map(|role| role.word()).collect::<Vec<_>>();
         let words = format!(
-            "The caller's role is not {}, the caller's scope excludes it, or another site's page sent it",
+            "The caller's role is not {}, or the request is outside the caller's scope or cross-site",
             roles.join(" or ")
         );
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
@@ -86,7 +86,7 @@ fn add_common_answers(operation: &mut Operation) {
 #[openapi(
     info(
         title = "Piperoll aggregator",
-        description = "One merged, verified timeline of all nodes; the missing ones by name.",
+        description = "One merged, verified timeline of all nodes; missing nodes are listed by name.",
         license(name = "MIT OR Apache-2.0")
     ),
     components(schemas(IncompleteArg, FinalRecord, Problem)),

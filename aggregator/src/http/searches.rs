@@ -36,7 +36,7 @@ async fn on_disk(change: impl FnOnce() -> Result<(), SearchError> + Send + 'stat
 
 /// Lists the caller's saved searches.
 #[utoipa::path(get, path = "/searches", tag = "searches", responses(
-    (status = 200, description = "What the caller keeps", body = Vec<SavedSearch>),
+    (status = 200, description = "The caller's saved searches", body = Vec<SavedSearch>),
 ))]
 pub(super) async fn list_searches(
     State(app): State<Arc<App>>,
@@ -49,8 +49,8 @@ pub(super) async fn list_searches(
 
 /// Saves a search; one of the same name is replaced.
 #[utoipa::path(post, path = "/searches", tag = "searches", request_body = SavedSearch, responses(
-    (status = 204, description = "Kept; one of the same name is replaced"),
-    (status = 409, description = "The caller keeps 100 already", body = Problem),
+    (status = 204, description = "Saved; a search of the same name is replaced"),
+    (status = 409, description = "The caller already has 100 saved searches", body = Problem),
 ))]
 pub(super) async fn keep_search(
     State(app): State<Arc<App>>,
@@ -101,7 +101,7 @@ pub(super) struct FilterWords {
 
 /// Lists the keys and words of the filter language.
 #[utoipa::path(get, path = "/filter", tag = "log", responses(
-    (status = 200, description = "What a filter can be made of", body = FilterWords),
+    (status = 200, description = "Keys and words of the filter language", body = FilterWords),
 ))]
 pub(super) async fn filter_words(Extension(audit): Extension<AuditEntry>) -> Json<FilterWords> {
     audit.skip_on_success();

@@ -31,7 +31,7 @@ const BODY_BYTES_MAX: usize = 4_096;
 /// Signs a browser in with a token, a one-time link or a certificate.
 #[utoipa::path(post, path = "/session", tag = "session", request_body = SignIn, responses(
     (status = 201, description = "Signed in; the cookie is HttpOnly, Secure, SameSite=Strict", body = SessionInfo),
-    (status = 413, description = "More than a token or a code", body = Problem),
+    (status = 413, description = "The body is longer than a token or a code", body = Problem),
 ), security(()))]
 pub(super) async fn sign_in(
     State(app): State<Arc<App>>,
@@ -51,7 +51,7 @@ pub(super) async fn sign_in(
         return turned_away("cross_site", error.into_response());
     }
     let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
-        let error = ApiError::new(413, "too_long", format!("a sign-in has at most {BODY_BYTES_MAX} bytes"));
+        let error = ApiError::new(413, "too_long", format!("a sign-in request must not exceed {BODY_BYTES_MAX} bytes"));
         return turned_away("too_long", error.into_response());
     };
     let now = SystemClock.now();
@@ -92,7 +92,7 @@ fn who(app: &App, peer: &TlsPeer, body: &Bytes, now: Timestamp) -> Result<Caller
         (Some(token), None) => app.holder_of(token.trim(), now),
         (None, Some(code)) => {
             let credential = app.sessions.redeem(code.trim()).ok_or_else(|| {
-                let detail = "this address was used already, or is older than five minutes; ask for a new one";
+                let detail = "this address has already been used, or is older than five minutes; request a new one";
                 ("link_unknown", ApiError::new(401, "link_unknown", detail))
             })?;
             app.holder(&credential, now)
@@ -160,7 +160,7 @@ pub(super) async fn link(
     // without the certificate.
     if caller.session().is_some() || !matches!(caller.credential(), Credential::Token { .. }) {
         let detail =
-            "a one-time address is made with a token (`piperoll browse`), not in a session or with a certificate";
+            "a one-time address can only be created with a token (`piperoll browse`), not in a session or with a certificate";
         return Err(ApiError::new(403, "needs_token", detail));
     }
     let made = app.sessions.link(caller.credential().clone(), SystemClock.now());
@@ -170,5 +170,5 @@ pub(super) async fn link(
 }
 
 fn no_random(error: &getrandom::Error) -> ApiError {
-    ApiError::new(500, "internal", format!("the system gave no random bytes: {error}"))
+    ApiError::new(500, "internal", format!("cannot get random bytes from the system: {error}"))
 }

@@ -28,20 +28,20 @@ const BUCKET_MIN: Duration = Duration::from_secs(1);
 
 /// Counts entries, values of fields, and a histogram.
 #[utoipa::path(get, path = "/stats", tag = "log", params(
-    ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
+    ("filter" = Option<String>, Query, description = "Filter string; filter keys are also accepted as separate parameters"),
     ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
-    ("to" = Option<String>, Query, description = "Up to but not including; now by default"),
-    ("tz" = Option<String>, Query, description = "Zone of dates and times without one: UTC (the default), +02:00, or Europe/Berlin"),
-    ("by" = Option<String>, Query, description = "Fields to count the values of, such as ip_address or user,action; up to 8"),
+    ("to" = Option<String>, Query, description = "End of the range, exclusive; now by default"),
+    ("tz" = Option<String>, Query, description = "Time zone of dates and times that have none: UTC (the default), +02:00, or Europe/Berlin"),
+    ("by" = Option<String>, Query, description = "Fields whose values to count, such as ip_address or user,action; up to 8"),
     ("top" = Option<usize>, Query, description = "Values listed per field; 20 by default and at most 1,000"),
-    ("verify" = Option<bool>, Query, description = "true: the aggregator reads and verifies every row and counts itself. Otherwise the nodes count, from their indexes"),
+    ("verify" = Option<bool>, Query, description = "true: the aggregator reads, verifies and counts every row itself. Otherwise the nodes count from their indexes"),
     ("bucket" = Option<String>, Query, description = "Width of the histogram's buckets, such as 15m, 1h or 1d; no histogram by default"),
-    ("axis" = Option<String>, Query, description = "Which time decides the bucket: recorded (the default) or occurred. The range is one of recorded times"),
+    ("axis" = Option<String>, Query, description = "Time that determines the bucket: recorded (the default) or occurred. The range always refers to the time of recording"),
     ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
 ), responses(
-    (status = 200, description = "Exact counts; `verified` says who counted. While `complete` is false every number is a lower bound. White space may come before the object", body = StatsAnswer),
-    (status = 400, description = "Bad filter, range, field or bucket", body = Problem),
-    (status = 429, description = "Four counts are under way", body = Problem),
+    (status = 200, description = "Exact counts; `verified` is true if the aggregator read and verified every row. While `complete` is false, every number is a lower bound. Whitespace may precede the object", body = StatsAnswer),
+    (status = 400, description = "Invalid filter, range, field or bucket", body = Problem),
+    (status = 429, description = "Four counts are already running", body = Problem),
     (status = 503, description = "No node answered, or require=all is not met", body = Envelope),
 ))]
 pub(super) async fn stats(
@@ -93,7 +93,7 @@ impl Typed {
                     return Err(bad(
                         &name,
                         &value,
-                        "statistics have by, top, bucket, axis, verify, from, to, tz, require and a filter",
+                        "statistics accept by, top, bucket, axis, verify, from, to, tz, require and a filter",
                     ));
                 }
                 _ => {
@@ -113,7 +113,7 @@ impl Typed {
         match self.verify.as_deref() {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(other) => Err(bad("verify", other, "it is true or false")),
+            Some(other) => Err(bad("verify", other, "use true or false")),
         }
     }
 
@@ -126,20 +126,20 @@ impl Typed {
             }
         }
         if facets.len() > FACETS_MAX {
-            return Err(bad("by", &self.by.join(","), &format!("up to {FACETS_MAX} fields are counted at a time")));
+            return Err(bad("by", &self.by.join(","), &format!("at most {FACETS_MAX} fields can be counted at a time")));
         }
         let top = match &self.top {
             None => TOP_DEFAULT,
             Some(text) => {
                 let top = text.parse().ok().filter(|top| (1..=TOP_MAX).contains(top));
-                top.ok_or_else(|| bad("top", text, &format!("it is 1 to {TOP_MAX}")))?
+                top.ok_or_else(|| bad("top", text, &format!("use 1 to {TOP_MAX}")))?
             }
         };
         let bucket_micros = self.bucket.as_ref().map(|text| bucket(text, query, now)).transpose()?;
         let axis = match self.axis.as_deref() {
             None | Some("recorded") => Axis::Recorded,
             Some("occurred") => Axis::Occurred,
-            Some(other) => return Err(bad("axis", other, "it is recorded or occurred")),
+            Some(other) => return Err(bad("axis", other, "use recorded or occurred")),
         };
         Ok(Plan { facets, top, bucket_micros, axis })
     }
@@ -150,10 +150,10 @@ impl Typed {
 fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> {
     let width = parse_duration(text).filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
     let width = width.and_then(|width| i64::try_from(width.as_micros()).ok());
-    let width = width.ok_or_else(|| bad("bucket", text, "write whole seconds or more, such as 15m, 1h or 1d"))?;
+    let width = width.ok_or_else(|| bad("bucket", text, "use whole seconds or more, such as 15m, 1h or 1d"))?;
     let range = query.to.min(now).micros().saturating_sub(query.from.micros());
     if range / width >= BUCKETS_MAX {
-        let words = format!("the range has more than {BUCKETS_MAX} of them; narrow it or take wider ones");
+        let words = format!("the range has more than {BUCKETS_MAX} buckets of this width; narrow the range or use wider buckets");
         return Err(bad("bucket", text, &words));
     }
     Ok(width)

@@ -35,13 +35,13 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Follows the merged log live.
 #[utoipa::path(get, path = "/audit-log/tail", tag = "log", params(
-    ("filter" = Option<String>, Query, description = "Filter string; filter keys are accepted as parameters of their own too"),
-    ("from" = Option<String>, Query, description = "Begin with what was recorded from this time on: RFC 3339, a date, or an age such as 5m; now by default"),
-    ("after" = Option<String>, Query, description = "Resume after this event id: `node:generation:next seq` for every node, with commas. The header Last-Event-ID outranks it"),
+    ("filter" = Option<String>, Query, description = "Filter string; filter keys are also accepted as separate parameters"),
+    ("from" = Option<String>, Query, description = "Start with entries recorded from this time on: RFC 3339, a date, or an age such as 5m; now by default"),
+    ("after" = Option<String>, Query, description = "Resume after this event id: `node:generation:next seq` for every node, separated by commas. The header Last-Event-ID takes precedence"),
 ), responses(
-    (status = 200, description = "Server-sent events without end. `entry`: a row as on a page, with `late: true` when a later one came before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or fails verification. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; its id resumes the tail. `ended`: the credential is no longer valid. The id of an event is the position after it", body = String, content_type = "text/event-stream"),
-    (status = 400, description = "Bad filter, time or place", body = Problem),
-    (status = 429, description = "Too many tails at once", body = Problem),
+    (status = 200, description = "An endless stream of server-sent events. `entry`: a row as on a page, with `late: true` if a later row was sent before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or fails verification. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; its id resumes the tail. `ended`: the credential is no longer valid. The id of an event is the position after it", body = String, content_type = "text/event-stream"),
+    (status = 400, description = "Invalid filter, time or position", body = Problem),
+    (status = 429, description = "Too many concurrent tails", body = Problem),
 ))]
 pub(super) async fn tail(
     State(app): State<Arc<App>>,
@@ -135,7 +135,7 @@ impl NodeRequest {
                 "from" | "since" => &mut since,
                 "after" => &mut after,
                 "to" | "until" | "limit" | "order" | "format" | "cursor" | "require" => {
-                    return Err(bad(&name, &value, "a tail has from, after and a filter"));
+                    return Err(bad(&name, &value, "a tail accepts from, after and a filter"));
                 }
                 _ => {
                     rest.push((name, value));

@@ -28,7 +28,7 @@ pub(super) async fn list_tokens(State(app): State<Arc<App>>) -> Result<Json<Vec<
 
 /// Creates a token.
 #[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = NewToken, responses(
-    (status = 201, description = "The only time the token is seen", body = CreatedToken),
+    (status = 201, description = "The new token, shown only in this response", body = CreatedToken),
     (status = 409, description = "The name is taken", body = Problem),
 ))]
 pub(super) async fn create_token(
@@ -59,7 +59,7 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
 #[utoipa::path(delete, path = "/tokens/{name}", tag = "tokens", params(
     ("name" = String, Path, description = "Name of the token"),
 ), responses(
-    (status = 204, description = "Useless from now on"),
+    (status = 204, description = "Revoked; the token is no longer valid"),
     (status = 404, description = "No such token", body = Problem),
 ))]
 pub(super) async fn revoke_token(

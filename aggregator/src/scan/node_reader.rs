@@ -122,19 +122,19 @@ fn against_last(head: &StreamHead, last: u64) -> Option<String> {
     let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
     if rows <= last {
         return Some(format!(
-            "the last row that it wrote is {last}, and its folder has {rows} rows: the others are missing"
+            "the last row that it wrote is {last}, but its folder has only {rows} rows: the others are missing"
         ));
     }
     let beyond = rows - 1 > last.saturating_add(STOP_ENTRIES);
     beyond
-        .then(|| format!("the last row that it wrote is {last}, and its folder has {rows} rows: some were added later"))
+        .then(|| format!("the last row that it wrote is {last}, but its folder has {rows} rows: some were added later"))
 }
 
 /// How long a node may report progress without reading any further. Skipping blocks by the index takes far less.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
 /// Reason given for a count that is not proven.
 pub(crate) const COUNTED_THERE: &str =
-    "the nodes counted, from their indexes; a count with `verify` reads and verifies every row";
+    "the nodes counted from their indexes; a count with `verify` reads and verifies every row";
 /// Maximum number of faults listed for one node in one answer.
 const FAULTS_MAX: usize = 20;
 /// Maximum length of one fault in characters: the node chooses the text, and an answer repeats it.
@@ -153,7 +153,7 @@ async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequ
     }
     if request.count.is_some() {
         let words =
-            "upgrade needed: it runs a version that cannot count this; statistics with `verify` read its rows instead";
+            "upgrade needed: the node runs a version that cannot count this; statistics with `verify` read its rows instead";
         return Err(Failure::Error(words.to_owned()));
     }
     let widened = filter.widened_to_version_1();
@@ -178,11 +178,11 @@ impl NodeReader {
         let mut buffer = BytesMut::new();
         let left = limits.first_row.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
         let Some(Frame::Head(head)) = next_frame(&mut body, &mut buffer, left).await? else {
-            return Err(Failure::Error("the answer does not begin as a Piperoll stream does".to_owned()));
+            return Err(Failure::Error("the answer is not a Piperoll stream".to_owned()));
         };
         let ring = &member.node.ring;
         if &head.node_id != ring.node_id() || &head.cluster != ring.cluster() {
-            return Err(Failure::Error(format!("the node says it is {}/{}", head.cluster, head.node_id)));
+            return Err(Failure::Error(format!("the node identifies itself as {}/{}", head.cluster, head.node_id)));
         }
         member.seen();
         let mut faults: Vec<String> = head.fault.iter().cloned().chain(member.alarm()).collect();
@@ -193,11 +193,11 @@ impl NodeReader {
             let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
             if pinned.generation != head.generation {
                 faults.push(format!(
-                    "it answers from the log {}, and {} was witnessed",
+                    "the node answers from the log {}, but {} was witnessed",
                     head.generation, pinned.generation
                 ));
             } else if rows < pinned.size {
-                faults.push(format!("{} rows were witnessed, and it says that there are {rows}", pinned.size));
+                faults.push(format!("{} rows were witnessed, but the node reports only {rows}", pinned.size));
             }
         }
         let pinned = asked.pinned.clone().filter(|pinned| pinned.generation == head.generation);
@@ -206,7 +206,7 @@ impl NodeReader {
         if head.epochs.is_sorted_by(|a, b| a.first_seq < b.first_seq && a.epoch < b.epoch) {
             checker.know_epochs(head.epochs.clone());
         } else {
-            faults.push("it says that its key epochs decrease".to_owned());
+            faults.push("the node reports decreasing key epochs".to_owned());
         }
         Ok(Self {
             member: Arc::clone(member),
@@ -265,7 +265,7 @@ impl NodeReader {
                 Some(Frame::Proof(proof)) => self.proof(&proof),
                 Some(Frame::Count(part)) => {
                     let plan = self.counted.as_mut();
-                    plan.ok_or_else(|| Failure::Error("it counted, and was not asked to".to_owned()))?.add_part(part);
+                    plan.ok_or_else(|| Failure::Error("the node sent counts that were not requested".to_owned()))?.add_part(part);
                 }
                 Some(Frame::Mark(mark)) => {
                     // Nothing is proven while following, so every row before the mark has already been returned.
@@ -281,12 +281,12 @@ impl NodeReader {
                     if scanned > self.scanned {
                         (self.scanned, self.advanced) = (scanned, Instant::now());
                     } else if self.advanced.elapsed() > STANDSTILL_MAX {
-                        let words = format!("it read no further for {} s", STANDSTILL_MAX.as_secs());
+                        let words = format!("the node made no progress for {} s", STANDSTILL_MAX.as_secs());
                         return Err(Failure::Timeout(words));
                     }
                 }
                 Some(Frame::End(end)) => self.end(end),
-                Some(Frame::Head(_)) => return Err(Failure::Error("a second beginning inside the stream".to_owned())),
+                Some(Frame::Head(_)) => return Err(Failure::Error("the stream contains a second head record".to_owned())),
                 None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
             }
             if self.proving.as_ref().is_some_and(ProofVerifier::is_overfull) || self.borders.len() > BORDERS_MAX {
@@ -348,7 +348,7 @@ impl NodeReader {
                 self.entry(EntryFrame { seq, place: timestamp, timestamp, ..statement }, &checked, Some(gone));
             }
             _ => {
-                let reason = Some("the row is empty, and no entry says that it was erased");
+                let reason = Some("the row is empty, but no entry records its erasure");
                 let unknown = checked.integrity == Integrity::UnknownKey;
                 let checked =
                     if unknown { checked } else { Checked { integrity: Integrity::Violation, reason, era: None } };
@@ -418,10 +418,10 @@ impl NodeReader {
         // Only a node that was asked for a limited number of rows and returned that many may have more.
         self.tally.more = end.more && self.limit == Some(self.tally.rows);
         if end.more && !self.tally.more {
-            self.fault("it stopped before the end, and was not asked to".to_owned());
+            self.fault("the node stopped before the end although it was not asked to".to_owned());
         }
         if end.rows != self.tally.rows {
-            self.fault(format!("it says that it gave {} rows, and {} came", end.rows, self.tally.rows));
+            self.fault(format!("the node reports that it sent {} rows, but {} arrived", end.rows, self.tally.rows));
         }
         for fault in end.faults.into_iter().take(FAULTS_MAX) {
             self.fault(fault.chars().take(FAULT_CHARS_MAX).collect());
@@ -432,7 +432,7 @@ impl NodeReader {
             Some(_) if self.sieve.is_some() => Proof::Not("the query has a filter".to_owned()),
             Some(proving) => proving.conclude(last),
             None if self.counted.is_some() => Proof::Not(COUNTED_THERE.to_owned()),
-            None => Proof::Not("nothing of this log was witnessed yet".to_owned()),
+            None => Proof::Not("no row of this log has been witnessed yet".to_owned()),
         };
     }
 
@@ -471,7 +471,7 @@ impl NodeReader {
             if self.unfiltered && same_era && !neighbour && self.last_era.is_some() {
                 let (low, high) = (last.seq.min(entry.seq), last.seq.max(entry.seq));
                 self.fault(match high - low {
-                    0 => format!("row {low} came twice"),
+                    0 => format!("row {low} was sent twice"),
                     2 => format!("row {} is missing", low + 1),
                     _ => format!("rows {} to {} are missing ({} rows)", low + 1, high - 1, high - low - 1),
                 });
@@ -491,7 +491,7 @@ impl NodeReader {
 fn reaches_pruned(head: &StreamHead, asked: &NodeRequest) -> Option<String> {
     let pruned = head.pruned.filter(|pruned| asked.request.from <= pruned.newest && !asked.all_there)?;
     Some(format!(
-        "its rows below {} (up to {}) were pruned, under entry {}",
+        "rows below {} (up to {}) were pruned, as recorded in entry {}",
         pruned.to_seq, pruned.newest, pruned.entry_seq
     ))
 }
@@ -519,7 +519,7 @@ async fn next_frame(body: &mut Incoming, buffer: &mut BytesMut, wait: Duration) 
                     buffer.extend_from_slice(&data);
                 }
             }
-            Ok(Some(Err(error))) => return Err(Failure::Broken(format!("the connection broke: {error}"))),
+            Ok(Some(Err(error))) => return Err(Failure::Broken(format!("connection broken: {error}"))),
             Ok(None) => return Ok(None),
             Err(_) => return Err(Failure::Timeout(format!("no complete frame for {} ms", wait.as_millis()))),
         }
@@ -556,7 +556,7 @@ fn integrity_words(tally: &NodeCounters) -> Option<String> {
         words.push(format!("{} of {} rows fail verification", tally.invalid, tally.rows));
     }
     if tally.unknown_key > 0 {
-        words.push(format!("{} rows are sealed under a key epoch this aggregator does not hold", tally.unknown_key));
+        words.push(format!("{} rows use a key epoch that this aggregator has no key for", tally.unknown_key));
     }
     words.extend(tally.faults.iter().cloned());
     (!words.is_empty()).then(|| words.join("; "))

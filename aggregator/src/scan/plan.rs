@@ -151,7 +151,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
     request.prove = pinned.as_ref().map(|pinned| pinned.size);
     if query.sealed {
         let Some(pinned) = &pinned else {
-            return NodePlan::Not { status: Status::Error, reason: "nothing of its log was witnessed yet".to_owned() };
+            return NodePlan::Not { status: Status::Error, reason: "no row of its log has been witnessed yet".to_owned() };
         };
         // Only rows that a witness vouches for; newer rows belong to the next export.
         request.head = Some(pinned.size - 1);
@@ -168,7 +168,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
         let was_there = mine.peek().is_some();
         let present = mine.find(|head| !member.witness.is_past(head.generation));
         if was_there && present.is_none() {
-            let reason = "another log took the place of the one that the first page was read from".to_owned();
+            let reason = "the log that the first page was read from has been replaced".to_owned();
             return NodePlan::Not { status: Status::Superseded, reason };
         }
         let Some(head) = present else {
@@ -200,7 +200,7 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     let missing = |why: &str| {
         let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
         let reason =
-            format!("it left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
+            format!("left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
         NodePlan::Not { status: Status::Retired, reason }
     };
     if member.node.life.overlaps(query.from, query.to) {
@@ -213,7 +213,7 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     let unseen = member.node.last_seq.zip(member.witness.witnessed_rows()).filter(|(last, rows)| last >= rows);
     match unseen {
         Some((last, rows)) if query.to > left => {
-            missing(&format!("; its last row is {last}, and only {rows} rows were witnessed"))
+            missing(&format!("; its last row is {last}, but only {rows} rows were witnessed"))
         }
         _ => NodePlan::Absent,
     }

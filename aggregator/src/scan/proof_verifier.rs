@@ -44,7 +44,7 @@ impl Proof {
 
 impl Default for Proof {
     fn default() -> Self {
-        Self::Not("the answer did not come to its end".to_owned())
+        Self::Not("the answer ended early".to_owned())
     }
 }
 
@@ -139,7 +139,7 @@ impl ProofVerifier {
         }
         let rows = if of_borders { &mut self.borders } else { &mut self.sound };
         if !proof.runs.is_sorted_by(|a, b| a.end < b.start) {
-            return Err("a proof whose runs are not in order".to_owned());
+            return Err("the runs of a proof are not in order".to_owned());
         }
         let covered = |row: &mut Sound| {
             let seq = row.place.seq;
@@ -176,7 +176,7 @@ impl ProofVerifier {
     /// Returns the waiting rows in order, proven or not, and a message if one of them should have been proven.
     pub(crate) fn release(&mut self) -> (Vec<VerifiedRow>, Option<String>) {
         let without = self.sound.iter().find(|row| row.place.seq < self.pinned.size);
-        let fault = without.map(|row| format!("row {} was witnessed, and no proof came for it", row.place.seq));
+        let fault = without.map(|row| format!("row {} was witnessed, but no proof was sent for it", row.place.seq));
         self.sound.clear();
         self.waiting_bytes = 0;
         (std::mem::take(&mut self.waiting), fault)

@@ -87,7 +87,7 @@ pub(crate) enum QueryError {
     #[error("{parameter}={value:?} is not allowed; {allowed}")]
     Parameter { parameter: String, value: String, allowed: String },
     #[error(
-        "unknown parameter {0:?}; besides the filter keys there are filter, from (or since), to (or until), tz, order, format, limit, cursor, require"
+        "unknown parameter {0:?}; use a filter key, filter, from (or since), to (or until), tz, order, format, limit, cursor or require"
     )]
     Unknown(String),
     #[error("duplicate parameter {0:?}; only filter keys can be repeated")]
@@ -142,18 +142,18 @@ impl Query {
         let order = match typed.order.as_deref() {
             None | Some("desc") => Order::Desc,
             Some("asc") => Order::Asc,
-            Some(other) => return Err(bad("order", other, "it is asc or desc")),
+            Some(other) => return Err(bad("order", other, "use asc or desc")),
         };
         let format = match typed.format.as_deref() {
             None | Some("json") => Format::Json,
             Some("ndjson") => Format::Ndjson,
             Some("csv") => Format::Csv,
-            Some(other) => return Err(bad("format", other, "it is json, ndjson or csv")),
+            Some(other) => return Err(bad("format", other, "use json, ndjson or csv")),
         };
         let require = match typed.require.as_deref() {
             None | Some("any") => Require::Any,
             Some("all") => Require::All,
-            Some(other) => return Err(bad("require", other, "it is any or all")),
+            Some(other) => return Err(bad("require", other, "use any or all")),
         };
         let limit_max = if format == Format::Json { PAGE_ROWS_MAX } else { usize::MAX };
         let limit = match typed.limit.as_deref() {
@@ -193,11 +193,11 @@ impl Query {
             return Err(bad(
                 "filter",
                 &filter.typed(),
-                "it cannot be passed on without a change of its meaning; this is a fault of the program",
+                "it cannot be sent to the nodes without changing its meaning; this is a bug in Piperoll",
             ));
         }
         if cursor.is_some() && format != Format::Json {
-            return Err(bad("cursor", "…", "a cursor continues pages; a stream is read in one go"));
+            return Err(bad("cursor", "…", "a cursor is only valid with format=json; a stream is read in one request"));
         }
         let (from, to) = match &cursor {
             Some(cursor) => (cursor.from, cursor.to),

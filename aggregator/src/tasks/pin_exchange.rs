@@ -74,7 +74,7 @@ pub(crate) async fn write_pins(app: &App) -> Result<(), EmitError> {
         let (some, later) = rest.split_at(count);
         rest = later;
         let entry = Entry::new(Category::Audit, ACTION)
-            .description(format!("the checkpoints of {} nodes as this witness pinned them", some.len()))
+            .description(format!("checkpoints that this witness pinned for {} nodes", some.len()))
             .detail("checkpoints", some);
         app.audit.note(entry).await?;
     }
@@ -258,21 +258,21 @@ impl NodeWitness {
                 if written.seen > pin.seen && (pin.origin != checkpoint.origin || pin.size < checkpoint.size) =>
             {
                 let words = format!(
-                    "the state directory remembers {} rows of {}, and this aggregator's own log has {} rows of {} of {}: an older copy was put back",
+                    "the state directory has a pin of {} rows of {}, but this aggregator's own log has one of {} rows of {}, seen at {}: an older copy of the state directory was restored",
                     pin.size, pin.origin, checkpoint.size, checkpoint.origin, written.seen
                 );
                 self.adopt(&mut remembered, &checkpoint, written, words);
             }
             (None, Some((checkpoint, written))) if was_gone => {
                 let words = format!(
-                    "what was remembered of it is gone from the state directory; by this aggregator's own log it had {} rows of {} at {}, and it is held \
+                    "the node's pinned checkpoint is missing from the state directory; this aggregator's own log records {} rows of {} at {}, and the node is checked \
                      against that",
                     checkpoint.size, checkpoint.origin, written.seen
                 );
                 self.adopt(&mut remembered, &checkpoint, written, words);
             }
             (None, None) if was_gone && self.was_known => {
-                let words = "what was remembered of it is gone from the state directory, and this aggregator's own log says nothing of it";
+                let words = "the node's pinned checkpoint is missing from the state directory, and this aggregator's own log has no record of it";
                 remembered.again = Some(Again { since: SystemClock.now(), words: words.to_owned() });
             }
             _ => return,
@@ -292,7 +292,7 @@ impl NodeWitness {
             remembered.note_early(early.clone());
         }
         if let Err(error) = self.memory.store(&remembered) {
-            tracing::error!(%error, "cannot store what the own log says about a node");
+            tracing::error!(%error, "cannot store the pin recovered from this aggregator's own log");
         }
         state.pinned = remembered.pin.as_ref().and_then(|pin| self.open_pin(pin).ok());
         state.remembered = remembered;
@@ -345,7 +345,7 @@ impl NodeWitness {
             return;
         }
         let reason = format!(
-            "split view: the aggregator {witness} was shown a log of {size} rows with another history than the one that is shown here \
+            "split view: the aggregator {witness} was shown a log of {size} rows with a different history than the one shown here \
              (generation {generation})"
         );
         let presented = Some(note.to_owned());

@@ -110,7 +110,7 @@ fn changes(before: &Known, after: &Known) -> Vec<Change> {
                 ));
             }
             (Some(old), None) => {
-                let words = format!("{id} is not in the roster any more; nothing says what became of it");
+                let words = format!("{id} is no longer in the roster; the reason is unknown");
                 all.push(Change::of("cluster.node_removed", id, words, Some(old), None));
             }
             (Some(old), Some(new)) => node_changes(id, old, new, &mut all),
@@ -121,7 +121,7 @@ fn changes(before: &Known, after: &Known) -> Vec<Change> {
         all.push(Change {
             action: "cluster.retention_changed",
             node: None,
-            words: "how long rows have to stay was changed".to_owned(),
+            words: "the cluster's retention policy was changed".to_owned(),
             details: json!({ "before": before.retention, "after": after.retention }),
         });
     }
@@ -129,7 +129,7 @@ fn changes(before: &Known, after: &Known) -> Vec<Change> {
         all.push(Change {
             action: "cluster.revocations_changed",
             node: None,
-            words: "certificates were revoked, or the list of them was renewed".to_owned(),
+            words: "certificates were revoked, or the revocation list was renewed".to_owned(),
             details: json!({ "before": before.revocations, "after": after.revocations }),
         });
     }
@@ -142,16 +142,16 @@ fn node_changes(id: &str, old: &KnownNode, new: &KnownNode, all: &mut Vec<Change
         let at = new.member_until.map(Timestamp::to_text).unwrap_or_default();
         push("cluster.node_retired", format!("{id} left the cluster at {at}"));
     } else if (old.member_from, old.member_until) != (new.member_from, new.member_until) {
-        push("cluster.membership_changed", format!("since when or until when {id} is a member was changed"));
+        push("cluster.membership_changed", format!("the membership period of {id} was changed"));
     }
     if old.address != new.address {
         push("cluster.address_changed", format!("the address of {id} is now {}", new.address));
     }
     if old.epoch != new.epoch {
-        push("cluster.mac_rotated", format!("{id} has a new sealing secret"));
+        push("cluster.mac_rotated", format!("{id} has a new MAC key"));
     }
     if (&old.checkpoint_key, &old.next_checkpoint_key) != (&new.checkpoint_key, &new.next_checkpoint_key) {
-        push("cluster.key_rotated", format!("the keys that sign the checkpoints of {id} were changed"));
+        push("cluster.key_rotated", format!("the checkpoint keys of {id} were changed"));
     }
 }
 
@@ -226,7 +226,7 @@ impl Membership {
     async fn record(&self, app: &App, now: &Known) -> bool {
         for change in changes(&self.known, now) {
             if let Err(error) = app.audit.note(change.entry()).await {
-                tracing::warn!(%error, action = change.action, "cannot record a change of the cluster yet");
+                tracing::warn!(%error, action = change.action, "cannot record a change to the cluster yet");
                 return false;
             }
         }

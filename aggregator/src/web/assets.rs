@@ -71,7 +71,7 @@ fn page(title: &'static str, module: &'static str) -> Response {
 async fn file(Path((asked, name)): Path<(String, String)>) -> Response {
     let found = Files::get(&name).filter(|_| asked == version());
     let Some(found) = found else {
-        return (StatusCode::NOT_FOUND, "there is no such file; load the page again\n").into_response();
+        return (StatusCode::NOT_FOUND, "file not found; reload the page\n").into_response();
     };
     let media = match name.rsplit_once('.') {
         Some((_, "js")) => "text/javascript; charset=utf-8",
@@ -83,7 +83,7 @@ async fn file(Path((asked, name)): Path<(String, String)>) -> Response {
 }
 
 async fn not_found(uri: Uri) -> Response {
-    let words = format!("not found: {}; the pages are {}\n", uri.path(), PAGES.map(|(path, ..)| path).join(", "));
+    let words = format!("not found: {}; available pages: {}\n", uri.path(), PAGES.map(|(path, ..)| path).join(", "));
     (StatusCode::NOT_FOUND, words).into_response()
 }
 

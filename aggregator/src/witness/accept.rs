@@ -34,20 +34,20 @@ pub(crate) struct Acceptance {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AcceptError {
     #[error(
-        "there is nothing to accept: the node's log is the one that was witnessed, and none of its rows failed verification"
+        "nothing to accept: the node presents the witnessed log, and none of its rows failed verification"
     )]
     NothingToAccept,
-    #[error("the node presents generation {presented}; name that one if you mean to accept it")]
+    #[error("the node presents generation {presented}; pass that generation to accept it")]
     OtherGeneration { presented: String },
     #[error(
-        "the node presents {size} rows with the root {root}, which do not continue the log that you were shown; run `piperoll nodes` again"
+        "the node now presents {size} rows with root {root}, which do not extend the log that you were shown; run `piperoll nodes` again"
     )]
     OtherLog { size: u64, root: String },
     #[error(
         "the node has presented no signed checkpoint since the alarm; restore its log, or start a new generation, and try again"
     )]
     NothingPresented,
-    #[error("the acceptance could not be stored: {0}")]
+    #[error("cannot store the acceptance: {0}")]
     Store(String),
 }
 

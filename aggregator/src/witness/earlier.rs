@@ -51,7 +51,7 @@ pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
         let path = format!("{}?old={old}&generation={}", peer_path::CHECKPOINT, aside.generation);
         let is_known = match member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await {
             Ok(answer) => watch.take_earlier(&aside, old, &answer, SystemClock.now()).unwrap_or_else(|words| {
-                tracing::warn!(node = %member.node.id, generation = %aside.generation, words, "cannot check an earlier log yet");
+                tracing::warn!(node = %member.node.id, generation = %aside.generation, words, "cannot check an archived log yet");
                 false
             }),
             Err(Failure::Error(_)) => false,
@@ -101,7 +101,7 @@ impl NodeWitness {
         };
         let mut state = self.state();
         let mut remembered = state.remembered.clone();
-        let place = place_of(&remembered.lost, aside).ok_or("it is not on record any more")?;
+        let place = place_of(&remembered.lost, aside).ok_or("the log is no longer on record")?;
         let lost = &mut remembered.lost[place];
         // A later event about a row of this log, such as an erasure, is recorded in it with its own time. A node's reports only widen
         // what is known.
@@ -113,7 +113,7 @@ impl NodeWitness {
         }
         remembered.learn_of(span.before.as_ref(), now);
         if remembered != state.remembered {
-            self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+            self.memory.store(&remembered).map_err(|e| format!("cannot store the witness's state: {e}"))?;
             // A log that becomes known only now may have been deleted with the rows of another one, so the log start has to be read
             // again.
             state.floor = state.floor.take().filter(|_| remembered.lost.len() == state.remembered.lost.len());

@@ -65,7 +65,7 @@ async fn looked(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     if let Some(cosigned) = watch.take(&answer, old, SystemClock.now()).map_err(Failure::Error)? {
         // The node keeps it for its own exports. A failed delivery changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {
-            tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not taken");
+            tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not accepted");
         }
     }
     log_start_check::look(member, floor, oldest).await;

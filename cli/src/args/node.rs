@@ -96,7 +96,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     Prune(Box<PruneArgs>),
     /// Let retention use the recorded times of rows from before this node counted witnessed time
     #[command(
-        after_help = "Retention deletes rows that have been witnessed for as long as it says. After an upgrade, that time starts over for older rows unless\nyou vouch for the clock that they were recorded with. This is recorded, and possible only once.\n\nExamples:\n  piperoll node confirm-times --dry-run\n  piperoll node confirm-times --reason 'NTP was on since the machine was set up'"
+        after_help = "Retention deletes rows once they have been witnessed for the configured time. After an upgrade, that time starts over for older rows unless\nyou vouch for the clock that they were recorded with. This is recorded, and is possible only once.\n\nExamples:\n  piperoll node confirm-times --dry-run\n  piperoll node confirm-times --reason 'NTP has been on since the machine was set up'"
     )]
     ConfirmTimes {
         #[command(flatten)]
@@ -122,7 +122,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     },
     /// Rebuild the search index; searches meanwhile read the rows that it does not cover yet
     #[command(
-        after_help = "Example, after `piperoll node verify` reported a block of the index:\n  piperoll node reindex"
+        after_help = "Example, after `piperoll node verify` reported a bad index block:\n  piperoll node reindex"
     )]
     Reindex {
         #[command(flatten)]
@@ -130,7 +130,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     },
     /// Archive the current log unchanged and start a new generation, after a break-in, a restore or damage
     #[command(
-        after_help = "Stop the node first. The witness reports a rollback until someone accepts the new generation\n(piperoll nodes accept). After a break-in, create new keys before: piperoll cluster new-generation."
+        after_help = "Stop the node first. The witness reports a rollback until someone accepts the new generation\n(piperoll nodes accept). After a break-in, create new keys first: piperoll cluster new-generation."
     )]
     NewGeneration {
         #[command(flatten)]

@@ -240,7 +240,7 @@ async fn wait_until_ready(id: &str, socket: &Path, process: &mut Child) -> anyho
     let client = NodeClient::new(socket)?;
     while client.health().await.is_err() {
         if let Some(status) = process.try_wait()? {
-            bail!("{id} ended at once ({status})");
+            bail!("{id} exited immediately ({status})");
         }
         ensure!(Instant::now() < deadline, "{id} did not become ready");
         tokio::time::sleep(Duration::from_millis(50)).await;

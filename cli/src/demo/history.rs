@@ -44,19 +44,19 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     cluster.restart(VICTIM).await?;
     let config = cluster.nodes()[VICTIM].config().display().to_string();
     expect(cluster.run(&["node", "verify", "--config", &config], true).await?.0, Exit::Complete)?;
-    outln!("\n   but the aggregator has cosigned more, and does not forget:");
+    outln!("\n   but the aggregator has cosigned more rows than that:");
     wait_for(cluster, &id, "rollback").await?;
     expect(cluster.run(&["nodes", "--table"], true).await?.0, Exit::Violation)?;
-    put_back_and_accept(cluster, &id, &kept, &verdict, "the cut file was replaced by the one that was kept").await?;
+    put_back_and_accept(cluster, &id, &kept, &verdict, "the truncated log was replaced with the original").await?;
     cluster.stop_node(VICTIM).await;
     copy_log(&cluster.nodes()[VICTIM].data(), &kept)?;
 
-    step(8, &format!("Tampering: an attacker replaces the whole log of {id} with an older copy"));
+    step(8, &format!("Tampering: an attacker replaces the entire log of {id} with an older copy"));
     copy_log(&older, &cluster.nodes()[VICTIM].data())?;
     cluster.restart(VICTIM).await?;
     wait_for(cluster, &id, "rollback").await?;
     expect(cluster.run(&["query", "node:mx2", "--limit", "1", "--table"], true).await?.0, Exit::Violation)?;
-    put_back_and_accept(cluster, &id, &kept, &verdict, "the older copy was replaced by the one that was kept").await
+    put_back_and_accept(cluster, &id, &kept, &verdict, "the older copy was replaced with the original").await
 }
 
 /// Restores the right log and accepts it, because only an operator can clear the verdict.
@@ -80,7 +80,7 @@ async fn put_back_and_accept(
     }
     wait_for(cluster, id, "ok").await?;
     outln!(
-        "   (the right file is back, and an operator cleared the alarm with a reason, which is recorded as an entry)"
+        "   (the original log is back, and an operator cleared the alarm with a reason, which is recorded as an entry)"
     );
     Ok(())
 }
@@ -90,7 +90,7 @@ pub(super) async fn wait_for(cluster: &DemoCluster, id: &str, verdict: &str) -> 
     let deadline = Instant::now() + VERDICT_TIMEOUT;
     loop {
         let (_, text) = cluster.run(&["nodes", "--json"], false).await?;
-        let answer: NodesAnswer = serde_json::from_str(&text).context("the list of nodes")?;
+        let answer: NodesAnswer = serde_json::from_str(&text).context("cannot parse the list of nodes")?;
         let node = answer.nodes.iter().find(|node| node.report.node_id == id).context("the node is not listed")?;
         let settled = verdict != "ok" || node.report.unwitnessed == Some(0);
         if node.report.verdict.as_str() == verdict && settled {
@@ -125,7 +125,7 @@ pub(super) async fn show_evidence(cluster: &DemoCluster) -> anyhow::Result<()> {
     std::fs::write(&trust, text)?;
     let bundle = cluster.path("evidence.tar");
     let (bundle_name, trust_name) = (bundle.display().to_string(), trust.display().to_string());
-    let export = ["export", "--bundle", &bundle_name, "--reason", "the intrusion of this morning"];
+    let export = ["export", "--bundle", &bundle_name, "--reason", "this morning's intrusion"];
     expect(cluster.run(&export, true).await?.0, Exit::Complete)?;
     outln!();
     expect(cluster.run(&["verify-bundle", &bundle_name, "--trust", &trust_name], true).await?.0, Exit::Complete)?;
@@ -138,7 +138,7 @@ pub(super) async fn show_evidence(cluster: &DemoCluster) -> anyhow::Result<()> {
 fn changed_copy(bundle: &Path) -> anyhow::Result<PathBuf> {
     let mut bytes = std::fs::read(bundle)?;
     let word = b"\"outcome\":\"";
-    let at = bytes.windows(word.len()).position(|window| window == word).context("an entry to change")?;
+    let at = bytes.windows(word.len()).position(|window| window == word).context("no entry to change")?;
     bytes[at + word.len()] ^= 1;
     let changed = bundle.with_extension("changed.tar");
     std::fs::write(&changed, bytes)?;

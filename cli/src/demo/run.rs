@@ -103,7 +103,7 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
             }
             (format!("records of {}", file.display()), per_node)
         }
-        _ => ("entries of a working day of a mail cluster, with an intrusion in it".to_owned(), scenario::day()),
+        _ => ("entries of one working day on a mail cluster, including an intrusion".to_owned(), scenario::day()),
     };
     step(2, &format!("Applications record: {what}"));
     let total: usize = per_node.iter().map(Vec::len).sum();
@@ -142,13 +142,13 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
     let (_, answer) = cluster.query(&["query", filter, "--limit", "12", "--json"]).await?;
     ensure!(answer.envelope.complete && answer.envelope.count > 0, "the timeline is not complete");
     if !imported {
-        outln!("\n   From which addresses were passwords guessed?");
+        outln!("\n   Which addresses tried to guess passwords?");
         let counted = ["stats", "--by", "ip_address", "--top", "3", "action:auth.login outcome:failure", "--table"];
         expect(cluster.run(&counted, true).await?.0, Exit::Complete)?;
         outln!("\n   Which forwarding rules were not confirmed by a second person?");
         expect(cluster.run(&["report", "four-eyes"], true).await?.0, Exit::Complete)?;
         let (_, text) = cluster.run(&["report", "four-eyes", "--format", "json"], false).await?;
-        ensure!(text.contains("2 actions WITHOUT a second person"), "the report does not name them");
+        ensure!(text.contains("2 actions WITHOUT a second person"), "the report does not list them");
     }
     Ok(())
 }
@@ -177,7 +177,7 @@ async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
     );
     let generation = history::wait_for(cluster, &node.id, "row_invalid").await?;
     expect(cluster.run(&["nodes", "--table"], true).await?.0, Exit::Violation)?;
-    let reason = "the row was put back";
+    let reason = "the row was restored";
     let accept = ["nodes", "accept", &node.id, "--new-generation", &generation, "--reason", reason];
     expect(cluster.run(&accept, false).await?.0, Exit::Complete)?;
     history::wait_for(cluster, &node.id, "ok").await?;
@@ -186,7 +186,7 @@ async fn show_tampering(cluster: &DemoCluster) -> anyhow::Result<()> {
 }
 
 async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
-    step(5, "kill -9 of mx3: the other nodes answer, and the missing one is named");
+    step(5, "kill -9 on mx3: the other nodes answer, and the answer names the missing one");
     cluster.kill(2).await?;
     let asked = Instant::now();
     let (status, _) = cluster
@@ -208,7 +208,7 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
         if status.code() == Some(Exit::Complete as i32) && answer.envelope.complete {
             break;
         }
-        ensure!(Instant::now() < deadline, "mx3 did not come back into the answers");
+        ensure!(Instant::now() < deadline, "mx3 did not answer again in time");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let (status, _) = cluster.run(&["query", "node:mx3 category:log", "--limit", "5", "--table"], true).await?;
@@ -229,9 +229,9 @@ async fn invite(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
     let opened = format!("/sign-in?back=%2F%3Faxis%3Doccurred{day}#");
     outln!("   {}", address.trim().replacen("/sign-in#", &opened, 1));
     outln!(
-        "   (signs you in once, within five minutes; `piperoll browse` prints another. The browser does not trust this"
+        "   (signs you in once, within five minutes; `piperoll browse` prints another. Your browser does not trust this"
     );
-    outln!("   cluster's CA and warns: continue, or let it trust {})", cluster.ca().display());
+    outln!("   cluster's CA and shows a warning: continue, or make it trust {})", cluster.ca().display());
     paintln!("\n{}In another terminal:{}", paint::BOLD, paint::PLAIN);
     outln!("   export PIPEROLL_URL={}", cluster.url());
     outln!("   export PIPEROLL_CA={}", cluster.ca().display());

@@ -89,7 +89,7 @@ fn ordinary(dice: &mut Dice, midnight: DateTime<Utc>) -> Event {
             entry
         }
         12..=14 => {
-            let mut entry = base("data", "quarantine.view", "success", format!("looked at message {mail}"));
+            let mut entry = base("data", "quarantine.view", "success", format!("viewed message {mail}"));
             entry["entity_type"] = json!("mail");
             entry["entity_id"] = json!(mail);
             entry
@@ -116,7 +116,7 @@ fn ordinary(dice: &mut Dice, midnight: DateTime<Utc>) -> Event {
             entry
         }
         _ => {
-            let mut entry = base("config", "policy.delete", "denied", format!("may not delete policies of {domain}"));
+            let mut entry = base("config", "policy.delete", "denied", format!("not allowed to delete policies of {domain}"));
             entry["reason"] = json!("role_missing");
             entry
         }
@@ -136,9 +136,9 @@ fn four_eyes(midnight: DateTime<Utc>) -> Vec<Event> {
         Event { at: midnight + Duration::minutes(minute), node, entry }
     };
     vec![
-        event(612, 0, "forwarding.create", 2, "sales@example.org", "mail of sales is copied to the shop's mailbox"),
+        event(612, 0, "forwarding.create", 2, "sales@example.org", "mail to sales is copied to the shop's mailbox"),
         event(624, 2, "forwarding.approve", 4, "sales@example.org", "approved after a call with the shop"),
-        event(845, 1, "forwarding.create", 5, "press@example.net", "mail of press is copied to the agency"),
+        event(845, 1, "forwarding.create", 5, "press@example.net", "mail to press is copied to the agency"),
         event(846, 1, "forwarding.approve", 5, "press@example.net", "approved"),
     ]
 }
@@ -171,7 +171,7 @@ fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
         "forwarding.create",
         "success",
         "m.keller",
-        "all mail of finance@example.org is copied to an outside address",
+        "all mail to finance@example.org is copied to an external address",
     );
     rule["entity_type"] = json!("mailbox");
     rule["entity_id"] = json!("finance@example.org");
@@ -179,7 +179,7 @@ fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
     rule["session"] = json!("sess-7f3a91");
     tell(at(3, 14, 31), 1, rule);
     let mut denied =
-        attacker("user", "user.role.update", "denied", "m.keller", "may not make herself a cluster administrator");
+        attacker("user", "user.role.update", "denied", "m.keller", "not allowed to make herself a cluster administrator");
     denied["reason"] = json!("role_missing");
     tell(at(3, 15, 2), 2, denied);
     let mut release = attacker(
@@ -191,14 +191,14 @@ fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
     );
     release["details"] = json!({ "counts": { "succeeded": 14, "failed": 0 }, "verdict": "malware" });
     tell(at(3, 19, 44), 0, release);
-    let key = attacker("integration", "apikey.create", "success", "m.keller", "made an API key named backup-sync");
+    let key = attacker("integration", "apikey.create", "success", "m.keller", "created an API key named backup-sync");
     tell(at(3, 22, 10), 2, key);
     let hide = attacker(
         "security",
         "alert.rule.disable",
         "denied",
         "m.keller",
-        "may not switch off the alert on new forwarding rules",
+        "not allowed to disable the alert on new forwarding rules",
     );
     tell(at(3, 25, 58), 1, hide);
     let found = |action: &str, text: &str| {
@@ -207,7 +207,7 @@ fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
             "ip_address": "198.51.100.21", "description": text,
         })
     };
-    tell(at(8, 41, 12), 0, found("incident.open", "mail of finance@example.org leaves the house since 03:14"));
+    tell(at(8, 41, 12), 0, found("incident.open", "mail to finance@example.org has been leaving the company since 03:14"));
     tell(at(8, 43, 50), 1, found("session.revoke", "ended every session of m.keller"));
     tell(at(8, 44, 33), 1, found("forwarding.delete", "removed the forwarding rule of finance@example.org"));
     tell(at(8, 47, 5), 2, found("apikey.revoke", "revoked the API key backup-sync"));

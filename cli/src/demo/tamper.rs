@@ -76,7 +76,7 @@ pub(super) fn cut_tail(database: &Path, rows: u64) -> anyhow::Result<u64> {
 fn rewrite(conn: &Connection, seq: u64, body: &str) -> anyhow::Result<()> {
     let trigger: String = conn
         .query_row("SELECT sql FROM sqlite_schema WHERE name = 'entries_append_only_update'", [], |row| row.get(0))
-        .context("the trigger that refuses updates")?;
+        .context("cannot read the trigger that refuses updates")?;
     conn.execute_batch("BEGIN IMMEDIATE; DROP TRIGGER entries_append_only_update;")?;
     let changed = conn.execute("UPDATE entries SET body = ?1 WHERE seq = ?2", (body, seq))?;
     conn.execute_batch(&format!("{trigger}; COMMIT;"))?;

@@ -23,19 +23,19 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     let config = match AggregatorConfig::load(path) {
         Ok(config) => config,
         Err(error) => {
-            findings.bad("configuration", error.to_string(), "fix it; the daemon does not start with it");
+            findings.bad("configuration", error.to_string(), "fix this; the daemon does not start otherwise");
             return findings.all;
         }
     };
     findings.about = format!("aggregator {}", config.id);
-    findings.ok("configuration", format!("{}, and every secret in it is the owner's alone", path.display()));
+    findings.ok("configuration", format!("{}; only the owner can read its secrets", path.display()));
     certificate(&mut findings, &config.files, &Identity::new(&config.cluster, Kind::Aggregator, &config.id));
     match crate::serve::health(path).await {
-        Ok(_) => findings.ok("daemon", format!("it answers on {}, and records what it is asked", config.listen)),
+        Ok(_) => findings.ok("daemon", format!("answers on {}, and records every request", config.listen)),
         Err(error) => findings.bad(
             "daemon",
             format!("{error:#}"),
-            "start it (systemctl start piperoll-aggregator), or look at its log (journalctl -u piperoll-aggregator)",
+            "start it (systemctl start piperoll-aggregator), or check its log (journalctl -u piperoll-aggregator)",
         ),
     }
     let Ok(material) = Material::load(&config.files) else { return findings.all };
@@ -48,12 +48,12 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
             Ok(Err(problem)) => findings.bad(
                 "reaches",
                 format!("{words}: {problem}"),
-                "on that machine: piperoll doctor. A node that left for good: piperoll cluster retire",
+                "run `piperoll doctor` on that machine; if the node left for good, run `piperoll cluster retire`",
             ),
             Err(_) => findings.bad(
                 "reaches",
                 format!("{words}: no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-                "look for a firewall in between, or a machine that is down",
+                "check for a firewall in between, or a machine that is down",
             ),
         }
     }
@@ -69,7 +69,7 @@ async fn greet(material: &Material, expected: &Identity, address: &str) -> Resul
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
     // The handshake ends on this side before the node has checked our certificate; a refusal arrives immediately afterwards.
     match tokio::time::timeout(REFUSAL_WAIT, stream.read(&mut [0; 1])).await {
-        Ok(Ok(0)) => Err("it closed the connection".to_owned()),
+        Ok(Ok(0)) => Err("the node closed the connection".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
         Ok(Ok(_)) | Err(_) => Ok(()),
     }

@@ -12,13 +12,13 @@ pub(super) async fn look() -> Vec<Finding> {
     let mut findings = Findings::new("machine");
     let now = SystemClock.now();
     let earliest = Timestamp::parse_rfc3339(EARLIEST).unwrap_or(Timestamp::MIN);
-    let advice = "set up chrony or systemd-timesyncd; order between nodes is only as good as their clocks";
+    let advice = "set up chrony or systemd-timesyncd; entries of different nodes are ordered by their clocks";
     match kernel_is_synced().await {
-        _ if now < earliest => findings.bad("clock", format!("it says {now}, which is in the past"), advice),
+        _ if now < earliest => findings.bad("clock", format!("shows {now}, which is in the past"), advice),
         Some(true) => findings.ok("clock", "synchronised"),
         Some(false) => findings.warn("clock", "not synchronised", advice),
         None => findings
-            .unknown("clock", "cannot tell whether it is synchronised (no timedatectl); compare `piperoll nodes`"),
+            .unknown("clock", "cannot tell whether the clock is synchronised (no timedatectl); compare with `piperoll nodes`"),
     }
     findings.all
 }

@@ -32,17 +32,17 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
         Ok(config) => config,
         Err(error) if error.to_string().contains(CREDENTIAL) && std::env::var_os("CREDENTIALS_DIRECTORY").is_none() => {
             let words =
-                "its keys come from systemd, which gives them to the daemon only; try `piperoll node status --socket`";
+                "its keys come from systemd, which passes them only to the daemon; try `piperoll node status --socket`";
             findings.unknown("configuration", words);
             return findings.all;
         }
         Err(error) => {
-            findings.bad("configuration", error.to_string(), "fix it; the daemon does not start with it");
+            findings.bad("configuration", error.to_string(), "fix this; the daemon does not start otherwise");
             return findings.all;
         }
     };
     findings.about = format!("node {}", config.node_id);
-    findings.ok("configuration", format!("{}, and every secret in it is the owner's alone", path.display()));
+    findings.ok("configuration", format!("{}; only the owner can read its secrets", path.display()));
     certificate(&mut findings, &config.peer.files, &config.identity());
     directory(&mut findings, &config);
     daemon(&mut findings, &config).await;
@@ -57,50 +57,50 @@ pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &
             return findings.bad(
                 "certificate",
                 error.to_string(),
-                "copy the machine's folder again, or renew: piperoll cluster renew",
+                "copy the machine's folder again, or run `piperoll cluster renew`",
             );
         }
     };
     let days = (material.not_after.micros() - SystemClock.now().micros()) / DAY_MICROS;
     if material.identity != *expected {
-        let words = format!("it names {}, and this is {expected}", material.identity);
-        findings.bad("certificate", words, "copy the folder that was made for this machine");
+        let words = format!("issued to {}, but this is {expected}", material.identity);
+        findings.bad("certificate", words, "copy the folder that was created for this machine");
     } else if material.not_after <= SystemClock.now() {
         findings.bad(
             "certificate",
-            format!("it ended {} days ago by this machine's clock", -days),
-            "set the clock if it is wrong; otherwise piperoll cluster renew, and copy the folder again",
+            format!("expired {} days ago by this machine's clock", -days),
+            "set the clock if it is wrong; otherwise run `piperoll cluster renew` and copy the folder again",
         );
     } else if days < CERTIFICATE_DAYS_LOW {
         findings.warn(
             "certificate",
-            format!("it ends in {days} days"),
-            "piperoll cluster renew, and copy the folder again",
+            format!("expires in {days} days"),
+            "run `piperoll cluster renew` and copy the folder again",
         );
     } else {
-        findings.ok("certificate", format!("good for {days} days"));
+        findings.ok("certificate", format!("valid for {days} days"));
     }
 }
 
 fn directory(findings: &mut Findings, config: &NodeConfig) {
     let directory = &config.data_dir;
     let Ok(meta) = std::fs::metadata(directory) else {
-        return findings.unknown("log", format!("{} is not there yet; the first start makes it", directory.display()));
+        return findings.unknown("log", format!("{} does not exist yet; the first start creates it", directory.display()));
     };
     let mode = meta.permissions().mode() & 0o777;
     match mode & 0o077 {
-        0 => findings.ok("log", format!("{} is its owner's alone (uid {})", directory.display(), meta.uid())),
+        0 => findings.ok("log", format!("only its owner can access {} (uid {})", directory.display(), meta.uid())),
         _ => findings.bad(
             "log",
-            format!("others may look into {} (mode {mode:o})", directory.display()),
+            format!("other users can access {} (mode {mode:o})", directory.display()),
             &format!("chmod 700 {}", directory.display()),
         ),
     }
     let Ok(disk) = nix::sys::statvfs::statvfs(directory) else { return };
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
     let all = disk.blocks().saturating_mul(disk.fragment_size()).max(1);
-    let words = format!("{} MB of {} MB are free", group_digits(free / 1_000_000), group_digits(all / 1_000_000));
-    let advice = "free space, or set [retention] size_max_gib; a full disk refuses entries until there is room";
+    let words = format!("{} MB of {} MB free", group_digits(free / 1_000_000), group_digits(all / 1_000_000));
+    let advice = "free up space, or set [retention] size_max_gib; a node with a full disk refuses entries until there is space";
     match free {
         0 => findings.bad("disk", words, advice),
         _ if free < DISK_LOW_BYTES || free / (all / 100).max(1) < DISK_LOW_PERCENT => {
@@ -116,24 +116,24 @@ async fn daemon(findings: &mut Findings, config: &NodeConfig) {
     let status = match tokio::time::timeout(DAEMON_TIMEOUT, asked).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
-            let advice = "start it (systemctl start piperoll-node), or look at its log (journalctl -u piperoll-node)";
+            let advice = "start it (systemctl start piperoll-node), or check its log (journalctl -u piperoll-node)";
             return findings.bad("daemon", error.to_string(), advice);
         }
         Err(_) => {
             return findings.bad(
                 "daemon",
                 format!("{socket} does not answer"),
-                "look at the disk: a node waits for nothing else",
+                "check the disk; a node blocks on nothing else",
             );
         }
     };
-    findings.ok("daemon", format!("it answers on {socket}, version {}", status.version));
+    findings.ok("daemon", format!("answers on {socket}, version {}", status.version));
     match std::net::TcpStream::connect(reachable(&config.peer.listen)) {
-        Ok(_) => findings.ok("peer port", format!("it listens on {}", config.peer.listen)),
+        Ok(_) => findings.ok("peer port", format!("listening on {}", config.peer.listen)),
         Err(error) => findings.bad(
             "peer port",
             format!("{}: {error}", config.peer.listen),
-            "aggregators reach the node there; look whether a firewall or another program is in the way",
+            "aggregators connect to this address; check for a firewall, or another program that uses the port",
         ),
     }
     said(findings, &status);
@@ -147,14 +147,14 @@ fn reachable(listen: &str) -> String {
 fn said(findings: &mut Findings, status: &NodeStatus) {
     match (&status.read_fault, &status.write_fault) {
         (Some(fault), _) => {
-            findings.bad("entries", fault.clone(), "keep the file as evidence; docs/operations.md, \"Troubleshooting\"")
+            findings.bad("entries", fault.clone(), "keep the file as evidence; see docs/operations.md, \"Troubleshooting\"")
         }
-        (None, Some(fault)) => findings.bad("entries", fault.clone(), "docs/operations.md, \"Troubleshooting\""),
-        (None, None) => findings.ok("entries", "they are taken"),
+        (None, Some(fault)) => findings.bad("entries", fault.clone(), "see docs/operations.md, \"Troubleshooting\""),
+        (None, None) => findings.ok("entries", "accepted"),
     }
     let behind = status.signed_size.saturating_sub(status.witnessed_size);
     let rows = status.head_seq.map_or(0, |head| head + 1);
-    let advice = "no aggregator reads this node: `piperoll nodes` on one says why. What is not witnessed can be cut off unnoticed";
+    let advice = "no aggregator reads this node; `piperoll nodes` on an aggregator shows why. Rows that are not witnessed can be removed unnoticed";
     match (status.witnessed_size, behind) {
         (0, _) if rows > 0 => findings.warn("witness", "no witness has seen any row", advice),
         (_, behind) if behind > UNWITNESSED_ROWS_HIGH => {
@@ -164,13 +164,13 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
             .ok("witness", format!("{} of {} witnessed", group_digits(size), counted(rows, "row is", "rows are"))),
     }
     if let Some(problem) = status.retention.as_ref().and_then(|retention| retention.problem.as_ref()) {
-        findings.warn("retention", problem.clone(), "docs/operations.md, \"Retention, holds, erasure\"");
+        findings.warn("retention", problem.clone(), "see docs/operations.md, \"Retention, holds, erasure\"");
     }
     for forward in &status.forward {
         let name = &forward.name;
         match (&forward.paused, &forward.problem) {
             (Some(paused), _) => {
-                findings.warn("forwarding", format!("{name} is paused since {paused}"), "piperoll node forward resume")
+                findings.warn("forwarding", format!("{name} is paused since {paused}"), "run `piperoll node forward resume`")
             }
             (None, Some(problem)) => {
                 findings.bad(
@@ -187,6 +187,6 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
     let skew = (SystemClock.now().micros() - status.now.micros()).abs();
     if skew > 5_000_000 {
         let now: Timestamp = status.now;
-        findings.bad("clock", format!("the daemon says that it is {now}"), "restart it; it runs with another clock");
+        findings.bad("clock", format!("the daemon's clock shows {now}"), "restart the daemon; its clock differs from this machine's");
     }
 }

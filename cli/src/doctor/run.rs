@@ -21,7 +21,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     let aggregator = args.aggregator.or_else(|| installed(AGGREGATOR_CONFIG));
     anyhow::ensure!(
         node.is_some() || aggregator.is_some(),
-        "there is neither {NODE_CONFIG} nor {AGGREGATOR_CONFIG}; name a configuration with --node or --aggregator"
+        "neither {NODE_CONFIG} nor {AGGREGATOR_CONFIG} exists; pass a configuration with --node or --aggregator"
     );
     let mut findings = machine::look().await;
     if let Some(config) = &node {

@@ -22,7 +22,7 @@ pub(super) async fn run(args: &LogArgs, witnessed: bool, key: bool) -> anyhow::R
     match note {
         Some(note) => crate::out::write(&mut std::io::stdout(), format_args!("{note}")),
         None if witnessed => bail!("no witness has cosigned a checkpoint of this log yet"),
-        None => bail!("no checkpoint was signed yet; a running node signs one within a second of its first entry"),
+        None => bail!("no checkpoint has been signed yet; a running node signs one within a second of its first entry"),
     }
     Ok(Exit::Complete)
 }
@@ -31,7 +31,7 @@ pub(super) async fn run(args: &LogArgs, witnessed: bool, key: bool) -> anyhow::R
 fn print_key(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let config = NodeConfig::load(&args.config)?;
     let origin = config.keys.origin(open(&config)?.generation());
-    let key = config.keys.checkpoint.named(&origin, KeyKind::Log).context("the log's origin cannot name a key")?;
+    let key = config.keys.checkpoint.named(&origin, KeyKind::Log).context("the log's origin is not a valid key name")?;
     outln!("{}", key.public());
     Ok(Exit::Complete)
 }

@@ -29,7 +29,7 @@ pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
         ForwardCommand::Pause { name, reason, place } => {
             let request = ForwardPauseRequest { name, reason };
             let status: ForwardStatus = daemon(&place).await?.admin_post(socket_path::FORWARD_PAUSE, &request).await?;
-            outln!("{} is held back at row {}; this was recorded", status.name, group_digits(status.next_seq));
+            outln!("{} is paused at row {}; this was recorded", status.name, group_digits(status.next_seq));
         }
         ForwardCommand::Resume { name, place } => {
             let request = ForwardResumeRequest { name };

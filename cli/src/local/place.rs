@@ -50,9 +50,9 @@ impl Place {
         let Some((_, data_dir)) = all.iter().find(|(aside, _)| *aside == generation) else {
             let known: Vec<String> = all.iter().map(|(aside, _)| aside.to_string()).collect();
             let known =
-                if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+                if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
             bail!(
-                "no log of generation {generation} was put aside next to {}; {known}. The present log is read without --generation",
+                "no log of generation {generation} was archived next to {}; {known}. Omit --generation to read the current log",
                 config.data_dir.display()
             );
         };
@@ -66,7 +66,7 @@ impl Place {
     pub(super) async fn own_row(&self, row: RowAddress) -> anyhow::Result<u64> {
         let RowAddress { node, seq, generation } = row;
         if let Some(generation) = generation {
-            return Err(UsageError(format!("write --generation {generation} for a row of that log")).into());
+            return Err(UsageError(format!("use --generation {generation} for a row of that log")).into());
         }
         let Some(node) = node else { return Ok(seq) };
         let own = match self {

@@ -123,14 +123,14 @@ pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) ->
     })
     .await?;
     if let Some(pruned) = read.summary.pruned.filter(|pruned| !found && seq < pruned.to_seq) {
-        bail!("row {seq} was pruned with all below {}, under entry {}", pruned.to_seq, pruned.entry_seq);
+        bail!("row {seq} was pruned with all rows below {}, under entry {}", pruned.to_seq, pruned.entry_seq);
     }
     if !found && read.exit() == Exit::Violation {
         // The row should be in the log but is missing, which is a violation.
         return Ok(read.exit());
     }
     if !found {
-        bail!("there is no entry {seq}");
+        bail!("no such entry: {seq}");
     }
     Ok(if violated { Exit::Violation } else { Exit::Complete })
 }
@@ -255,7 +255,7 @@ impl Read {
 
 fn pruned_words(pruned: &PrunedRows) -> String {
     format!(
-        "rows below {} (up to {}) were pruned, under entry {}; the range reaches back to them",
+        "rows below {} (up to {}) were pruned, under entry {}; the range overlaps them",
         pruned.to_seq, pruned.newest, pruned.entry_seq
     )
 }
@@ -271,7 +271,7 @@ async fn each_row(mut lines: Lines, mut each: impl FnMut(&RowLine<'_>) -> anyhow
         violations += u64::from(is_bad(row.integrity));
         each(&row)?;
     }
-    Err(anyhow!("the answer broke off before its end; what was shown is not complete"))
+    Err(anyhow!("the answer was interrupted; the rows shown are incomplete"))
 }
 
 async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
@@ -286,13 +286,13 @@ async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
         violations += u64::from(is_bad(row.integrity));
         rows.push(line);
     }
-    Err(anyhow!("the answer broke off before its end"))
+    Err(anyhow!("the answer was interrupted"))
 }
 
 /// Checks that the final record is the last line and has the number of rows that arrived, and returns the finished read.
 async fn concluded(lines: &mut Lines, summary: Summary, violations: u64, came: u64) -> anyhow::Result<Read> {
     if lines.next().await?.is_some() {
-        return Err(anyhow!("text follows the final record; the answer is not what it says"));
+        return Err(anyhow!("unexpected text after the final record; the answer cannot be trusted"));
     }
     if summary.rows != came {
         return Err(anyhow!("{}", crate::remote::count_problem(summary.rows, came)));
@@ -325,5 +325,5 @@ async fn print_json(mut lines: Lines) -> anyhow::Result<Exit> {
         violations += u64::from(is_bad(serde_json::from_slice::<RowLine<'_>>(&line)?.integrity));
     }
     out.flush()?;
-    Err(anyhow!("the answer broke off before its end; what was written is not complete"))
+    Err(anyhow!("the answer was interrupted; the rows written are incomplete"))
 }

@@ -39,13 +39,13 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
             let work =
                 move || make_index(&LogDir::new(&config.data_dir), &config.keys, |rows| progress.set_position(rows));
             let made = tokio::task::spawn_blocking(work).await??;
-            ensure!(made.complete, "a block could not be written; the log above says why, and searches read its rows");
+            ensure!(made.complete, "an index block could not be written (see the log above); searches read its rows instead");
             made.extent
         }
     };
     bar.finish_and_clear();
     outln!(
-        "{} indexed, {} in files of {}",
+        "{} indexed, in {} of {} in total",
         counted(made.rows, "row is", "rows are"),
         counted(made.blocks, "full block", "full blocks"),
         counted(made.bytes, "byte", "bytes")

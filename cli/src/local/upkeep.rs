@@ -52,7 +52,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
                     direct(&config)?.add_hold(&Hold { name, from, to, reason, by: by() })?
                 }
             };
-            outln!("the hold {:?} is set, recorded as entry {entry}", request.name);
+            outln!("hold {:?} added, recorded as entry {entry}", request.name);
         }
         HoldCommand::Release { log, name, reason } => {
             let entry = match Place::of_log(&log).await? {
@@ -64,7 +64,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
                     direct(&config)?.release_hold(&HoldRelease { name: name.clone(), reason, by: by() })?
                 }
             };
-            outln!("the hold {name:?} is released, recorded as entry {entry}");
+            outln!("hold {name:?} released, recorded as entry {entry}");
         }
         HoldCommand::List { log, json } => {
             let held: Vec<HeldRows> = match Place::of_log(&log).await? {
@@ -77,7 +77,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             if json {
                 outln!("{}", serde_json::to_string(&held)?);
             } else if held.is_empty() {
-                outln!("no hold keeps rows of this node");
+                outln!("no holds on this node");
             }
             for HeldRows { entry_seq, hold } in held.iter().filter(|_| !json) {
                 outln!("{}  {}", escape(&hold.name), range_words(hold.from, hold.to));
@@ -101,22 +101,22 @@ pub(super) async fn confirm_times(
 ) -> anyhow::Result<Exit> {
     let Place::Socket(client) = Place::find(args).await? else {
         bail!(
-            "the node is not running; start it first, because only what it counts from witnesses says which rows are older"
+            "the node is not running; start it first: only a running node knows which rows predate its count of witnessed time"
         );
     };
     let request = ConfirmTimesRequest { reason: reason.unwrap_or_default(), dry_run };
     let confirmed = client.admin_post::<ConfirmedTimes>(socket_path::CONFIRM_TIMES, &request).await?;
     let time = |time: Option<Timestamp>| time.map_or_else(|| "unknown".to_owned(), Timestamp::to_text);
     outln!(
-        "rows {} to {}, recorded from {} to {} by their own times",
+        "rows {} to {}, recorded from {} to {} according to their timestamps",
         confirmed.from_seq,
         confirmed.to_seq - 1,
         time(confirmed.oldest),
         time(confirmed.newest)
     );
     match confirmed.entry_seq {
-        Some(entry) => outln!("confirmed: retention goes by these times from now on, recorded as entry {entry}"),
-        None => outln!("nothing was changed; add --reason to confirm these times, if no clock was wrong then"),
+        Some(entry) => outln!("confirmed: retention uses these times from now on, recorded as entry {entry}"),
+        None => outln!("nothing was changed; if the clock was right then, add --reason to confirm these times"),
     }
     Ok(Exit::Complete)
 }
@@ -140,37 +140,37 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
             direct(&config)?.erase(seq, &reason, &by(), &holds)?
         }
     };
-    outln!("the content of row {seq} is erased, recorded as entry {}; its place in the tree stays", done.entry_seq);
+    outln!("the content of row {seq} was erased, recorded as entry {}; its leaf stays in the tree", done.entry_seq);
     if !done.wal_emptied {
         errln!(
-            "The file log.db-wal still holds it, because a reader is active; a running node empties it within a second after that, a stopped one at its next start."
+            "The file log.db-wal still contains it, because a reader is active; a running node empties the file within a second after the reader ends, a stopped one at its next start."
         );
     }
     errln!(
-        "Not reached from here: backups, snapshots, exports and archives made before, and what the disk itself keeps of overwritten blocks."
+        "Not erased: earlier backups, snapshots, exports and archives, and copies of overwritten blocks that the disk itself keeps."
     );
     Ok(Exit::Complete)
 }
 
 pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) -> anyhow::Result<Exit> {
     let good = !reason.trim().is_empty() && reason.len() <= REASON_BYTES_MAX;
-    ensure!(good, "--reason says why the old log is not continued, in 1 to {REASON_BYTES_MAX} bytes; it is recorded");
+    ensure!(good, "--reason must state why the old log is not continued, in 1 to {REASON_BYTES_MAX} bytes; it is recorded");
     let Place::Directory(config) = Place::find(args).await? else {
         bail!("the node is running; stop it first");
     };
     let dir = LogDir::new(&config.data_dir);
     let begun = begin_generation(&dir, &config.keys, Arc::new(SystemClock), reason, &by())?;
-    outln!("generation {} begins in {}", begun.generation, dir.path().display());
+    outln!("generation {} started in {}", begun.generation, dir.path().display());
     outln!("the old log is kept as it was in {}", begun.old.display());
     match &begun.holds {
         Ok(holds) if holds.is_empty() => {}
-        Ok(holds) => outln!("holds that are set in the new log too: {}", escape(&holds.join(", "))),
+        Ok(holds) => outln!("holds carried over to the new log: {}", escape(&holds.join(", "))),
         Err(error) => errln!(
-            "The holds of the old log could not be read ({error}). Set those that still count again: piperoll node hold add"
+            "The holds of the old log could not be read ({error}). Add those that still apply again: piperoll node hold add"
         ),
     }
     outln!(
-        "Start the node, then, for every aggregator: piperoll nodes accept {} --new-generation {}",
+        "Start the node, then run for every aggregator: piperoll nodes accept {} --new-generation {}",
         config.node_id,
         begun.generation
     );
@@ -180,7 +180,7 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
 pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
     let before = human_time::parse(&args.before, SystemClock.now())?;
     let Place::Socket(client) = Place::find(&args.place).await? else {
-        bail!("the node is not running; start it: nothing is pruned before a witness has seen the statement about it");
+        bail!("the node is not running; start it first: rows are pruned only after a witness has seen the statement about it");
     };
     let request = PruneRequest { before, to_seq: None, archive: None, confirm: args.confirm };
     let plan: PrunePlan = client.admin_post(socket_path::PRUNE_PLAN, &request).await?;
@@ -190,13 +190,13 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
     }
     if let Some(first) = plan.unconfirmed_from.filter(|_| !args.confirm) {
         bail!(
-            "nothing was pruned: the node does not know that the rows from {first} on were witnessed for 90 days. If no clock was wrong \
-             when they were recorded, and none is now, add --confirm"
+            "nothing was pruned: the node cannot tell whether the rows from {first} on have been witnessed for 90 days. If the clock was right \
+             when they were recorded, and is right now, add --confirm"
         );
     }
     if let (Some(log), true) = (plan.earlier.first(), args.archive.is_some()) {
         bail!(
-            "nothing was pruned: the earlier log {} goes with these rows, and the archive has none of its rows. Export it (piperoll node export \
+            "nothing was pruned: the archived log {} would be deleted with these rows, but the archive has none of its rows. Export it (piperoll node export \
              --generation {}) and move its folder away, or prune without --archive",
             log.generation,
             log.generation
@@ -208,7 +208,7 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
     };
     let request = PruneRequest { before, to_seq: Some(plan.to_seq), archive, confirm: args.confirm };
     let _: Pruned = client.admin_post(socket_path::PRUNE, &request).await?;
-    let wait = humantime::parse_duration(&args.wait).context("--wait is a duration such as 60s")?;
+    let wait = humantime::parse_duration(&args.wait).context("--wait must be a duration such as 60s")?;
     follow(&client, wait).await
 }
 
@@ -217,10 +217,10 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
         outln!("kept: {limit}");
     }
     if let Some(first) = plan.unconfirmed_from {
-        outln!("only their own times say that rows from {first} on are that old: --confirm is needed");
+        outln!("the age of rows from {first} on is known only from their own timestamps: --confirm is required");
     }
     for log in &plan.earlier {
-        outln!("the earlier log {}, {}, goes with them", log.generation, counted(log.rows, "row", "rows"));
+        outln!("the archived log {}, {}, will be deleted with them", log.generation, counted(log.rows, "row", "rows"));
     }
     match (plan.oldest, plan.newest) {
         (Some(oldest), Some(newest)) => outln!(
@@ -230,7 +230,7 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
             plan.to_seq - 1,
         ),
         _ => outln!(
-            "nothing to prune before {before}: rows go in whole tiles of 256, and only when they are older and witnessed"
+            "nothing to prune before {before}: rows are deleted in whole tiles of 256, and only when they are older and witnessed"
         ),
     }
 }
@@ -239,13 +239,13 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
 fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<ArchiveDigest> {
     let config = NodeConfig::load(&args.place.config)?;
     let log = open(&config)?;
-    log.archive(path, plan.from_seq, plan.to_seq).context("nothing was pruned, the archive could not be written")?;
+    log.archive(path, plan.from_seq, plan.to_seq).context("nothing was pruned: cannot write the archive")?;
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let verdict = verify_own_archive(&bytes, &own_trust(&config));
     if let Some(finding) = verdict.findings.first() {
         bail!("nothing was pruned: the archive {} fails verification: {}", path.display(), finding.what);
     }
-    ensure!(verdict.complete, "nothing was pruned, the archive {} is not whole", path.display());
+    ensure!(verdict.complete, "nothing was pruned: the archive {} is incomplete", path.display());
     outln!("{}: {}, read back and verified", path.display(), counted(verdict.rows, "row", "rows"));
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     Ok(ArchiveDigest { name, sha256: hex::encode(Sha256::digest(&bytes)) })
@@ -273,7 +273,7 @@ async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
         let status: RetentionStatus = client.admin_get(socket_path::PRUNE).await?;
         bar.set_message(status.doing.clone());
         if let Some(problem) = &status.problem {
-            bail!("the prune declared and not all gone: {problem}");
+            bail!("the prune is recorded, but not all rows are deleted: {problem}");
         }
         if status.doing == "idle" && status.rows_left == 0 {
             bar.finish_and_clear();
@@ -283,7 +283,7 @@ async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
         if tokio::time::Instant::now() > deadline {
             bar.finish_and_clear();
             outln!(
-                "the statement is recorded and the rows do not count any more; they go as soon as a witness has seen it (now: {})",
+                "the prune statement is recorded and the rows no longer count; they are deleted once a witness has seen the statement (now: {})",
                 status.doing
             );
             return Ok(Exit::Incomplete);

@@ -23,7 +23,7 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
     let mut worst = walk(&place, output, false).await?;
     for (generation, aside) in Place::asides(&args.place) {
         let found = walk(&aside, output, true).await.unwrap_or_else(|error| {
-            errln!("the log of generation {generation}, which was put aside, could not be checked: {error:#}");
+            errln!("cannot check the archived log of generation {generation}: {error:#}");
             Exit::Incomplete
         });
         worst = if worst as u8 >= found as u8 { worst } else { found };
@@ -87,17 +87,17 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
                     group_digits(summary.rows)
                 );
                 if let Some(to) = summary.pruned {
-                    head.push_str(&format!(", those below {to} pruned and their root as it was"));
+                    head.push_str(&format!(", rows below {to} pruned with their root unchanged"));
                 }
                 if summary.erased > 0 {
                     head.push_str(&format!(", {} erased", group_digits(summary.erased)));
                 }
                 if summary.unindexed > 0 {
                     let rows = group_digits(summary.unindexed);
-                    head.push_str(&format!(", {rows} of them in no block of the index, so that searches read them"));
+                    head.push_str(&format!(", {rows} of them in no index block, so searches read them directly"));
                 }
                 if replaced_key > 0 {
-                    head.push_str(", its checkpoints signed with a key that was replaced since and not checked");
+                    head.push_str(", its checkpoints not checked because they are signed with a key that has since been replaced");
                 }
                 if summary.findings == replaced_key {
                     errln!(
@@ -107,7 +107,7 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
                         paint::PLAIN
                     );
                     errln!(
-                        "Not shown by this: an older log put back together with its checkpoints, which only a witness remembers (`piperoll nodes`)."
+                        "Not detected by this check: an older log restored together with its checkpoints; only a witness detects that (`piperoll nodes`)."
                     );
                     return Ok(Exit::Complete);
                 }
@@ -118,7 +118,7 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
             }
         }
     }
-    Err(anyhow!("the check broke off before its end; nothing can be concluded"))
+    Err(anyhow!("the check was interrupted; its result is inconclusive"))
 }
 
 /// Creates a progress bar, which is hidden if standard error is not a terminal.
@@ -194,17 +194,17 @@ fn print_status(status: &NodeStatus) {
     put("certificate", status.certificate_not_after.map_or("-".to_owned(), |t| format!("ends {t}")));
     put("appends", status.write_fault.clone().map_or("accepted".to_owned(), |fault| format!("REFUSED: {fault}")));
     for source in &status.intake {
-        put("source", format!("{} is not read: {}", source.name, source.problem));
+        put("source", format!("{} is not being read: {}", source.name, source.problem));
     }
     if status.reader_panics > 0 {
-        put("reads", format!("{} ended in a fault of the program; the daemon's log says where", status.reader_panics));
+        put("reads", format!("{} ended in a panic; see the daemon's log", status.reader_panics));
     }
     put("file", status.read_fault.clone().map_or("as expected".to_owned(), |fault| format!("NOT TRUSTED: {fault}")));
 }
 
 fn retention_words(retention: &RetentionStatus) -> String {
     let keep = retention.keep_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
-    let mut words = format!("rows stay {keep}");
+    let mut words = format!("rows are kept {keep}");
     if let Some(size_max) = retention.size_max {
         let used = group_digits(retention.used_bytes);
         words.push_str(&format!(", {used} of at most {} bytes used", group_digits(size_max)));
@@ -216,7 +216,7 @@ fn retention_words(retention: &RetentionStatus) -> String {
         words.push_str("; waiting for a witness");
     }
     if retention.rows_left > 0 {
-        words.push_str(&format!("; {}, {} left to drop", retention.doing, counted(retention.rows_left, "row", "rows")));
+        words.push_str(&format!("; {}, {} left to delete", retention.doing, counted(retention.rows_left, "row", "rows")));
     }
     words
 }

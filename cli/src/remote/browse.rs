@@ -15,7 +15,7 @@ pub(crate) async fn browse(args: ConnectionArgs) -> anyhow::Result<Exit> {
         Answer::Good(response) => {
             let link: SignInLink = response.json().await?;
             outln!("{}{}", connection.url(), link.path);
-            errln!("good for one browser until {}; opening it signs that browser in as you", link.expires);
+            errln!("valid for one browser until {}; opening it signs that browser in as you", link.expires);
             Ok(Exit::Complete)
         }
         Answer::Unavailable(envelope) => Ok(connection.refused(&envelope)),

@@ -46,7 +46,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
         Ok(Answer::Good(response)) => response,
         Ok(Answer::Unavailable(envelope)) => {
             target.discard();
-            errln!("no bundle was made: an expected node is missing (see --incomplete)");
+            errln!("no bundle was created: an expected node is missing (see --incomplete)");
             return Ok(connection.refused(&envelope));
         }
         Err(error) => {
@@ -58,7 +58,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
     let (mut head, mut bytes) = (Vec::new(), 0usize);
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = match chunk.context("the bundle broke off") {
+        let chunk = match chunk.context("the bundle download was interrupted") {
             Ok(chunk) => chunk,
             Err(error) => {
                 target.discard();
@@ -68,7 +68,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
         bytes += chunk.len();
         ensure!(
             bytes <= BUNDLE_BYTES_MAX,
-            "the bundle is larger than {BUNDLE_BYTES_MAX} bytes; ask for a shorter range"
+            "the bundle is larger than {BUNDLE_BYTES_MAX} bytes; request a shorter range"
         );
         if head.len() < HEAD_BYTES_MAX {
             head.extend_from_slice(&chunk);
@@ -77,7 +77,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
         bar.set_position(bytes as u64);
     }
     bar.finish_and_clear();
-    let manifest = first_manifest(&head).context("the aggregator sent something else than a bundle")?;
+    let manifest = first_manifest(&head).context("the aggregator sent something other than a bundle")?;
     let name = target.finish(manifest.complete || since.is_some())?;
     Ok(said(&manifest, since.as_deref(), &name))
 }
@@ -86,8 +86,8 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
 const HEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
-    let member = Members::new(head).next().context("it is empty")??;
-    ensure!(member.name == MANIFEST, "it does not begin with a manifest");
+    let member = Members::new(head).next().context("the response is empty")??;
+    ensure!(member.name == MANIFEST, "the response does not begin with a manifest");
     Ok(read_manifest(member.bytes).map_err(anyhow::Error::msg)?.0)
 }
 
@@ -102,10 +102,10 @@ fn said(manifest: &Manifest, since: Option<&str>, name: &str) -> Exit {
     if let Some(since) = since {
         let since = escape(since);
         errln!(
-            "COMPLETE SINCE {since}: nothing is missing from then on; older entries had stayed for as long as the policy says, and were pruned"
+            "COMPLETE SINCE {since}: nothing is missing from then on; older entries were pruned after their retention period"
         );
     }
-    errln!("check it with: piperoll verify-bundle {name} --trust trust.toml   (made by `piperoll cluster trust`)");
+    errln!("verify it with: piperoll verify-bundle {name} --trust trust.toml   (created by `piperoll cluster trust`)");
     let violated = |node: &NodePart| node.status == "invalid" || node.rejected > 0 || node.verdict == PRUNED_EARLY;
     if manifest.nodes.iter().any(violated) {
         Exit::Violation
@@ -127,27 +127,27 @@ struct OneRow<'a> {
 pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow::Result<()> {
     let (node, seq, generation) = address.with_node()?;
     let text = one(connection, &node, &row_path(&node, seq, generation.as_deref(), "")).await?;
-    let page: OneRow<'_> = serde_json::from_str(&text).context("the row cannot be read")?;
-    let line = page.entries.first().with_context(|| format!("{node} did not give row {seq}"))?;
+    let page: OneRow<'_> = serde_json::from_str(&text).context("cannot parse the row")?;
+    let line = page.entries.first().with_context(|| format!("{node} did not return row {seq}"))?;
     if let Some(gone) = &line.erased {
         anyhow::bail!("row {seq} of {node} was {}; that entry holds its hash", gone.words());
     }
     let row = line.to_row();
     ensure!(
         row.integrity == Integrity::Ok,
-        "row {seq} of {node} fails verification; `piperoll show {node}/{seq}` says why"
+        "row {seq} of {node} fails verification; `piperoll show {node}/{seq}` shows why"
     );
     // Request the proof from the log that this row is in.
     let prefix =
-        Prefix::parse(&row.body).with_context(|| format!("row {seq} of {node} does not say which log it is in"))?;
+        Prefix::parse(&row.body).with_context(|| format!("row {seq} of {node} does not state its log's generation"))?;
     let proof = one(connection, &node, &row_path(&node, seq, Some(prefix.generation), "/proof")).await?;
     proves(&proof, seq, &leaf_hash(&row.body, &row.mac), prefix.generation)
-        .map_err(|words| anyhow::anyhow!("the proof of row {seq} of {node} is not one: {words}"))?;
+        .map_err(|words| anyhow::anyhow!("invalid proof of row {seq} of {node}: {words}"))?;
     let entry = [row.body.as_ref(), row.mac.as_ref()].concat();
     for (extension, bytes) in [("entry", entry.as_slice()), ("tlog-proof", proof.as_bytes())] {
         let log = generation.iter().map(|generation| format!("@{generation}")).collect::<String>();
         let path = PathBuf::from(format!("{node}-{seq}{log}.{extension}"));
-        ensure!(!path.exists(), "{} exists already and is not overwritten", path.display());
+        ensure!(!path.exists(), "{} already exists and will not be overwritten", path.display());
         std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
         errln!("{}", path.display());
     }
@@ -166,7 +166,7 @@ async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<
 /// Checks that a C2SP tlog-proof leads from this leaf to the checkpoint in it, and that the checkpoint is one of the row's
 /// log. Does not check the signatures on the checkpoint; the recipient of the files has to do that.
 fn proves(proof: &str, seq: u64, leaf: &Hash, generation: &str) -> Result<(), String> {
-    let bad = || "it is not a c2sp.org/tlog-proof".to_owned();
+    let bad = || "not a c2sp.org/tlog-proof".to_owned();
     let (head, note) = proof.split_once("\n\n").ok_or_else(bad)?;
     let mut lines = head.lines();
     let known = lines.next() == Some("c2sp.org/tlog-proof@v1") && lines.next() == Some(&format!("index {seq}"));
@@ -175,7 +175,7 @@ fn proves(proof: &str, seq: u64, leaf: &Hash, generation: &str) -> Result<(), St
     let checkpoint = Checkpoint::parse(note.text()).map_err(|error| error.to_string())?;
     let hashes = hashes.filter(|_| known).ok_or_else(bad)?;
     if !checkpoint.origin.ends_with(&format!("/{generation}")) {
-        return Err(format!("it is of the log {}, and the row of generation {generation}", checkpoint.origin));
+        return Err(format!("the proof is for the log {}, but the row belongs to generation {generation}", checkpoint.origin));
     }
     verify_inclusion(leaf, seq, checkpoint.size, &hashes, &checkpoint.root).map_err(|error| error.to_string())
 }

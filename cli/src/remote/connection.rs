@@ -64,11 +64,11 @@ fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
                 .ok_or_else(|| {
-                    anyhow!("{} holds no certificate in PEM form; give the cluster's ca.crt", ca.display())
+                    anyhow!("{} contains no PEM certificate; use the cluster's ca.crt", ca.display())
                 })?;
             builder = builder.tls_certs_only(certificates);
         }
-        None => bail!("no authority to trust: give --ca or set PIPEROLL_CA to the cluster's ca.crt"),
+        None => bail!("no trusted certificate authority: set --ca or PIPEROLL_CA to the cluster's ca.crt"),
     }
     Ok(builder)
 }
@@ -80,19 +80,19 @@ fn identity(cert: &Path, key: &Path) -> anyhow::Result<reqwest::Identity> {
     pem.extend_from_slice(b"\n");
     pem.extend_from_slice(&key_pem);
     reqwest::Identity::from_pem(&pem)
-        .map_err(|_| anyhow!("{} and {} are not a certificate and its key in PEM form", cert.display(), key.display()))
+        .map_err(|_| anyhow!("{} and {} are not a PEM certificate and its key", cert.display(), key.display()))
 }
 
 impl Connection {
     pub(crate) fn open(args: &ConnectionArgs) -> anyhow::Result<Self> {
         let settings = settings()?;
         let missing = |what: &str, flag: &str, variable: &str| {
-            UsageError(format!("no {what}: give {flag}, set {variable}, or write it in ~/.config/piperoll/config.toml"))
+            UsageError(format!("no {what}: use {flag}, set {variable}, or add it to ~/.config/piperoll/config.toml"))
         };
         let url = args.url.clone().or(settings.url).ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
         if !url.starts_with("https://") {
             return Err(
-                UsageError(format!("the aggregator speaks https only; {url:?} does not begin with https://")).into()
+                UsageError(format!("invalid URL {url:?}: the aggregator serves only https://")).into()
             );
         }
         let token = args.token.clone().or(settings.token);
@@ -188,18 +188,18 @@ fn bad_certificate(problem: &rustls::CertificateError, ca: &Path) -> String {
             format!("its certificate was not issued by the authority in {ca}; is that the ca.crt of this cluster?")
         }
         Bad::Expired | Bad::ExpiredContext { .. } => format!(
-            "its certificate has expired by the clock of this machine ({}); renew it with `piperoll cluster renew`, or correct the clock",
+            "its certificate has expired according to this machine's clock ({}); renew it with `piperoll cluster renew`, or set the clock",
             SystemClock.now()
         ),
         Bad::NotValidYet | Bad::NotValidYetContext { .. } => format!(
-            "its certificate is not valid yet by the clock of this machine, which says {}; set the clock",
+            "its certificate is not valid yet according to this machine's clock ({}); set the clock",
             SystemClock.now()
         ),
         Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
             "its certificate is for another name; use the name or address that the aggregator was added with".to_owned()
         }
         Bad::Revoked => "its certificate was revoked".to_owned(),
-        other => format!("its certificate is not accepted ({other:?})"),
+        other => format!("its certificate was rejected ({other:?})"),
     }
 }
 
@@ -207,12 +207,12 @@ fn bad_certificate(problem: &rustls::CertificateError, ca: &Path) -> String {
 fn refused_certificate(alert: rustls::AlertDescription) -> String {
     use rustls::AlertDescription as Alert;
     match alert {
-        Alert::CertificateExpired => "it says that your certificate has expired, or its clock is wrong; renew the certificate with `piperoll cluster renew`".to_owned(),
-        Alert::CertificateRevoked => "it says that your certificate was revoked".to_owned(),
+        Alert::CertificateExpired => "the aggregator rejected your certificate as expired; renew it with `piperoll cluster renew`, or correct the aggregator's clock".to_owned(),
+        Alert::CertificateRevoked => "the aggregator rejected your certificate as revoked".to_owned(),
         Alert::UnknownCA | Alert::BadCertificate | Alert::DecryptError => {
-            "it does not accept your certificate; is it one of this cluster?".to_owned()
+            "the aggregator rejected your certificate; was it issued by this cluster?".to_owned()
         }
-        other => format!("it refused the connection ({other:?})"),
+        other => format!("the aggregator refused the connection ({other:?})"),
     }
 }
 

@@ -66,10 +66,10 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         let line = match lines.next().await {
             Ok(Some(line)) => line,
             Ok(None) => break Err("the stream ended without its final record".to_owned()),
-            Err(error) => break Err(format!("the stream broke off ({error})")),
+            Err(error) => break Err(format!("the stream was interrupted ({error})")),
         };
         if line.starts_with(FINAL) {
-            let last: FinalRecord = serde_json::from_slice(&line).context("the final record cannot be read")?;
+            let last: FinalRecord = serde_json::from_slice(&line).context("cannot parse the final record")?;
             if let Some(problem) = end_problem(&mut lines, last.envelope.count, rows).await {
                 break Err(problem);
             }
@@ -85,7 +85,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
                 target.write(b"\n")?;
             }
             ExportFormat::Csv => {
-                let row: RowLine<'_> = serde_json::from_slice(&line).context("a row cannot be read")?;
+                let row: RowLine<'_> = serde_json::from_slice(&line).context("cannot parse a row")?;
                 let mut cells = Vec::new();
                 csv::write_row(&row.to_row(), &mut cells);
                 target.write(&cells)?;
@@ -103,7 +103,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         }
         Err(problem) => {
             let name = target.finish(false)?;
-            errln!("{problem}; {name} holds the part that came");
+            errln!("{problem}; {name} holds the part that was received");
             Ok(Exit::Incomplete)
         }
     }

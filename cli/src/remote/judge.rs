@@ -19,7 +19,7 @@ pub(crate) async fn judge(args: JudgeArgs) -> anyhow::Result<Exit> {
     let sending = connection.request(Method::POST, "/api/v1/judgements").json(&request).timeout(PAGE_TIMEOUT);
     match connection.send(sending).await? {
         Answer::Good(_) => {
-            outln!("judged: this was recorded, and {shown} stays as it is");
+            outln!("verdict recorded; {shown} itself is unchanged");
             Ok(Exit::Complete)
         }
         Answer::Unavailable(envelope) => Ok(connection.refused(&envelope)),

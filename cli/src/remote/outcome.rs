@@ -17,8 +17,8 @@ pub(crate) const FINAL: &[u8] = b"{\"final\":";
 pub(crate) async fn end_problem(lines: &mut piperoll_client::LineStream, said: u64, came: u64) -> Option<String> {
     match lines.next().await {
         Ok(None) => {}
-        Ok(Some(_)) => return Some("text follows the final record; the answer is not what it says".to_owned()),
-        Err(error) => return Some(format!("the stream broke off after its final record ({error})")),
+        Ok(Some(_)) => return Some("unexpected data after the final record; the answer cannot be trusted".to_owned()),
+        Err(error) => return Some(format!("the stream was interrupted after its final record ({error})")),
     }
     (said != came).then(|| count_problem(said, came))
 }
@@ -32,7 +32,7 @@ pub(crate) fn count_problem(said: u64, came: u64) -> String {
 pub(crate) fn erased_words(erased: u64) -> String {
     let (rows, their) = if erased == 1 { ("row", "its") } else { ("rows", "their") };
     format!(
-        "{} erased {rows} of this range cannot be searched any more; `is:erased` shows {their} positions",
+        "{} erased {rows} in this range can no longer be searched; `is:erased` shows {their} positions",
         group_digits(erased)
     )
 }
@@ -73,12 +73,12 @@ impl Connection {
         }
         envelope_summary(envelope).iter().for_each(|sentence| say(sentence));
         if let Some(scope) = &envelope.limited_to {
-            say(&format!("limited to {}: what you may see at all", escape(scope)));
+            say(&format!("limited to your scope: {}", escape(scope)));
         }
         if let Some(time) = &envelope.searched_to {
             let towards = if envelope.order == "desc" { "back" } else { "up" };
             say(&format!(
-                "searched {towards} to {} so far; the nodes were still searching when the time was up, and --cursor continues there",
+                "searched {towards} to {} so far; the nodes had not finished when the time limit was reached; --cursor continues from there",
                 escape(time)
             ));
         }
@@ -90,7 +90,7 @@ impl Connection {
         }
         for text in &envelope.unindexed_texts {
             say(&format!(
-                "{text:?} is shorter than {TRIGRAM_CHARS} characters: every row of the range was read for it"
+                "{text:?} is shorter than {TRIGRAM_CHARS} characters, so every row in the range was read to find it"
             ));
         }
         exit_of(envelope)

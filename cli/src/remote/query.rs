@@ -24,7 +24,7 @@ struct Rows<'a> {
 
 pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
     if !(1..=PAGE_ROWS_MAX).contains(&args.limit) {
-        return Err(UsageError(format!("--limit is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
+        return Err(UsageError(format!("--limit must be 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
     }
     let connection = Connection::open(&args.connection)?;
     let zone = args.query.zone.zone()?;
@@ -94,8 +94,8 @@ async fn answer(
         }
     };
     let text = response.text().await?;
-    let envelope: Envelope = serde_json::from_str(&text).context("the answer cannot be read")?;
-    let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
+    let envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
+    let rows: Rows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
     // If the text of a row smuggled in another element, there would be one row too many.
     let came = rows.entries.len() as u64;
     if came != envelope.count {

@@ -12,7 +12,7 @@ use crate::exit::UsageError;
 /// Default filter, which leaves out the reading of the log, as in the web UI.
 pub(super) const WITHOUT_AUDIT: &str = "-category:audit";
 pub(super) const WITHOUT_AUDIT_WORDS: &str =
-    "entries of category audit, such as your own reads, are left out; --all shows them too";
+    "entries of category audit, such as your own reads, are omitted; use --all to include them";
 
 /// Whether to leave out entries of category audit: for a table without a filter and without `--all`.
 pub(super) fn leaves_out_audit(filter: &[String], all: bool, output: OutputArgs) -> bool {
@@ -26,7 +26,7 @@ impl ZoneArgs {
             None => Ok(Zone::Utc),
             Some("local") => {
                 let name = iana_time_zone::get_timezone()
-                    .context("the time zone of this machine is not known; name one with --tz")?;
+                    .context("cannot determine this machine's time zone; specify one with --tz")?;
                 Ok(Zone::parse(&name)?)
             }
             Some(name) => Zone::parse(name).map_err(|error| UsageError(format!("--tz: {error}")).into()),

@@ -42,8 +42,8 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
             return Ok(connection.refused(&envelope));
         }
     };
-    let text = response.text().await.context("the count broke off before its end; there is no number")?;
-    let answer: StatsAnswer = serde_json::from_str(&text).context("the answer cannot be read")?;
+    let text = response.text().await.context("the count was interrupted; no result is available")?;
+    let answer: StatsAnswer = serde_json::from_str(&text).context("cannot parse the answer")?;
     if args.output.as_json() {
         outln!("{}", serde_json::to_string(&answer)?);
     } else {
@@ -74,7 +74,7 @@ fn print(answer: &StatsAnswer, with_histogram: bool) {
     );
     if stats.unreadable > 0 {
         paintln!(
-            "{} that cannot be read as entries here",
+            "{} could not be parsed by this version",
             counted(stats.unreadable, "authentic row", "authentic rows")
         );
     }
@@ -83,7 +83,7 @@ fn print(answer: &StatsAnswer, with_histogram: bool) {
     }
     match &stats.histogram {
         Some(histogram) => print_histogram(histogram),
-        None if with_histogram => outln!("\ntoo many buckets to count; narrow the range or take wider ones"),
+        None if with_histogram => outln!("\ntoo many buckets to count; narrow the range or use wider ones"),
         None => {}
     }
 }
@@ -92,7 +92,7 @@ fn print_field(field: &FieldCounts, entries: u64, complete: bool) {
     outln!();
     let name = escape(&field.field);
     if field.distinct.is_none() {
-        outln!("{name}: too many different values to count; narrow the range or the filter");
+        outln!("{name}: too many distinct values to count; narrow the range or the filter");
         return;
     }
     let mut table = table([name.as_ref(), "COUNT", "SHARE", ""]);

@@ -38,7 +38,7 @@ struct Rows<'a> {
 
 pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     if !(1..=PAGE_ROWS_MAX).contains(&args.lines) {
-        return Err(UsageError(format!("-n is 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
+        return Err(UsageError(format!("-n must be 1 to {PAGE_ROWS_MAX}; use `piperoll export` for more")).into());
     }
     let connection = Connection::open(&args.connection)?;
     let without_audit = question::leaves_out_audit(&args.filter, args.all, args.output);
@@ -60,8 +60,8 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     let envelope = match connection.send(request).await? {
         Answer::Good(response) => {
             let text = response.text().await?;
-            let rows: Rows<'_> = serde_json::from_str(&text).context("the answer cannot be read")?;
-            let mut envelope: Envelope = serde_json::from_str(&text).context("the answer cannot be read")?;
+            let rows: Rows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
+            let mut envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
             // Remove the cursor: a tail does not continue to earlier entries.
             envelope.next_cursor = None;
             let came = rows.entries.len() as u64;
@@ -82,7 +82,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     if !args.follow {
         return Ok(exit);
     }
-    errln!("following; Ctrl-C ends");
+    errln!("following new entries; press Ctrl-C to stop");
     let since = SystemClock.now().to_text();
     let mut following = Following { filter, zone, after: places(&envelope), since, printer };
     let mut worst = exit_of(&envelope);
@@ -116,7 +116,7 @@ impl Printer {
             #[serde(default)]
             late: bool,
         }
-        let row: RowLine<'_> = serde_json::from_str(text).context("a row cannot be read")?;
+        let row: RowLine<'_> = serde_json::from_str(text).context("cannot parse a row")?;
         if self.output.as_json() {
             outln!("{text}");
         } else {
@@ -154,7 +154,7 @@ impl Following {
             let request = connection.request(Method::GET, "/api/v1/audit-log/tail").query(&pairs);
             let why = match connection.send(request).await {
                 Ok(Answer::Good(response)) => self.read(response, worst).await?,
-                Ok(Answer::Unavailable(_)) => "the aggregator does not answer".to_owned(),
+                Ok(Answer::Unavailable(_)) => "the aggregator could not answer".to_owned(),
                 // Retry if the connection fails; a refusal by the aggregator is final.
                 Err(error) if error.to_string().starts_with("https://") => error.to_string(),
                 Err(error) => return Err(error),
@@ -170,7 +170,7 @@ impl Following {
         let mut events = Events::default();
         loop {
             let chunk = match tokio::time::timeout(SILENCE_MAX, chunks.next()).await {
-                Err(_) => return Ok(format!("nothing was heard for {} s", SILENCE_MAX.as_secs())),
+                Err(_) => return Ok(format!("nothing was received for {} s", SILENCE_MAX.as_secs())),
                 Ok(None) => return Ok("the aggregator ended the tail".to_owned()),
                 Ok(Some(Err(error))) => return Ok(last_cause(&error)),
                 Ok(Some(Ok(chunk))) => chunk,
@@ -194,7 +194,7 @@ impl Following {
                 }
             }
             "node" => {
-                let node: serde_json::Value = serde_json::from_str(&event.data).context("an event cannot be read")?;
+                let node: serde_json::Value = serde_json::from_str(&event.data).context("cannot parse an event")?;
                 let text = |field: &str| escape(node[field].as_str().unwrap_or("-")).into_owned();
                 let (id, status, reason) = (text("node_id"), text("status"), text("reason"));
                 match status.as_str() {
@@ -234,7 +234,7 @@ impl Events {
     fn push(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         self.bytes.extend_from_slice(bytes);
         if self.bytes.len() > 2 * EVENT_BYTES_MAX {
-            bail!("the aggregator sent a line that has no end");
+            bail!("the aggregator sent a line that is too long");
         }
         Ok(())
     }
@@ -243,7 +243,7 @@ impl Events {
     fn next(&mut self) -> anyhow::Result<Option<Event>> {
         while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.bytes.drain(..=end).collect();
-            let line = String::from_utf8(line).context("an event is not text")?;
+            let line = String::from_utf8(line).context("an event is not valid UTF-8")?;
             let line = line.trim_end_matches(['\n', '\r']);
             if line.is_empty() {
                 let event = std::mem::take(&mut self.open);

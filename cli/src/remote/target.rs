@@ -22,7 +22,7 @@ impl Target {
         };
         anyhow::ensure!(
             !wanted.exists(),
-            "{} exists already and is not overwritten; choose another --output",
+            "{} already exists and will not be overwritten; choose another --output",
             wanted.display()
         );
         let mut temporary = wanted.clone().into_os_string();
@@ -33,7 +33,7 @@ impl Target {
         options.write(true).create_new(true);
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&temporary).with_context(|| {
-            format!("cannot create {}; remove it if an earlier export left it", temporary.display())
+            format!("cannot create {}; remove it if an earlier export left it behind", temporary.display())
         })?;
         Ok(Self::File { file: std::io::BufWriter::new(file), temporary, wanted })
     }

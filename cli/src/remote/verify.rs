@@ -55,5 +55,5 @@ pub(crate) async fn verify(args: RemoteVerifyArgs) -> anyhow::Result<Exit> {
             bar.suspend(|| paintln!("{}VIOLATION{} {}: {}", paint::RED, paint::PLAIN, escape(&place), escape(reason)));
         }
     }
-    bail!("the check broke off before its end; nothing can be concluded")
+    bail!("the verification was interrupted; nothing can be concluded from it")
 }

@@ -50,7 +50,7 @@ pub(super) fn report(events: &[Event], person: &str) -> Report {
         counted(events.len() as u64, "entry", "entries"),
         counted(addresses.len() as u64, "address", "addresses")
     );
-    let mut report = Report::new("access", &format!("What {person} did"), headline, false);
+    let mut report = Report::new("access", &format!("Activity of {person}"), headline, false);
     report.asked("Person", person.to_owned());
     report.grids.push(grid("By address", "address", &addresses));
     report.grids.push(grid("By action", "action", &actions));

@@ -54,13 +54,13 @@ pub(super) fn report(events: &[Event], rule: &Rule) -> Report {
 
     let inside = guessing.iter().filter(|(_, (address, _))| !address.entered.is_empty()).count();
     let headline = match (guessing.len(), inside) {
-        (0, _) => "No address failed that often.".to_owned(),
-        (1, 0) => "1 address guessed; it did not get in.".to_owned(),
-        (n, 0) => format!("{n} addresses guessed; none of them got in."),
-        (1, _) => "1 address guessed; it GOT IN afterwards.".to_owned(),
-        (n, inside) => format!("{n} addresses guessed; {inside} of them GOT IN afterwards."),
+        (0, _) => "No address reached the failure threshold.".to_owned(),
+        (1, 0) => "Brute-force attempts from 1 address; it did not get in.".to_owned(),
+        (n, 0) => format!("Brute-force attempts from {n} addresses; none of them got in."),
+        (1, _) => "Brute-force attempts from 1 address; it GOT IN afterwards.".to_owned(),
+        (n, inside) => format!("Brute-force attempts from {n} addresses; {inside} of them GOT IN afterwards."),
     };
-    let mut report = Report::new("brute-force", "Guessed sign-ins by address", headline, inside > 0);
+    let mut report = Report::new("brute-force", "Brute-force attempts by address", headline, inside > 0);
     let window = std::time::Duration::from_micros(rule.window.unsigned_abs());
     report.asked("Rule", format!("{} failures within {}", rule.failures, span(window)));
     let mut grid =

@@ -90,7 +90,7 @@ impl Rules {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let file: File = toml::from_str(text)?;
-        ensure!((1..=RULES_MAX).contains(&file.rule.len()), "a file has 1 to {RULES_MAX} rules, each under [[rule]]");
+        ensure!((1..=RULES_MAX).contains(&file.rule.len()), "a rules file must have 1 to {RULES_MAX} rules, each under [[rule]]");
         let rules = file.rule.into_iter().map(|written| {
             let Written { name, action, confirm, window, order } = written;
             Ok(Rule {
@@ -202,7 +202,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
                 }
                 Verdict::Open => {
                     open += 1;
-                    ("open", format!("not yet; time until {}", when(done.time.saturating_add(rule.window))))
+                    ("open", format!("not yet; due by {}", when(done.time.saturating_add(rule.window))))
                 }
                 Verdict::Unknown => {
                     broken += 1;
@@ -227,7 +227,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
     rows.into_iter().for_each(|(_, row)| grid.push(row));
     let broken_actions = counted(broken, "action", "actions");
     let headline = format!("{broken_actions} WITHOUT a second person, {open} still open, {confirmed} confirmed.");
-    let mut report = Report::new("four-eyes", "Actions and their second person", headline, broken > 0);
+    let mut report = Report::new("four-eyes", "Four-eyes check of actions", headline, broken > 0);
     for rule in &rules.rules {
         let window = span(std::time::Duration::from_micros(rule.window.unsigned_abs()));
         let words = match rule.order {

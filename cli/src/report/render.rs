@@ -94,7 +94,7 @@ impl Output {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
-                anyhow::anyhow!("{} exists already and is not overwritten; choose another --output", path.display())
+                anyhow::anyhow!("{} already exists and will not be overwritten; choose another --output", path.display())
             }
             _ => anyhow::anyhow!("cannot create {}: {error}", path.display()),
         })?;
@@ -107,7 +107,7 @@ impl Output {
             .and_then(|()| self.file.sync_all())
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.is_whole = true;
-        errln!("the report is in {}", self.path.display());
+        errln!("report written to {}", self.path.display());
         Ok(())
     }
 }
@@ -124,7 +124,7 @@ fn print_table(report: &Report, envelope: &Envelope) -> anyhow::Result<()> {
     let colour = if report.alarming { paint::RED } else { paint::BOLD };
     paintln!("{}{}{}", paint::BOLD, escape(&report.title), paint::PLAIN);
     if !envelope.complete {
-        paintln!("{}NOT COMPLETE: what a missing node recorded is not in it{}", paint::RED, paint::PLAIN);
+        paintln!("{}NOT COMPLETE: entries of missing nodes are not in this report{}", paint::RED, paint::PLAIN);
     }
     paintln!("{colour}{}{}", escape(&report.headline), paint::PLAIN);
     for (name, value) in &report.asked {

@@ -75,7 +75,7 @@ async fn make(
     };
     events.sort_by(|a, b| (a.time, &a.node, a.seq).cmp(&(b.time, &b.node, b.seq)));
     let mut report = work(&events, asked);
-    report.asked("Range", format!("{} to {}, not included", asked.from, asked.to));
+    report.asked("Range", format!("{} to {} (exclusive)", asked.from, asked.to));
     report.asked("Filter", filter);
     report.asked("Entries read", events.len().to_string());
     if unsound > 0 {
@@ -112,13 +112,13 @@ async fn read(
     let (mut events, mut unsound, mut rows) = (Vec::new(), 0, 0);
     while let Some(line) = lines.next().await? {
         if line.starts_with(FINAL) {
-            let last: FinalRecord = serde_json::from_slice(&line).context("the final record cannot be read")?;
+            let last: FinalRecord = serde_json::from_slice(&line).context("cannot parse the final record")?;
             if let Some(problem) = end_problem(&mut lines, last.envelope.count, rows).await {
                 bail!("{problem}");
             }
             return Ok(Some((events, unsound, last.envelope)));
         }
-        let row: RowLine<'_> = serde_json::from_slice(&line).context("a row cannot be read")?;
+        let row: RowLine<'_> = serde_json::from_slice(&line).context("cannot parse a row")?;
         rows += 1;
         match row.integrity {
             Integrity::Ok => events.extend(Event::read(row.entry.get())),
@@ -126,7 +126,7 @@ async fn read(
             Integrity::Violation | Integrity::UnknownKey => unsound += 1,
         }
         if events.len() > EVENTS_MAX {
-            bail!("more than {EVENTS_MAX} entries belong to this report; narrow --from and --to or add a filter");
+            bail!("the report covers more than {EVENTS_MAX} entries; narrow --from and --to or add a filter");
         }
     }
     bail!("the response was incomplete; no report was written")

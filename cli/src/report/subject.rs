@@ -25,14 +25,14 @@ pub(super) fn report(events: &[Event], subject: &str) -> Report {
         ]);
     }
     let headline = format!("{} {subject}.", counted(events.len() as u64, "entry names", "entries name"));
-    let mut report = Report::new("subject", &format!("What is recorded about {subject}"), headline, false);
+    let mut report = Report::new("subject", &format!("Entries about {subject}"), headline, false);
     report.asked("Subject", subject.to_owned());
     let mut grid = Grid::new("Where the name occurs", &["named as", "entries"]);
     named.iter().for_each(|(place, count)| grid.push([(*place).to_owned(), count.to_string()]));
     report.grids.push(grid);
     report.grids.push(all);
     report.note(
-        "Found by exact name in user, impersonator, target and entity id, and as part of description, changes and details. Other names of the same person are other reports. `piperoll node erase` empties single entries on their node."
+        "Matches the exact name in user, impersonator, target and entity ID, and any part of description, changes and details. Run a separate report for each other name of the same person. `piperoll node erase` erases single entries on their node."
             .to_owned(),
     );
     report

@@ -50,7 +50,7 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
     }
     if line.integrity == Integrity::Ok && !line.withheld {
         let words =
-            "(the mac is right; it proves this to those who trust the node's secret, checkpoints prove it to others)";
+            "(the MAC is valid; that is proof for those who trust the node's MAC key, checkpoints are proof for everyone else)";
         out.push_str(&format!("\n{}", wrap(words, usize::from(width()), &" ".repeat(NAME_WIDTH + 2))));
     }
     out.push('\n');

@@ -179,19 +179,19 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     } else if let Some(since) = &envelope.complete_since {
         let kept = envelope.nodes.iter().filter(|n| n.status == Status::Ok || n.complete_since.is_some()).count();
         format!(
-            "{}: {rows}{}, {}; older rows were pruned when their time had come",
+            "{}: {rows}{}, {}; older rows were pruned after their retention period",
             green(&format!("COMPLETE SINCE {since}")),
-            if envelope.more { " of a page, and there are more" } else { "" },
+            if envelope.more { " on this page, and there are more" } else { "" },
             of(kept)
         )
     } else {
         let towards = if newest_first { "back to" } else { "up to" };
         let through = match &envelope.complete_through {
             Some(time) => format!("nothing is missing {towards} {time}"),
-            None => "nothing can be said about any part of the range".to_owned(),
+            None => "no part of the range is known to be complete".to_owned(),
         };
         format!(
-            "{}NOT COMPLETE{}: {rows}, {} in full; not {}; {through}",
+            "{}NOT COMPLETE{}: {rows}, {} in full; missing: {}; {through}",
             paint::RED,
             paint::PLAIN,
             of(envelope.answered),
@@ -214,14 +214,14 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     let held: Vec<String> = held.map(|node| format!("{}: {}", escape(&node.node_id), node.verdict)).collect();
     if !held.is_empty() {
         let words = format!("{}HELD AGAINST A LOG{}", paint::RED, paint::PLAIN);
-        lines.push(format!("{words}: {}; `piperoll nodes` says why", held.join(", ")));
+        lines.push(format!("{words}: {}; `piperoll nodes` shows why", held.join(", ")));
     }
     match envelope.order_uncertainty_ms {
         Some(ms) if ms < ORDER_UNCERTAIN_MS_MIN => {}
         Some(ms) => lines
-            .push(format!("the order of rows of different nodes is uncertain by {}: their clocks differ", seconds(ms))),
+            .push(format!("the order of rows from different nodes is uncertain by {}, because their clocks differ", seconds(ms))),
         None => lines
-            .push("the order of rows of different nodes is not known: their clocks were not measured yet".to_owned()),
+            .push("the order of rows from different nodes is unknown, because their clocks have not been measured yet".to_owned()),
     }
     if let Some(cursor) = envelope.next_cursor.as_ref().filter(|_| envelope.more) {
         lines.push("there are more rows: raise --limit, narrow the filter, or continue with".to_owned());

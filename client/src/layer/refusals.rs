@@ -83,7 +83,7 @@ impl Refusals {
             let Some(recorder) = weak.upgrade() else {
                 tracing::error!(
                     count = counted.more,
-                    "refused requests are not recorded, because the recorder was not closed"
+                    "refused requests were not recorded, because the recorder was dropped without being closed"
                 );
                 return;
             };

@@ -181,7 +181,7 @@ where
                 Ok(answer) => answer,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Ok(not_recorded("the operation was cut short; the log holds its beginning")),
+                    Err(_) => Ok(not_recorded("the operation was interrupted; the log holds only its beginning")),
                 },
             }
         })
@@ -277,8 +277,8 @@ impl Settings {
         }
         let error = recording.await.unwrap_or(Err(EmitError::Closed)).err()?;
         Some(not_recorded(&match is_change {
-            true => format!("the operation is over and its result could not be recorded: {error}"),
-            false => format!("the answer is withheld, it could not be recorded: {error}"),
+            true => format!("the operation finished, but its result could not be recorded: {error}"),
+            false => format!("the answer is withheld, because the request could not be recorded: {error}"),
         }))
     }
 

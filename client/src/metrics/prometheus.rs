@@ -54,9 +54,9 @@ impl Metrics {
 
     pub(crate) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix(PREFIX);
-        registry.register("emitted", "Entries handed over, by policy and what became of them", self.emitted.clone());
+        registry.register("emitted", "Entries emitted, by policy and result", self.emitted.clone());
         registry.register("buffer_drops", "Entries that were lost and counted", self.drops.clone());
-        registry.register("gaps_reported", "Losses that the log says", self.gaps.clone());
+        registry.register("gaps_reported", "Losses reported to the log", self.gaps.clone());
         registry.register_collector(Box::new(self.waiting.clone()));
     }
 
@@ -108,9 +108,9 @@ impl Collector for Gauges {
             now().micros().saturating_sub(oldest).max(0) as f64 / 1e6
         };
         for (name, help, value) in [
-            ("writer_lag_seconds", "Age of the oldest entry that waits to be recorded", lag),
-            ("spool_entries", "Entries that wait", entries as f64),
-            ("spool_bytes", "Bytes that wait", read(|waiting| &waiting.bytes) as f64),
+            ("writer_lag_seconds", "Age of the oldest entry waiting to be recorded", lag),
+            ("spool_entries", "Entries waiting in the spool", entries as f64),
+            ("spool_bytes", "Bytes of entries waiting in the spool", read(|waiting| &waiting.bytes) as f64),
         ] {
             let gauge = ConstGauge::new(value);
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;

@@ -50,7 +50,7 @@ impl Spool {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
         let owner = std::fs::symlink_metadata(folder).map_err(wrong)?;
         if !owner.is_dir() || owner.uid() != nix::unistd::geteuid().as_raw() || owner.mode() & 0o022 != 0 {
-            let problem = "it must be a folder of this user that no other user can write to (chmod 700)".to_owned();
+            let problem = "it must be a directory that is owned by this user and not writable by others (chmod 700)".to_owned();
             return Err(SpoolError::Open { folder: folder.to_owned(), problem });
         }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK));

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 #[non_exhaustive]
 pub enum SpoolError {
     /// The spool holds as much as it may.
-    #[error("the spool in {folder} is full ({bytes} bytes); entries are accepted again when the node records")]
+    #[error("the spool in {folder} is full ({bytes} bytes); entries are accepted again once the node is recording")]
     Full {
         /// The spool directory.
         folder: PathBuf,
@@ -36,7 +36,7 @@ pub enum SpoolError {
         problem: String,
     },
     /// Another process holds the directory's lock.
-    #[error("the spool directory {folder} is used by another process; give each process its own")]
+    #[error("the spool directory {folder} is in use by another process; give each process its own")]
     Locked {
         /// The spool directory.
         folder: PathBuf,

@@ -51,7 +51,7 @@ pub(super) async fn append(
         other => Err(ApiError::new(
             415,
             "media_type",
-            format!("{other:?} is not spoken here; send application/json or {NDJSON}"),
+            format!("unsupported content type {other:?}; send application/json or {NDJSON}"),
         )),
     }
 }
@@ -94,7 +94,7 @@ fn within_quota(app: &App, sender: &Sender, bytes: usize) -> Result<(), ApiError
     }
     app.quotas.take(&sender.0, bytes as u64).map_err(|wait| {
         let detail = format!(
-            "{} has used up its quota of socket.bytes_per_hour; send it again in {} s. Nothing was recorded",
+            "{} has used up its quota of socket.bytes_per_hour; retry in {} s. Nothing was recorded",
             sender.0,
             wait.as_secs() + 1
         );
@@ -132,7 +132,7 @@ async fn append_batch(app: &Arc<App>, body: Bytes, via: &Arc<str>) -> Result<Res
         .map(|(i, line)| (i, body.slice_ref(line)))
         .collect();
     if lines.len() > BATCH_LINES_MAX {
-        let detail = format!("more than the {BATCH_LINES_MAX} lines of one request; split it. Nothing was recorded");
+        let detail = format!("a request may have at most {BATCH_LINES_MAX} lines; split it. Nothing was recorded");
         return Err(ApiError::new(413, "too_many_lines", detail));
     }
     let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::with_capacity(lines.len()) };
@@ -152,7 +152,7 @@ async fn append_batch(app: &Arc<App>, body: Bytes, via: &Arc<str>) -> Result<Res
             part.iter().map(|(number, line)| (*number, parse_line(line, &via, &parser))).collect()
         };
         let parsed = tokio::task::spawn_blocking(work).await.map_err(|_| {
-            ApiError::new(500, "internal", "a part of the batch could not be parsed; the daemon's log says where")
+            ApiError::new(500, "internal", "part of the batch could not be parsed; see the daemon's log")
         })?;
         let mut drafts = Vec::with_capacity(parsed.len());
         let mut outcomes = Vec::with_capacity(parsed.len());

@@ -23,7 +23,7 @@ impl<T: DeserializeOwned, S: Sync, const BYTES_MAX: usize> FromRequest<S> for Ty
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let body = receive(request.into_body(), BYTES_MAX).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
-            let detail = format!("the body is not what this route takes: {error}. Nothing was done");
+            let detail = format!("invalid request body: {error}. Nothing was done");
             ApiError::new(400, "bad_body", detail)
         })
     }
@@ -49,7 +49,7 @@ pub(super) async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError>
 
 fn late() -> ApiError {
     let detail =
-        format!("the body did not arrive within {} s, or stopped coming. Nothing was recorded", BODY_TIMEOUT.as_secs());
+        format!("the body did not arrive within {} s, or stalled. Nothing was recorded", BODY_TIMEOUT.as_secs());
     ApiError::new(408, "slow_body", detail)
 }
 

@@ -14,7 +14,7 @@ pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<String, ApiEr
         None => {
             let mut words = "ok\n".to_owned();
             if let count @ 1.. = app.store.health().reader_panics() {
-                words += &format!("reads: {count} ended in a fault of the program; the daemon's log says where\n");
+                words += &format!("reads: {count} panicked; see the daemon's log\n");
             }
             for source in app.metrics.intake.1.all() {
                 words += &format!("source {}: {}\n", source.name, source.problem);

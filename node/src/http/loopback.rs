@@ -36,7 +36,7 @@ async fn token_only(State(app): State<Arc<App>>, mut request: Request, next: Nex
     };
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
-        return refused("send `Authorization: Bearer …` with a token of `piperoll node token create`");
+        return refused("send `Authorization: Bearer …` with a token from `piperoll node token create`");
     };
     match app.tokens.find(token) {
         Ok(Some(name)) => {
@@ -46,10 +46,10 @@ async fn token_only(State(app): State<Arc<App>>, mut request: Request, next: Nex
             request.extensions_mut().insert(TokenName(name));
             next.run(request).await
         }
-        Ok(None) => refused("this token is not known here, or was revoked"),
+        Ok(None) => refused("unknown or revoked token"),
         Err(error) => {
             tracing::error!(%error, "cannot read the token file");
-            ApiError::new(503, "no_tokens", "the cannot read the token file; the daemon's log says why").into_response()
+            ApiError::new(503, "no_tokens", "cannot read the token file; see the daemon's log").into_response()
         }
     }
 }

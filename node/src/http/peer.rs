@@ -55,7 +55,7 @@ async fn aggregators_only(
             ApiError::new(
                 403,
                 "not_an_aggregator",
-                format!("only aggregators of this cluster read a node; the certificate names {who}"),
+                format!("only aggregators of this cluster may read a node; the certificate names {who}"),
             )
             .into_response()
         }
@@ -122,7 +122,7 @@ async fn proof(
     let apart = runs.windows(2).all(|pair| pair[0].end < pair[1].start);
     let sound = runs.iter().all(|run| run.start < run.end && run.end <= asked.size);
     if !apart || !sound || runs.len() > PROOF_RUNS_MAX {
-        let detail = format!("up to {PROOF_RUNS_MAX} runs are proven, ascending, apart, and within the tree");
+        let detail = format!("`runs` must be at most {PROOF_RUNS_MAX} ascending, non-adjacent ranges within the tree");
         return Err(ApiError::new(400, "bad_runs", detail));
     }
     let made = app.store.range_proof(asked.generation, runs, asked.size).await?;

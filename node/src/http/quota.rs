@@ -28,7 +28,7 @@ impl Quotas {
     /// Returns how long to wait until enough bytes are available, if there are too few now.
     pub(super) fn take(&self, caller: &str, bytes: u64) -> Result<(), Duration> {
         let Some(per_hour) = self.bytes_per_hour else { return Ok(()) };
-        #[expect(clippy::cast_precision_loss, reason = "a quota is not counted to the byte")]
+        #[expect(clippy::cast_precision_loss, reason = "a quota need not be exact to the byte")]
         let (whole, bytes) = (per_hour as f64, bytes as f64);
         let rate = whole / REFILL.as_secs_f64();
         let now = Instant::now();

@@ -47,10 +47,10 @@ impl Room {
         let units = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX);
         shares.wait_many(&sender.0, units, ROOM_WAIT).await.map_err(|full| {
             let whose = match full {
-                Full::Yours(_) => "your own requests take all the room that one caller may have",
-                Full::All => "other requests take all the room that there is",
+                Full::Yours(_) => "your requests in progress use all the memory allowed per caller",
+                Full::All => "requests in progress use all the available memory",
             };
-            let detail = format!("{whose}; send it again in a moment, or in smaller pieces. Nothing was recorded");
+            let detail = format!("{whose}; retry in a moment, or send smaller requests. Nothing was recorded");
             ApiError::new(503, "busy", detail)
         })
     }

@@ -31,7 +31,7 @@ pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiErro
     shares
         .wait(caller, ROOM_WAIT)
         .await
-        .map_err(|full| ApiError::new(429, "busy", format!("too many scans at one time: {full}")))
+        .map_err(|full| ApiError::new(429, "busy", format!("too many concurrent scans: {full}")))
 }
 
 /// How rows are encoded for one kind of client.

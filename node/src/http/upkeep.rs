@@ -102,7 +102,7 @@ async fn prune(
     Extension(peer): Extension<UnixPeer>,
     Typed(asked): Typed<PruneRequest>,
 ) -> Result<(StatusCode, Json<Pruned>), ApiError> {
-    let to_seq = asked.to_seq.ok_or_else(|| ApiError::new(400, "no_plan", "name the `to_seq` that the plan gave"))?;
+    let to_seq = asked.to_seq.ok_or_else(|| ApiError::new(400, "no_plan", "specify the `to_seq` from the plan"))?;
     let pruned = app.retention.ask(asked.before, to_seq, &by(&peer), asked.archive, asked.confirm).await?;
     Ok((StatusCode::ACCEPTED, Json(pruned)))
 }

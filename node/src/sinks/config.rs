@@ -124,7 +124,7 @@ impl TypedForward {
             let name = forward.name.clone();
             let config = forward.check(base).map_err(|problem| format!("forward {name:?}: {problem}"))?;
             if configs.iter().any(|other| other.name == config.name) {
-                return Err(format!("forward {name:?}: two destinations have this name"));
+                return Err(format!("forward {name:?}: duplicate destination name"));
             }
             configs.push(config);
         }
@@ -135,7 +135,7 @@ impl TypedForward {
         let is_name = (1..=NAME_BYTES_MAX).contains(&self.name.len())
             && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
         if !is_name {
-            return Err(format!("a name has 1 to {NAME_BYTES_MAX} letters, digits, '-' and '_'"));
+            return Err(format!("a name must have 1 to {NAME_BYTES_MAX} letters, digits, '-' or '_'"));
         }
         // Ages in the filter would mean a different time at every evaluation.
         let filter = Filter::parse_config(&self.filter, Timestamp::MIN).map_err(|e| format!("filter: {e}"))?;
@@ -160,7 +160,7 @@ impl TypedForward {
 
     fn target(&self, base: &Path) -> Result<Target, String> {
         let at = |path: &PathBuf| base.join(path);
-        let kinds = "write tls://host:6514, tcp://host:514, file:///path or https://host/path";
+        let kinds = "use tls://host:6514, tcp://host:514, file:///path or https://host/path";
         let (scheme, rest) = self.to.split_once("://").ok_or_else(|| format!("`to` has no scheme; {kinds}"))?;
         let (is_tls, is_syslog) = (scheme == "tls", matches!(scheme, "tls" | "tcp"));
         self.refuse_what_does_not_apply(is_tls, is_syslog, matches!(scheme, "https" | "http"))?;
@@ -170,14 +170,14 @@ impl TypedForward {
                 let tls = match (&self.ca, is_tls) {
                     (_, false) => None,
                     (None, true) => {
-                        return Err("`ca` names the authority that the receiver's certificate is from".to_owned());
+                        return Err("`ca` is missing; set it to the CA that issued the receiver's certificate".to_owned());
                     }
                     (Some(ca), true) => Some(TlsTarget {
                         ca: at(ca),
                         own: match (&self.certificate, &self.key) {
                             (Some(certificate), Some(key)) => Some((at(certificate), at(key))),
                             (None, None) => None,
-                            _ => return Err("`certificate` and `key` go together".to_owned()),
+                            _ => return Err("`certificate` and `key` must be set together".to_owned()),
                         },
                         close_notify: self.close_notify.unwrap_or(false),
                     }),
@@ -185,23 +185,23 @@ impl TypedForward {
                 let size_max = self.size_max.unwrap_or(SYSLOG_BYTES_DEFAULT);
                 if !(SYSLOG_BYTES_MIN..=SYSLOG_BYTES_MAX).contains(&size_max) {
                     return Err(format!(
-                        "size_max is {size_max}; write {SYSLOG_BYTES_MIN} to {SYSLOG_BYTES_MAX} bytes"
+                        "size_max must be {SYSLOG_BYTES_MIN} to {SYSLOG_BYTES_MAX} bytes, not {size_max}"
                     ));
                 }
                 let enterprise = self.enterprise.unwrap_or(ENTERPRISE_DEFAULT);
                 Ok(Target::Syslog(SyslogTarget { host, port, tls, size_max, enterprise }))
             }
             "file" if rest.starts_with('/') => Ok(Target::File { path: PathBuf::from(rest) }),
-            "file" => Err("a file is named by its whole path: file:///var/log/piperoll.ndjson".to_owned()),
+            "file" => Err("a file needs an absolute path: file:///var/log/piperoll.ndjson".to_owned()),
             "https" | "http" => {
                 let url = reqwest::Url::parse(&self.to).map_err(|e| format!("`to` is not a valid address: {e}"))?;
                 if !url.username().is_empty() || url.password().is_some() {
-                    return Err("a user or password in the address would be shown; put a token into the file that `token` names".to_owned());
+                    return Err("`to` must not contain a user or password, because it is displayed; put a token into the file that `token` names".to_owned());
                 }
                 let host = url.host_str().unwrap_or_default();
                 let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
                 if scheme == "http" && !is_here {
-                    return Err("http is for this machine only (127.0.0.1); write https".to_owned());
+                    return Err("http:// is allowed only for this machine (127.0.0.1); use https://".to_owned());
                 }
                 Ok(Target::Webhook(WebhookTarget {
                     url,
@@ -209,7 +209,7 @@ impl TypedForward {
                     ca: self.ca.as_ref().map(at),
                 }))
             }
-            other => Err(format!("{other:?} is not spoken; {kinds}")),
+            other => Err(format!("unsupported scheme {other:?}; {kinds}")),
         }
     }
 

@@ -30,7 +30,7 @@ impl FileSink {
     /// Writes all lines or, as far as the file system allows, none.
     pub(super) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), SinkError> {
         if self.open.is_none() && self.is_written {
-            return Err(self.problem("the file was given up while it was written to"));
+            return Err(self.problem("a write to the file was aborted"));
         }
         self.is_written = true;
         let (path, open) = (self.path.clone(), self.open.take());
@@ -43,7 +43,7 @@ impl FileSink {
         if !self.is_written {
             return Ok(());
         }
-        let file = self.open.take().ok_or_else(|| self.problem("the file was given up while it was written to"))?;
+        let file = self.open.take().ok_or_else(|| self.problem("a write to the file was aborted"))?;
         let synced = tokio::task::spawn_blocking(move || file.sync_data().map(|()| file));
         self.open = Some(synced.await.map_err(|e| self.problem(e))?.map_err(|e| self.problem(e))?);
         self.is_written = false;

@@ -25,7 +25,7 @@ const REASON_BYTES_MAX: usize = 1_024;
 /// Offset that replaces a damaged file. Nothing is sent until an operator resumes the destination, because it may have been paused
 /// before; then everything is sent again, because it is unknown what has arrived.
 fn lost_place(generation: &str, wanted: &Wanted, now: Timestamp) -> Place {
-    let reason = "the file that says how far it is was damaged; `piperoll node forward resume` hands everything on from the beginning of the log";
+    let reason = "its offset file was damaged; `piperoll node forward resume` forwards everything again from the start of the log";
     Place {
         generation: generation.to_owned(),
         next_seq: 0,
@@ -60,7 +60,7 @@ impl Forwarding {
                     let aside = file.set_aside()?;
                     tracing::error!(
                         file = %path.display(), aside = %aside.display(), problem,
-                        "how far a destination is is not known any more; it is paused"
+                        "the offset file of a destination is damaged; the destination is paused"
                     );
                     Some(lost_place(&generation, &wanted, clock.now()))
                 }
@@ -138,11 +138,11 @@ impl Forwarding {
     /// Pauses a destination. The entry comes first: a pause that is not in the log must not happen.
     pub(crate) async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
         if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
-            return Err(UpkeepError::Refused(format!("a reason is 1 to {REASON_BYTES_MAX} bytes of text")));
+            return Err(UpkeepError::Refused(format!("the reason must be 1 to {REASON_BYTES_MAX} bytes of text")));
         }
         let outlet = self.find(name)?;
         if outlet.state().place.paused.is_some() {
-            return Err(UpkeepError::Refused(format!("{name:?} is paused already")));
+            return Err(UpkeepError::Refused(format!("{name:?} is already paused")));
         }
         let details = json!({ "name": name, "reason": reason, "by": by, "next_seq": outlet.state().place.next_seq });
         self.say("log.forward_paused", "forwarding was paused", details).await?;
@@ -170,8 +170,8 @@ impl Forwarding {
         let known: Vec<&str> = self.outlets.iter().map(|outlet| outlet.config.name.as_str()).collect();
         let found = self.outlets.iter().find(|outlet| outlet.config.name == name).cloned();
         found.ok_or_else(|| match known.is_empty() {
-            true => UpkeepError::NotFound("this node hands nothing on; add [[forward]] to node.toml".to_owned()),
-            false => UpkeepError::NotFound(format!("no destination named {name:?}; there is {}", known.join(", "))),
+            true => UpkeepError::NotFound("this node has no destinations; add [[forward]] to node.toml".to_owned()),
+            false => UpkeepError::NotFound(format!("no destination named {name:?}; configured: {}", known.join(", "))),
         })
     }
 

@@ -14,9 +14,9 @@ use crate::store::UpkeepError;
 /// An error while reading or writing an offset.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    #[error("{path}: {source}; the forwarding offset is stored there, so check the disk and the folder's owner")]
+    #[error("{path}: {source}; the forwarding offset is stored there, so check the disk and the directory's owner")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{path} holds no forwarding offset ({problem}); move it away to forward everything again")]
+    #[error("{path} does not contain a valid forwarding offset ({problem}); move it away to forward everything again")]
     Content { path: PathBuf, problem: String },
 }
 
@@ -132,7 +132,7 @@ pub(super) fn others(folder: &Path, configs: &[ForwardConfig]) -> Result<Vec<(St
             Ok(None) => {}
             // The offset of a destination that is gone is not needed.
             Err(error) => {
-                tracing::warn!(%error, "cannot read the offset of a destination that is not configured any more")
+                tracing::warn!(%error, "cannot read the offset of a destination that is no longer configured")
             }
         }
     }

@@ -19,7 +19,7 @@ pub(super) async fn wait_until_taken(ends: (SocketAddr, SocketAddr), patience: D
             Some(0) => return Ok(()),
             Some(bytes) if bytes < least => (least, since) = (bytes, Instant::now()),
             Some(bytes) if since.elapsed() >= patience => {
-                return Err(format!("{bytes} bytes were not taken for {} s", patience.as_secs()));
+                return Err(format!("{bytes} bytes were not accepted within {} s", patience.as_secs()));
             }
             Some(_) => {}
         }
@@ -53,7 +53,7 @@ fn find(table: &str, (local, remote): &(String, String)) -> Option<u64> {
 
 /// Formats an address as the kernel's table does, such as `0100007F:1F90`: the address in groups of 32 bits in this machine's byte order,
 /// and the port.
-#[expect(clippy::host_endian_bytes, reason = "the kernel prints words of network order as if they were of its own")]
+#[expect(clippy::host_endian_bytes, reason = "the kernel prints words in network order as if they were in its own")]
 fn kernel_form(end: SocketAddr) -> String {
     let word =
         |bytes: &[u8]| bytes.try_into().map_or(String::new(), |bytes| format!("{:08X}", u32::from_ne_bytes(bytes)));

@@ -76,7 +76,7 @@ impl StreamSink {
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         if self.open.is_none() {
             if self.is_sent {
-                return Err(self.problem("the connection was given up", "what was sent on it is sent again"));
+                return Err(self.problem("the connection was aborted", "the rows sent on it will be sent again"));
             }
             self.open = Some(self.connect().await?);
         }
@@ -96,7 +96,7 @@ impl StreamSink {
                 Ok(result) => result.map_err(|error| self.problem("the connection broke", error))?,
                 Err(_) => {
                     let words = format!("for {} s", PROGRESS_TIMEOUT.as_secs());
-                    return Err(self.problem("the receiver takes nothing", words));
+                    return Err(self.problem("the receiver accepted no data", words));
                 }
             }
         }
@@ -111,7 +111,7 @@ impl StreamSink {
         }
         let open = self.open.take();
         let open =
-            open.ok_or_else(|| self.problem("the connection was given up", "what was sent on it is sent again"))?;
+            open.ok_or_else(|| self.problem("the connection was aborted", "the rows sent on it will be sent again"))?;
         let ended = self.end(open).await;
         match ended {
             Ok(()) => (self.is_sent, self.window) = (false, (self.window * 2).min(WINDOW_ROWS_MAX)),
@@ -124,7 +124,7 @@ impl StreamSink {
         let must_say_goodbye = self.target.tls.as_ref().is_some_and(|tls| tls.close_notify);
         wait_until_taken(ends, PROGRESS_TIMEOUT)
             .await
-            .map_err(|words| self.problem("the receiver does not take everything", words))?;
+            .map_err(|words| self.problem("the receiver did not accept all data", words))?;
         let goodbye = async {
             match &mut stream {
                 Stream::Plain(stream) => read_to_end(stream, false).await?,
@@ -144,13 +144,13 @@ impl StreamSink {
         match tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.problem(
-                "the receiver closed without close_notify, so what it has read is not known",
-                "rows are sent again; if it always closes like this, leave close_notify = true out",
+                "the receiver closed the connection without close_notify, so it is unknown how much it has read",
+                "rows will be sent again; if the receiver always closes like this, remove close_notify = true",
             )),
-            Ok(Err(error)) => Err(self.problem("the receiver ended before it had read everything", error)),
+            Ok(Err(error)) => Err(self.problem("the receiver closed the connection before it had read everything", error)),
             Err(_) => {
-                let words = format!("within {} s; it gets less at a time", GOODBYE_TIMEOUT.as_secs());
-                Err(self.problem("the receiver does not read to the end", words))
+                let words = format!("not finished within {} s; less will be sent at a time", GOODBYE_TIMEOUT.as_secs());
+                Err(self.problem("the receiver did not read everything", words))
             }
         }
     }
@@ -166,7 +166,7 @@ impl StreamSink {
             let ends = addresses().map_err(|e| self.problem("no connection", e))?;
             let Some(connector) = connector else { return Ok(Open { stream: Stream::Plain(stream), ends }) };
             let name = rustls_pki_types::ServerName::try_from(host.clone())
-                .map_err(|e| self.problem("no certificate can name this host", e))?;
+                .map_err(|e| self.problem("invalid host name for a certificate", e))?;
             let stream = connector.connect(name, stream).await.map_err(|e| self.problem("TLS", e))?;
             Ok(Open { stream: Stream::Tls(Box::new(stream)), ends })
         };
@@ -206,7 +206,7 @@ async fn read_to_end(
         match stream.read(&mut buffer).await {
             Ok(0) => return Ok(()),
             Ok(count) if heard + count <= CHATTER_BYTES_MAX => heard += count,
-            Ok(_) => return Err(std::io::Error::other("it answers, which syslog does not")),
+            Ok(_) => return Err(std::io::Error::other("the receiver sent data, which the syslog protocol does not allow")),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && may_omit_goodbye => return Ok(()),
             Err(error) => return Err(error),
         }

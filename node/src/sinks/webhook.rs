@@ -58,7 +58,7 @@ impl WebhookSink {
             let token = config_files::read_private(path).map_err(|e| SinkError(e.to_string()))?;
             let token = String::from_utf8_lossy(&token);
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| {
-                SinkError::new(path.display(), "it is not a token; one line of printable characters is")
+                SinkError::new(path.display(), "not a valid token; expected one line of printable characters")
             })?;
             value.set_sensitive(true);
             secrets.push(token.trim().to_owned());
@@ -80,11 +80,11 @@ impl WebhookSink {
                 } else {
                     self.omit = if self.omit == Omit::Nothing { Omit::Bulk } else { Omit::Most };
                 }
-                Err(self.problem("the receiver says that this is too large; sent again in smaller pieces"))
+                Err(self.problem("the receiver rejected the request as too large; sending it again in smaller pieces"))
             }
             status => {
                 let words = first_words(answer, &secrets).await;
-                Err(self.problem(format!("the receiver answers {status} {words}")))
+                Err(self.problem(format!("the receiver answered {status} {words}")))
             }
         }
     }

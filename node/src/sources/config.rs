@@ -66,7 +66,7 @@ impl TypedIntake {
             let name = intake.name.clone();
             let config = intake.check(base).map_err(|problem| format!("intake {name:?}: {problem}"))?;
             if configs.iter().any(|other| other.name == config.name) {
-                return Err(format!("intake {name:?}: two sources have this name"));
+                return Err(format!("intake {name:?}: duplicate source name"));
             }
             configs.push(config);
         }
@@ -77,13 +77,13 @@ impl TypedIntake {
         let is_name = (1..=NAME_BYTES_MAX).contains(&self.name.len())
             && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if !is_name {
-            return Err(format!("a name has 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.'"));
+            return Err(format!("a name must have 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'"));
         }
         if self.journal_directory.is_some() && self.journald.is_none() {
-            return Err("`journal_directory` goes with `journald`".to_owned());
+            return Err("`journal_directory` requires `journald`".to_owned());
         }
         if self.file.is_none() && (!self.owners.is_empty() || self.links_in.is_some()) {
-            return Err("`owners` and `links_in` go with `file`".to_owned());
+            return Err("`owners` and `links_in` require `file`".to_owned());
         }
         let source = match (self.syslog, self.journald, self.file) {
             (Some(address), None, None) if address.ip().is_loopback() => Source::Syslog(address),
@@ -105,14 +105,14 @@ impl TypedIntake {
                 owners: self.owners.clone(),
                 links_in: self.links_in.as_ref().map(|folder| base.join(folder)),
             },
-            _ => return Err("name exactly one of syslog, journald, file".to_owned()),
+            _ => return Err("set exactly one of syslog, journald, file".to_owned()),
         };
         let map = match (self.map, &source) {
             // A file next to the configuration, or a built-in mapping.
             (Some(map), _) if map.ends_with(".toml") => base.join(map).display().to_string(),
             (Some(map), _) => map,
             (None, Source::Syslog(_)) => "syslog".to_owned(),
-            (None, _) => return Err("`map` says what becomes of a record: a built-in mapping, or a file".to_owned()),
+            (None, _) => return Err("`map` is missing; set it to a built-in mapping or a mapping file".to_owned()),
         };
         Ok(IntakeConfig { name: self.name, source, map, from_now: self.from == TypedFrom::Now })
     }

@@ -16,7 +16,7 @@ pub(crate) struct IntakeCounts(pub(super) Family<Vec<(&'static str, String)>, Co
 
 impl IntakeCounts {
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let help = "Records of other systems, by what became of them: recorded, unmapped (recorded as they are), passed_over, dropped, conflict (recorded under a fresh id)";
+        let help = "Records from other systems, by result: recorded, unmapped (recorded unchanged), passed_over, dropped, conflict (recorded under a new ID)";
         registry.register("intake_records", help, self.0.clone());
     }
 

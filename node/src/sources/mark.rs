@@ -90,7 +90,7 @@ impl MarkFile {
                     std::fs::rename(&self.path, &aside).map_err(|e| format!("{}: {e}", self.path.display()))?;
                     tracing::error!(
                         file = %self.path.display(), aside = %aside.display(), %error,
-                        "how far a source was read is not known any more; it is read from its beginning, and what is recorded is known by its ids"
+                        "the offset of a source is lost; reading the source again from its beginning (entries already recorded are recognized by their ids)"
                     );
                     Ok(Known::Lost)
                 }

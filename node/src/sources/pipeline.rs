@@ -39,7 +39,7 @@ const BATCH_MAX: usize = 512;
 const UNMAPPED_BYTES_MAX: usize = 16 * 1024;
 /// Records that are taken one at a time after an unclean end: all that a batch can have held, and those that waited after it.
 const CAREFUL_RECORDS: usize = BATCH_MAX + RECORDS_WAITING_MAX;
-const PASSED: &str = "two starts of the node ended while this record was worked on, so it was passed";
+const PASSED: &str = "the node stopped uncleanly twice while processing this record, so the record was skipped";
 /// Lines that belong together arrive within this time.
 const JOIN_WAIT: Duration = Duration::from_secs(2);
 /// File of the key that ids are made with, in the directory of the position files.
@@ -167,7 +167,7 @@ impl Pipeline {
         match begun {
             Ok(goes_on) => !goes_on,
             Err(error) => {
-                tracing::warn!(intake = self.config.name, %error, "cannot store the position in progress; continuing");
+                tracing::warn!(intake = self.config.name, %error, "cannot store which record is in progress; continuing");
                 false
             }
         }
@@ -260,7 +260,7 @@ impl Pipeline {
         self.attempts = attempts;
         if let Err(error) = kept {
             // The records are read again after the next start, and are then duplicates by their ids.
-            tracing::warn!(intake = self.config.name, %error, "cannot store the position of a source");
+            tracing::warn!(intake = self.config.name, %error, "cannot store the offset of a source");
         }
     }
 
@@ -337,7 +337,7 @@ impl Mapper {
                     tracing::error!(
                         intake = self.name,
                         bytes = record.text.len(),
-                        "a record ended the node twice; only its hash is kept"
+                        "the node stopped uncleanly twice while processing a record; keeping only its hash"
                     );
                     work.drafts.extend(self.named_only(&record.text, id, PASSED));
                 }
@@ -370,7 +370,7 @@ impl Mapper {
         let old = self.ids.earlier(&self.name, record);
         let with_old = |pending: Option<Pending>| pending.map(|pending| Pending { old: old.clone(), ..pending });
         if let Some(cut) = &record.cut {
-            let problem = format!("the record is longer than the {RECORD_BYTES_MAX} bytes that are read of one");
+            let problem = format!("the record is longer than the limit of {RECORD_BYTES_MAX} bytes");
             work.drafts.extend(with_old(self.unmapped_cut(&record.text, cut, id, &problem)));
             return;
         }
@@ -502,7 +502,7 @@ impl Ids {
                 let text = Zeroizing::new(text);
                 let mut key = Zeroizing::new([0; 32]);
                 hex::decode_to_slice(text.trim(), key.as_mut_slice()).map_err(|_| {
-                    words(&"this is not a key of 64 hexadecimal digits; put it back from a backup, or remove it and let records be read twice")
+                    words(&"not a key of 64 hexadecimal digits; restore the file from a backup, or remove it and accept that records may be recorded twice")
                 })?;
                 Ok(Self { key: Some(key) })
             }
@@ -523,7 +523,7 @@ impl Ids {
             None => public(name, place),
             Some(key) => {
                 let mut mac = Hmac::<Sha256>::new_from_slice(key.as_slice())
-                    .unwrap_or_else(|_| unreachable!("HMAC takes any key"));
+                    .unwrap_or_else(|_| unreachable!("HMAC accepts keys of any length"));
                 for part in [name.as_bytes(), &[0], place.as_bytes()] {
                     mac.update(part);
                 }

@@ -43,19 +43,19 @@ impl Safe {
         }
         if meta.nlink() > 1 {
             return Err(refused(format!(
-                "{shown} has {} names (hard links), so it may be another file than it seems; copy it instead of linking it",
+                "{shown} has {} hard links, so it may not be the file that it seems to be; copy it instead of linking it",
                 meta.nlink()
             )));
         }
         let allowed = [0, nix::unistd::geteuid().as_raw()];
         if !allowed.contains(&meta.uid()) && !self.owners.contains(&meta.uid()) {
             return Err(refused(format!(
-                "{shown} belongs to uid {0}; if that user may say what is recorded here, add `owners = [{0}]` to this [[intake]] in node.toml",
+                "{shown} belongs to uid {0}; to let that user write records to this log, add `owners = [{0}]` to this [[intake]] in node.toml",
                 meta.uid()
             )));
         }
         if self.is_own((meta.dev(), meta.ino())) {
-            return Err(refused(format!("{shown} is a file of this node itself; name the log of another program")));
+            return Err(refused(format!("{shown} is one of this node's own files; name the log of another program")));
         }
         Ok(file)
     }
@@ -68,7 +68,7 @@ impl Safe {
                 Found::Link { at, to } => {
                     let Some(inside) = &self.links_in else {
                         return Err(refused(format!(
-                            "{} is a link, and links are not followed; name the file itself, or set `links_in` of this [[intake]] to the folder inside which links may lead",
+                            "{} is a symbolic link, and symbolic links are not followed; name the file itself, or set `links_in` of this [[intake]] to the folder that links may point into",
                             at.display()
                         )));
                     };
@@ -76,7 +76,7 @@ impl Safe {
                     let target = normal(&at.parent().unwrap_or(Path::new("/")).join(to));
                     if !at.starts_with(inside) || !target.starts_with(inside) {
                         return Err(refused(format!(
-                            "the link {} leads to {}, and `links_in` allows links inside of {} only",
+                            "the link {} points to {}, but `links_in` allows only links within {}",
                             at.display(),
                             target.display(),
                             inside.display()
@@ -86,7 +86,7 @@ impl Safe {
                 }
             }
         }
-        Err(refused(format!("{} leads through more than {LINKS_MAX} links", path.display())))
+        Err(refused(format!("{} has more than {LINKS_MAX} levels of symbolic links", path.display())))
     }
 
     fn is_own(&self, file: (u64, u64)) -> bool {
@@ -193,9 +193,9 @@ mod tests {
         std::fs::hard_link(keys.join("secret.0"), logs.join("hard"))?;
         nix::unistd::mkfifo(&logs.join("pipe"), Mode::S_IRUSR)?;
         for (name, words) in [
-            ("link", "is a link"),
-            ("folder/secret.0", "is a link"),
-            ("dangling", "is a link"),
+            ("link", "is a symbolic link"),
+            ("folder/secret.0", "is a symbolic link"),
+            ("dangling", "is a symbolic link"),
             ("hard", "hard links"),
             ("pipe", "not a regular file"),
             (".", "not a"),
@@ -205,7 +205,7 @@ mod tests {
         }
         std::fs::remove_file(logs.join("hard"))?;
         let error = safe.open(&keys.join("secret.0")).expect_err("the node's own").to_string();
-        assert!(error.contains("of this node itself"), "{error}");
+        assert!(error.contains("of this node's own files"), "{error}");
         Ok(())
     }
 

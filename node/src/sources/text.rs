@@ -22,8 +22,8 @@ impl Decoded {
         match self {
             Self::Utf8(_) => None,
             Self::Latin1(_) => Some("not UTF-8; read as ISO 8859-1"),
-            Self::Broken(_) => Some("not valid UTF-8; bytes that are not became U+FFFD"),
-            Self::Binary => Some("not text; in Base64"),
+            Self::Broken(_) => Some("not valid UTF-8; invalid bytes were replaced with U+FFFD"),
+            Self::Binary => Some("not text; encoded in Base64"),
         }
     }
 

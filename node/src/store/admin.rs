@@ -80,7 +80,7 @@ impl Store {
     pub async fn reindex(&self) -> Result<()> {
         let index = Arc::clone(self.indexer.index());
         let done = tokio::task::spawn_blocking(move || index.reset()).await.unwrap_or_else(|e| Err(e.into()));
-        done.map_err(|error| UpkeepError::Read(format!("a block of the index cannot be removed: {error}")))
+        done.map_err(|error| UpkeepError::Read(format!("cannot remove an index block: {error}")))
     }
 
     /// Plans a prune: determines which rows the request would prune now.
@@ -108,7 +108,7 @@ impl Store {
             let stopped = |error: tokio::task::JoinError| UpkeepError::Read(error.to_string());
             if let Some(evidence) = tokio::task::spawn_blocking(checking).await.map_err(stopped)?? {
                 let generation = plan.earlier[at].generation;
-                tracing::error!(%generation, evidence, "an archived log is kept, and those before it: remove it by hand once you understand it");
+                tracing::error!(%generation, evidence, "keeping an archived log and those before it as evidence; remove it by hand once you understand what happened");
                 plan.earlier.truncate(at);
                 break;
             }
@@ -134,7 +134,7 @@ impl Store {
                     }
                     Ok(false) => {}
                     Err(words) => left.push(format!(
-                        "the earlier log {} is stated as pruned and still there: {words}",
+                        "the archived log {} is recorded as pruned but still exists: {words}",
                         log.generation
                     )),
                 }
@@ -247,12 +247,12 @@ impl Store {
         }
         let Some(to_seq) = self.ages().unsampled() else {
             return refused(
-                "no witness has cosigned this log yet, so nothing counts how old rows are; wait for one".to_owned(),
+                "no witness has cosigned this log yet, so the age of its rows is unknown; wait for one to do so".to_owned(),
             );
         };
         let from_seq = self.extent().await?.oldest_seq.unwrap_or(0);
         if from_seq >= to_seq {
-            return refused(format!("no row below {to_seq} is left whose times could be confirmed"));
+            return refused(format!("no rows below {to_seq} remain whose times could be confirmed"));
         }
         let (oldest, newest) = (self.time_of(from_seq).await?, self.time_of(to_seq - 1).await?);
         let mut confirmed = ConfirmedTimes { from_seq, to_seq, oldest, newest, entry_seq: None };
@@ -322,7 +322,7 @@ impl OfflineAdmin {
     /// which every read of them reports.
     fn sign(&mut self) {
         if let Err(error) = self.open.writer.checkpoint(true) {
-            tracing::info!(%error, "the log is not signed at its current size");
+            tracing::info!(%error, "cannot sign a checkpoint of the log's current size");
         }
     }
 }

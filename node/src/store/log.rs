@@ -339,15 +339,15 @@ impl Store {
         let refused = |words: String| CheckpointFault::Refused(words);
         let origin = self.keys.origin(self.generation);
         let key = self.keys.checkpoint.named(&origin, KeyKind::Log);
-        let key = key.ok_or_else(|| refused(format!("{origin:?} cannot sign")))?;
+        let key = key.ok_or_else(|| refused(format!("{origin:?} is not a valid key name")))?;
         let note = self.kept_note(Kept::Signed).await.map_err(|e| refused(e.to_string()))?;
         let signed =
-            signer::open_note(&note.ok_or_else(|| refused("nothing of this log was signed".to_owned()))?, &key)?;
+            signer::open_note(&note.ok_or_else(|| refused("this log has no signed checkpoint".to_owned()))?, &key)?;
         // Otherwise a witness that renewed its cosignature would state that no rows came after these.
         let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
         if size < rows {
             return Err(refused(format!(
-                "only {size} of {rows} rows were signed before the node ended; start the node once and stop it in order, and hand over its folder then"
+                "only {size} of {rows} rows were signed before the node stopped; start the node once, stop it cleanly, and then hand over its folder"
             )));
         }
         Ok(signed)
@@ -417,11 +417,11 @@ impl Store {
                 match log_dir::file_identity(&path) {
                     Ok(found) if found == expected => {}
                     Ok(_) => health.distrust(format!(
-                        "{} was replaced by another file while the node was running; stop the node and put the right file back",
+                        "{} was replaced by another file while the node was running; stop the node and restore the right file",
                         path.display()
                     )),
                     Err(_) => health.distrust(format!(
-                        "{} was removed while the node was running; stop the node and put the file back",
+                        "{} was removed while the node was running; stop the node and restore the file",
                         path.display()
                     )),
                 }
@@ -432,7 +432,7 @@ impl Store {
                     && stored < committed
                 {
                     health.distrust(format!(
-                        "{committed} rows were recorded and only {stored} are here: the end was cut off while the node was running; stop the node, keep the file as evidence, and put the right file back"
+                        "{committed} rows were recorded, but the log has only {stored}: the end was cut off while the node was running; stop the node, keep the file as evidence, and restore the right file"
                     ));
                 }
                 match schema::differences(conn) {
@@ -443,7 +443,7 @@ impl Store {
             })
             .await;
         if let Err(error) = checked {
-            tracing::debug!(%error, "the file could not be checked");
+            tracing::debug!(%error, "cannot check the database file");
         }
     }
 

@@ -222,7 +222,7 @@ impl Detector {
             let (network, within) = (network_of(facts).unwrap_or_default(), span(rule.within));
             flags.add(
                 "failed_logins",
-                format!("{} failed logins or more from {network} within {within}", rule.at_least),
+                format!("{} or more failed logins from {network} within {within}", rule.at_least),
             );
         }
         self.judge_new_address(facts, recorded, flags);
@@ -384,7 +384,7 @@ impl OutsideHours {
         };
         let clock = local.format("%H:%M");
         if self.weekends && matches!(local.weekday(), Weekday::Sat | Weekday::Sun) {
-            return Some(format!("{} {clock} in {} is a weekend", local.format("%A"), self.zone));
+            return Some(format!("{} {clock} in {} falls on a weekend", local.format("%A"), self.zone));
         }
         is_quiet.then(|| {
             let of = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);

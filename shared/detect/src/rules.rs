@@ -85,10 +85,10 @@ impl Rules {
         for (name, burst) in bursts {
             let Some((count, within)) = burst else { continue };
             if !(1..=COUNT_MAX).contains(&count) {
-                return Err(format!("flags.{name} counts to {count}; write 1 to {COUNT_MAX}"));
+                return Err(format!("flags.{name}: the count is {count}; write 1 to {COUNT_MAX}"));
             }
             if within.is_zero() || within > WITHIN_MAX {
-                return Err(format!("flags.{name}.within must be more than nothing and at most 7d"));
+                return Err(format!("flags.{name}.within must be more than zero and at most 7d"));
             }
         }
         if let Some(rule) = &self.value_changed.0

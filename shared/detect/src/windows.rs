@@ -48,7 +48,7 @@ impl<V> Memory<V> {
             }
             self.young.insert(key, value);
         }
-        self.young.entry(key).or_insert_with(|| unreachable!("put there just now"))
+        self.young.entry(key).or_insert_with(|| unreachable!("inserted just now"))
     }
 
     pub(super) fn remove(&mut self, key: Key) {

@@ -19,9 +19,9 @@ pub struct Checkpoint {
 pub enum CheckpointError {
     #[error(transparent)]
     Note(#[from] NoteError),
-    #[error("its text is not a checkpoint: {0}")]
+    #[error("invalid checkpoint text: {0}")]
     Text(&'static str),
-    #[error("it belongs to {found}, not to {expected}")]
+    #[error("the origin is {found}, not {expected}")]
     Origin { found: String, expected: String },
 }
 
@@ -37,7 +37,7 @@ impl Checkpoint {
         let (Some(origin), Some(size), Some(root), Some(""), None) =
             (lines.next(), lines.next(), lines.next(), lines.next(), lines.next())
         else {
-            return Err(CheckpointError::Text("it has three lines: origin, size, root"));
+            return Err(CheckpointError::Text("expected three lines: origin, size, root"));
         };
         if origin.is_empty() {
             return Err(CheckpointError::Text("the origin is empty"));
@@ -45,14 +45,14 @@ impl Checkpoint {
         let number: u64 = size.parse().map_err(|_| CheckpointError::Text("the size is not a number"))?;
         // Accept a single spelling only: no sign, no leading zeros.
         if number.to_string() != size {
-            return Err(CheckpointError::Text("the size is not written plainly"));
+            return Err(CheckpointError::Text("the size is not in canonical form"));
         }
         let root_hash = decode_hash(root).ok_or(CheckpointError::Text("the root is not a hash"))?;
         if encode_hash(&root_hash) != root {
-            return Err(CheckpointError::Text("the root is not written plainly"));
+            return Err(CheckpointError::Text("the root is not in canonical form"));
         }
         if number == 0 && root_hash != empty_root() {
-            return Err(CheckpointError::Text("an empty log has another root"));
+            return Err(CheckpointError::Text("the size is 0, but the root is not that of an empty log"));
         }
         Ok(Self { origin: origin.to_owned(), size: number, root: root_hash })
     }

@@ -30,11 +30,11 @@ impl Place {
 pub enum Unproven {
     #[error("rows {from} to {last} were not shown, and may belong to the range")]
     LeftOut { from: u64, last: u64 },
-    #[error("row {0} belongs to the range and was shown as its border")]
+    #[error("row {0} belongs to the range but was shown as a border row")]
     Border(u64),
     #[error("rows below {to} were pruned, and the range reaches back to them")]
     Pruned { to: u64 },
-    #[error("the rows fall into too many stretches")]
+    #[error("the rows form too many separate runs")]
     TooMany,
 }
 

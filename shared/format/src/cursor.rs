@@ -56,7 +56,7 @@ fn filter_version_1() -> u32 {
     1
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
 fn is_version_1(version: &u32) -> bool {
     *version == 1
 }
@@ -81,7 +81,7 @@ pub struct Incomplete {
 /// Reasons why a cursor was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    #[error("the cursor is damaged or was not made here; start again without it")]
+    #[error("the cursor is damaged or was not issued by this aggregator; start again without it")]
     Forged,
     #[error("the cursor belongs to another query; repeat the same filter, range and order, or start again without it")]
     OtherQuery,

@@ -81,7 +81,7 @@ name_type!(
     NodeId,
     "node id",
     NODE_ID_BYTES_MAX,
-    "use 1 to 63 of a-z, 0-9, '-', '.', '_', beginning and ending with a letter or digit"
+    "use 1 to 63 characters from a-z, 0-9, '-', '.' and '_', beginning and ending with a letter or digit"
 );
 
 name_type!(
@@ -89,7 +89,7 @@ name_type!(
     ClusterName,
     "cluster name",
     CLUSTER_BYTES_MAX,
-    "use 1 to 63 of a-z, 0-9, '-', '.', '_', beginning and ending with a letter or digit"
+    "use 1 to 63 characters from a-z, 0-9, '-', '.' and '_', beginning and ending with a letter or digit"
 );
 
 /// Random identity of one database, generated once when the database is created.
@@ -130,7 +130,7 @@ impl FromStr for Generation {
             _ => Err(NameError {
                 what: "generation",
                 text: text.to_owned(),
-                rule: "it is 32 lower-case hexadecimal digits",
+                rule: "use 32 lower-case hexadecimal digits",
             }),
         }
     }
@@ -179,7 +179,7 @@ impl FromStr for EntryId {
         let error = || NameError {
             what: "id",
             text: text.chars().take(64).collect(),
-            rule: "it must be a UUID in its 36-character form (version 7 is best)",
+            rule: "use a UUID in its 36-character form, preferably version 7",
         };
         if text.len() != Self::TEXT_BYTES {
             return Err(error());

@@ -56,7 +56,7 @@ impl<'a> Scanner<'a> {
 
     fn value(&mut self, depth: usize) -> Result<(), JsonError> {
         match self.peek() {
-            None => Err(self.error("the text ends where a value should begin")),
+            None => Err(self.error("expected a value, found the end of the text")),
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
             Some(b'"') => self.string().map(|_| ()),
@@ -64,7 +64,7 @@ impl<'a> Scanner<'a> {
             Some(b't') => self.word("true"),
             Some(b'f') => self.word("false"),
             Some(b'n') => self.word("null"),
-            Some(_) => Err(self.error("a value cannot begin with this character")),
+            Some(_) => Err(self.error("invalid character at the start of a value")),
         }
     }
 
@@ -96,7 +96,7 @@ impl<'a> Scanner<'a> {
         loop {
             let key_at = self.at;
             if self.peek() != Some(b'"') {
-                return Err(self.error("an object needs a quoted key here"));
+                return Err(self.error("expected a quoted key"));
             }
             let key = self.string()?;
             // Two spellings of one key ("a" and "\u0061") are the same key to every parser.
@@ -107,7 +107,7 @@ impl<'a> Scanner<'a> {
             }
             self.skip_space();
             if self.peek() != Some(b':') {
-                return Err(self.error("a key needs a ':' after it"));
+                return Err(self.error("expected ':' after a key"));
             }
             self.at += 1;
             self.out.push(':');
@@ -138,7 +138,7 @@ impl<'a> Scanner<'a> {
 
     fn comma(&mut self) -> Result<(), JsonError> {
         if self.peek() != Some(b',') {
-            return Err(self.error("a ',' or a closing bracket is missing"));
+            return Err(self.error("expected ',' or a closing bracket"));
         }
         self.at += 1;
         self.out.push(',');
@@ -153,13 +153,13 @@ impl<'a> Scanner<'a> {
         self.at += 1;
         loop {
             match self.peek() {
-                None => return Err(self.error("a string has no closing quote")),
+                None => return Err(self.error("unterminated string")),
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     self.at += 2;
                 }
-                Some(0..=0x1f) => return Err(self.error("a control character must be escaped in a string")),
+                Some(0..=0x1f) => return Err(self.error("unescaped control character in a string")),
                 Some(_) => self.at += 1,
             }
         }
@@ -168,7 +168,7 @@ impl<'a> Scanner<'a> {
         if escaped {
             // serde_json checks every rule for escapes, including lone surrogates.
             serde_json::from_str::<String>(source)
-                .map_err(|_| JsonError { offset: start, problem: "a broken escape in this string".to_owned() })?;
+                .map_err(|_| JsonError { offset: start, problem: "invalid escape in the string".to_owned() })?;
         }
         self.out.push_str(source);
         Ok(source)
@@ -176,7 +176,7 @@ impl<'a> Scanner<'a> {
 
     fn digits(&mut self) -> Result<(), JsonError> {
         if !matches!(self.peek(), Some(b'0'..=b'9')) {
-            return Err(self.error("a digit is missing in this number"));
+            return Err(self.error("expected a digit"));
         }
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
@@ -214,7 +214,7 @@ impl<'a> Scanner<'a> {
 
     fn word(&mut self, word: &'static str) -> Result<(), JsonError> {
         if !self.text[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.error("this is not true, false or null"));
+            return Err(self.error("expected true, false or null"));
         }
         self.at += word.len();
         self.out.push_str(word);

@@ -20,7 +20,7 @@ pub struct EpochSecret(Zeroizing<[u8; 32]>);
 
 /// Error for a secret file that does not contain a valid secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a secret is 64 hexadecimal digits on one line")]
+#[error("a secret must be 64 hexadecimal digits on one line")]
 pub struct SecretError;
 
 impl EpochSecret {

@@ -40,9 +40,9 @@ impl KeyKind {
 /// Reasons why a note or key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
-    #[error("this is not a signed note: {0}")]
+    #[error("not a signed note: {0}")]
     Form(&'static str),
-    #[error("this is not a verification key (name+id+base64)")]
+    #[error("not a verification key (name+id+base64)")]
     Key,
     #[error("the note carries no signature of {0}")]
     Unsigned(String),
@@ -192,7 +192,7 @@ pub struct NoteSignature {
 impl NoteSignature {
     /// Reads one line, without its line end.
     pub fn parse(line: &str) -> Result<Self, NoteError> {
-        let bad = NoteError::Form("a signature line is \u{2014} NAME BASE64");
+        let bad = NoteError::Form("a signature line must be \u{2014} NAME BASE64");
         let (name, base64) =
             line.strip_prefix(DASH).and_then(|rest| rest.split_once(' ')).ok_or_else(|| bad.clone())?;
         let bytes = STANDARD.decode(base64).map_err(|_| bad.clone())?;
@@ -227,10 +227,10 @@ impl Note {
     /// Creates a note without signatures. The text must not be empty, must end in a newline, and must contain no other control character.
     pub fn unsigned(text: String) -> Result<Self, NoteError> {
         if text.len() < 2 || !text.ends_with('\n') {
-            return Err(NoteError::Form("its text does not end in a line end"));
+            return Err(NoteError::Form("its text does not end with a newline"));
         }
         if text.chars().any(|c| c < ' ' && c != '\n') {
-            return Err(NoteError::Form("its text holds a control character"));
+            return Err(NoteError::Form("its text contains a control character"));
         }
         Ok(Self { text, signatures: Vec::new() })
     }
@@ -246,7 +246,7 @@ impl Note {
             return Err(NoteError::Form("it is too long"));
         }
         let (text, lines) = note.rsplit_once("\n\n").ok_or(NoteError::Form("it has no empty line"))?;
-        let lines = lines.strip_suffix('\n').ok_or(NoteError::Form("its last line has no end"))?;
+        let lines = lines.strip_suffix('\n').ok_or(NoteError::Form("its last line does not end with a newline"))?;
         let mut parsed = Self::unsigned(format!("{text}\n"))?;
         for line in lines.split('\n') {
             if parsed.signatures.len() == SIGNATURES_MAX {

@@ -82,7 +82,7 @@ impl<'a> Row<'a> {
     }
 }
 
-const WITHHELD: &str = "withheld: it is not known to be within what you may see";
+const WITHHELD: &str = "withheld: the row is not known to be within your scope";
 
 /// The node and seq that a row was read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -192,29 +192,29 @@ impl Statement {
         let (action, words, details) = match self {
             Self::Pruned(pruned) => (
                 "log.pruned",
-                "the rows below `to_seq` are pruned as soon as a witness has seen this",
+                "rows below `to_seq` will be pruned once a witness has seen this entry",
                 json(serde_json::to_value(PruneStage::Begun(pruned.clone()))),
             ),
             Self::PruneFinished(finished) => (
                 "log.pruned",
-                "the rows below `to_seq` are gone",
+                "rows below `to_seq` were pruned",
                 json(serde_json::to_value(PruneStage::Finished(finished.clone()))),
             ),
             Self::Erased(erased) => {
                 ("log.erased", "the content of one row was erased", json(serde_json::to_value(erased)))
             }
             Self::KeyRotated(rotated) => {
-                ("log.key_rotated", "a new secret seals from `first_seq` on", json(serde_json::to_value(rotated)))
+                ("log.key_rotated", "rows from `first_seq` on are sealed with a new secret", json(serde_json::to_value(rotated)))
             }
             Self::HoldAdded(hold) => {
-                ("log.hold_added", "rows of this time range are kept", json(serde_json::to_value(hold)))
+                ("log.hold_added", "a hold was added; it keeps the rows of this time range", json(serde_json::to_value(hold)))
             }
             Self::HoldReleased(release) => {
-                ("log.hold_released", "a hold does not keep rows any more", json(serde_json::to_value(release)))
+                ("log.hold_released", "a hold was released; it no longer keeps rows", json(serde_json::to_value(release)))
             }
             Self::TimesConfirmed(confirmed) => (
                 "log.times_confirmed",
-                "an operator answers for the times of the rows below `to_seq`",
+                "an operator confirmed the timestamps of the rows below `to_seq`",
                 json(serde_json::to_value(confirmed)),
             ),
         };

@@ -98,13 +98,13 @@ impl RowChecker {
         let Some(key) = self.ring.key(self.generation, claim.epoch) else {
             return Checked {
                 integrity: Integrity::UnknownKey,
-                reason: Some("the row names a key epoch that this reader does not hold"),
+                reason: Some("this reader has no secret for the row's key epoch"),
                 era: None,
             };
         };
         let behind = self.epochs.partition_point(|span| span.first_seq <= claim.seq);
         if behind.checked_sub(1).is_some_and(|at| self.epochs[at].epoch != claim.epoch) {
-            return bad("the row is sealed under an epoch that is not that of its position");
+            return bad("the row is sealed under an epoch other than that of its position");
         }
         if claim.mac.is_empty() {
             return bad(NO_MAC);
@@ -122,7 +122,7 @@ impl RowChecker {
             return bad("the entry belongs to another generation of this node's log");
         }
         if prefix.seq != claim.seq {
-            return bad("the entry is at another position than the one it was signed for");
+            return bad("the entry was signed for a different position");
         }
         if prefix.timestamp != claim.timestamp {
             return bad("the time column differs from the signed time");

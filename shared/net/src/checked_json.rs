@@ -50,7 +50,7 @@ pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let Stored { content, sha256 } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if sha256.is_some_and(|sha256| sha256 != digest(&content)) {
-        return Err("it is damaged: its content does not match the digest in it".to_owned());
+        return Err("the file is damaged: its content does not match its digest".to_owned());
     }
     serde_json::from_value(content).map_err(|e| e.to_string())
 }

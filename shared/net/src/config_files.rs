@@ -80,7 +80,7 @@ pub fn read_seed(path: &Path) -> Result<SigningSeed, ConfigError> {
     let bytes = zeroize::Zeroizing::new(read_private(path)?);
     let problem = || ConfigError::Content {
         path: path.to_owned(),
-        problem: "a signing key is 64 hexadecimal digits on one line".to_owned(),
+        problem: "a signing key must be 64 hexadecimal digits on one line".to_owned(),
     };
     SigningSeed::from_hex(std::str::from_utf8(&bytes).unwrap_or_default()).ok_or_else(problem)
 }

@@ -57,7 +57,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         }
         if !known && strangers >= STRANGERS_PER_CLIENT_MAX && !give_way(own) {
             return Err(format!(
-                "this client has {STRANGERS_PER_CLIENT_MAX} connections open without being identified"
+                "this client has {STRANGERS_PER_CLIENT_MAX} unidentified connections open"
             ));
         }
         if open.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
@@ -150,7 +150,7 @@ impl Activity {
     pub(super) async fn over(&self) -> &'static str {
         loop {
             tokio::select! {
-                () = self.cut.cancelled() => return "it was idle or unidentified, and another connection needed its slot",
+                () = self.cut.cancelled() => return "idle or unidentified, and another connection needed its slot",
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
             let idle = self.used().elapsed();
@@ -160,13 +160,13 @@ impl Activity {
                 (under_way.is_empty(), unread)
             };
             if unread {
-                return "an answer was not read";
+                return "the client did not read a response";
             }
             if !is_empty {
                 continue;
             }
             if !self.asked.load(Ordering::Relaxed) && idle >= FIRST_REQUEST_TIMEOUT {
-                return "nothing was ever asked";
+                return "no request was received";
             }
             if idle >= if self.is_known() { IDLE_TIMEOUT } else { STRANGER_IDLE_TIMEOUT } {
                 return "idle for too long";

@@ -30,9 +30,9 @@ pub struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// The caller has reached its own limit; other callers may still get slots.
-    #[error("you have {0} of them open, which is the limit; close one, or try again later")]
+    #[error("you have {0} open, which is the limit; close one or try again later")]
     Yours(usize),
-    #[error("too many are open; try again later")]
+    #[error("the limit shared by all callers is reached; try again later")]
     All,
 }
 

@@ -35,9 +35,9 @@ impl Kind {
 /// Error for a certificate or URI that does not contain a valid identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    #[error("the certificate cannot be read")]
+    #[error("cannot parse the certificate")]
     Unreadable,
-    #[error("the certificate must have exactly one URI name, but has {0}")]
+    #[error("the certificate must have exactly one URI among its subject alternative names, but has {0}")]
     Count(usize),
     #[error("{0:?} is not of the form spiffe://<cluster>/node|aggregator|user/<id>")]
     Form(String),

@@ -20,10 +20,10 @@ pub fn receiver_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientC
     };
     let mut roots = RootCertStore::empty();
     for authority in certificates(ca)? {
-        roots.add(authority).map_err(|e| bad(ca, format!("not an authority: {e}")))?;
+        roots.add(authority).map_err(|e| bad(ca, format!("not a CA certificate: {e}")))?;
     }
     if roots.is_empty() {
-        return Err(bad(ca, "it holds no certificate".to_owned()));
+        return Err(bad(ca, "contains no certificate".to_owned()));
     }
     let builder = ClientConfig::builder_with_provider(provider())
         // TLS 1.2 is included because the rsyslog of Debian 12 and many SIEMs support nothing newer.

@@ -70,11 +70,11 @@ impl Material {
             CertificateDer::pem_slice_iter(&config_files::read(&files.certificate)?)
                 .collect::<Result<_, _>>()
                 .map_err(|e| bad(&files.certificate, format!("not a PEM certificate: {e}")))?;
-        let first = chain.first().ok_or_else(|| bad(&files.certificate, "it holds no certificate".to_owned()))?;
+        let first = chain.first().ok_or_else(|| bad(&files.certificate, "contains no certificate".to_owned()))?;
         let identity = Identity::of_certificate(first)
             .map_err(|source| TlsError::Identity { path: files.certificate.clone(), source })?;
         let not_after =
-            not_after(first).ok_or_else(|| bad(&files.certificate, "its dates cannot be read".to_owned()))?;
+            not_after(first).ok_or_else(|| bad(&files.certificate, "cannot parse the certificate's validity dates".to_owned()))?;
         let key = PrivateKeyDer::from_pem_slice(&config_files::read_private(&files.key)?)
             .map_err(|e| bad(&files.key, format!("not a PEM private key: {e}")))?;
         let mut roots = RootCertStore::empty();
@@ -86,7 +86,7 @@ impl Material {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| bad(&files.crl, format!("not a PEM revocation list: {e}")))?;
         if crls.is_empty() {
-            return Err(bad(&files.crl, "it holds no revocation list".to_owned()));
+            return Err(bad(&files.crl, "contains no revocation list".to_owned()));
         }
         let material = Self { chain, key, roots: Arc::new(roots), crls, identity, not_after };
         material
@@ -190,10 +190,10 @@ impl PeerVerifier {
             .iter()
             .map(|der| webpki::BorrowedCertRevocationList::from_der(der).map(Into::into))
             .collect::<Result<_, _>>()
-            .map_err(|e| format!("the revocation list cannot be read: {e}"))?;
+            .map_err(|e| format!("cannot parse the revocation list: {e}"))?;
         let lists: Vec<&webpki::CertRevocationList<'_>> = lists.iter().collect();
         let revocation = webpki::RevocationOptionsBuilder::new(&lists)
-            .map_err(|_| "there is no revocation list".to_owned())?
+            .map_err(|_| "no revocation list is loaded".to_owned())?
             .with_depth(webpki::RevocationCheckDepth::EndEntity)
             .build();
         let certificate = webpki::EndEntityCert::try_from(end_entity).map_err(|e| in_words(&e))?;
@@ -219,18 +219,18 @@ impl PeerVerifier {
 fn in_words(error: &webpki::Error) -> String {
     match error {
         webpki::Error::CertExpired { time, not_after } => format!(
-            "the certificate has expired, {} days ago by this machine's clock: renew it (`piperoll cluster renew`), or fix the clock if it is wrong",
+            "the certificate expired {} days ago by this machine's clock: renew it (`piperoll cluster renew`), or fix the clock if it is wrong",
             days_between(*not_after, *time)
         ),
         webpki::Error::CertNotValidYet { time, not_before } => format!(
-            "the certificate is not valid yet: according to it, this machine's clock is {} days behind; compare the clocks of both machines",
+            "the certificate is not valid yet: its validity begins in {} days by this machine's clock; compare the clocks of both machines",
             days_between(*time, *not_before)
         ),
         webpki::Error::CertRevoked => "the certificate is revoked".to_owned(),
         webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
             "the certificate was not signed by this cluster's authority".to_owned()
         }
-        other => format!("the certificate is not acceptable ({other})"),
+        other => format!("the certificate was rejected ({other})"),
     }
 }
 
@@ -260,7 +260,7 @@ impl ServerCertVerifier for PeerVerifier {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken here".to_owned()))
+        Err(rustls::Error::General("TLS 1.2 is not supported".to_owned()))
     }
 
     fn verify_tls13_signature(
@@ -307,7 +307,7 @@ impl TlsStore {
             }
             Ok(material) => tracing::error!(
                 found = %material.identity, in_use = %self.current().identity,
-                "the new certificate has another identity; keeping the old one"
+                "the new certificate has a different identity; keeping the old one"
             ),
             Err(error) => {
                 tracing::error!(%error, "cannot use the new certificate material; keeping the old one")
@@ -321,7 +321,7 @@ impl TlsStore {
         let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
             Ok(signal) => signal,
             Err(error) => {
-                tracing::error!(%error, "cannot watch SIGHUP; restart to use new certificates");
+                tracing::error!(%error, "cannot listen for SIGHUP; restart to load new certificates");
                 return;
             }
         };

@@ -26,13 +26,13 @@ pub enum TokenFileError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: {problem}")]
     Content { path: PathBuf, problem: String },
-    #[error("a token named {0:?} exists already; revoke it first or choose another name")]
+    #[error("a token named {0:?} already exists; revoke it first or choose another name")]
     Exists(String),
     #[error("no token named {0:?}")]
     NotFound(String),
-    #[error("a token's name must have 1 to {NAME_BYTES_MAX} letters, digits and any of {0}")]
+    #[error("a token name must be 1 to {NAME_BYTES_MAX} characters long: letters, digits and any of {0}")]
     Name(&'static str),
-    #[error("there are {0} tokens, the maximum; revoke one first")]
+    #[error("the maximum of {0} tokens is reached; revoke one first")]
     Full(usize),
 }
 

@@ -83,7 +83,7 @@ pub struct EntryFrame {
 pub enum FrameError {
     #[error("the answer is not a Piperoll stream (unknown frame kind {0})")]
     Kind(u8),
-    #[error("a frame of {0} bytes is longer than {FRAME_BYTES_MAX}")]
+    #[error("a frame of {0} bytes exceeds the limit of {FRAME_BYTES_MAX}")]
     Length(usize),
     #[error("cannot decode a {0} frame")]
     Payload(&'static str),

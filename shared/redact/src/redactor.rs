@@ -24,7 +24,7 @@ pub struct Redactor {
 
 impl Default for Redactor {
     fn default() -> Self {
-        Self::new(&[]).expect("no name of its own")
+        Self::new(&[]).expect("an empty list of names is valid")
     }
 }
 

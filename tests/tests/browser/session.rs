@@ -22,7 +22,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.shot("sign-in").await;
     browser.write("#token", "prl_nonsense").await;
     browser.press("form", "Sign in").await;
-    browser.says("#said", "this token is not known here").await;
+    browser.says("#said", "unknown or revoked token").await;
     browser.is_accessible("a refused sign-in").await;
     browser.write("#token", &cluster.token).await;
     browser.press("form", "Sign in").await;
@@ -58,7 +58,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.says("h1", "Sign in to Piperoll").await;
     browser.go("/healthz").await;
     browser.go(&path).await;
-    browser.says("#said", "this address was used already").await;
+    browser.says("#said", "this address has already been used").await;
 
     // All of this is in the log.
     let log =

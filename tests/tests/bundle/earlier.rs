@@ -53,7 +53,7 @@ fn a_range_over_earlier_logs_is_whole_when_all_of_them_are_here() {
     let earlier: Vec<_> = verdict.nodes[0].earlier.iter().map(|log| (log.size, log.rows)).collect();
     assert_eq!(earlier, [(Some(30), 30), (Some(10), 10)]);
     let words = verdict_words(&verdict, Outcome::of(&verdict));
-    assert!(words.contains("30 entries of its earlier log, generation 00000000000000000000000000000065"), "{words}");
+    assert!(words.contains("30 entries of its archived log, generation 00000000000000000000000000000065"), "{words}");
     // The order in which they are listed does not matter.
     let turned = changed(|case| case.logs[0].earlier.reverse());
     assert!(verify_bundle(&turned, Some(&trust())).proven);
@@ -108,7 +108,7 @@ fn the_format_is_the_one_that_the_content_needs() {
         let mut other = bundle.clone();
         other[at..at + to.len()].copy_from_slice(to.as_bytes());
         let verdict = verify_bundle(&other, Some(&trust()));
-        let found = verdict.findings.iter().any(|finding| finding.what.contains("and what it says is"));
+        let found = verdict.findings.iter().any(|finding| finding.what.contains("but its content requires"));
         assert!(found, "{:?}", verdict.findings);
     }
     assert_eq!(MANIFEST, "manifest");
@@ -144,7 +144,7 @@ pub(crate) fn lies() -> Vec<Lie> {
             Check::Whole,
             log(|log| log.shown.retain(|seq| *seq != 12)),
         ),
-        lie("an earlier log twice", "it is here twice", Check::Identity, {
+        lie("an earlier log twice", "it is in the bundle twice", Check::Identity, {
             changed(|case| {
                 let again = case.logs[0].earlier[0].clone();
                 case.logs[0].earlier.push(again);
@@ -155,7 +155,7 @@ pub(crate) fn lies() -> Vec<Lie> {
             parts.manifest.nodes[0].earlier[1].borders = 1;
             parts.seal()
         }),
-        lie("a former key beyond its end", "was not its key", Check::KeySpan, log(|_| {})).trusting(|trust| {
+        lie("a former key beyond its end", "signed with a key that is not valid", Check::KeySpan, log(|_| {})).trusting(|trust| {
             // The earlier log was cosigned after its key had been replaced.
             let replaced = trust.nodes[0].keys[0].clone();
             let present = "00000000000000000000000000000007".to_owned();

@@ -84,7 +84,7 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     let both = before.parts().seal();
     let refused = verify_bundle(&both, Some(&trust()));
     assert!(
-        refused.findings.iter().any(|finding| finding.what.contains("row 9 is not what was asked for")),
+        refused.findings.iter().any(|finding| finding.what.contains("row 9 does not match the request")),
         "{refused:?}"
     );
 }
@@ -225,24 +225,24 @@ fn exporters_lies() -> Vec<Lie> {
             parts.key = seed(9).named("golden/aggregator/agg", KeyKind::Log).unwrap();
             parts.seal()
         }),
-        lie("another cluster", "it is of the cluster", Check::Cluster, {
+        lie("another cluster", "it belongs to cluster", Check::Cluster, {
             let mut parts = honest.parts();
             parts.manifest.cluster = "other".parse().unwrap();
             parts.renew_report(&honest);
             parts.seal()
         }),
-        lie("another trust file inside", "is not what was signed for", Check::Digests, {
+        lie("another trust file inside", "does not match the signed manifest", Check::Digests, {
             let mut parts = honest.parts();
             parts.manifest.members = honest.parts().members.iter().map(|(n, b)| digest(n, b)).collect();
             parts.member(TRUST).extend_from_slice(b"\n# trust me\n");
             parts.pack()
         }),
-        lie("a count too high", "the manifest says", Check::Counts, {
+        lie("a count too high", "the manifest states", Check::Counts, {
             let mut parts = honest.parts();
             parts.manifest.nodes[0].borders = 1;
             parts.seal()
         }),
-        lie("a row that was not asked for", "is not what was asked for", Check::Question, {
+        lie("a row that was not asked for", "does not match the request", Check::Question, {
             let mut case = filtered();
             case.logs[0].shown.push(299);
             let (mut parts, all) = (case.parts(), case.logs.iter().map(|log| log.shown.len() as u64).sum());
@@ -258,10 +258,10 @@ fn exporters_lies() -> Vec<Lie> {
             parts.renew_report(&case);
             parts.seal()
         }),
-        lie("another timeline", "is not what the proven rows say", Check::Timeline, member(TIMELINE, &|b| b[400] ^= 1)),
-        lie("another table", "is not what the proven rows say", Check::Csv, member(CSV, &|b| b.push(b'\n'))),
-        lie("another report", "is not what the manifest", Check::Report, member(REPORT, &|b| b[900] ^= 1)),
-        lie("another readme", "is not the one that belongs here", Check::Readme, member(README, &|b| b.clear())),
+        lie("another timeline", "does not match the proven rows", Check::Timeline, member(TIMELINE, &|b| b[400] ^= 1)),
+        lie("another table", "does not match the proven rows", Check::Csv, member(CSV, &|b| b.push(b'\n'))),
+        lie("another report", "does not match the manifest", Check::Report, member(REPORT, &|b| b[900] ^= 1)),
+        lie("another readme", "does not have the expected text", Check::Readme, member(README, &|b| b.clear())),
     ]
 }
 
@@ -318,7 +318,7 @@ fn nodes_lies() -> Vec<Lie> {
         ),
         lie(
             "an old checkpoint",
-            "says nothing about the range",
+            "does not cover the range",
             Check::Fresh,
             log_lie(|case| {
                 let log = &mut case.logs[0];
@@ -328,7 +328,7 @@ fn nodes_lies() -> Vec<Lie> {
         ),
         lie(
             "a node left out",
-            "nothing of it is here",
+            "the bundle contains nothing from this node",
             Check::Expected,
             log_lie(|case| {
                 case.logs.pop();
@@ -350,7 +350,7 @@ fn lies_about_what_is_gone() -> Vec<Lie> {
     vec![
         lie(
             "a row erased under an entry that says nothing of the kind",
-            "is given as erased",
+            "is shown as erased",
             Check::Erasure,
             log_lie(|case| {
                 // The log's row 250 is a login; this statement was made up.
@@ -361,7 +361,7 @@ fn lies_about_what_is_gone() -> Vec<Lie> {
         ),
         lie(
             "a row erased under a true entry that erased another",
-            "is given as erased",
+            "is shown as erased",
             Check::Erasure,
             log_lie(|case| {
                 // Entry 250 erased row 200; a made-up body claims that entry 250 erased row 9.
@@ -415,7 +415,7 @@ fn lies() -> Vec<Lie> {
     ended.nodes[0].keys[0].to_size = Some(299);
     lies.push(Lie {
         trust: ended,
-        ..lie("a key past its end", "was not its key", Check::KeySpan, honest.parts().seal())
+        ..lie("a key past its end", "signed with a key that is not valid", Check::KeySpan, honest.parts().seal())
     });
     lies
 }

@@ -39,11 +39,11 @@ async fn entries_that_are_refused_say_why_and_where() {
         (br#"{"category":"auth","action":"a","user":"x\u0000y"}"#.to_vec(), "U+0000"),
         (deep.into_bytes(), "levels of nesting"),
         (br#"{"category":"auth","action":"a","details":{"a":1,"a":2}}"#.to_vec(), "occurs twice"),
-        (br#"{"category":"auth","action":"a","details":{"n":1e}}"#.to_vec(), "digit is missing"),
-        (br#"{"category":"log","action":"log.started"}"#.to_vec(), "by the node itself only"),
+        (br#"{"category":"auth","action":"a","details":{"n":1e}}"#.to_vec(), "expected a digit"),
+        (br#"{"category":"log","action":"log.started"}"#.to_vec(), "reserved for the node itself"),
         (br#"{"category":"auth","action":"a","node_id":"mx2"}"#.to_vec(), "set by the node"),
         (br#"["category"]"#.to_vec(), "JSON object"),
-        (b"not json".to_vec(), "not true, false or null"),
+        (b"not json".to_vec(), "expected true, false or null"),
     ];
     let mut lines = Vec::new();
     for (bytes, words) in &cases {
@@ -58,7 +58,7 @@ async fn entries_that_are_refused_say_why_and_where() {
     // The same lines in one batch: every good line is recorded, every bad line is reported.
     let run = append_stdin(&cluster, &lines);
     assert!(
-        run.stderr.contains(&format!("{} recorded, 0 known already, {} refused", cases.len(), cases.len())),
+        run.stderr.contains(&format!("{} recorded, 0 duplicate, {} refused", cases.len(), cases.len())),
         "{}",
         run.stderr
     );
@@ -80,7 +80,7 @@ async fn a_million_lines_with_one_bad_one() {
     lines[middle] = b'X';
     let run = append_stdin(&cluster, &lines);
     assert_eq!(run.code, 1);
-    assert!(run.stderr.contains("999,999 recorded, 0 known already, 1 refused"), "{}", run.stderr);
+    assert!(run.stderr.contains("999,999 recorded, 0 duplicate, 1 refused"), "{}", run.stderr);
     assert!(run.stderr.contains("line 500001: not recorded"), "{}", run.stderr);
     let status = cluster.on_node(0, &["status", "--json"]);
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
@@ -155,7 +155,7 @@ async fn queries_that_are_refused_say_why() {
     // An invalid query is a usage error, wherever it is detected.
     for (args, words) in [
         (&["query", "usr:bob"][..], "unknown key \"usr\""),
-        (&["query", "--limit", "0"], "--limit is 1 to"),
+        (&["query", "--limit", "0"], "--limit must be 1 to"),
         (&["query", "--limit", "many"], "invalid value"),
         (&["query", "--from", "soonish"], "soonish"),
         (&["stats", "--from", "1d", "--to", "2d"], "is after"),

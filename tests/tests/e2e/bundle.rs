@@ -65,7 +65,7 @@ async fn a_bundle_is_checked_without_the_cluster() {
     let run = desk.verify("all.tar", &[]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(
-        run.stdout.contains("VERIFIED") && run.stdout.contains("Nothing of this range is missing"),
+        run.stdout.contains("VERIFIED") && run.stdout.contains("Nothing in this range is missing"),
         "{}",
         run.stdout
     );
@@ -166,7 +166,7 @@ async fn violated_rows_are_kept_and_refused() {
     assert_eq!(run.code, 4, "{}", run.stderr);
     let run = desk.verify("part_PARTIAL.tar", &[]);
     assert_eq!(run.code, 4, "{}", run.stdout);
-    assert!(run.stdout.contains("the exporter met 1 rows without a proof"), "{}", run.stdout);
+    assert!(run.stdout.contains("the exporter found 1 rows without a proof"), "{}", run.stdout);
 }
 
 /// Exports one row in a form that any C2SP tool can verify.

@@ -73,7 +73,7 @@ async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     for (days, words) in
-        [(-40, "is not valid yet by the clock of this machine"), (8_000, "has expired by the clock of this machine")]
+        [(-40, "is not valid yet according to this machine's clock"), (8_000, "has expired according to this machine's clock")]
     {
         let (code, stderr) = query(days);
         assert!(

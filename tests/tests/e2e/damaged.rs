@@ -149,7 +149,7 @@ async fn the_names_in_a_running_database_are_checked() {
     ))
     .unwrap();
     let run = cluster.on_node(0, &["verify"]);
-    assert!(run.code == 4 && run.stdout.contains("the table `meta` says"), "{}", run.stdout);
+    assert!(run.code == 4 && run.stdout.contains("the table `meta` has"), "{}", run.stdout);
 }
 
 /// A command that makes a folder can be killed at any time: running the same command again succeeds.

@@ -105,7 +105,7 @@ async fn a_witness_that_cannot_store_does_not_cosign() {
     let remembered = std::fs::read_to_string(memory.join("mx1.json")).unwrap();
     cluster.append(0, &[entry("alice", "auth.login")]).await;
     let line = report(&cluster, "mx1", |line| line["verdict"] == "unverifiable").await;
-    assert!(line["reason"].as_str().unwrap().contains("cannot remember"), "{line}");
+    assert!(line["reason"].as_str().unwrap().contains("cannot store the witness's state"), "{line}");
     assert_eq!(std::fs::read_to_string(memory.join("mx1.json")).unwrap(), remembered);
     let kept = cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout;
     assert!(remembered.contains(kept.lines().nth(2).unwrap()), "the node holds a cosignature that nobody remembers");

@@ -71,7 +71,7 @@ async fn evidence_over_three_logs_is_whole() {
         "--trust",
         &trust(&cluster, "trust.toml"),
     ]);
-    assert!(program.stdout.contains("entries of its earlier log, generation "), "{}", program.stdout);
+    assert!(program.stdout.contains("entries of its archived log, generation "), "{}", program.stdout);
     // A removed log is reported as missing, and a bundle that was exported before remains valid.
     let generation = of_mx1(&verdict)["earlier"][0]["generation"].as_str().unwrap();
     let beside = crate::witness::data(&cluster, 0).with_file_name(format!("data.{generation}"));
@@ -213,7 +213,7 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     let release = ["case-7", "--reason", "the case is closed"];
     assert_eq!(on_it(&["hold", "release"], &release).code, 0);
     let refused = erase(&one);
-    assert!(refused.code == 1 && refused.stderr.contains("took the place of this one"), "{}", refused.stderr);
+    assert!(refused.code == 1 && refused.stderr.contains("replaced this one"), "{}", refused.stderr);
     assert_eq!(cluster.on_node(0, &["hold", "release", "case-7", "--reason", "the case is closed"]).code, 0);
     let since = now();
     assert_eq!(erase(&one).code, 0);
@@ -225,7 +225,7 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     .await;
     // The first row says that there was a log before this one, so it cannot be erased.
     let refused = cluster.on_node(0, &["erase", "--seq", "0", "--reason", "request 9"]);
-    assert!(refused.code == 1 && refused.stderr.contains("and stays"), "{}", refused.stderr);
+    assert!(refused.code == 1 && refused.stderr.contains("and is kept as evidence"), "{}", refused.stderr);
     let row = format!("mx1/{one}@{generation}");
     let shown = until("the erased row is shown as such", async || {
         let run = cluster.run(&["show", &row, "--json"]);

@@ -127,7 +127,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     let run = cluster.run(&["query", "--from", "2000-01-01", "--limit", "1000"]);
     assert!(run.code == 0 && run.stderr.contains(&format!("COMPLETE SINCE {since}")), "{} {}", run.code, run.stderr);
     let run = cluster.run(&["query", "--from", &since, "--limit", "1000", "--require-complete"]);
-    assert!(run.code == 0 && run.stderr.contains("proven whole"), "{} {}", run.code, run.stderr);
+    assert!(run.code == 0 && run.stderr.contains("proven complete"), "{} {}", run.code, run.stderr);
     // Between the time of the log's last row in the pruning statement and the time known to the witness, the verdict is only PRUNED.
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000", "--require-complete"]);
     assert!(run.code == 3 && run.stderr.contains("PRUNED"), "{} {}", run.code, run.stderr);

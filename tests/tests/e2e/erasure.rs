@@ -162,9 +162,9 @@ async fn what_may_not_be_erased_is_refused_and_a_stopped_node_can() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
     cluster.append(0, &[secret_entry(0), entry("bob", "auth.login")]).await;
     for (args, words) in [
-        (["--seq", "99", "--reason", "r"], "there is no row 99"),
-        (["--seq", "1", "--reason", " "], "a reason is"),
-        (["--seq", "18446744073709551615", "--reason", "r"], "there is no row"),
+        (["--seq", "99", "--reason", "r"], "no such row: 99"),
+        (["--seq", "1", "--reason", " "], "the reason must be"),
+        (["--seq", "18446744073709551615", "--reason", "r"], "no such row"),
     ] {
         let run = cluster.on_node(0, &[&["erase"], &args[..]].concat());
         assert_eq!(run.code, 1, "{}", run.stdout);
@@ -178,7 +178,7 @@ async fn what_may_not_be_erased_is_refused_and_a_stopped_node_can() {
     let run = cluster.on_node(0, &["erase", "--seq", "1", "--reason", "art. 17"]);
     assert!(run.stderr.contains("erased before, under entry 4"), "{}", run.stderr);
     let run = cluster.on_node(0, &["erase", "--seq", "4", "--reason", "art. 17"]);
-    assert!(run.stderr.contains("says what became of other rows"), "{}", run.stderr);
+    assert!(run.stderr.contains("records what happened to other rows"), "{}", run.stderr);
     assert_eq!(cluster.on_node(0, &["query", "--limit", "1000"]).code, 0);
     cluster.restart(0).await;
     witnessed(&cluster, "mx1").await;

@@ -159,7 +159,7 @@ async fn hints_and_errors(cluster: &Cluster) {
         ("user:alice or user:bob", "write OR in capitals"),
         ("flag:nosuchflag", "flag has no value"),
         ("outcome:failed", "did you mean outcome:failure?"),
-        ("user=~k.*", "no regular expressions"),
+        ("user=~k.*", "regular expressions are not supported"),
         ("occurred:1M..", "differ in length"),
     ] {
         let answer = cluster.page(&format!("filter={}", encoded(filter))).await;

@@ -127,7 +127,7 @@ async fn a_log_whose_last_row_was_edited_takes_nothing() {
     std::fs::copy(&database, &pristine).unwrap();
     for (sql, words) in [
         ("UPDATE entries SET ts = 4102444800000000 WHERE seq = 6", "time column"),
-        ("UPDATE entries SET seq = 1000000 WHERE seq = 6", "another position"),
+        ("UPDATE entries SET seq = 1000000 WHERE seq = 6", "a different position"),
         ("UPDATE entries SET era = 4294967295 WHERE seq = 6", "era column"),
         ("UPDATE entries SET era = -1 WHERE seq = 6", "era column"),
     ] {

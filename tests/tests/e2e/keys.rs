@@ -178,10 +178,10 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     assert!(cluster_command(&cluster, &finish).stderr.contains("no next key"));
     let run = cluster_command(&cluster, &["rotate-key", "mx1"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(cluster_command(&cluster, &["rotate-key", "mx1"]).stderr.contains("has a next key already"));
+    assert!(cluster_command(&cluster, &["rotate-key", "mx1"]).stderr.contains("already has a next key"));
     // A checkpoint without the new key's signature does not finish the rotation.
     let run = cluster_command(&cluster, &finish);
-    assert!(run.code == 1 && run.stderr.contains("does not do"), "{}", run.stderr);
+    assert!(run.code == 1 && run.stderr.contains("checkpoint rejected"), "{}", run.stderr);
     restart_all(&mut cluster).await;
     witnessed(&cluster, "mx1").await;
     std::fs::write(&note, cluster.on_node(0, &["checkpoint"]).stdout).unwrap();
@@ -286,7 +286,7 @@ fn rows_of_both_logs_have_addresses(cluster: &Cluster, page: &Value) {
     for (address, words) in [
         (format!("mx1/0@{}", "0".repeat(32)), "no log of generation"),
         ("mx1/0@x".to_owned(), "32 hexadecimal digits"),
-        ("mx1@x".to_owned(), "is not a row"),
+        ("mx1@x".to_owned(), "is not a valid row address"),
     ] {
         let refused = cluster.run(&["show", &address]);
         assert!(refused.code != 0 && refused.stderr.contains(words), "{address}: {}", refused.stderr);
@@ -367,7 +367,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     cluster.wait_for_aggregator().await;
     // The loss of the memory is reported until an operator accepts it with a reason; the aggregator's own log reveals the loss.
     let again = report(&cluster, "mx1", |line| line["verdict"] == "first_seen_again").await;
-    assert!(again["reason"].as_str().unwrap().contains("is gone from the state directory"), "{again}");
+    assert!(again["reason"].as_str().unwrap().contains("is missing from the state directory"), "{again}");
     let run = cluster.run(&["nodes", "--table"]);
     assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
     let generation = again["generation"].as_str().unwrap().to_owned();

@@ -106,7 +106,7 @@ async fn a_row_is_named_in_every_form_that_is_printed_somewhere() {
         (cluster.on_node(0, &["show", "mx2/1"]), "this is node mx1"),
         (cluster.on_node(0, &["erase", "--seq", "mx2/1", "--reason", "request 1"]), "this is node mx1"),
         (cluster.on_node(0, &["show", "mx1"]), "write NODE/SEQ"),
-        (cluster.run(&["show", "1"]), "of which node"),
+        (cluster.run(&["show", "1"]), "no node given"),
         (cluster.run(&["show", "mx1/x"]), "write NODE/SEQ"),
         (cluster.run(&["judge", "mx1", "reviewed", "--reason", "r"]), "write NODE/SEQ"),
     ] {

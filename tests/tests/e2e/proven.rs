@@ -48,7 +48,7 @@ async fn pages_streams_and_ranges_are_proven_whole() {
             let expected = if words["more"] == true {
                 "where this page ends"
             } else {
-                "proven whole: no row of this range is missing"
+                "proven complete: no row of this range is missing"
             };
             assert!(words["completeness"].as_str().unwrap().contains(expected), "{}", words["completeness"]);
             assert_eq!(words["more"].as_bool(), Some(!words["next_cursor"].is_null()), "{words}");
@@ -79,7 +79,7 @@ async fn pages_streams_and_ranges_are_proven_whole() {
     assert!(stream.text.lines().filter(|line| line.contains("\"witnessed\":true")).count() > 1_400);
     let run = cluster.run(&["query", "--to", &end]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stderr.contains("proven whole"), "{}", run.stderr);
+    assert!(run.stderr.contains("proven complete"), "{}", run.stderr);
 }
 
 /// Rows newer than the last witness poll are authenticated, and reported apart from those that are proven.
@@ -151,7 +151,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     );
     assert_eq!(answer.status_of("mx2"), "ok");
     let found = cluster.run(&["query", "--json", "user:u39"]);
-    assert!(found.code == 4 && found.stdout.contains("says something else"), "also by what it said: {}", found.stdout);
+    assert!(found.code == 4 && found.stdout.contains("was changed after it was indexed"), "also by what it said: {}", found.stdout);
     assert_eq!(cluster.run(&["verify"]).code, 4);
     // The same with a matching tile: the tree then leads to another root.
     let conn = Connection::open(&database).unwrap();

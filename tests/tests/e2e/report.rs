@@ -86,7 +86,7 @@ async fn every_report_finds_what_there_is_and_names_who_is_missing() {
     assert!(page.contains("&#60;script&#62;") && !page.contains("<script>"), "{page}");
     assert!(page.contains("Who answered") && page.contains("mx2") && !page.contains("NOT COMPLETE"));
     let again = cluster.run(&args);
-    assert!(again.code == 1 && again.stderr.contains("not overwritten"), "{}", again.stderr);
+    assert!(again.code == 1 && again.stderr.contains("will not be overwritten"), "{}", again.stderr);
 
     cluster.kill(1);
     let table = cluster.run(&["report", "brute-force", "--failures", "6"]);

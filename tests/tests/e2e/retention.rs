@@ -155,7 +155,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
         (&page["complete"], &page["proven"], &mx1(&page)["verdict"]),
         (&json!(false), &json!(false), &json!("pruned"))
     );
-    assert!(page["completeness"].as_str().unwrap().starts_with(&format!("proven whole from {since} on")), "{page}");
+    assert!(page["completeness"].as_str().unwrap().starts_with(&format!("proven complete from {since} on")), "{page}");
     let counted = cluster.get("/api/v1/stats?from=2000-01-01", Some(&cluster.token)).await.json();
     assert!(counted["complete"] == false && counted["complete_since"].is_string(), "{counted}");
     let filtered = cluster.page("from=2000-01-01&filter=user:old1").await.json();
@@ -166,7 +166,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
         cluster.run(&["query", "--table", "--all", "--from", "2000-01-01", "--limit", "1000", "--require-complete"]);
     assert!(run.code == 3 && run.stderr.contains(&format!("--from {since}")), "{} {}", run.code, run.stderr);
     let run = cluster.run(&["query", "--table", "--all", "--from", &since, "--limit", "1000", "--require-complete"]);
-    assert!(run.code == 0 && run.stderr.contains("proven whole"), "{} {}", run.code, run.stderr);
+    assert!(run.code == 0 && run.stderr.contains("proven complete"), "{} {}", run.code, run.stderr);
 
     // Evidence agrees, using only the policy in the trust file and the cosignature in the statement.
     let (_, run) = bundle(&cluster, "strict.tar", &["--from", "2000-01-01"]);
@@ -549,14 +549,14 @@ async fn rows_dropped_by_hand_are_missing_rows() {
         (
             "a prefix under an entry that says nothing of the kind",
             "INSERT INTO pruned VALUES (256, 700, 701); DELETE FROM entries WHERE seq < 256;",
-            "which does not say so",
+            "does not confirm it",
         ),
         (
-            "an emptied row under an entry that does not say so",
+            "an emptied row under an entry that does not confirm it",
             "INSERT INTO erased VALUES (20, 700, x'00', x'00'); UPDATE entries SET body = NULL, mac = NULL WHERE seq = 20;",
             "the signature is missing",
         ),
-        ("a hold that nobody set", "INSERT INTO holds VALUES ('x', 700);", "does not say so"),
+        ("a hold that nobody set", "INSERT INTO holds VALUES ('x', 700);", "does not confirm it"),
     ] {
         put_back(&cluster, &intact);
         let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();

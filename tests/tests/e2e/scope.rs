@@ -169,7 +169,7 @@ async fn scopes_that_cannot_be_are_refused() {
         |body: Value| async { cluster.send(Method::POST, "/api/v1/tokens", Some(&cluster.token), Some(body)).await };
     for (role, scope, words) in [
         ("admin", "user:alice", "a scope cannot limit them"),
-        ("viewer", "", "leave it out"),
+        ("viewer", "", "must not be empty"),
         ("viewer", "nosuchkey:x", "nosuchkey"),
         ("auditor", "user:\"open", "scope"),
     ] {

@@ -113,7 +113,7 @@ async fn a_certificate_signs_in_and_its_session_needs_its_role() {
     assert!(me["session"].is_object());
     // The cookie alone is worthless: the session needs its certificate, which can be revoked.
     let (code, words) = status(&cluster.browser_like(), &cluster, "/api/v1/session", &kim).await;
-    assert!(code == 401 && words.contains("was not shown"), "{code}: {words}");
+    assert!(code == 401 && words.contains("was not presented"), "{code}: {words}");
     // The cookie cannot create a sign-in link either, which would work without the certificate.
     for cookie in [kim.as_str(), ""] {
         let link =

@@ -169,7 +169,7 @@ async fn what_cannot_be_counted_is_refused_with_the_reason() {
         ("bucket=18446744073709551615s%201000000000ns", "whole seconds or more"),
         ("from=18446744073709551615s%201000000000ns", "from"),
         ("bucket=1s&from=30d", "more than 10000 of them"),
-        ("limit=5", "statistics have by, top, bucket"),
+        ("limit=5", "statistics accept by, top, bucket"),
         ("filter=usr:alice", "usr"),
         ("filter=node:mx9", "is not in the roster"),
         ("from=tomorrow", "from"),

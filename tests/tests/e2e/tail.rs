@@ -223,7 +223,7 @@ async fn the_command_follows_and_bad_input_is_refused() {
 
     for (parameters, words) in [
         ("after=mx1", "not a position"),
-        ("limit=4", "a tail has from, after and a filter"),
+        ("limit=4", "a tail accepts from, after and a filter"),
         ("from=yesterdayish", "from"),
         ("filter=user:", "needs a value"),
         ("filter=node:mx9", "not in the roster"),
@@ -258,7 +258,7 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     let events = rows(&mut resumed, 3).await;
     in_order(&events);
     assert_eq!(users(&events), ["two", "other", "next"]);
-    assert!(events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("is another one now"))));
+    assert!(events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("the log was replaced"))));
     // Resume from each position in the earlier log, with more rows in the present one.
     cluster.append(0, &[entry("three", "auth.login")]).await;
     assert_eq!(users(&rows(&mut resumed, 1).await), ["three"]);

@@ -67,19 +67,19 @@ const MATRIX: [(&str, &str, Option<u64>, &str); 21] = [
         "swapped",
         "UPDATE entries SET seq = -1 WHERE seq = 5; UPDATE entries SET seq = 5 WHERE seq = 6; UPDATE entries SET seq = 6 WHERE seq = -1",
         Some(5),
-        "another position",
+        "a different position",
     ),
     (
         "duplicated",
         "UPDATE entries SET (mac, body, ts) = (SELECT mac, body, ts FROM entries WHERE seq = 6) WHERE seq = 5",
         Some(5),
-        "another position",
+        "a different position",
     ),
     (
         "inserted",
         "INSERT INTO entries SELECT seq + 1000, ts, era, epoch, mac, body FROM entries WHERE seq = 5",
         Some(1005),
-        "another position",
+        "a different position",
     ),
     (
         "inserted below",
@@ -141,7 +141,7 @@ async fn every_edit_of_a_stopped_node_is_named() {
     std::fs::remove_file(database.with_file_name("log.checkpoint")).unwrap();
     let run = cluster.on_node(0, &["verify"]);
     assert_eq!(run.code, 0, "{}", run.stdout);
-    assert!(run.stderr.contains("a witness remembers"), "the limit is said: {}", run.stderr);
+    assert!(run.stderr.contains("only a witness detects"), "the limit is said: {}", run.stderr);
 }
 
 /// On a running node the same edits are reported in the next answer, and an edit cannot hide a row from a filter.

@@ -207,7 +207,7 @@ async fn what_is_wrong_with_the_connection_is_said_in_a_sentence() {
     };
     let good = cluster.ca();
     for (ca, token, url, words) in [
-        (&text, cluster.token.as_str(), cluster.url.as_str(), "holds no certificate in PEM form"),
+        (&text, cluster.token.as_str(), cluster.url.as_str(), "contains no PEM certificate"),
         (&other.ca(), cluster.token.as_str(), cluster.url.as_str(), "is that the ca.crt of this cluster?"),
         (&good, "piperoll_nonsense", cluster.url.as_str(), "token"),
         (&good, cluster.token.as_str(), "https://127.0.0.1:1", "127.0.0.1:1"),
@@ -265,7 +265,7 @@ async fn an_output_is_looked_at_first() {
     };
     for args in [&["export"][..], &["report", "brute-force", "--format", "json"]] {
         for (path, words) in
-            [(taken.as_path(), "exists already"), (std::path::Path::new("/nonexistent/x.ndjson"), "cannot create")]
+            [(taken.as_path(), "already exists"), (std::path::Path::new("/nonexistent/x.ndjson"), "cannot create")]
         {
             let mut args = args.to_vec();
             let path = path.to_str().unwrap();

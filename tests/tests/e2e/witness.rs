@@ -122,7 +122,7 @@ async fn a_cut_tail_is_a_rollback() {
             assert_eq!(run.code, 4, "{args:?}: {}{}", run.stdout, run.stderr);
         }
         let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
-        assert!(run.code != 0 && run.stderr.contains("22 rows were signed and only 15 are here"), "{}", run.stderr);
+        assert!(run.code != 0 && run.stderr.contains("22 rows were signed, but the log has only 15"), "{}", run.stderr);
     };
     everybody_knows(&cluster);
     cluster.restart(0).await;
@@ -233,7 +233,7 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
-    everything_says(&cluster, "rollback", "is gone from the state directory").await;
+    everything_says(&cluster, "rollback", "is missing from the state directory").await;
 }
 
 /// Follows docs/install.md, "Backups", step by step: restore, begin a new generation, accept it under the name that the command printed.
@@ -283,7 +283,7 @@ async fn restoring_by_the_guide_can_be_accepted() {
     std::fs::write(&memory, text.replacen("\"lost\"", "\"losu\"", 1)).unwrap();
     let config = cluster.aggregator_folder().join("aggregator.toml");
     let refused = cluster.run(&["aggregator", "serve", "--config", config.to_str().unwrap()]);
-    assert!(refused.code == 1 && refused.stderr.contains("it is damaged"), "{}", refused.stderr);
+    assert!(refused.code == 1 && refused.stderr.contains("the file is damaged"), "{}", refused.stderr);
     std::fs::write(&memory, text).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
@@ -425,7 +425,7 @@ async fn edited_tiles_and_notes_are_named() {
         (
             "another node's checkpoint",
             format!("UPDATE checkpoints SET note = '{foreign}' WHERE kind = 'signed'"),
-            "does not count",
+            "invalid checkpoint",
             // The checkpoint file next to the database shows what was signed.
             true,
         ),
@@ -433,7 +433,7 @@ async fn edited_tiles_and_notes_are_named() {
             "a checkpoint's size",
             "UPDATE checkpoints SET note = replace(note, char(10) || '602' || char(10), char(10) || '601' || char(10))"
                 .to_owned(),
-            "does not count",
+            "invalid checkpoint",
             true,
         ),
         ("no checkpoint in the database", "DELETE FROM checkpoints WHERE kind = 'signed'".to_owned(), "", true),

@@ -244,7 +244,7 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     let generation = is_a_finding(&cluster).await;
     // The report lists everything that accepting clears.
     let line = report(&cluster, "mx1", |line| line["verdict"] == "row_invalid").await;
-    assert!(line["reason"].as_str().unwrap().contains("is gone from the state directory"), "{line}");
+    assert!(line["reason"].as_str().unwrap().contains("is missing from the state directory"), "{line}");
     let accept = ["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "a cosmic ray, put back"];
     let accepted = cluster.run(&accept);
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);

@@ -255,7 +255,7 @@ async fn one_that_was_used_since_stays_and_that_is_said() {
     three.upkeep(0, 2).erase(5, "r", "uid=0", &[]).unwrap();
     three.log.witnessed().await;
     let left = three.log.store.remove_earlier().await.unwrap_err().to_string();
-    assert!(left.contains("still there") && left.contains("rows when it was stated"), "{left}");
+    assert!(left.contains("still exists") && left.contains("rows when it was recorded"), "{left}");
     assert_eq!(three.there(), [true, false]);
     // The rows of the current log are pruned nevertheless.
     three.finish().await;

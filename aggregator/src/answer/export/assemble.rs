@@ -208,7 +208,7 @@ fn archive(dir: &Path, note: &str, pieces: Vec<Piece>) -> io::Result<File> {
         out.write_all(member_padding(digest.bytes))?;
     }
     if out.stream_position()? > bundle::BUNDLE_BYTES_MAX as u64 {
-        let words = format!("it is larger than {} bytes; ask for a shorter range", bundle::BUNDLE_BYTES_MAX);
+        let words = format!("the bundle is larger than {} bytes; request a shorter range", bundle::BUNDLE_BYTES_MAX);
         return Err(io::Error::other(words));
     }
     let mut end = Vec::new();
@@ -219,5 +219,5 @@ fn archive(dir: &Path, note: &str, pieces: Vec<Piece>) -> io::Result<File> {
 
 fn begin(out: &mut impl io::Write, member: &MemberDigest) -> io::Result<()> {
     let header = member_header(&member.name, member.bytes);
-    out.write_all(&header.ok_or_else(|| io::Error::other(format!("{:?} is too long a name", member.name)))?)
+    out.write_all(&header.ok_or_else(|| io::Error::other(format!("the member name {:?} is too long", member.name)))?)
 }

@@ -194,7 +194,7 @@ pub(super) async fn collect(
     part.took = Some(started.elapsed());
     let unfiltered = asked.request.filter.is_empty();
     if let (Status::Ok, true, Proof::Not(words)) = (part.status, unfiltered, &reader.tally.proof) {
-        (part.status, part.reason) = (Status::Error, Some(format!("its part is not proven whole: {words}")));
+        (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {words}")));
     }
     // The answer to a filtered query has no border rows, whatever the node sends.
     let mut borders = std::mem::take(&mut reader.borders);
@@ -227,7 +227,7 @@ pub(super) async fn collect(
     let old = pinned.seen.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) < created;
     if old && asked.aside.is_none() && part.status == Status::Ok {
         (part.status, part.reason) =
-            (Status::Error, Some(format!("its checkpoint was not renewed since {}", pinned.seen)));
+            (Status::Error, Some(format!("its checkpoint has not been renewed since {}", pinned.seen)));
     }
     let proven = match prove(&member, &pinned, runs, &borders).await {
         Ok(proof) => {
@@ -236,7 +236,7 @@ pub(super) async fn collect(
             let fits = tokio::task::block_in_place(|| proven.fits())?;
             if !fits {
                 (part.status, part.reason) =
-                    (Status::Invalid, Some("its proof does not lead to the checkpoint that was witnessed".to_owned()));
+                    (Status::Invalid, Some("its proof does not lead to the witnessed checkpoint".to_owned()));
             }
             fits.then_some(proven)
         }

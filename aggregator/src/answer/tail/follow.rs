@@ -108,7 +108,7 @@ fn earlier_from(member: &NodeHandle, place: Place) -> (Vec<Earlier>, Option<Stri
     let before = member.witness.logs_before();
     let Some(at) = before.iter().position(|(known, _)| *known == generation.to_string()) else {
         let words =
-            format!("whether another log was between that of generation {generation} and its present one is not known");
+            format!("unknown whether the node had another log between generation {generation} and its current one");
         return (logs, Some(words));
     };
     let mut missing = Vec::new();
@@ -122,7 +122,7 @@ fn earlier_from(member: &NodeHandle, place: Place) -> (Vec<Earlier>, Option<Stri
         }
     }
     let words =
-        format!("its log of generation {} is not here, or not all that was witnessed of it", missing.join(", "));
+        format!("its log of generation {} is unavailable, or lacks rows that were witnessed", missing.join(", "));
     (logs, (!missing.is_empty()).then_some(words))
 }
 
@@ -274,7 +274,7 @@ async fn read_earlier(
             Err(failure) => return Ok(Err(ended(failure, false))),
         };
     if reader.head.generation != generation {
-        return Ok(Err(ended(Failure::Error("it answers from another log".to_owned()), false)));
+        return Ok(Err(ended(Failure::Error("the node answers from another log".to_owned()), false)));
     }
     tell(send, News::Begun { node }).await?;
     let mut held_up_at: Option<Instant> = None;
@@ -315,7 +315,7 @@ async fn read_on(
         let rows = reader.head.head_seq.map_or(0, |head| head + 1);
         if known != generation {
             let words = format!(
-                "its log is another one now, {generation} instead of {known}; what is left of that one is read, and then this one from its beginning"
+                "the log was replaced: generation {generation} instead of {known}; reading the rest of the old log, then the new one from its start"
             );
             let replaced = Some(*place);
             *place = Place::At { generation, next_seq: 0 };
@@ -325,7 +325,7 @@ async fn read_on(
         }
         if rows < next_seq {
             return Ok(ended(Failure::Error(format!(
-                "it says that there are {rows} rows, and row {} was read before",
+                "the node reports {rows} rows, but row {} was read before",
                 next_seq - 1
             ))));
         }
@@ -342,7 +342,7 @@ async fn read_on(
             }
             Ok(None) => {
                 let Some(mark) = reader.mark.take() else {
-                    return Ok(ended(Failure::Broken("the node ended a stream that has no end".to_owned())));
+                    return Ok(ended(Failure::Broken("the node ended a stream that should not end".to_owned())));
                 };
                 for words in std::mem::take(&mut reader.tally.faults).into_iter().chain(mark.faults) {
                     tell(send, News::Fault { node, words }).await?;

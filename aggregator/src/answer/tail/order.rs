@@ -121,7 +121,7 @@ impl Ordering {
                 let node = &mut self.nodes[node];
                 let since = SystemClock.now();
                 if let State::Missing(_) = &node.state {
-                    let reason = Some("it answers again".to_owned());
+                    let reason = Some("the node is answering again".to_owned());
                     self.said.push_back(NodeEvent { node_id: node.id.clone(), status: Status::Ok, reason, since });
                     node.backlog = Backlog::SinceAbsence;
                 }

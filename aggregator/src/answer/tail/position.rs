@@ -26,7 +26,7 @@ pub(crate) struct Positions(BTreeMap<NodeId, Place>);
 
 /// Error for a text that is no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a position of a tail; send back the id of the last event")]
+#[error("{0:?} is not a position in a tail; send the id of the last event")]
 pub(crate) struct BadPosition(String);
 
 impl Positions {

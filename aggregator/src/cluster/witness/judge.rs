@@ -27,7 +27,7 @@ pub(crate) fn judge(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: 
     }
     if presented.size < pinned.size {
         return Judgement::Rollback(format!(
-            "{} rows were witnessed, and the node now signs only {}: its end was cut off, or an older copy was put back",
+            "{} rows were witnessed, but the node now signs only {}: the end of its log was cut off, or an older copy was put back",
             pinned.size, presented.size
         ));
     }
@@ -44,7 +44,7 @@ pub(crate) fn judge(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: 
         return Judgement::Advance;
     }
     Judgement::Fork(format!(
-        "the {} rows that were witnessed are not the first of the {} that the node now signs",
+        "the {} witnessed rows are not the first of the {} rows that the node now signs",
         pinned.size, presented.size
     ))
 }

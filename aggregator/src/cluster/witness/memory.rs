@@ -116,13 +116,13 @@ impl Lost {
         let Self { generation, from_seq, to_seq, witnessed, learned, .. } = self;
         if let Some(gone) = &self.gone {
             return format!(
-                "the log of generation {generation} went with the rows below {} of generation {}",
+                "the log of generation {generation} was deleted with the rows below {} of generation {}",
                 gone.to_seq, gone.generation
             );
         }
         if *learned || from_seq == to_seq {
             return format!(
-                "the log of generation {generation}, which this one took the place of at {witnessed}, is not here"
+                "the log of generation {generation}, which was replaced at {witnessed}, is unavailable"
             );
         }
         format!(
@@ -245,7 +245,7 @@ impl EarlyPrune {
     pub(crate) fn words(&self) -> String {
         let Self { generation, to_seq, words, .. } = self;
         format!(
-            "rows below {to_seq} of generation {generation} were pruned earlier than the cluster's policy says: {words}"
+            "rows below {to_seq} of generation {generation} were pruned earlier than the cluster's policy allows: {words}"
         )
     }
 }
@@ -373,7 +373,7 @@ impl Memory {
             // Starting without it would let a node present any history as the first one.
             Ok(bytes) => checked_json::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
-                    "{}: {error}; restore it from a backup: without it, what this node had signed is not known",
+                    "{}: {error}; restore the file from a backup: without it, this aggregator does not know what the node had signed",
                     path.display()
                 ))
             })?,
@@ -388,7 +388,7 @@ impl Memory {
         let (alarm, bad_row) = self.unaccepted();
         let reasons = alarm.iter().map(|alarm| alarm.reason.clone()).chain(bad_row.iter().map(BadRow::words));
         for reason in reasons {
-            tracing::error!(%node, reason, "the witnessed state of a node is gone, and evidence against it remains");
+            tracing::error!(%node, reason, "the witnessed state of a node is missing, but evidence against the node remains");
         }
         Remembered { alarm, bad_row, ..Remembered::default() }
     }
@@ -423,7 +423,7 @@ impl Memory {
                 _ => {
                     let origin = kept.presented.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
                     let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
-                    let reason = format!("{}; what was witnessed before is gone from the state directory", kept.words);
+                    let reason = format!("{}; the earlier witness state is gone from the state directory", kept.words);
                     // Only forks and rollbacks are kept besides rows and acceptances.
                     let verdict = if kept.what == Verdict::Fork.as_str() { Verdict::Fork } else { Verdict::Rollback };
                     let (since, presented) = (kept.at, kept.presented);

@@ -194,18 +194,18 @@ impl NodeWitness {
             (None, _) if let Some(row) = &state.remembered.bad_row => {
                 let again =
                     state.remembered.again.iter().map(|again| format!("; {} (since {})", again.words, again.since));
-                let words = format!("{}; accept it once it is understood{}", row.words(), again.collect::<String>());
+                let words = format!("{}; accept it once you understand the cause{}", row.words(), again.collect::<String>());
                 (Verdict::RowInvalid, Some(words))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
             (None, None) if !state.looked => {
-                (Verdict::Unverifiable, Some("its checkpoint was not read yet".to_owned()))
+                (Verdict::Unverifiable, Some("its checkpoint has not been read yet".to_owned()))
             }
             (None, None) if state.remembered.again.is_some() => {
                 let again = state.remembered.again.as_ref();
                 (Verdict::FirstSeenAgain, again.map(|again| format!("{} (since {})", again.words, again.since)))
             }
-            (None, None) if old => (Verdict::Stale, Some("its checkpoint was not renewed for a while".to_owned())),
+            (None, None) if old => (Verdict::Stale, Some("its checkpoint has not been renewed for a while".to_owned())),
             (None, None) => (Verdict::Ok, None),
         };
         WitnessStatus { verdict, reason, size, seen }
@@ -263,7 +263,7 @@ impl NodeWitness {
         let mut remembered = state.remembered.clone();
         remembered.note_floor(SeenFloor { generation: generation.to_owned(), to_seq, seen: now });
         if let Err(error) = self.memory.store(&remembered) {
-            tracing::error!(%error, "cannot store when a new log start was first seen");
+            tracing::error!(%error, "cannot record when a new log start was first seen");
         }
         state.remembered = remembered;
         now
@@ -298,7 +298,7 @@ impl NodeWitness {
             return;
         }
         if let Err(error) = self.memory.store(&remembered) {
-            tracing::error!(%error, "cannot store that rows were pruned too early");
+            tracing::error!(%error, "cannot record that rows were pruned too early");
         }
         state.remembered = remembered;
     }
@@ -383,7 +383,7 @@ impl NodeWitness {
         let span = pin.span.unwrap_or(Span { oldest: None, newest: None, era: 0, latest: None });
         let latest = span.latest.max(span.newest).unwrap_or(pin.seen);
         let touches = from <= latest && span.oldest.is_none_or(|oldest| oldest < to);
-        touches.then(|| format!("{} rows of it were witnessed, up to {latest}", pin.size))
+        touches.then(|| format!("{} of its rows were witnessed, up to {latest}", pin.size))
     }
 
     /// Number of witnessed rows of the node's present log.
@@ -403,11 +403,11 @@ impl NodeWitness {
             (pinned, _) => pinned.clone(),
         };
         if pinned.is_none() && !state.recalled {
-            return Err("what this aggregator wrote down about it before was not looked for yet".to_owned());
+            return Err("this aggregator's earlier records about the node have not been searched yet".to_owned());
         }
         if state.remembered.pin.as_ref().map_or(0, |pin| pin.size) != old {
             // `recalled` found the pin in this aggregator's own log after the node was asked, so the proof is for another size.
-            return Err("its pinned checkpoint was found in the meantime; it is read again".to_owned());
+            return Err("its pinned checkpoint was found in the meantime; reading the node's checkpoint again".to_owned());
         }
         let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
             // An alarm stays whatever the node presents later; only an operator clears it.
@@ -429,7 +429,7 @@ impl NodeWitness {
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
                 // Stored before it is returned: this witness must never forget a checkpoint that a node holds cosigned.
-                self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+                self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember the checkpoint: {e}"))?;
                 state.remembered = remembered;
                 state.pinned = Some(presented);
                 return Ok(Some(cosigned));
@@ -457,8 +457,8 @@ impl NodeWitness {
             return;
         }
         let reason = format!(
-            "{} rows were witnessed, and the node now has only {rows} and signs none of them: its end was cut off, or an older copy \
-             was put back; it says: {excuse}",
+            "{} rows were witnessed, but the node now has only {rows} and signs none of them: the end of its log was cut off, or an older copy \
+             was put back; the node reports: {excuse}",
             pinned.size
         );
         let generation = generation.to_string();
@@ -493,14 +493,14 @@ impl NodeWitness {
         }
         alarm.generation = generation_of(presented);
         alarm.presented = Some(note.to_owned());
-        self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember it: {e}"))?;
+        self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember the checkpoint: {e}"))?;
         state.remembered = remembered;
         Ok(())
     }
 
     /// Verifies a note and returns its checkpoint. The node of this roster entry must have signed it under the name of its origin.
     pub(crate) fn opened(&self, note: &Note) -> Result<Checkpoint, String> {
-        let key = self.node_key.ok_or("the roster names no checkpoint key for it; bring `roster.toml` up to date")?;
+        let key = self.node_key.ok_or("the roster has no checkpoint key for this node; update `roster.toml`")?;
         let opened = self.opened_by(note, &key)?;
         let next = self.next_key.and_then(|next| VerifyingKey::new(&opened.origin, KeyKind::Log, &next));
         match next.map(|next| note.verify(&next)) {
@@ -512,9 +512,9 @@ impl NodeWitness {
     pub(crate) fn opened_by(&self, note: &Note, key: &[u8; 32]) -> Result<Checkpoint, String> {
         let origin = note.text().lines().next().unwrap_or_default();
         if !origin.starts_with(&self.origins) {
-            return Err(format!("it is the checkpoint of another log, {origin:?}"));
+            return Err(format!("the checkpoint is of another log, {origin:?}"));
         }
-        let key = VerifyingKey::new(origin, KeyKind::Log, key).ok_or("its origin is not a name")?;
+        let key = VerifyingKey::new(origin, KeyKind::Log, key).ok_or("the origin of the checkpoint is not a valid name")?;
         Checkpoint::open(note, &key).map_err(|e| e.to_string())
     }
 }

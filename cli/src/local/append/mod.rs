@@ -71,7 +71,7 @@ async fn append_one(target: &Target, args: &AppendArgs) -> anyhow::Result<Exit> 
             Ok(Exit::Complete)
         }
         Some(LineResult { error, .. }) => bail!("not recorded: {}", error.unwrap_or_default()),
-        None => bail!("not recorded: the node said nothing about it"),
+        None => bail!("not recorded: the node returned no result"),
     }
 }
 
@@ -185,7 +185,7 @@ async fn append_all(
             end => {
                 batch.flush(target, import, receipts, totals).await?;
                 bar.set_position(totals.new + totals.known);
-                return end.transpose().map(|_| ()).context("cannot read the input any further");
+                return end.transpose().map(|_| ()).context("cannot continue reading the input");
             }
         };
         match item {
@@ -211,18 +211,18 @@ async fn append_all(
 impl Totals {
     fn say(&self) {
         errln!(
-            "{} recorded, {} known already, {} refused{}",
+            "{} recorded, {} duplicate, {} refused{}",
             group_digits(self.new),
             group_digits(self.known),
             group_digits(self.refused),
             match self.passed_over {
                 0 => String::new(),
-                count => format!(", {} passed over by the mapping", group_digits(count)),
+                count => format!(", {} skipped by the mapping", group_digits(count)),
             }
         );
         if self.without_id > 0 {
             errln!(
-                "{} without an id of its own: importing such records again records them again",
+                "{} without an ID of their own: importing such records again records them again",
                 group_digits(self.without_id)
             );
         }
@@ -271,7 +271,7 @@ impl Batch {
         let Some((first, _)) = self.lines.first() else { return Ok(()) };
         let report = send(target, &std::mem::take(&mut self.bytes), import)
             .await
-            .with_context(|| format!("nothing is known to be recorded from line {first} on"))?;
+            .with_context(|| format!("cannot confirm that any line from {first} on was recorded"))?;
         for result in report.results {
             let (number, is_given) = self.lines.get(result.line.saturating_sub(1)).copied().unwrap_or_default();
             match (&result.receipt, result.status) {

@@ -57,7 +57,7 @@ pub(super) async fn send(target: &Target, lines: &[u8], import: bool) -> anyhow:
             Err(error) => return Err(error),
         };
         if !is_said {
-            errln!("waiting for the node, for up to {} s: {error}", RETRY_FOR.as_secs());
+            errln!("waiting up to {} s for the node: {error}", RETRY_FOR.as_secs());
             is_said = true;
         }
         tokio::time::sleep(pauses.next().unwrap_or(RETRY_MAX)).await;

@@ -108,7 +108,7 @@ fn rotation_number(path: &Path, other: &Path) -> Option<u32> {
 /// Compression of a rotated file of this path: `Some(None)` if it is not supported, `None` if the file is not in the family. A rotated
 /// name is the followed name with a number after it, or with a number before its extension. Other logs of the same program have letters
 /// there.
-#[expect(clippy::option_option, reason = "not of the family, of it and unreadable, of it and readable")]
+#[expect(clippy::option_option, reason = "not in the family, in it but unreadable, in it and readable")]
 fn rotated_name(path: &Path, other: &Path) -> Option<Option<Packing>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let end = |path: &Path| path.extension().unwrap_or_default().to_string_lossy().into_owned();

@@ -74,7 +74,7 @@ impl Follower {
                 if since.elapsed() >= self.grace {
                     *is_said = true;
                     losses.push(format!(
-                        "{} cannot be decompressed, so what it holds is not recorded: {error}",
+                        "{} cannot be decompressed, so its contents are not recorded: {error}",
                         member.path.display()
                     ));
                 }
@@ -89,7 +89,7 @@ impl Follower {
     pub(super) fn say_damaged(&mut self, at: usize, error: &io::Error) {
         let life = &mut self.lives[at];
         let cause = format!(
-            "{} cannot be decompressed after byte {}, so what follows is not recorded: {error}",
+            "{} cannot be decompressed after byte {}, so the rest is not recorded: {error}",
             life.path.display(),
             life.at.offset
         );
@@ -141,7 +141,7 @@ impl Follower {
             {
                 if !self.lives[at].was_found {
                     let cause = format!(
-                        "{} holds what {} begins with: either it is a copy, or these {lines} lines were written a second time and are recorded once",
+                        "{} has the same content as the beginning of {}: either it is a copy, or these {lines} lines were written twice and are recorded once",
                         member.path.display(),
                         self.path.display()
                     );
@@ -354,7 +354,7 @@ impl Follower {
         for (number, was_cut, unread) in missing {
             let cause = if was_cut {
                 format!(
-                    "{} was cut while it was being read: {unread} bytes are known to be unread, and what was written after the last look is not known",
+                    "{} was truncated while it was being read: {unread} bytes are known to be unread, and it is unknown what was written after the last check",
                     self.path.display()
                 )
             } else {
@@ -368,11 +368,11 @@ impl Follower {
 
     fn words_not_found(&self, family: &Family, unread: u64) -> String {
         let packed = match family.unreadable.first() {
-            Some(path) => format!("; it may be {}, which is compressed in a way that is not read", path.display()),
+            Some(path) => format!("; it may be {}, which has an unsupported compression", path.display()),
             None => String::new(),
         };
         format!(
-            "the file that was read last as {} is not in its folder any more; {unread} bytes of it are known to be unread, and what was written after the last look is not known{packed}",
+            "the file last read as {} is no longer in its directory; {unread} bytes of it are known to be unread, and it is unknown what was written after the last check{packed}",
             self.path.display()
         )
     }

@@ -320,7 +320,7 @@ fn a_file_that_is_gone_is_said_with_what_is_known_of_it() {
     for _ in 0..3 {
         world.look(usize::MAX);
     }
-    assert!(matches!(&world.lost[..], [cause] if cause.contains("not in its folder any more")), "{:?}", world.lost);
+    assert!(matches!(&world.lost[..], [cause] if cause.contains("no longer in its directory")), "{:?}", world.lost);
     let texts: BTreeSet<&String> = world.recorded.values().collect();
     assert_eq!(world.recorded.len(), 4 + 2, "{texts:?}");
 }

@@ -210,7 +210,7 @@ async fn read_binary(input: &mut (impl AsyncBufRead + Unpin), room: usize) -> st
     let mut end = [0; 1];
     match input.read_exact(&mut end).await {
         Ok(_) if end == *b"\n" => {}
-        Ok(_) => return Err(invalid("a field that does not end where it says")),
+        Ok(_) => return Err(invalid("a field that does not end at its stated length")),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
     }

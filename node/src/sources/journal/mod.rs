@@ -148,7 +148,7 @@ impl Follower {
         let listing = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if listing.files.is_empty() && !self.sequences.is_empty() {
             let problem =
-                listing.problem.unwrap_or_else(|| "the journal files that were read before are not there".to_owned());
+                listing.problem.unwrap_or_else(|| "the journal files that were read before no longer exist".to_owned());
             return Err(problem);
         }
         if listing.files != self.last_look {
@@ -247,7 +247,7 @@ impl Follower {
                 // All entries that were seen of it were read.
                 Some(_) => {}
                 None if reached.is_open => {
-                    let cause = "the journal files that were read last were removed; how many entries they got after that is not known";
+                    let cause = "the journal files that were last read have been removed; the number of entries added since then is unknown";
                     let _ = self.heards.send(Heard::Lost { count: None, cause: cause.to_owned() }).await;
                 }
                 None => {}
@@ -277,7 +277,7 @@ impl Follower {
                 .max(read);
             if last > from {
                 let cause = format!(
-                    "{} entries of the journal are counted in its files and cannot be read; `journalctl --verify` says what is damaged",
+                    "{} entries of the journal are counted in its files but cannot be read; `journalctl --verify` shows the damage",
                     last - from
                 );
                 let _ = self.heards.send(Heard::Lost { count: Some(last - from), cause }).await;
@@ -439,7 +439,7 @@ impl Reader {
         command.arg(format!("--cursor=s={};i={:x}", self.sequence, self.read + 1));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| format!("journalctl: {error}; is systemd installed?"))?;
-        let stdout = child.stdout.take().ok_or("journalctl gives nothing")?;
+        let stdout = child.stdout.take().ok_or("cannot read the output of journalctl")?;
         self.output = Some((child, BufReader::new(stdout)));
         Ok(())
     }
@@ -467,7 +467,7 @@ impl Reader {
                         return Ok(None);
                     }
                     return Err(format!(
-                        "journalctl ended ({status}); may this user read the journal? (group systemd-journal)"
+                        "journalctl failed ({status}); may this user read the journal? (group systemd-journal)"
                     ));
                 }
             }

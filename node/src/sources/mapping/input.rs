@@ -133,7 +133,7 @@ impl TypedInput {
             Some(TypedJoin { key: None, end: None, continued: Some(continued) }) => {
                 Some(Join::Continued(compile(&continued)?))
             }
-            Some(_) => return Err("join has `key`, with or without `end`, or `continued`".to_owned()),
+            Some(_) => return Err("join needs either `key`, with or without `end`, or `continued`".to_owned()),
         };
         Ok(Input {
             lists: pointers(self.lists)?,
@@ -199,7 +199,7 @@ impl Input {
         };
         let items = items.ok_or_else(not_an_object)?;
         if items.len() > RECORDS_MAX {
-            return Err(MapError::plain(format!("{} records in one document, more than {RECORDS_MAX}", items.len())));
+            return Err(MapError::plain(format!("{} records in one document; the limit is {RECORDS_MAX}", items.len())));
         }
         Ok(items.into_iter().flat_map(|item| self.unwrap(&item)).collect())
     }

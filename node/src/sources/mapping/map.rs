@@ -274,7 +274,7 @@ impl Mapping {
         // The mapping parses texts, and this record had none of the forms it knows.
         if !has_action(&entry) && !self.patterns.is_empty() {
             return Err(MapError::plain(
-                "in none of the forms that this mapping knows: nothing says which action it is",
+                "no pattern of this mapping matches the record, so its action is unknown",
             ));
         }
         if !rest.0.is_empty()
@@ -364,7 +364,7 @@ impl Typed {
         let mut rules = Vec::new();
         for (name, rule) in self.field {
             let field = field(&name)?;
-            rules.push(rule.check(field, zone).map_err(|problem| format!("field.{name} {problem}"))?);
+            rules.push(rule.check(field, zone).map_err(|problem| format!("field.{name}: {problem}"))?);
         }
         let mut patterns = Vec::new();
         for (at, typed) in self.pattern.into_iter().enumerate() {
@@ -382,7 +382,7 @@ impl Typed {
                     Some((pointers.map_err(bad)?, regex))
                 }
                 (pointers, None) if pointers.is_empty() => None,
-                _ => return Err(bad("`regex` goes with `pointer` or `first`".to_owned())),
+                _ => return Err(bad("`regex` must be set together with `pointer` or `first`".to_owned())),
             };
             let set =
                 typed.set.into_iter().map(|(name, value)| Ok((field(&name)?, value))).collect::<Result<_, String>>();

@@ -28,7 +28,7 @@ impl Pointer {
     /// Parses a pointer; the error says what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with('/') {
-            return Err(format!("{text:?} is not a JSON pointer; it begins with '/'"));
+            return Err(format!("{text:?} is not a JSON pointer; it must begin with '/'"));
         }
         let steps = text.split('/').skip(1).map(|step| {
             if let Some(condition) = step.strip_prefix('?') {
@@ -41,7 +41,7 @@ impl Pointer {
             }
         });
         let steps = steps.collect::<Option<Vec<_>>>();
-        steps.map(|steps| Self { steps }).ok_or_else(|| format!("{text:?}: a condition is written ?member=text"))
+        steps.map(|steps| Self { steps }).ok_or_else(|| format!("{text:?}: write a condition as ?member=text"))
     }
 
     /// Returns the value that the pointer leads to.

@@ -112,14 +112,14 @@ pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result
     let local = LOCAL.iter().find_map(|form| NaiveDateTime::parse_from_str(with_z, form).ok());
     let local =
         local.or_else(|| NaiveDate::parse_from_str(with_z, "%Y-%m-%d").ok().and_then(|day| day.and_hms_opt(0, 0, 0)));
-    let Some(local) = local else { return Err("is in no form of time that is known here".to_owned()) };
+    let Some(local) = local else { return Err("is not in a known time format".to_owned()) };
     let zone = if with_z == bare { zone } else { FixedOffset::east_opt(0) };
     let Some(zone) = zone else {
-        return Err("names no zone; say which one it is with `zone`, such as \"UTC\" or \"+02:00\"".to_owned());
+        return Err("has no time zone; set `zone`, such as \"UTC\" or \"+02:00\"".to_owned());
     };
     match local.and_local_timezone(zone).single() {
         Some(time) => Ok(written(&time)),
-        None => Err("is no time in this zone".to_owned()),
+        None => Err("is not a valid time in this zone".to_owned()),
     }
 }
 
@@ -143,7 +143,7 @@ fn from_number(text: &str, per_second: i128) -> Option<Result<String, String>> {
     if !is_number {
         return None;
     }
-    let out_of_range = || Err("is out of range: a time of the years 1970 to 9999; is its unit another one?".to_owned());
+    let out_of_range = || Err("is out of range (years 1970 to 9999); check its unit".to_owned());
     // Twelve digits of a fraction are more than any clock has.
     let Ok(whole) = whole.parse::<i128>() else { return Some(out_of_range()) };
     let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(12).collect();

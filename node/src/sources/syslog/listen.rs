@@ -147,22 +147,22 @@ pub(in crate::sources) async fn messages(
         let first = tokio::select! {
             biased;
             first = reader.fill_buf() => first?.first().copied(),
-            () = quiet(cut) => return Err(std::io::Error::other("it gave its place to another one")),
+            () = quiet(cut) => return Err(std::io::Error::other("closed to make room for another connection")),
         };
         if first.is_none() {
             return Ok(());
         }
         *heard_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
         if cut.is_cancelled() && *until.get_or_insert_with(|| Instant::now() + LAST_WORDS) <= Instant::now() {
-            lost(heards, None, "a sender was cut off mid-stream because its connection made room for another one")
+            lost(heards, None, "a sender was cut off mid-stream because its connection was closed to make room for another one")
                 .await;
-            return Err(std::io::Error::other("it gave its place to another one"));
+            return Err(std::io::Error::other("closed to make room for another connection"));
         }
         let message = tokio::select! {
             biased;
             message = message(&mut reader) => message,
             () = async { cut.cancelled().await; tokio::time::sleep(LAST_WORDS).await; } =>
-                Err(std::io::Error::other("it gave its place to another one")),
+                Err(std::io::Error::other("closed to make room for another connection")),
         };
         let Message { text, cut: too_long, missing } = match message {
             Ok(Some(message)) => message,
@@ -173,7 +173,7 @@ pub(in crate::sources) async fn messages(
             }
         };
         if missing.is_some() {
-            lost(heards, Some(1), "a sender hung up in the middle of a message; what had come of it is recorded").await;
+            lost(heards, Some(1), "a sender hung up in the middle of a message; the part that arrived is recorded").await;
         }
         let text = text.trim_ascii_end();
         if !text.trim_ascii().is_empty() && heards.send(heard(text, too_long.as_ref(), peer)).await.is_err() {

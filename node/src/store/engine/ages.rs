@@ -103,7 +103,7 @@ impl Ages {
                 Err(error) => {
                     let aside = path.with_extension("json.damaged");
                     let moved = std::fs::rename(&path, &aside).is_ok();
-                    tracing::error!(file = %path.display(), %error, moved, "the witnessed time of rows is lost; they age from now on");
+                    tracing::error!(file = %path.display(), %error, moved, "the witnessed times of rows are lost; their age counts from now");
                     None
                 }
             },

@@ -49,7 +49,7 @@ impl Rows {
 
 /// The tree thread has ended. Nothing more can be appended or signed until a restart rebuilds the tree from the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the thread that grows the tree is gone; restart the node")]
+#[error("the tree integrator thread has stopped; restart the node")]
 pub struct IntegratorStopped;
 
 enum Order {

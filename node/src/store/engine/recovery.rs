@@ -76,7 +76,7 @@ impl Recovery<'_> {
                     Ok(tree) => Some((tree, signer)),
                     Err(error) => {
                         self.health.refuse_writes(format!(
-                            "no thread can be started for the tree: {error}; make room for more threads and restart the node"
+                            "cannot start the tree integrator thread: {error}; allow more threads and restart the node"
                         ));
                         None
                     }
@@ -98,7 +98,7 @@ impl Recovery<'_> {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
         let keys = self.keys;
         let origin = keys.origin(self.generation);
-        let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
+        let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} is not a valid key name"))?;
         let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&origin, KeyKind::Log));
         let signer = match Signer::open(self.conn, self.dir, key, next) {
             Ok(signer) => {
@@ -121,7 +121,7 @@ impl Recovery<'_> {
         let empty = AppendPosition { next_seq: 0, era: 0, last: Timestamp::MIN };
         let differences = schema::differences(self.conn)?;
         if !differences.is_empty() {
-            self.health.distrust(format!("the database's schema is not ours: {}", differences.join("; ")));
+            self.health.distrust(format!("unexpected database schema: {}", differences.join("; ")));
         }
         let Some(row) = self.newest_rows(1)?.pop() else { return Ok((empty, None)) };
         let end = match (row.checked.integrity, Prefix::parse(&row.body)) {
@@ -130,7 +130,7 @@ impl Recovery<'_> {
             }
             _ => {
                 self.health.refuse_writes(format!(
-                    "the last row ({}) cannot be built upon: {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",
+                    "cannot append after the last row ({}): {}; run `piperoll node verify`, keep the file as evidence, and begin a new generation",
                     row.seq,
                     row.checked.reason.unwrap_or("its first fields cannot be read"),
                 ));

@@ -43,16 +43,16 @@ pub struct SignedCheckpoint {
 /// Why no checkpoint could be produced or accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointFault {
-    #[error("no checkpoint can be signed: {0}")]
+    #[error("cannot sign a checkpoint: {0}")]
     Refused(String),
-    #[error("the checkpoint does not count here: {0}")]
+    #[error("invalid checkpoint: {0}")]
     Note(#[from] CheckpointError),
-    #[error("no checkpoint can be signed: {0}")]
+    #[error("cannot sign a checkpoint: {0}")]
     Tree(#[from] IntegratorStopped),
     #[error("the checkpoint could not be stored: {0}")]
     Store(String),
     #[error(
-        "no witness that is known here has cosigned it; copy the file `witnesses` of this node's folder in the cluster directory here again"
+        "the checkpoint is not cosigned by any witness that this node knows; copy the file `witnesses` again from this node's folder in the cluster directory"
     )]
     Uncosigned,
     #[error("log.checkpoint could not be read: {0}")]
@@ -167,7 +167,7 @@ impl Signer {
         let Some(SignedCheckpoint { checkpoint, .. }) = &self.newest else { return Ok(Ok(())) };
         if checkpoint.size > size {
             return Ok(Err(format!(
-                "{} rows were signed and only {size} are here: the end was cut off, or an older copy was put back",
+                "{} rows were signed, but the log has only {size}: the end was cut off, or an older copy was put back",
                 checkpoint.size
             )));
         }
@@ -231,7 +231,7 @@ impl Signer {
         let cosigned = open_note(text, &self.key)?;
         let size = cosigned.checkpoint.size;
         if self.newest.as_ref().is_none_or(|newest| newest.checkpoint.size < size) {
-            return Err(CheckpointFault::Refused(format!("a checkpoint of {size} rows was never signed here")));
+            return Err(CheckpointFault::Refused(format!("this node never signed a checkpoint of {size} rows")));
         }
         let before = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let older = before.and_then(|text| open_note(&text, &self.key).ok()).is_some_and(|b| b.checkpoint.size > size);

@@ -29,7 +29,7 @@ pub(in crate::store) fn record_start(writer: &mut Writer, last_stop: Option<bool
     if last_stop == Some(false) {
         let gap = lifecycle(
             "log.gap",
-            "the node did not stop cleanly; events that were on their way and never acknowledged may be missing",
+            "the node did not stop cleanly; events in flight that were never acknowledged may be missing",
             &json!({ "count": null, "cause": "unclean stop" }),
         );
         drafts.push(Draft { entry: gap, via });
@@ -45,7 +45,7 @@ pub(in crate::store) fn record_next_key(writer: &mut Writer, keys: &LogKeys, gen
     let Some(next) = next else { return };
     let entry = lifecycle(
         "log.checkpoint_key_rotated",
-        "a new key signs checkpoints too, and takes over from the one before",
+        "a new key also signs checkpoints from now on and will replace the current key",
         &json!({ "vkey": next.public().to_string() }),
     );
     if let Err(error) = writer.append(vec![Draft { entry, via: Arc::from("node") }]) {

@@ -145,7 +145,7 @@ impl Writer {
         self.epoch = last;
         if newest < last {
             self.health.refuse_writes(format!(
-                "the newest row is sealed under key epoch {last}, and node.toml names none above {newest}; name the secret of epoch {last} again"
+                "the newest row is sealed under key epoch {last}, but node.toml has no secret above epoch {newest}; add the secret of epoch {last} again"
             ));
             return Ok(());
         }
@@ -209,7 +209,7 @@ impl Writer {
     pub(in crate::store) fn check_signed(&self) -> Result<Result<(), String>, TreeError> {
         match &self.signer {
             Some(signer) => signer.check(&self.conn, self.end.next_seq),
-            None => Ok(Err("the log's earlier checkpoints cannot be used".to_owned())),
+            None => Ok(Err("the log's earlier checkpoints could not be verified".to_owned())),
         }
     }
 
@@ -295,7 +295,7 @@ impl Writer {
             return Err(CheckpointFault::Refused(fault));
         }
         let (Some(signer), Some(tree)) = (&mut self.signer, &mut self.tree) else {
-            return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
+            return Err(CheckpointFault::Refused("the log's earlier checkpoints could not be verified".to_owned()));
         };
         let size = self.end.next_seq;
         let signed = signer.sign(&self.conn, &self.dir, size, || tree.root(size), at_once).inspect_err(|fault| {
@@ -309,7 +309,7 @@ impl Writer {
 
     fn cosigned(&mut self, note: &str) -> Result<u64, CheckpointFault> {
         let Some(signer) = &self.signer else {
-            return Err(CheckpointFault::Refused("the log's earlier checkpoints cannot be used".to_owned()));
+            return Err(CheckpointFault::Refused("the log's earlier checkpoints could not be verified".to_owned()));
         };
         let opened = Note::parse(note).map_err(|e| CheckpointFault::Note(e.into()))?;
         let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -454,7 +454,7 @@ impl Writer {
                 self.health.recovered();
                 tracing::warn!(rows = self.end.next_seq, "the disk works again; the log accepts entries");
             }
-            Err(words) => tracing::debug!(words, "the disk is not good yet"),
+            Err(words) => tracing::debug!(words, "the disk has not recovered yet"),
         }
     }
 
@@ -467,19 +467,19 @@ impl Writer {
         self.conn = Connection::open_in_memory().map_err(|e| words(&e))?;
         let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| words(&e))?;
         if opened.identity != self.identity || opened.generation != self.generation {
-            return Err("another file is in its place".to_owned());
+            return Err("the database was replaced by another file".to_owned());
         }
         let busy = opened.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         match busy {
             Ok(0) => {}
-            Ok(_) => return Err("a reader is in the way".to_owned()),
+            Ok(_) => return Err("a reader blocks the WAL checkpoint".to_owned()),
             Err(error) => return Err(words(&error)),
         }
         let stored = rows::extent(&opened.conn).map_err(|e| words(&e))?.head_seq.map_or(0, |head| head + 1);
         if stored < self.end.next_seq {
             let known = self.end.next_seq;
             self.health.distrust(format!(
-                "{known} rows were recorded and only {stored} are here since the disk failed; stop the node and keep the file as evidence"
+                "{known} rows were recorded, but the log has only {stored} since the disk failed; stop the node and keep the file as evidence"
             ));
             return Err("rows are missing".to_owned());
         }
@@ -487,7 +487,7 @@ impl Writer {
         let fresh =
             Self::new(opened, &self.dir, &keys, clock, health, Arc::clone(&self.index)).map_err(|e| words(&e))?;
         if fresh.tree.is_none() || fresh.signer.is_none() {
-            return Err("the tree or what was signed cannot be read".to_owned());
+            return Err("cannot read the tree or the signed checkpoints".to_owned());
         }
         let detector = std::mem::replace(&mut self.detector, Detector::new(Rules::none()));
         let (ages, wal_to_empty) = (Arc::clone(&self.ages), self.wal_to_empty);
@@ -503,7 +503,7 @@ impl Writer {
             Ok(identity) if identity == self.identity => return Ok(()),
             Ok(_) => "was replaced by another file",
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => "was removed",
-            Err(_) => "cannot be seen any more",
+            Err(_) => "became inaccessible",
         };
         self.health.distrust(format!(
             "{} {problem} while the node was running; stop the node, save what is left, and restore the right file",
@@ -540,12 +540,12 @@ impl Writer {
                 "the database or its disk is read-only; make it writable and send the entry again".to_owned(),
             ),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                AppendError::Fault("another process holds the database; close it and send the entry again".to_owned())
+                AppendError::Fault("another process has locked the database; stop it and send the entry again".to_owned())
             }
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
                 self.broken.set(Some(Instant::now()));
                 self.health.refuse_writes(format!(
-                    "{error}: {} or a file next to it cannot be written; check the disk and the kernel log, the node retries every second",
+                    "{error}: {} or a file next to it cannot be written; check the disk and the kernel log (the node retries every second)",
                     self.dir.database().display()
                 ));
                 AppendError::Fault(self.health.write_fault().unwrap_or_default())

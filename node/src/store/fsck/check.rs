@@ -140,7 +140,7 @@ impl Check {
                 {
                     let found = schema::meta(conn, key)?.unwrap_or_default();
                     if found != expected {
-                        let detail = format!("the table `meta` says that {key} is {found:?}; it is {expected:?}");
+                        let detail = format!("the table `meta` has {key} {found:?}, but {expected:?} is expected");
                         self.find(&mut lines, None, FindingKind::Schema, detail);
                     }
                 }
@@ -329,7 +329,7 @@ impl Check {
             let mut rows = statement.query((claimed, SEQ_MAX, FINDINGS_LISTED_MAX))?;
             while let Some(row) = rows.next()? {
                 let seq = row.get(0)?;
-                let detail = "the row is above the newest one that the node wrote".to_owned();
+                let detail = "the row is numbered above the newest row that the node wrote".to_owned();
                 self.find(lines, Some(seq), FindingKind::Sequence, detail);
             }
         }

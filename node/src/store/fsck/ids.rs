@@ -89,7 +89,7 @@ impl Check {
                 lines,
                 None,
                 FindingKind::Derived,
-                format!("the index of ids holds {orphans} ids of rows that are not there"),
+                format!("the index of ids holds {orphans} ids of rows that do not exist"),
             );
         }
         let extra = indexed.saturating_sub(self.rows.saturating_sub(self.ids_missing));

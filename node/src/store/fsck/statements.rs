@@ -43,7 +43,7 @@ impl Check {
         let since = self.released_since(conn)?;
         for (name, seq) in std::mem::take(&mut self.held) {
             if !since.contains(&name) && !held.iter().any(|known| known.hold.name == name && known.entry_seq == seq) {
-                let words = format!("the hold {name:?} was set and never released, and does not count");
+                let words = format!("the hold {name:?} was set and never released, but is not in effect");
                 self.find(lines, Some(seq), FindingKind::Derived, words);
             }
         }

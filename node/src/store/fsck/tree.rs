@@ -45,7 +45,7 @@ impl TreeCheck {
             let opened = opened.and_then(|text| Note::parse(text).map_err(|e| e.to_string()));
             match opened.and_then(|note| Checkpoint::open(&note, key.public()).map_err(|e| e.to_string())) {
                 Ok(checkpoint) => self.notes.push((which, checkpoint)),
-                Err(problem) => faults.push(format!("the {which} checkpoint does not count: {problem}")),
+                Err(problem) => faults.push(format!("the {which} checkpoint is invalid: {problem}")),
             }
         }
         Ok(faults)
@@ -60,7 +60,7 @@ impl TreeCheck {
                 self.builder = builder;
                 return Ok(None);
             }
-            Ok(_) => format!("the hashes kept of the {} pruned rows are not those they had", pruned.to_seq),
+            Ok(_) => format!("the stored hashes of the {} pruned rows do not match the root recorded when they were pruned", pruned.to_seq),
             Err(TreeError::Sqlite(error)) => return Err(error),
             Err(problem) => format!("the hashes of the pruned rows: {problem}"),
         };
@@ -82,7 +82,7 @@ impl TreeCheck {
         let root = self.builder.root();
         let here = self.notes.extract_if(.., |(_, checkpoint)| checkpoint.size == size);
         here.filter(|(_, checkpoint)| checkpoint.root != root)
-            .map(|(which, _)| format!("the first {size} rows are not those under the {which} checkpoint"))
+            .map(|(which, _)| format!("the first {size} rows do not match the {which} checkpoint"))
             .collect()
     }
 
@@ -113,12 +113,12 @@ impl TreeCheck {
             .drain(..)
             .filter(|(_, checkpoint)| checkpoint.size > size && self.whole)
             .map(|(_, checkpoint)| {
-                format!("{} rows were signed and only {size} are here: the end was cut off", checkpoint.size)
+                format!("{} rows were signed, but the log has only {size}: the end was cut off", checkpoint.size)
             })
             .collect();
         let stored: u64 = conn.query_row("SELECT count(*) FROM tiles WHERE id < 0", [], |row| row.get(0))?;
         if stored > 0 {
-            faults.push(format!("{stored} tiles are stored where no tile can be"));
+            faults.push(format!("{stored} tiles are stored at invalid positions"));
         }
         Ok(faults)
     }

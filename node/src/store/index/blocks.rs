@@ -212,7 +212,7 @@ impl Index {
         let expected = self.expected_head(conn, block).map_err(io::Error::other)?;
         // A head that claims more rows than a block has would cause sets of that size to be allocated.
         if stored.head != expected || stored.rows() as u64 != self.block_rows() {
-            return Err(io::Error::other("it was made of other rows"));
+            return Err(io::Error::other("it was built from other rows"));
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= OPEN_BLOCKS_MAX {

@@ -92,7 +92,7 @@ impl IndexCheck {
         (made != Some(file) && !again).then(|| {
             let end = builder.next() - 1;
             format!(
-                "{} is not the index of rows {} to {end}: searches may have missed rows; run `piperoll node reindex`",
+                "{} does not match rows {} to {end}: searches may have missed rows; run `piperoll node reindex`",
                 path.display(),
                 builder.first(),
             )
@@ -105,7 +105,7 @@ impl IndexCheck {
         let gone =
             self.unwritten.iter().filter(|block| self.rows != Rows::Live && last.is_some_and(|last| **block < last));
         let mut faults: Vec<String> = gone
-            .map(|block| format!("{} is gone; run `piperoll node reindex`", self.index.path(*block).display()))
+            .map(|block| format!("{} is missing; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
         // List the files first and read the end of the log after that: files written in between cover rows that exist. The
         // connection of this check may see an older end than the writer knows.
@@ -123,7 +123,7 @@ impl IndexCheck {
         };
         let strays = files.into_iter().filter(|block| (block + 1) * self.index.block_rows() > rows);
         faults
-            .extend(strays.map(|block| format!("{} is of rows that are not there", self.index.path(block).display())));
+            .extend(strays.map(|block| format!("{} indexes rows that do not exist", self.index.path(block).display())));
         Ok(faults)
     }
 

@@ -139,7 +139,7 @@ impl Stored {
             .map(sum)
             .eq(sums.take(bytes.len().div_ceil(CHUNK_BYTES as usize)).copied())
         {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a checksum of the file is wrong"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "checksum mismatch"));
         }
         bytes.truncate(usize::try_from(to - begin).map_err(|_| damaged())?);
         bytes.drain(..usize::try_from(from - begin).map_err(|_| damaged())?);

@@ -30,29 +30,29 @@ pub(in crate::store) fn erase(
         return Err(UpkeepError::NotFound(format!("row {seq} was pruned; this log begins at row {first}")));
     }
     let row = if seq < writer.next_seq() { row_at(writer.conn(), &mut checker, seq)? } else { None };
-    let row = row.ok_or_else(|| UpkeepError::NotFound(format!("there is no row {seq}")))?;
+    let row = row.ok_or_else(|| UpkeepError::NotFound(format!("no such row: {seq}")))?;
     match row.checked.integrity {
         Integrity::Ok => {}
         Integrity::Erased => {
             let under = row.erased.map_or(0, |erased| erased.entry_seq);
-            return Err(UpkeepError::Refused(format!("row {seq} was erased before, under entry {under}")));
+            return Err(UpkeepError::Refused(format!("row {seq} was already erased under entry {under}")));
         }
         Integrity::Violation | Integrity::UnknownKey => {
             let why = row.checked.reason.unwrap_or_default();
             let words =
-                format!("row {seq} fails verification ({why}) and stays as evidence; run `piperoll node verify`");
+                format!("row {seq} fails verification ({why}) and is kept as evidence; run `piperoll node verify`");
             return Err(UpkeepError::Refused(words));
         }
     }
     if Statement::read(&row.body).is_some() || Begun::read(&row.body).is_some() {
-        return Err(UpkeepError::Refused(format!("row {seq} says what became of other rows, and stays")));
+        return Err(UpkeepError::Refused(format!("row {seq} records what happened to other rows and cannot be erased")));
     }
     if let Some(hold) = holds::over(writer.conn(), &mut checker, row.timestamp)? {
         return Err(UpkeepError::Refused(format!("row {seq} is under the hold {:?}; release it first", hold.name)));
     }
     if let Some(hold) = holds.iter().find(|hold| (hold.from..hold.to).contains(&row.timestamp)) {
         return Err(UpkeepError::Refused(format!(
-            "row {seq} is under the hold {:?} of the log that took the place of this one; release it there first",
+            "row {seq} is under the hold {:?} of the log that replaced this one; release it there first",
             hold.name
         )));
     }
@@ -62,7 +62,7 @@ pub(in crate::store) fn erase(
     let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
     // The index holds the content too. The guard keeps the indexer from writing any of it again before the row is empty.
     let _held = writer.index().forget(seq).map_err(|error| {
-        UpkeepError::Refused(format!("what the index says about row {seq} cannot be removed: {error}"))
+        UpkeepError::Refused(format!("cannot remove row {seq} from the index: {error}"))
     })?;
     // Overwrite erased content in the file with zeros, overflow pages included.
     writer.conn().pragma_update(None, "secure_delete", true)?;

@@ -25,7 +25,7 @@ pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64
     check_reason(&hold.reason)?;
     let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;
     if !named || hold.name.chars().any(char::is_control) {
-        let words = format!("a hold's name is 1 to {NAME_BYTES_MAX} bytes without control characters");
+        let words = format!("the hold's name must be 1 to {NAME_BYTES_MAX} bytes, without control characters");
         return Err(UpkeepError::Refused(words));
     }
     if hold.to <= hold.from {
@@ -36,16 +36,16 @@ pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64
             Ok((row.get(0)?, row.get(1)?))
         })?;
     if known > 0 {
-        return Err(UpkeepError::Refused(format!("there is a hold {:?} already; release it first", hold.name)));
+        return Err(UpkeepError::Refused(format!("a hold {:?} already exists; release it first", hold.name)));
     }
     if count >= HOLDS_MAX {
-        return Err(UpkeepError::Refused(format!("there are {HOLDS_MAX} holds, which is the most; release one")));
+        return Err(UpkeepError::Refused(format!("the limit of {HOLDS_MAX} holds is reached; release one first")));
     }
     if let Some(going) = unfinished(writer.conn(), &mut writer.checker())?
         && hold.from <= going.pruned.newest
     {
         return Err(UpkeepError::Refused(format!(
-            "rows up to {} are stated as pruned and cannot be kept any more; set the hold from a later time on",
+            "rows up to {} are already recorded as pruned and can no longer be kept; start the hold at a later time",
             going.pruned.newest
         )));
     }
@@ -63,7 +63,7 @@ pub(in crate::store) fn release_hold(writer: &mut Writer, release: &HoldRelease)
     let known: Option<i64> = writer.conn().query_row("SELECT entry_seq FROM holds WHERE name = ?1", [&release.name], |row| row.get(0))
         .optional()?;
     if known.is_none() {
-        return Err(UpkeepError::NotFound(format!("there is no hold {:?}", release.name)));
+        return Err(UpkeepError::NotFound(format!("no such hold: {:?}", release.name)));
     }
     let statement = Statement::HoldReleased(release.clone());
     Ok(writer.transact(|transaction, now| {

@@ -111,12 +111,12 @@ impl EarlierLog {
         // Do not read a log that this user cannot remove, and state nothing about it.
         dir.check_owner()?;
         if !dir.may_write() {
-            return Err(evidence(format!("{} cannot be written by this user", dir.path().display())));
+            return Err(evidence(format!("{} is not writable by this user", dir.path().display())));
         }
         let ring = &place.keys.ring;
         let opened = dir.open_reader(ring.cluster(), ring.node_id())?;
         if opened.generation != generation {
-            return Err(evidence(format!("the log in its folder is generation {}", opened.generation)));
+            return Err(evidence(format!("its folder contains the log of generation {}", opened.generation)));
         }
         let mut checker = RowChecker::new(ring.clone(), generation);
         let floor = floor(&opened.conn, &mut checker)?.map_err(evidence)?;
@@ -144,7 +144,7 @@ impl EarlierLog {
         let own = holds(&self.opened.conn, &mut self.checker)?.map_err(Obstacle::Evidence)?;
         if let Some(held) = own.first() {
             let name = &held.hold.name;
-            return Ok(Some(format!("the hold {name:?}, which is to be released there (--generation)")));
+            return Ok(Some(format!("the hold {name:?} of that log (release it with --generation)")));
         }
         let mut search = Search { conn: &self.opened.conn, checker: &mut self.checker };
         let eras = search.eras(self.first, self.rows)?;
@@ -220,11 +220,11 @@ pub(in crate::store) fn leaving(
                 before = its;
             }
             Ok(Fate::Kept(words)) => {
-                leaving.kept = Some(format!("the earlier log {generation}, and what follows, {words}"))
+                leaving.kept = Some(format!("the archived log {generation}, together with everything after it, {words}"))
             }
             Err(Obstacle::Evidence(words)) => {
                 leaving.evidence =
-                    Some(format!("the earlier log {generation} stays, and is to be removed by hand: {words}"));
+                    Some(format!("the archived log {generation} is kept and must be removed by hand: {words}"));
             }
             Err(Obstacle::Now(words)) => {
                 return Err(not_now(generation, &words));
@@ -246,11 +246,11 @@ fn fate(
     let signed = begun_after.signed_rows.max(begun_after.witnessed_rows);
     let Some(had) = begun_after.rows.max(signed) else {
         return Err(Obstacle::Evidence(
-            "how many rows it had is not known: it could not be read when it was put aside".to_owned(),
+            "its number of rows is unknown: it could not be read when it was archived".to_owned(),
         ));
     };
     if log.rows < had {
-        return Err(Obstacle::Evidence(format!("it had {had} rows, and {} are here", log.rows)));
+        return Err(Obstacle::Evidence(format!("it had {had} rows, but only {} are left", log.rows)));
     }
     if let Some(hold) = log.held(held)? {
         return Ok(Fate::Kept(format!("is kept by {hold}")));
@@ -260,12 +260,12 @@ fn fate(
     let added_from = begun_after.rows.or(signed).unwrap_or_default();
     let added = log.newest(added_from)?;
     if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
-        let words = "the clock was set back before something was recorded in it, so the time of that is not known";
+        let words = "the clock was set back before rows were added to it, so their times are unknown";
         return Err(Obstacle::Evidence(words.to_owned()));
     }
     let young = if wish.before == Timestamp::MAX { added } else { log.newest(0)? };
     if let Some(newest) = young.filter(|newest| *newest >= wish.earlier_before) {
-        return Ok(Fate::Kept(format!("stays: it has a row recorded at {newest}")));
+        return Ok(Fate::Kept(format!("is kept: it has a row recorded at {newest}")));
     }
     let before = begun(&log.opened.conn, &mut log.checker)?;
     Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
@@ -340,7 +340,7 @@ pub(in crate::store) fn verify(place: &Place, log: &EarlierPruned) -> Result<Opt
 }
 
 fn not_now(generation: Generation, words: &str) -> UpkeepError {
-    UpkeepError::Refused(format!("the earlier log {generation} cannot be read now: {words}"))
+    UpkeepError::Refused(format!("the archived log {generation} cannot be read now: {words}"))
 }
 
 /// Removes a log that was stated as pruned, unless something was recorded or changed in it since; the error says why it still
@@ -362,7 +362,7 @@ pub(in crate::store) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldB
     let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
     let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::words)?;
     if open.rows != log.rows {
-        return Err(format!("it had {} rows when it was stated as pruned, and has {} now", log.rows, open.rows));
+        return Err(format!("it had {} rows when it was recorded as pruned, but has {} now", log.rows, open.rows));
     }
     if let Some(hold) = open.held(held).map_err(Obstacle::words)? {
         return Err(format!("it is kept by {hold}"));

@@ -55,14 +55,14 @@ pub(in crate::store) fn plan(
     let mut limits = Vec::new();
     if witnessed < cut {
         cut = witnessed;
-        limits.push(format!("a witness has seen {witnessed} rows only"));
+        limits.push(format!("a witness has seen only {witnessed} rows"));
     }
     for held in &held {
         let of_range = search.first_within(&eras, held.hold.from, held.hold.to)?.unwrap_or(end);
         let keeps = of_range.min(held.entry_seq);
         if keeps < cut {
             cut = keeps;
-            limits.push(format!("the hold {:?} keeps row {keeps} and what follows", held.hold.name));
+            limits.push(format!("the hold {:?} keeps row {keeps} and all later rows", held.hold.name));
         }
     }
     let mut to_seq = (cut / TILE_WIDTH * TILE_WIDTH).max(first);
@@ -96,7 +96,7 @@ fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), UpkeepError> {
     if named && sha256.len() == 64 && sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Ok(());
     }
-    let words = format!("an archive has a name of 1 to {ARCHIVE_NAME_BYTES_MAX} bytes and a SHA-256 of 64 digits");
+    let words = format!("an archive must have a name of 1 to {ARCHIVE_NAME_BYTES_MAX} bytes and a SHA-256 of 64 hexadecimal digits");
     Err(UpkeepError::Refused(words))
 }
 
@@ -140,7 +140,7 @@ impl PruneCheck {
         let end = self.to.min(self.next + TILES_PER_STEP * TILE_WIDTH);
         let evidence = |seq: u64, why: &str| {
             UpkeepError::Refused(format!(
-                "row {seq} {why}; a prune would take the evidence with it, so nothing is pruned (`piperoll node verify` lists what is wrong)"
+                "row {seq}: {why}; pruning would destroy evidence, so nothing was pruned (run `piperoll node verify` for details)"
             ))
         };
         let mut statement = conn.prepare_cached(
@@ -162,7 +162,7 @@ impl PruneCheck {
             if tile.len() as u64 == TILE_WIDTH {
                 let index = self.next / TILE_WIDTH - 1;
                 if stored_tile(conn, 0, index).ok().as_ref() != Some(&tile) || !root_fits(conn, index, &tile)? {
-                    return Err(evidence(index * TILE_WIDTH, "and those after it do not match the tree"));
+                    return Err(evidence(index * TILE_WIDTH, "this row and those after it do not match the tree"));
                 }
                 tile.clear();
             }
@@ -210,11 +210,11 @@ impl<'a> Pruner<'a> {
         let now = plan(self.writer.conn(), &mut checker, wish, self.writer.witnessed_size(), &place)?;
         let same_logs = now.earlier.starts_with(&checked.earlier);
         if now.from_seq != checked.from_seq || now.to_seq < checked.to_seq || !same_logs {
-            return Err(UpkeepError::Refused("what may be pruned has changed meanwhile; try again".to_owned()));
+            return Err(UpkeepError::Refused("the rows that may be pruned have changed in the meantime; try again".to_owned()));
         }
         let (from_seq, to_seq) = (checked.from_seq, checked.to_seq);
         if to_seq <= from_seq {
-            return Err(UpkeepError::Refused("there is nothing to prune".to_owned()));
+            return Err(UpkeepError::Refused("nothing to prune".to_owned()));
         }
         refused(self.writer.check_signed()?)?;
         let floor_now = refused(floor(self.writer.conn(), &mut checker)?)?;
@@ -257,7 +257,7 @@ impl<'a> Pruner<'a> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(true) };
         let (seq, to) = (floor.pruned.to_seq, floor.pruned.to_seq);
-        self.writer.index().cut(seq).map_err(|error| UpkeepError::Refused(format!("the index cannot be cut: {error}")))?;
+        self.writer.index().cut(seq).map_err(|error| UpkeepError::Refused(format!("cannot remove the pruned rows from the index: {error}")))?;
         let first: Option<u64> =
             self.writer.conn().query_row("SELECT min(seq) FROM entries WHERE seq >= 0 AND seq < ?1", [to], |row| row.get(0))?;
         let Some(first) = first else {
@@ -288,7 +288,7 @@ impl<'a> Pruner<'a> {
             let made = leaves(self.writer.conn(), first, first + TILE_WIDTH)?;
             if stored_tile(self.writer.conn(), 0, index).ok() != Some(made) {
                 return Err(UpkeepError::Refused(format!(
-                    "rows {first} and following were changed since they were checked; they stay as evidence"
+                    "rows from {first} on were changed after they were checked; they are kept as evidence"
                 )));
             }
         }

@@ -72,8 +72,8 @@ pub fn begin_generation(
     let OpenWriter { mut writer, generation, lock: fresh_lock, .. } =
         open_writer(&fresh_dir, keys, clock, Rules::none(), BLOCK_LEVEL)?;
     let details = json!({ "previous": previous, "reason": reason, "by": by });
-    let begun = lifecycle(GENERATION_BEGUN, "a new log takes the place of another one", &details);
-    let stopped = lifecycle("log.stopped", "nothing runs yet", &json!({}));
+    let begun = lifecycle(GENERATION_BEGUN, "a new log replaces the archived one", &details);
+    let stopped = lifecycle("log.stopped", "the node is not running yet", &json!({}));
     let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
     let recorded =
         writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
@@ -114,7 +114,7 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
         let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
         // A log that was created and never used has another generation.
         if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
-            tracing::warn!(from = %path.display(), to = %old.display(), "a new generation was interrupted; finishing the archiving of the old log");
+            tracing::warn!(from = %path.display(), to = %old.display(), "starting a new generation was interrupted; finishing the archiving of the old log");
             return std::fs::rename(&path, &old);
         }
     }

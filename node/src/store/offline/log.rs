@@ -40,7 +40,7 @@ use crate::store::table::tiles;
 pub enum ArchiveError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("no witness has cosigned a checkpoint of this log yet, so nothing could prove the archive")]
+    #[error("no witness has cosigned a checkpoint of this log yet, so the archive could not be proven")]
     Unwitnessed,
     #[error("a row was erased under entry {0}, which no witness has seen yet; try again in a moment")]
     Young(u64),
@@ -82,7 +82,7 @@ impl From<std::io::Error> for RowsFault {
 
 fn write_member(out: &mut impl Write, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let header = member_header(name, bytes.len() as u64);
-    out.write_all(&header.ok_or_else(|| std::io::Error::other(format!("{name:?} is too long a name")))?)?;
+    out.write_all(&header.ok_or_else(|| std::io::Error::other(format!("the member name {name:?} is too long")))?)?;
     out.write_all(bytes)?;
     out.write_all(member_padding(bytes.len() as u64))
 }
@@ -222,14 +222,14 @@ impl OfflineLog {
     pub fn fault(&self) -> Option<String> {
         let differences = schema::differences(&self.conn).unwrap_or_default();
         if !differences.is_empty() {
-            return Some(format!("the database's schema is not ours: {}", differences.join("; ")));
+            return Some(format!("unexpected database schema: {}", differences.join("; ")));
         }
         self.held_against_signed().err()
     }
 
     fn held_against_signed(&self) -> Result<(), String> {
         let origin = self.keys.origin(self.generation);
-        let key = self.keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} cannot sign"))?;
+        let key = self.keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} is not a valid key name"))?;
         let signer = Signer::open(&self.conn, &self.dir, key, None).map_err(|e| e.to_string())?;
         let size = self.extent().map_err(|e| e.to_string())?.head_seq.map_or(0, |head| head + 1);
         signer.check(&self.conn, size).map_err(|error| format!("the tree cannot be read: {error}"))?

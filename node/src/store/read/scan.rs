@@ -152,7 +152,7 @@ impl Scan {
         // Counted rows are not proven.
         scan.prover = match request.prove.filter(|_| request.count.is_none()) {
             Some(size) if size > newest.map_or(0, |newest| newest + 1) => {
-                scan.faults.note(|| format!("{size} rows were witnessed, and this log has fewer"));
+                scan.faults.note(|| format!("{size} rows were witnessed, but this log has fewer"));
                 None
             }
             size => size.filter(|size| *size > 0).map(|size| Prover::new(size, tiles)),
@@ -316,7 +316,7 @@ impl Scan {
         let view = EntryView::parse(&row.body);
         if row.indexed && !view.as_ref().is_some_and(|view| self.filter.matches(view)) {
             // Its MAC is valid, so the change was made with the secret.
-            self.faults.note(|| format!("row {} says something else than when it was indexed", row.seq));
+            self.faults.note(|| format!("row {} was changed after it was indexed", row.seq));
         }
         let Some(counter) = &mut self.counter else {
             return view.is_none_or(|view| self.filter.matches(&view));

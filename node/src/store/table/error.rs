@@ -7,7 +7,7 @@ use piperoll_format::entry::EntryError;
 /// Why a log could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{path}: {source}; check that the directory exists and that this user may use it")]
+    #[error("{path}: {source}; check that the directory exists and that this user can access it")]
     Io { path: PathBuf, source: std::io::Error },
     #[error(
         "{path} belongs to uid {owner}, but this process runs as uid {me}; run it as that user (for example with `sudo -u '#{owner}'`) so that the files keep one owner"
@@ -16,30 +16,30 @@ pub enum OpenError {
     #[error("{path} is in use by another process; stop that node (or append through its socket) first")]
     InUse { path: PathBuf },
     #[error(
-        "{path} is missing, but {marker} says that a log of this node exists here; restore the file, or move {marker} away to begin a new generation"
+        "{path} is missing, but {marker} shows that a log of this node exists here; restore the file, or move {marker} away to begin a new generation"
     )]
     Missing { path: PathBuf, marker: PathBuf },
     #[error(
-        "{path} holds no entries, but {marker} says that a log of this node exists here: the database was emptied; restore it, or move both files away to begin a new generation"
+        "{path} holds no entries, but {marker} shows that a log of this node exists here: the database was emptied; restore it, or move both files away to begin a new generation"
     )]
     Emptied { path: PathBuf, marker: PathBuf },
-    #[error("{path} is the log of {found}, but {expected} is expected here; put the right file back")]
+    #[error("{path} is the log of {found}, but {expected} is expected here; restore the right file")]
     Foreign { path: PathBuf, found: String, expected: String },
     #[error(
-        "{path} is the log of {found}, but {marker} says that {expected} is expected here; put the right one of the two files back"
+        "{path} is the log of {found}, but {marker} names {expected}; restore whichever of the two files is wrong"
     )]
     OtherGeneration { path: PathBuf, found: String, marker: PathBuf, expected: String },
     #[error("{path} is a database of another program; move it away, or give this node a directory of its own")]
     NotOurs { path: PathBuf },
-    #[error("there is no log in {path}; start the node once, or name the right directory")]
+    #[error("no log in {path}; start the node once, or specify the right directory")]
     NoLog { path: PathBuf },
-    #[error("{path} has format version {found}, this program writes version {known}; use a newer program")]
+    #[error("{path} has format version {found}, but this program supports only versions up to {known}; use a newer program")]
     Version { path: PathBuf, found: i64, known: i64 },
     #[error(
         "{path} is not a readable database ({source}); restore it from a backup, or move it away together with its marker to begin a new generation"
     )]
     Sqlite { path: PathBuf, source: rusqlite::Error },
-    #[error("no secret for this node was configured; `secrets` needs at least epoch 0")]
+    #[error("no secret is configured for this node; `secrets` needs at least epoch 0")]
     NoSecret,
 }
 
@@ -48,7 +48,7 @@ pub enum OpenError {
 pub enum AppendError {
     #[error(transparent)]
     Entry(#[from] EntryError),
-    #[error("the id {id} was used before for another entry (seq {seq}); use a fresh id, or send the same entry again")]
+    #[error("the id {id} was already used for another entry (seq {seq}); use a new id, or send the same entry again")]
     Conflict { id: String, seq: u64 },
     #[error("the disk is full; free space and send the entry again")]
     DiskFull,
@@ -65,14 +65,14 @@ pub enum ReadError {
     Sqlite(#[from] rusqlite::Error),
     #[error("the tree cannot be read: {0}")]
     Tree(#[from] super::tiles::TreeError),
-    #[error("the log is now generation {now}, the request was made for {asked}")]
+    #[error("the log is now generation {now}, but the request was made for {asked}")]
     Generation { now: String, asked: String },
-    #[error("rows were pruned while they were being read; ask again")]
+    #[error("rows were pruned while they were being read; try again")]
     PrunedMeanwhile,
-    #[error("the filter cannot be read: {0}")]
+    #[error("invalid filter: {0}")]
     Filter(String),
     /// A bug in this program: the thread was replaced, and health counts the panic.
-    #[error("the read failed unexpectedly; see the daemon's log, other reads continue")]
+    #[error("the read failed unexpectedly; see the daemon's log (other reads are not affected)")]
     Panicked,
     #[error("the node is stopping")]
     Stopping,
@@ -115,7 +115,7 @@ pub const REASON_BYTES_MAX: usize = 1_024;
 
 pub(in crate::store) fn check_reason(reason: &str) -> Result<(), UpkeepError> {
     if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
-        return Err(UpkeepError::Refused(format!("a reason is 1 to {REASON_BYTES_MAX} bytes of text")));
+        return Err(UpkeepError::Refused(format!("the reason must be 1 to {REASON_BYTES_MAX} bytes of text")));
     }
     Ok(())
 }

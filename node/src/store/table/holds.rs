@@ -34,7 +34,7 @@ pub(in crate::store) fn holds(
             Some(Statement::HoldAdded(hold)) if hold.name == name => {
                 found.push(HeldBy { entry_seq: entry_seq.unsigned_abs(), hold });
             }
-            _ => return Ok(Err(format!("the hold {name:?} counts as set by row {entry_seq}, which does not say so"))),
+            _ => return Ok(Err(format!("the hold {name:?} is listed as set by row {entry_seq}, but that row does not confirm it"))),
         }
     }
     Ok(Ok(found))
@@ -92,7 +92,7 @@ impl HoldScan {
         for (name, seq) in &self.held {
             if !named.iter().any(|held| &held.hold.name == name && held.entry_seq == *seq) {
                 return Err(UpkeepError::Refused(format!(
-                    "the hold {name:?} was set by entry {seq} and never released, and the table of holds does not name it; run `piperoll node verify`"
+                    "the hold {name:?} was set by entry {seq} and never released, but is missing from the table of holds; run `piperoll node verify`"
                 )));
             }
         }

@@ -38,7 +38,7 @@ pub(in crate::store) fn floor(
         Some(Statement::Pruned(pruned)) if i64::try_from(pruned.to_seq) == Ok(to_seq) => {
             Ok(Some(LogStart { entry_seq: entry_seq.unsigned_abs(), pruned, finished }))
         }
-        _ => Err(format!("rows below {to_seq} count as pruned under row {entry_seq}, which does not say so")),
+        _ => Err(format!("rows below {to_seq} are listed as pruned under row {entry_seq}, but that row does not confirm it")),
     })
 }
 

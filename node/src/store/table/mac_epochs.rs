@@ -23,7 +23,7 @@ pub(in crate::store) fn epochs(
     let mut spans: Vec<EpochSpan> = Vec::new();
     for (epoch, first_seq) in named {
         let (Ok(epoch), Ok(first_seq)) = (u32::try_from(epoch), u64::try_from(first_seq)) else {
-            return Ok(Err(format!("there is no epoch {epoch}")));
+            return Ok(Err(format!("invalid key epoch {epoch}")));
         };
         if first_seq < first {
             // Its rows are gone; the statement about the prune contains the epoch of the last of them.
@@ -34,7 +34,7 @@ pub(in crate::store) fn epochs(
             said.epoch == epoch && said.first_seq == first_seq && base.is_none_or(|base| base == said.from_epoch)
         });
         let Some(said) = said.filter(|_| fits) else {
-            return Ok(Err(format!("row {first_seq} is named as the first of key epoch {epoch}, and does not say so")));
+            return Ok(Err(format!("row {first_seq} is listed as the first of key epoch {epoch}, but does not confirm it")));
         };
         if spans.is_empty() && first < first_seq {
             spans.push(EpochSpan { epoch: said.from_epoch, first_seq: first });

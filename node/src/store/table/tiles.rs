@@ -24,9 +24,9 @@ pub enum TreeError {
     TileForm { level: u32, index: u64 },
     #[error("row {0} is missing")]
     RowMissing(u64),
-    #[error("the hashes of rows below {0} went with the rows when they were pruned")]
+    #[error("the hashes of rows below {0} were removed when the rows were pruned")]
     Pruned(u64),
-    #[error("the hashes at the right edge do not belong to {0} rows")]
+    #[error("the hashes at the tree's right edge do not match {0} rows")]
     Edge(u64),
 }
 

@@ -10,11 +10,11 @@ const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 /// Reason why a file is not a bundle's archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("it is not an archive that Piperoll wrote (byte {0})")]
+    #[error("the file is not an archive written by Piperoll (byte {0})")]
     Header(usize),
-    #[error("it ends inside a member (byte {0})")]
+    #[error("the archive ends inside a member (byte {0})")]
     Short(usize),
-    #[error("there are bytes after its end (byte {0})")]
+    #[error("the archive has extra bytes after its end (byte {0})")]
     Trailing(usize),
 }
 

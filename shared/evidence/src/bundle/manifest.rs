@@ -125,34 +125,34 @@ pub fn manifest_note(manifest: &Manifest, key: &SigningKey) -> Result<String, No
 /// Reads the `manifest` member. The caller must check the signature.
 pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     let text = std::str::from_utf8(member).map_err(|_| "the manifest is not text".to_owned())?;
-    let note = Note::parse_up_to(text, MANIFEST_BYTES_MAX).map_err(|error| format!("the manifest: {error}"))?;
+    let note = Note::parse_up_to(text, MANIFEST_BYTES_MAX).map_err(|error| format!("invalid manifest: {error}"))?;
     if note.signatures() > MANIFEST_SIGNATURES_MAX {
         let count = note.signatures();
         return Err(format!(
-            "the manifest has {count} signatures, more than the {MANIFEST_SIGNATURES_MAX} that are read"
+            "the manifest has {count} signatures, more than the limit of {MANIFEST_SIGNATURES_MAX}"
         ));
     }
     let (format, json) = note.text().split_once('\n').unwrap_or_default();
     if ![FORMAT, FORMAT_2].contains(&format) {
         return Err(format!("the manifest does not begin with {FORMAT:?} or {FORMAT_2:?}"));
     }
-    let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("the manifest: {error}"))?;
+    let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("invalid manifest: {error}"))?;
     if manifest.nodes.len() > NODES_MAX {
         return Err(format!(
-            "the manifest names {} nodes, more than the {NODES_MAX} of one bundle",
+            "the manifest names {} nodes, more than the limit of {NODES_MAX}",
             manifest.nodes.len()
         ));
     }
     if manifest.nodes.iter().any(|node| node.earlier.len() > EARLIER_LOGS_MAX) {
-        return Err(format!("the manifest names more than {EARLIER_LOGS_MAX} earlier logs of a node"));
+        return Err(format!("the manifest names more than {EARLIER_LOGS_MAX} archived logs of a node"));
     }
     if manifest.format() != format {
-        return Err(format!("the manifest begins with {format:?}, and what it says is {:?}", manifest.format()));
+        return Err(format!("the manifest begins with {format:?}, but its content requires {:?}", manifest.format()));
     }
     // Accept only the form that Piperoll writes, so that a program and a person read the same content.
     if serde_json::to_string_pretty(&manifest).is_ok_and(|form| json.strip_suffix('\n') == Some(&form)) {
         Ok((manifest, note))
     } else {
-        Err("the manifest is not in the form that Piperoll writes".to_owned())
+        Err("the manifest is not in canonical form".to_owned())
     }
 }

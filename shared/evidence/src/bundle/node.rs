@@ -95,13 +95,13 @@ fn open_checkpoint(
     verdict: &mut NodeVerdict,
 ) -> Result<(Checkpoint, String), String> {
     let text = std::str::from_utf8(member).map_err(|_| "its checkpoint is not text".to_owned())?;
-    let note = Note::parse(text).map_err(|error| format!("its checkpoint: {error}"))?;
+    let note = Note::parse(text).map_err(|error| format!("its checkpoint is invalid: {error}"))?;
     let origin = note.text().lines().next().unwrap_or_default();
     let own = format!("{}/{}/", trust.cluster, node.id);
     let generation =
-        origin.strip_prefix(&own).ok_or_else(|| format!("its checkpoint is one of another log, {origin:?}"))?;
+        origin.strip_prefix(&own).ok_or_else(|| format!("its checkpoint belongs to another log, {origin:?}"))?;
     let keys = node.keys.iter().filter_map(|span| Some((span, VerifyingKey::new(origin, KeyKind::Log, &span.public)?)));
-    let mut problem = "the trust file gives this node no key".to_owned();
+    let mut problem = "the trust file has no key for this node".to_owned();
     let mut opened = None;
     let cosigned = trust.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).map(time_of).min();
     for (span, key) in keys {
@@ -112,9 +112,9 @@ fn open_checkpoint(
                 opened = Some(checkpoint);
             }
             Ok(checkpoint) => {
-                problem = format!("the key that signed its checkpoint was not its key at {} rows", checkpoint.size);
+                problem = format!("its checkpoint is signed with a key that is not valid for {} rows", checkpoint.size);
             }
-            Err(error) if opened.is_none() => problem = format!("its checkpoint: {error}"),
+            Err(error) if opened.is_none() => problem = format!("its checkpoint is invalid: {error}"),
             Err(_) => {}
         }
     }
@@ -129,7 +129,7 @@ fn open_checkpoint(
                 verdict.witnesses.push(witness.name().to_owned());
             }
             Err(piperoll_format::note::NoteError::Unsigned(_)) => {}
-            Err(error) => return Err(format!("its checkpoint: {error}")),
+            Err(error) => return Err(format!("its checkpoint is invalid: {error}")),
         }
     }
     if checks.on(Check::Witness) && verdict.witnesses.is_empty() {
@@ -227,7 +227,7 @@ fn walk<'a>(
         }
         let view = EntryView::parse(row.body).filter(|_| is_one_entry(row.body));
         if view.is_none() && checks.on(Check::EntryForm) {
-            verdict.fault(format!("row {seq} is no entry"));
+            verdict.fault(format!("row {seq} is not a valid entry"));
         }
         let view = view.unwrap_or_default();
         let place = Place { seq, era: row.era(), timestamp: row.timestamp() };
@@ -244,7 +244,7 @@ fn walk<'a>(
             // This erasure statement is in the bundle only to prove the erasure of another entry.
             verdict.borders += 1;
         } else if checks.on(Check::Question) {
-            verdict.fault(format!("row {seq} is not what was asked for"));
+            verdict.fault(format!("row {seq} does not match the request"));
         } else {
             wanted.push(row);
         }
@@ -252,7 +252,7 @@ fn walk<'a>(
     match root.root() {
         Ok(made) if made == checkpoint.root || !checks.on(Check::Root) => {}
         Ok(_) => verdict.fault("its rows do not lead to the root that was signed and witnessed".to_owned()),
-        Err(problem) => verdict.fault(format!("its proof: {problem}")),
+        Err(problem) => verdict.fault(format!("its proof is invalid: {problem}")),
     }
     if checks.on(Check::Erasure) {
         check_erasures(needed, &met, verdict);
@@ -274,7 +274,7 @@ fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verd
     for (entry_seq, seq, leaf) in needed {
         if met.get(&entry_seq) != Some(&leaf) {
             verdict
-                .fault(format!("row {seq} is given as erased, and the entry {entry_seq} that says so is not proven"));
+                .fault(format!("row {seq} is shown as erased, but the erasure entry {entry_seq} is not proven"));
         }
     }
 }
@@ -299,7 +299,7 @@ fn rest(
     let latest = witnessed_at.unwrap_or(Timestamp::MIN).plus_micros(CLOCK_SLACK_MICROS);
     if stated > latest {
         let words = format!(
-            "they were stated as pruned at {stated}, after the cosignature of that statement: the node's clock ran ahead"
+            "they were recorded as pruned at {stated}, which is after that record was cosigned: the node's clock ran ahead"
         );
         return Some((since, PolicyFit::Unshown(words)));
     }
@@ -330,7 +330,7 @@ pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option
     let unfiltered = question.filter.is_empty();
     let not_whole = |log: &NodeVerdict| {
         let why = log.unproven.as_ref().filter(|_| unfiltered)?;
-        Some(format!("its earlier log of generation {}: {why}", log.generation.as_deref().unwrap_or_default()))
+        Some(format!("its archived log of generation {}: {why}", log.generation.as_deref().unwrap_or_default()))
     };
     let mut left: Vec<&NodeVerdict> = node.earlier.iter().collect();
     let mut begun = node.begun.as_ref();
@@ -341,7 +341,7 @@ pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option
         let generation = generation.as_deref().unwrap_or("unknown");
         let Some(found) = found else {
             return Some(format!(
-                "its log took the place of generation {generation} at {at}, and the range reaches back before that"
+                "its log replaced generation {generation} at {at}, and the range begins before that"
             ));
         };
         let log = left.swap_remove(found);
@@ -349,7 +349,7 @@ pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option
         if rows.is_none_or(|rows| size < rows) {
             let rows = rows.map_or_else(|| "an unknown number of".to_owned(), |rows| rows.to_string());
             return Some(format!(
-                "its earlier log of generation {generation} had {rows} rows at {at}, and {size} of them were witnessed"
+                "its archived log of generation {generation} had {rows} rows at {at}, but only {size} of them were witnessed"
             ));
         }
         if let Some(words) = not_whole(log) {
@@ -368,5 +368,5 @@ fn stale(question: &Question, newest: Timestamp, witnessed_at: Option<Timestamp>
     let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);
     let late_enough = witnessed.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end;
     (newest < question.to && !late_enough && question.checks.on(Check::Fresh))
-        .then(|| format!("its checkpoint was witnessed at {witnessed} and says nothing about the range up to {end}"))
+        .then(|| format!("its checkpoint was witnessed at {witnessed} and does not cover the range up to {end}"))
 }

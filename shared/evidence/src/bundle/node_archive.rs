@@ -29,13 +29,13 @@ pub fn verify_own_archive(archive: &[u8], trust: &Trust) -> Verdict {
 pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Checks) -> Verdict {
     let mut verdict = Verdict { trusted: true, ..Verdict::default() };
     let Some(head) = members.first().and_then(|member| ArchiveHead::parse(member.bytes)) else {
-        verdict.find(None, "its head is not one that Piperoll wrote");
+        verdict.find(None, "its head is not a valid archive head");
         return verdict;
     };
     let id = head.node_id.as_str();
     let names = [checkpoint_name(id), entries_name(id), proof_name(id)];
     let [_, checkpoint, entries, proof] = members else {
-        verdict.find(None, format!("it has {} members and not 4", members.len()));
+        verdict.find(None, format!("it has {} members instead of 4", members.len()));
         return verdict;
     };
     if [checkpoint, entries, proof].map(|member| member.name) != names.each_ref().map(String::as_str) {
@@ -46,11 +46,11 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         // The head is not signed, but the checkpoint is. If the checkpoint belongs to this cluster and the head names another
         // cluster, the head was changed.
         if checkpoint.bytes.starts_with(format!("{}/", trust.cluster).as_bytes()) {
-            verdict.find(None, format!("it is of the cluster {}, its checkpoint of {}", head.cluster, trust.cluster));
+            verdict.find(None, format!("it belongs to cluster {}, but its checkpoint to cluster {}", head.cluster, trust.cluster));
             return verdict;
         }
         return verdict.set_aside(format!(
-            "the archive is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
+            "the archive belongs to cluster {}, but the trust file to cluster {}; use the trust file of the archive's cluster",
             head.cluster, trust.cluster
         ));
     }
@@ -67,10 +67,10 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         && inside.first().is_some_and(|row| row.seq() == head.from_seq)
         && behind.iter().all(|row| matches!(Statement::read(row.body), Some(Statement::Erased(_))));
     if !whole {
-        verdict.find(Some(id), format!("rows {} to {} are not all here", head.from_seq, head.to_seq.saturating_sub(1)));
+        verdict.find(Some(id), format!("some of the rows {} to {} are missing", head.from_seq, head.to_seq.saturating_sub(1)));
     }
     if node.generation.as_deref() != Some(&head.generation) {
-        verdict.find(Some(id), "its rows are of another log than it says");
+        verdict.find(Some(id), "its rows belong to another log than its head names");
     }
     for words in node.take_faults() {
         verdict.find(Some(id), words);

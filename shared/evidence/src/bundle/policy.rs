@@ -40,7 +40,7 @@ pub fn kept_to_policy(
     let added = pruned.earlier.iter().filter_map(|log| log.added).filter(|added| since(*added) < keep).max();
     if let Some(added) = added {
         let words = format!(
-            "something was recorded at {added} in a log that went with them, and stated as pruned at {stated}, and the policy is {} days",
+            "an archived log that was pruned with them has an entry recorded at {added} and was recorded as pruned at {stated}, but the policy is {} days",
             policy.keep_days
         );
         return if added <= stated { PolicyFit::Early(words) } else { PolicyFit::Unshown(words) };
@@ -54,17 +54,17 @@ pub fn kept_to_policy(
     let young = since(pruned.newest) < keep && pruned.newest <= stated;
     match seen {
         Some(seen) if young => PolicyFit::Early(format!(
-            "they were witnessed from {seen} on and stated as pruned at {stated}, and the policy is {days} days"
+            "they were witnessed from {seen} on and recorded as pruned at {stated}, but the policy is {days} days"
         )),
         None if young => PolicyFit::Early(format!(
-            "the newest of them was recorded at {} and stated as pruned at {stated}, and the policy is {days} days",
+            "the newest of them has the timestamp {} and was recorded as pruned at {stated}, but the policy is {days} days",
             pruned.newest
         )),
         Some(seen) => PolicyFit::Unshown(format!(
-            "only their own times say that they had stayed for the {days} days of the policy; they were witnessed from {seen} on"
+            "only their own timestamps show that they were kept for the {days} days of the policy; they were witnessed from {seen} on"
         )),
         None => PolicyFit::Unshown(format!(
-            "only their own times say that they had stayed for the {days} days of the policy; the statement names no witness"
+            "only their own timestamps show that they were kept for the {days} days of the policy; the `log.pruned` entry names no witness"
         )),
     }
 }

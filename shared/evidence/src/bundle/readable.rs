@@ -41,15 +41,15 @@ pub(super) fn check_readable(
 ) {
     verdict.rows = rows.len() as u64;
     if checks.on(Check::Counts) && manifest.rows != verdict.rows {
-        verdict.find(None, format!("the manifest says {} rows, and there are {}", manifest.rows, rows.len()));
+        verdict.find(None, format!("the manifest states {} rows, but there are {}", manifest.rows, rows.len()));
     }
     let names: Vec<&str> = members.iter().map(|member| member.name).collect();
     let [timeline, csv_copy, page, _, readme] = members else {
-        verdict.find(None, format!("the members after the nodes are {names:?}"));
+        verdict.find(None, format!("unexpected members after the nodes: {names:?}"));
         return;
     };
     if names != [TIMELINE, CSV, REPORT, TRUST, README] {
-        verdict.find(None, format!("the members after the nodes are {names:?}"));
+        verdict.find(None, format!("unexpected members after the nodes: {names:?}"));
         return;
     }
     let table = || !checks.on(Check::Csv) || same(csv_copy.bytes, &csv::header(), &rows, csv_line);
@@ -59,17 +59,17 @@ pub(super) fn check_readable(
         (lines_fit, beside.join().unwrap_or_else(|_| table()))
     });
     if !lines_fit {
-        verdict.find(None, format!("{TIMELINE} is not what the proven rows say"));
+        verdict.find(None, format!("{TIMELINE} does not match the proven rows"));
     }
     if !table_fits {
-        verdict.find(None, format!("{CSV} is not what the proven rows say"));
+        verdict.find(None, format!("{CSV} does not match the proven rows"));
     }
     let first = &rows[..rows.len().min(REPORT_ROWS_MAX)];
     if checks.on(Check::Report) && page.bytes != report(manifest, first).as_bytes() {
-        verdict.find(None, format!("{REPORT} is not what the manifest and the proven rows say"));
+        verdict.find(None, format!("{REPORT} does not match the manifest and the proven rows"));
     }
     if checks.on(Check::Readme) && readme.bytes != README_TEXT.as_bytes() {
-        verdict.find(None, format!("{README} is not the one that belongs here"));
+        verdict.find(None, format!("{README} does not have the expected text"));
     }
 }
 

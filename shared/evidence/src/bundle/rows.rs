@@ -19,12 +19,12 @@ pub enum RowsError {
     Short(Option<u64>),
     #[error("the `log.erased` entry given for an erased row does not name that row ({})", behind(.0))]
     Erased(Option<u64>),
-    #[error("a row does not begin as a signed entry does ({})", behind(.0))]
+    #[error("a row does not begin like a signed entry ({})", behind(.0))]
     Prefix(Option<u64>),
 }
 
 fn behind(last: &Option<u64>) -> String {
-    last.map_or("the first one".to_owned(), |seq| format!("after row {seq}"))
+    last.map_or("the first row".to_owned(), |seq| format!("after row {seq}"))
 }
 
 /// Length of the letter X and the `seq` that precede the erasure statement of an erased entry.

@@ -24,23 +24,23 @@ const MOVES_MAX: usize = 1_024;
 /// Reason why a trust file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
-    #[error("this is not a trust file: {0}")]
+    #[error("not a valid trust file: {0}")]
     Form(String),
-    #[error("it is a trust file of another format, {0:?}; this program reads {FORMAT:?} and {FORMAT_2:?}")]
+    #[error("unsupported trust file format {0:?}; this program reads {FORMAT:?} and {FORMAT_2:?}")]
     Format(String),
-    #[error("the key of {0} is not the base64 of an Ed25519 public key")]
+    #[error("the key of {0} is not a base64-encoded Ed25519 public key")]
     Key(String),
     #[error("the key of aggregator {id}: {source}")]
     Aggregator { id: String, source: NoteError },
     #[error("{0} is listed twice")]
     Twice(String),
-    #[error("it names {count} {of}, more than the {most} of one cluster")]
+    #[error("the trust file lists {count} {of}, more than the limit of {most}")]
     TooMany { count: usize, of: &'static str, most: usize },
-    #[error("{0}: first_day and last_day are written YYYY-MM-DD")]
+    #[error("{0}: first_day and last_day must have the form YYYY-MM-DD")]
     Day(String),
     #[error("{0}: member_from is after member_until")]
     Backwards(String),
-    #[error("{0} needs {FORMAT_2:?} as its format")]
+    #[error("{0} requires the format {FORMAT_2:?}")]
     Newer(&'static str),
 }
 
@@ -158,7 +158,7 @@ impl Trust {
             return Err(TrustError::Newer("member_from or member_until"));
         }
         if first && typed.nodes.iter().flat_map(|node| &node.keys).any(|key| key.until.is_some()) {
-            return Err(TrustError::Newer("the until of a key"));
+            return Err(TrustError::Newer("the `until` of a key"));
         }
         if first && !typed.retention.is_empty() {
             return Err(TrustError::Newer("retention"));
@@ -168,7 +168,7 @@ impl Trust {
         for (count, of, most) in [
             (typed.nodes.len(), "nodes", NODES_MAX),
             (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX),
-            (typed.retention.len(), "policies of retention", POLICIES_MAX),
+            (typed.retention.len(), "retention policies", POLICIES_MAX),
             (typed.nodes.iter().map(|node| node.moved.len()).max().unwrap_or(0), "moved instants", MOVES_MAX),
         ] {
             if count > most {

@@ -39,7 +39,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     // A file that does not begin as evidence does is another kind of file, not altered evidence.
     let first = Members::new(bundle).next().and_then(Result::ok);
     if first.is_none_or(|first| ![MANIFEST, ARCHIVE].contains(&first.name)) {
-        return verdict.set_aside("this file is no evidence bundle of Piperoll, and no archive of pruned rows");
+        return verdict.set_aside("this file is neither a Piperoll evidence bundle nor an archive of pruned rows");
     }
     let members = match Members::new(bundle).collect::<Result<Vec<Member<'_>>, _>>() {
         Ok(members) => members,
@@ -52,7 +52,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
         return match trust {
             Some(trust) => verify_archive(&members, trust, checks),
             None => verdict.set_aside(
-                "an archive of pruned rows is checked with the cluster's trust file only; name it with --trust",
+                "an archive of pruned rows can be verified only with the cluster's trust file; specify it with --trust",
             ),
         };
     }
@@ -84,7 +84,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
     if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
         let words = format!(
-            "the bundle is of the cluster {}, and the trust file is the one of {}; take the trust file of that cluster",
+            "the bundle belongs to cluster {}, but the trust file to cluster {}; use the trust file of the bundle's cluster",
             manifest.cluster, trust.cluster
         );
         verdict.manifest = Some(manifest);
@@ -95,7 +95,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
             .find(None, format!("the manifest is not signed by an exporter of the trust file ({})", manifest.exporter));
     }
     if checks.on(Check::Cluster) && manifest.cluster != trust.cluster {
-        verdict.find(None, format!("it is of the cluster {}, the trust file of {}", manifest.cluster, trust.cluster));
+        verdict.find(None, format!("it belongs to cluster {}, but the trust file to cluster {}", manifest.cluster, trust.cluster));
     }
     // Hashing every member takes as long as all other checks together, so it runs in parallel with them.
     let digests = || if checks.on(Check::Digests) { check_digests(&manifest, rest) } else { Vec::new() };
@@ -119,15 +119,15 @@ fn check_question(trust: &Trust, manifest: &Manifest, rest: &[Member<'_>], check
             let question = Question { filter, from, to, created, checks };
             check_nodes(trust, &question, manifest, rest, verdict);
         }
-        Err(error) => verdict.find(None, format!("the filter in the manifest: {error}")),
+        Err(error) => verdict.find(None, format!("invalid filter in the manifest: {error}")),
     }
 }
 
 /// Reads the trust file that the bundle contains.
 fn own_trust(members: &[Member<'_>]) -> Result<Trust, String> {
-    let member = members.iter().find(|member| member.name == TRUST).ok_or("it is not here")?;
+    let member = members.iter().find(|member| member.name == TRUST).ok_or("it is missing")?;
     let text = std::str::from_utf8(member.bytes).ok().filter(|text| text.len() <= TRUST_BYTES_MAX);
-    Trust::parse(text.ok_or("it is not a text of that size")?).map_err(|error| error.to_string())
+    Trust::parse(text.ok_or("it is too long or not valid UTF-8")?).map_err(|error| error.to_string())
 }
 
 /// Compares the members with the manifest's digests; returns a message for each difference.
@@ -135,13 +135,13 @@ fn check_digests(manifest: &Manifest, members: &[Member<'_>]) -> Vec<String> {
     let mut wrong = Vec::new();
     if manifest.members.len() != members.len() {
         let (said, found) = (manifest.members.len(), members.len());
-        wrong.push(format!("the manifest lists {said} members, and there are {found}"));
+        wrong.push(format!("the manifest lists {said} members, but there are {found}"));
     }
     for (said, found) in manifest.members.iter().zip(members) {
         if said.name != found.name {
-            wrong.push(format!("{:?} is in the place of {:?}", found.name, said.name));
+            wrong.push(format!("found member {:?} instead of {:?}", found.name, said.name));
         } else if said.bytes != found.bytes.len() as u64 || said.sha256 != hex::encode(Sha256::digest(found.bytes)) {
-            wrong.push(format!("{:?} is not what was signed for", found.name));
+            wrong.push(format!("{:?} does not match the signed manifest", found.name));
         }
     }
     wrong
@@ -168,7 +168,7 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
             let names = [checkpoint_name(&part.node_id), entries_name(&part.node_id), proof_name(&part.node_id)];
             match take(names) {
                 Some(members) => rows.push(check_node(trust, known, question, members, &mut node)),
-                None => node.fault("its members are not all here".to_owned()),
+                None => node.fault("some of its members are missing".to_owned()),
             }
         }
         for (earlier, number) in part.earlier.iter().zip(1..) {
@@ -176,7 +176,7 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
             let mut log = NodeVerdict { node_id, status, erased_apart, ..NodeVerdict::default() };
             match take(earlier_names(&part.node_id, number)) {
                 Some(members) => rows.push(check_node(trust, known, question, members, &mut log)),
-                None => log.fault("its members are not all here".to_owned()),
+                None => log.fault("some of its members are missing".to_owned()),
             }
             if question.checks.on(Check::Counts) {
                 compare_earlier(earlier, &mut log);
@@ -184,10 +184,10 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
             let is_again =
                 node.generation == log.generation || node.earlier.iter().any(|e| e.generation == log.generation);
             if is_again && question.checks.on(Check::Identity) {
-                log.fault("it is here twice".to_owned());
+                log.fault("it is in the bundle twice".to_owned());
             }
             for words in log.take_faults() {
-                node.fault(format!("its earlier log of generation {}: {words}", earlier.generation));
+                node.fault(format!("its archived log of generation {}: {words}", earlier.generation));
             }
             node.earlier.push(log);
         }
@@ -197,10 +197,10 @@ fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members:
             let name = rejected_name(&part.node_id);
             match left.next().filter(|member| member.name == name) {
                 Some(member) => rejected = member.bytes.iter().filter(|byte| **byte == b'\n').count() as u64,
-                None => node.fault("its rejected rows are not here".to_owned()),
+                None => node.fault("its rejected rows are missing".to_owned()),
             }
             if question.checks.on(Check::Rejected) {
-                node.fault(format!("the exporter met {} rows without a proof", part.rejected));
+                node.fault(format!("the exporter found {} rows without a proof", part.rejected));
             }
         }
         if question.checks.on(Check::Counts) {
@@ -227,7 +227,7 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
         ("rejected rows", part.rejected, rejected),
     ] {
         if said != found {
-            node.fault(format!("the manifest says {said} {what}, and there are {found}"));
+            node.fault(format!("the manifest states {said} {what}, but there are {found}"));
         }
     }
     if part.generation != node.generation || part.size != node.size {
@@ -239,7 +239,7 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
 fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
     let said = (Some(&part.generation), Some(part.size), part.rows, part.borders);
     if said != (log.generation.as_ref(), log.size, log.rows, log.borders) {
-        log.fault("the manifest says something else of it than was found".to_owned());
+        log.fault("it does not match its description in the manifest".to_owned());
     }
 }
 
@@ -280,7 +280,7 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
         // The exporter saw when the entries were pruned; without its verdict, that time would rest on the node's clock alone.
         let said = parts.get(id).map_or("", |part| part.verdict.as_str());
         known.missing = if known.size.is_none() {
-            Some(format!("nothing of it is here ({})", known.status))
+            Some(format!("the bundle contains nothing from this node ({})", known.status))
         } else if let (Some((since, fit)), "pruned", None) = (&known.rest, known.status.as_str(), &known.stale) {
             match fit {
                 PolicyFit::Kept if said == "pruned" => {
@@ -288,15 +288,15 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
                     None
                 }
                 PolicyFit::Kept if said == PRUNED_EARLY => {
-                    Some("the exporter had seen that rows of it were pruned earlier than the policy says".to_owned())
+                    Some("the exporter found that some of its rows were pruned earlier than the policy allows".to_owned())
                 }
                 PolicyFit::Kept => {
-                    Some("rows of it were pruned, and the exporter does not say that the policy was kept".to_owned())
+                    Some("some of its rows were pruned, and the exporter does not confirm that the policy was followed".to_owned())
                 }
                 PolicyFit::Early(words) => {
-                    Some(format!("rows of it were pruned earlier than the policy says: {words}"))
+                    Some(format!("some of its rows were pruned earlier than the policy allows: {words}"))
                 }
-                PolicyFit::Unshown(words) => Some(format!("rows of it were pruned; {words}")),
+                PolicyFit::Unshown(words) => Some(format!("some of its rows were pruned; {words}")),
             }
         } else if known.status != "ok" {
             Some(format!("it did not answer in full ({})", known.status))
@@ -321,6 +321,6 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
             && (denied || node.unproven.is_some())
     });
     if manifest.complete && contradicted {
-        verdict.find(None, "the manifest says that the bundle is complete, and it is not");
+        verdict.find(None, "the manifest states that the bundle is complete, but it is not");
     }
 }

@@ -100,7 +100,7 @@ fn heading(out: &mut String, manifest: &Manifest) {
     };
     let _ = writeln!(
         out,
-        "Evidence from {}, made {} by {}",
+        "Evidence from {}, exported {} by {}",
         manifest.cluster,
         manifest.created,
         escape(&manifest.exporter)
@@ -123,27 +123,27 @@ fn line(out: &mut String, node: &NodeVerdict) {
                 counted(size, "row was", "rows were")
             );
             if node.unproven.is_some() {
-                let _ = write!(out, "; {} of them are not shown", node.withheld);
+                let _ = write!(out, "; {} of them not shown", node.withheld);
             }
             if let Some(pruned) = node.pruned {
-                let _ = write!(out, "; those below {pruned} were pruned by the node");
+                let _ = write!(out, "; rows below {pruned} were pruned by the node");
                 if let Some(since) = node.complete_since {
-                    let _ = write!(out, " after the policy's time; nothing is missing from {since} on");
+                    let _ = write!(out, " after the policy's retention period; nothing is missing from {since} on");
                 }
             }
             if node.erased > 0 {
-                let _ = write!(out, "; the content of {} was erased under entries shown here", node.erased);
+                let _ = write!(out, "; the content of {} was erased, as recorded by entries shown here", node.erased);
             }
             if let Some(erased) = node.erased_apart {
                 let rows = if erased == 1 { "row of the range is" } else { "rows of the range are" };
                 let _ = write!(
                     out,
-                    "; {erased} erased {rows} not shown: what would decide whether the filter selects them is gone (as the exporter says)"
+                    "; {erased} erased {rows} not shown: only the erased content could decide whether the filter selects them (according to the exporter)"
                 );
             }
         }
         (None, ..) => {
-            let _ = write!(out, "not part of the question ({})", escape(&node.status));
+            let _ = write!(out, "not part of the query ({})", escape(&node.status));
         }
     }
     out.push('\n');
@@ -152,20 +152,20 @@ fn line(out: &mut String, node: &NodeVerdict) {
         let time = log.witnessed_at.map(Timestamp::to_text).unwrap_or_default();
         let _ = write!(
             out,
-            "  {:<12} {} of its earlier log, generation {}; {} witnessed, last at {time}",
+            "  {:<12} {} of its archived log, generation {}; {} witnessed, last at {time}",
             "",
             counted(log.rows, "entry", "entries"),
             escape(generation),
             counted(size, "row was", "rows were")
         );
         if log.unproven.is_some() {
-            let _ = write!(out, "; {} of them are not shown", log.withheld);
+            let _ = write!(out, "; {} of them not shown", log.withheld);
         }
         if let Some(pruned) = log.pruned {
-            let _ = write!(out, "; those below {pruned} were pruned by the node");
+            let _ = write!(out, "; rows below {pruned} were pruned by the node");
         }
         if log.erased > 0 {
-            let _ = write!(out, "; the content of {} was erased under entries shown here", log.erased);
+            let _ = write!(out, "; the content of {} was erased, as recorded by entries shown here", log.erased);
         }
         out.push('\n');
     }
@@ -178,10 +178,10 @@ fn counted(number: u64, one: &str, many: &str) -> String {
 
 fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
     let rows = counted(verdict.rows, "entry", "entries");
-    let authentic = "every entry is, byte for byte, what its node had recorded and signed, and what a witness had seen";
+    let authentic = "each byte for byte as its node recorded and signed it, and as a witness saw it";
     match outcome {
         Outcome::Refused => {
-            "REFUSED: the bundle is not what its signers made. Keep it unchanged, and find out where it was altered."
+            "REFUSED: the bundle is not what its signers produced. Keep it unchanged, and find out where it was altered."
                 .to_owned()
         }
         Outcome::Usage => "NOT CHECKED".to_owned(),
@@ -192,23 +192,23 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
         Outcome::Incomplete => {
             let missing: Vec<&str> =
                 verdict.nodes.iter().filter(|node| node.missing.is_some()).map(|node| node.node_id.as_str()).collect();
-            format!("INCOMPLETE: {rows}, {authentic}; not in full: {}.", escape(&missing.join(", ")))
+            format!("INCOMPLETE: {rows}, {authentic}; missing or incomplete: {}.", escape(&missing.join(", ")))
         }
         Outcome::Verified if verdict.archive.is_some() => {
-            format!("VERIFIED: {rows}, {authentic}. They are all entries of these rows.")
+            format!("VERIFIED: {rows}, {authentic}. No entry of these rows is missing.")
         }
         Outcome::Verified if verdict.complete_since.is_some() => {
             let since = verdict.complete_since.map(Timestamp::to_text).unwrap_or_default();
             format!(
-                "VERIFIED: {rows}, {authentic}. From {since} on nothing of this range is missing; older entries had stayed for as long \
-                 as the cluster's policy says, and were pruned."
+                "VERIFIED: {rows}, {authentic}. From {since} on, nothing in this range is missing; older entries were kept for as long \
+                 as the cluster's policy requires, and then pruned."
             )
         }
         Outcome::Verified if verdict.proven => {
-            format!("VERIFIED: {rows}, {authentic}. Nothing of this range is missing.")
+            format!("VERIFIED: {rows}, {authentic}. Nothing in this range is missing.")
         }
         Outcome::Verified => format!(
-            "VERIFIED: {rows}, {authentic}. The export has a filter: that no matching entry was left out is not proven."
+            "VERIFIED: {rows}, {authentic}. The export is filtered, so it is not proven that no matching entry was left out."
         ),
     }
 }

@@ -97,7 +97,7 @@ fn compact_text(bytes: &[u8]) -> Result<String, EntryError> {
     let text = std::str::from_utf8(bytes).map_err(|e| EntryError::Utf8(e.valid_up_to()))?;
     let text = compact(text)?;
     if !text.starts_with('{') {
-        return Err(EntryError::Schema("an entry is a JSON object".to_owned()));
+        return Err(EntryError::Schema("an entry must be a JSON object".to_owned()));
     }
     Ok(text)
 }

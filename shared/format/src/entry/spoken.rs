@@ -75,10 +75,10 @@ struct Change<'a> {
     #[expect(dead_code, reason = "only its presence and type are checked; the text is kept as given")]
     field: Cow<'a, str>,
     #[serde(borrow)]
-    #[expect(dead_code, reason = "only its presence is allowed; the text is kept as given")]
+    #[expect(dead_code, reason = "accepted but not read; the text is kept as given")]
     old: Option<&'a RawValue>,
     #[serde(borrow)]
-    #[expect(dead_code, reason = "only its presence is allowed; the text is kept as given")]
+    #[expect(dead_code, reason = "accepted but not read; the text is kept as given")]
     new: Option<&'a RawValue>,
 }
 
@@ -88,7 +88,7 @@ fn check_text(field: &'static str, value: Option<&str>, max: usize, one_line: bo
         return Err(EntryError::field(field, format!("{} bytes, more than the limit of {max}", value.len())));
     }
     if one_line && value.is_empty() {
-        return Err(EntryError::field(field, "it is empty; leave it out instead"));
+        return Err(EntryError::field(field, "must not be empty; omit it instead"));
     }
     if one_line && let Some(bad) = value.chars().find(|c| c.is_control()) {
         return Err(EntryError::field(
@@ -178,7 +178,7 @@ impl<'a> CallerFields<'a> {
         let Some(category) = self.category.as_deref() else {
             return Err(EntryError::field(
                 "category",
-                format!("it is required: {}, or a lower-case word of your own", CATEGORIES.join(", ")),
+                format!("it is required: one of {}, or a lower-case word of your own", CATEGORIES.join(", ")),
             ));
         };
         if category == NODE_CATEGORY || action == "log" || action.starts_with("log.") {
@@ -186,7 +186,7 @@ impl<'a> CallerFields<'a> {
         }
         if !is_category(category) {
             let words = format!(
-                "{category:?} is no lower-case word of letters, digits, _ and -, such as {}",
+                "{category:?} is not a lower-case word of letters, digits, _ and -, such as {}",
                 CATEGORIES.join(", ")
             );
             return Err(EntryError::field("category", words));
@@ -194,7 +194,7 @@ impl<'a> CallerFields<'a> {
         if !action.chars().all(|c| c.is_ascii_alphanumeric() || "._-:/".contains(c)) {
             return Err(EntryError::field(
                 "action",
-                "use letters, digits and . _ - : /, verb last, such as \"quarantine.release\"",
+                "use letters, digits and . _ - : / with the verb last, such as \"quarantine.release\"",
             ));
         }
         if let Some(outcome) = self.outcome.as_deref()
@@ -218,7 +218,7 @@ impl<'a> CallerFields<'a> {
             for change in &list {
                 // serde would also accept a list of three values as a `Change`.
                 if !change.get().starts_with('{') {
-                    return Err(wrong(&"a change is an object"));
+                    return Err(wrong(&"each change must be an object"));
                 }
                 serde_json::from_str::<Change<'_>>(change.get()).map_err(|e| wrong(&e))?;
             }

@@ -33,7 +33,7 @@ pub enum EntryError {
     Field { field: &'static str, problem: String },
     #[error("the entry is {bytes} bytes, more than the limit of {max}; shorten `details` or `changes`")]
     TooLarge { bytes: usize, max: usize },
-    #[error("category `log` and actions `log.*` are written by the node itself only; use another category and action")]
+    #[error("category `log` and actions `log.*` are reserved for the node itself; use another category and action")]
     Reserved,
 }
 

@@ -7,15 +7,15 @@ use super::reader::{TileSource, TreeReader};
 /// Reasons why a proof is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
-    #[error("the proof is for other sizes")]
+    #[error("the proof does not match the rows and sizes")]
     Sizes,
-    #[error("the proof has {found} hashes where {expected} are needed")]
+    #[error("the proof has {found} hashes, expected {expected}")]
     Length { found: usize, expected: usize },
     #[error("the hashes do not lead to the root")]
     Root,
-    #[error("the proof has too few hashes for the rows that are there")]
+    #[error("the proof has too few hashes for the given rows")]
     Short,
-    #[error("the proof has more hashes than the rows that are there leave out")]
+    #[error("the proof has too many hashes for the given rows")]
     Long,
 }
 

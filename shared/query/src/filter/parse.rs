@@ -53,7 +53,7 @@ impl Filter {
                 (
                     0,
                     format!(
-                        "versions 1 and 2 of the filter language read this differently; begin it with {VERSION_2_MARK} for the present meaning, or with {VERSION_1_MARK} for what it meant before"
+                        "this filter means different things in versions 1 and 2 of the filter language; begin it with {VERSION_2_MARK} for the current meaning, or with {VERSION_1_MARK} for the old one"
                     ),
                 ),
             )),
@@ -70,7 +70,7 @@ impl Filter {
         let text = format!("{key}:{value}");
         let filter = Self::parse(&text, now)?;
         if !matches!(filter.all[..], [Expr::Test(_)]) {
-            let problem = format!("the value of {key} holds more than one condition; quote a value with spaces");
+            let problem = format!("the value of {key} contains more than one condition; quote a value that contains spaces");
             return Err(FilterError::new(&text, (key.chars().count() + 1, problem)));
         }
         Ok(filter)
@@ -126,7 +126,7 @@ impl Filter {
     /// Returns hints on what to try when nothing matched: values in which case matters.
     pub fn hints_when_empty(&self) -> Vec<String> {
         let mut values = self.tests().flat_map(print::values_with_case);
-        let hint = |(key, value): (String, String)| format!("{key}:{value} respects case; {key}:~{value} ignores it");
+        let hint = |(key, value): (String, String)| format!("{key}:{value} is case-sensitive; {key}:~{value} ignores case");
         values.next().map(hint).into_iter().collect()
     }
 

@@ -5,7 +5,7 @@ use super::words::KEYS;
 /// Minimum similarity, from 0 to 1, of two words for one to be suggested: one wrong letter in four.
 const ALIKE_MIN: f64 = 0.75;
 
-pub(super) const NO_REGEX: &str = "there are no regular expressions: * stands for any characters, as in user:k*, and ~ ignores case, as in user:~kim; quote a value that has these characters";
+pub(super) const NO_REGEX: &str = "regular expressions are not supported: * matches any characters, as in user:k*, and ~ ignores case, as in user:~kim; quote a value that contains these characters";
 
 /// Names that other query languages use for keys, and what to write instead.
 const OTHER_KEYS: [(&str, &str); 34] = [
@@ -35,9 +35,9 @@ const OTHER_KEYS: [(&str, &str); 34] = [
     ("success", "outcome:success or is:failed"),
     ("severity", "flag, category or is:flagged"),
     ("level", "flag, category or is:flagged"),
-    ("message", "a quoted text, which is searched for in the description"),
-    ("msg", "a quoted text, which is searched for in the description"),
-    ("text", "a quoted text, which is searched for in the description"),
+    ("message", "quoted text, which is searched for in the description"),
+    ("msg", "quoted text, which is searched for in the description"),
+    ("text", "quoted text, which is searched for in the description"),
     ("time", "--from and --to, or occurred"),
     ("timestamp", "--from and --to, or occurred"),
     ("date", "--from and --to, or occurred"),
@@ -80,9 +80,9 @@ pub(super) fn unknown_key(typed: &str) -> String {
     let why = if typed.starts_with('+') { " (all conditions must hold anyway)" } else { "" };
     match meant {
         Some(meant) => {
-            format!("unknown key {typed:?}; did you mean {meant}?{why} Quote text to search for it as it is")
+            format!("unknown key {typed:?}; did you mean {meant}?{why} Quote text to search for it literally")
         }
-        None => format!("unknown key {typed:?}; the keys are {}; quote text to search for it as it is", KEYS.join(" ")),
+        None => format!("unknown key {typed:?}; the keys are {}; quote text to search for it literally", KEYS.join(" ")),
     }
 }
 
@@ -100,9 +100,9 @@ pub(super) fn not_in_list(key: &str, typed: &str, known: &[&str]) -> String {
     };
     match meant {
         Some(meant) => {
-            format!("{key} has no value {typed:?}; did you mean {key}:{meant}? It is one of {}", known.join(" "))
+            format!("{key} has no value {typed:?}; did you mean {key}:{meant}? Its values are {}", known.join(" "))
         }
-        None => format!("{key} has no value {typed:?}; it is one of {}", known.join(" ")),
+        None => format!("{key} has no value {typed:?}; its values are {}", known.join(" ")),
     }
 }
 
@@ -130,9 +130,9 @@ pub(super) fn refuse_foreign_word(word: &str) -> Result<(), String> {
     let write = match word {
         "&&" | "&" => "AND, or a space",
         "||" | "|" => "OR",
-        "," => "a comma right between the values of one key, as in user:alice,bob",
+        "," => "a comma directly between the values of one key, as in user:alice,bob",
         "#" | "//" | "--" => "no comments here",
-        "<>" | "!" => "NOT, or a minus right before the condition",
+        "<>" | "!" => "NOT, or a minus directly before the condition",
         _ => return Ok(()),
     };
     Err(format!("write {write}; quote {word:?} to search for it"))

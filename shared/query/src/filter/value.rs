@@ -55,11 +55,11 @@ pub(super) fn ip_range(from: &str, to: &str) -> Result<(IpAddr, IpAddr)> {
     let address = |text: &str| {
         text.parse::<IpAddr>()
             .map(|address| address.to_canonical())
-            .map_err(|_| format!("{text:?} is not an address; a range has one on both sides, as 10.0.0.1..10.0.0.9"))
+            .map_err(|_| format!("{text:?} is not an address; a range has an address on both sides, as in 10.0.0.1..10.0.0.9"))
     };
     let (from, to) = (address(from)?, address(to)?);
     if from.is_ipv4() != to.is_ipv4() {
-        return Err("a range has two addresses of one kind, IPv4 or IPv6".to_owned());
+        return Err("the two addresses of a range must both be IPv4 or both IPv6".to_owned());
     }
     if from > to { Err(BACKWARDS.to_owned()) } else { Ok((from, to)) }
 }
@@ -68,7 +68,7 @@ pub(super) fn ip_range(from: &str, to: &str) -> Result<(IpAddr, IpAddr)> {
 pub(super) fn seq(text: &str) -> Result<(u64, u64)> {
     let number = |text: &str, open: u64| match text {
         "" => Ok(open),
-        text => text.parse().map_err(|_| "a seq is a number or a range such as 10..20".to_owned()),
+        text => text.parse().map_err(|_| "seq must be a number or a range such as 10..20".to_owned()),
     };
     let (from, to) = match text.split_once("..") {
         Some((a, b)) => (number(a, 0)?, number(b, u64::MAX)?),
@@ -85,7 +85,7 @@ pub(super) fn occurred(text: &str, now: Now) -> Result<TimeRange> {
             (if a.is_empty() { Timestamp::MIN } else { time(a)? }, if b.is_empty() { Timestamp::MAX } else { time(b)? })
         }
         None => human_time::day_range_in(text, now.zone).ok_or_else(|| {
-            "occurred is a day (2026-04-15) or a range (2026-04-15T08:00:00Z..2026-04-15T09:00:00Z)".to_owned()
+            "occurred must be a day (2026-04-15) or a range (2026-04-15T08:00:00Z..2026-04-15T09:00:00Z)".to_owned()
         })?,
     };
     if from > to {

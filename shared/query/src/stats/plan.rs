@@ -59,7 +59,7 @@ const FACETS: [(&str, &str, Facet); 21] = [
 
 /// Error for a name that is not a field whose values can be counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be counted by; the fields are {names}", names = FACETS.map(|(name, ..)| name).join(", "))]
+#[error("cannot count by {0:?}; the fields are {names}", names = FACETS.map(|(name, ..)| name).join(", "))]
 pub struct UnknownFacet(String);
 
 impl TryFrom<String> for Facet {
@@ -135,7 +135,7 @@ pub enum Axis {
 }
 
 impl Axis {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
     fn is_recorded(&self) -> bool {
         *self == Self::Recorded
     }
@@ -169,11 +169,11 @@ struct AskedPlan {
 /// Error for a plan that exceeds the limits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPlan {
-    #[error("bucket_micros is {0}; write {BUCKET_MICROS_MIN} to {BUCKET_MICROS_MAX}")]
+    #[error("bucket_micros is {0}; it must be {BUCKET_MICROS_MIN} to {BUCKET_MICROS_MAX}")]
     Bucket(i64),
-    #[error("{0} facets, more than the {FACETS_MAX} of one count")]
+    #[error("{0} facets, more than the limit of {FACETS_MAX}")]
     Facets(usize),
-    #[error("top is {0}, more than {TOP_MAX}")]
+    #[error("top is {0}, more than the limit of {TOP_MAX}")]
     Top(usize),
 }
 

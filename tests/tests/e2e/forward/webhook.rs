@@ -169,18 +169,18 @@ async fn what_cannot_be_handed_on_to_is_said_before_the_start() {
     let text = std::fs::read_to_string(&config).unwrap();
     for (table, words) in [
         ("name = \"a b\"\nto = \"tcp://h:1\"", "letters, digits"),
-        ("name = \"x\"\nto = \"udp://h:514\"", "not spoken"),
-        ("name = \"x\"\nto = \"h:514\"", "write tls://"),
+        ("name = \"x\"\nto = \"udp://h:514\"", "unsupported"),
+        ("name = \"x\"\nto = \"h:514\"", "use tls://"),
         ("name = \"x\"\nto = \"tcp://h\"", "host:port"),
-        ("name = \"x\"\nto = \"tls://h:6514\"", "`ca` names"),
+        ("name = \"x\"\nto = \"tls://h:6514\"", "`ca` is missing"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nca = \"ca.pem\"", "does not apply"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nsize_max = 480", "6144"),
         ("name = \"x\"\nto = \"https://user:secret@h/p\"", "a user or password"),
-        ("name = \"x\"\nto = \"http://example.org/p\"", "this machine only"),
-        ("name = \"x\"\nto = \"file://relative\"", "whole path"),
+        ("name = \"x\"\nto = \"http://example.org/p\"", "only from this machine"),
+        ("name = \"x\"\nto = \"file://relative\"", "absolute path"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nfilter = \"colour:red\"", "filter"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nconfirm_every = \"1d\"", "confirm_every"),
-        ("name = \"x\"\nto = \"tcp://h:1\"\n[[forward]]\nname = \"x\"\nto = \"tcp://h:2\"", "two destinations"),
+        ("name = \"x\"\nto = \"tcp://h:1\"\n[[forward]]\nname = \"x\"\nto = \"tcp://h:2\"", "duplicate destination name"),
     ] {
         std::fs::write(&config, format!("{text}\n[[forward]]\n{table}\n")).unwrap();
         let run = cluster.on_node(0, &["serve"]);

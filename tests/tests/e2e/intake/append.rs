@@ -54,7 +54,7 @@ async fn a_stream_without_pauses_is_recorded_as_it_comes_and_over_a_restart() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     let plain = said.replace(',', "");
-    assert!(plain.contains(&format!("{written} recorded 0 known already 0 refused")), "{written}: {said}");
+    assert!(plain.contains(&format!("{written} recorded 0 duplicate 0 refused")), "{written}: {said}");
     let found = entries(&cluster, "action:steady.line");
     let numbers: Vec<u32> = found.iter().map(|entry| entry["request_id"].as_str().unwrap().parse().unwrap()).collect();
     assert_eq!(numbers, (1..=written).collect::<Vec<_>>(), "each once, in order");
@@ -80,7 +80,7 @@ async fn one_line_that_cannot_be_recorded_fails_alone() {
     writer.join().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("2 recorded, 0 known already, 2 refused"), "{said}");
+    assert!(said.contains("2 recorded, 0 duplicate, 2 refused"), "{said}");
     assert!(said.contains("line 2: not recorded: 80000") && said.contains("line 3: not recorded"), "{said}");
     assert_eq!(entries(&cluster, "action:steady.line").len(), 2);
     cluster.verify_all();

@@ -226,7 +226,7 @@ async fn what_cannot_come_in_is_said_before_the_start() {
         ("name = \"x\"\nsyslog = \"0.0.0.0:5514\"", "other machines can reach"),
         ("name = \"x\"", "exactly one of"),
         ("name = \"x\"\nfile = \"a\"\nmap = \"sshd\"\nsyslog = \"127.0.0.1:1\"", "exactly one of"),
-        ("name = \"x\"\nfile = \"a\"", "`map` says"),
+        ("name = \"x\"\nfile = \"a\"", "`map` is missing"),
         ("name = \"x\"\nfile = \"a\"\nmap = \"nothing\"", "kubernetes-audit"),
         ("name = \"x\"\njournald = \"--vacuum-size=1\"\nmap = \"sshd\"", "is not a valid unit name"),
         ("name = \"a b\"\nfile = \"a\"\nmap = \"sshd\"", "letters, digits"),

@@ -140,7 +140,7 @@ async fn a_slow_disk_of_the_application_neither_doubles_nor_hides_anything() {
     let counts = by_id(&entries(&cluster, "action:app.write"));
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     for (id, word) in &said {
-        assert!(word == "kept" || word.contains("the disk does not answer"), "{word}");
+        assert!(word == "kept" || word.contains("the disk is not responding"), "{word}");
         assert!(word != "kept" || counts.contains_key(id), "{id} was kept");
     }
     assert!(said.iter().any(|(_, word)| word != "kept"), "it was slow: {said:?}");

@@ -199,7 +199,7 @@ async fn a_strict_change_is_recorded_before_it_happens_and_when_it_is_over() {
     };
     let ((status, text), ()) = tokio::join!(slow, kill);
     cluster.kill(0);
-    assert!(status == 503 && text.contains("the operation is over"), "{status} {text}");
+    assert!(status == 503 && text.contains("the operation finished"), "{status} {text}");
     cluster.restart(0).await;
     let left = of_slow(&cluster);
     assert!(left.len() == 1 && left[0]["outcome"] == "unknown", "{left:?}");

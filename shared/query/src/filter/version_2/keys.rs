@@ -28,7 +28,7 @@ pub(super) fn test_of(key: &Key, values: &[Value], now: Now) -> Result<Test> {
     if !matches!(name, "seq" | "occurred")
         && let Some(value) = values.iter().find(|value| value.comparison.is_some())
     {
-        return Err((value.at, format!("{name} is no number; < and > compare seq, occurred, and numbers in details")));
+        return Err((value.at, format!("{name} is not numeric; < and > compare only seq, occurred and numbers in details")));
     }
     let whole = |value: &Value| whole_value(name, value);
     if let Some((_, column)) = FIELDS.iter().find(|(field, _)| *field == name) {
@@ -65,7 +65,7 @@ fn plain(value: &Value) -> Result<String> {
     value
         .text()
         .filter(|_| !value.ignore_case)
-        .ok_or_else(|| (value.at, "neither * nor ~ has a meaning here".to_owned()))
+        .ok_or_else(|| (value.at, "neither * nor ~ is allowed here".to_owned()))
 }
 
 /// Parses a value that is compared as a whole.
@@ -74,24 +74,24 @@ fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
     if !FREE_FIELDS.contains(&key) && !value.is_quoted() {
         let word = bare.as_str();
         let problem = if matches!(word, "AND" | "OR" | "NOT") {
-            Some(format!("{word} joins conditions; quote it as a value"))
+            Some(format!("{word} joins conditions; quote it to use it as a value"))
         } else if bare.contains(['|', '&', ';']) && !bare.contains('@') {
             Some(
-                "write a comma or OR between values, as in user:alice,bob; quote a value that has this character"
+                "write a comma or OR between values, as in user:alice,bob; quote a value that contains this character"
                     .to_owned(),
             )
         } else if let Some(left_out) = bare.strip_prefix('-') {
-            Some(format!("to leave out a value write -{key}:{left_out}; quote a value that begins with a minus"))
+            Some(format!("to exclude a value, write -{key}:{left_out}; quote a value that begins with a minus"))
         } else if bare.contains('%') {
-            Some("* stands for any characters; quote a value that has a percent sign".to_owned())
+            Some("* matches any characters; quote a value that contains a percent sign".to_owned())
         } else if bare.contains(['~', '^']) {
-            Some("there is no distance and no weight; quote a value that has this character".to_owned())
+            Some("fuzzy distances and boosts are not supported; quote a value that contains this character".to_owned())
         } else if key == "verb" && bare.contains(['.', ':', '/']) {
             Some("a verb is the last word of an action; write action:mailbox.delete, or verb:delete".to_owned())
         } else if bare.contains("..") {
-            Some("ranges are for seq, occurred, ip and numbers in details; quote a value that has two dots".to_owned())
+            Some("ranges are for seq, occurred, ip and numbers in details only; quote a value that contains two dots".to_owned())
         } else if bare.contains('?') {
-            Some("* stands for any characters, and ? for nothing special: quote a value that has it".to_owned())
+            Some("* matches any characters, and ? has no special meaning; quote a value that contains ?".to_owned())
         } else if bare.len() > 2 && bare.starts_with('/') && bare.ends_with('/') {
             Some(suggest::NO_REGEX.to_owned())
         } else {
@@ -118,15 +118,15 @@ pub(super) fn hint(key: &Key, values: &[Value]) -> Option<String> {
     match *name {
         "category" => words.iter().find_map(|word| {
             let meant = suggest::near(word, &CATEGORIES).filter(|meant| meant != word)?;
-            Some(format!("{word} is searched for as a category of your own; did you mean category:{meant}?"))
+            Some(format!("{word} is searched for as a custom category; did you mean category:{meant}?"))
         }),
         "entity" => words.iter().find(|word| !word.contains('/') && word.contains(['.', ':', '@'])).map(|word| {
-            format!("{word} is searched for as a type; one entity is type/id, as in entity:domain/example.org")
+            format!("{word} is searched for as an entity type; write type/id for one entity, as in entity:domain/example.org")
         }),
         "details" => words.iter().find_map(|word| {
             let (path, value) = word.split_once(':')?;
             let is_name = !path.is_empty() && path.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
-            is_name.then(|| format!("{word:?} is searched for as a text; details.{path}:{value} is a value inside"))
+            is_name.then(|| format!("{word:?} is searched for as text; write details.{path}:{value} to match a value inside details"))
         }),
         _ => None,
     }
@@ -150,7 +150,7 @@ fn known_word(column: Column, value: &Value) -> Result<()> {
             if word == NODE_CATEGORY || is_category(&word) {
                 return Ok(());
             }
-            Err((value.at, format!("a category is a lower-case word such as auth or payment; {word:?} is none")))
+            Err((value.at, format!("{word:?} is not a category; use a lower-case word such as auth or payment")))
         }
         _ => Ok(()),
     }
@@ -171,7 +171,7 @@ fn unquoted_word(value: &Value) -> Option<String> {
 
 fn entity(value: &Value) -> Result<EntityPattern> {
     whole_value("entity", value)?;
-    let missing = |word| Err((value.at, format!("an entity is written type or type/id, and its {word} is missing")));
+    let missing = |word| Err((value.at, format!("write an entity as type or type/id; its {word} is missing")));
     let at = |quoted: bool| {
         value
             .pieces
@@ -214,13 +214,13 @@ fn ip(value: &Value) -> Result<IpPattern> {
         let words = if let Some((from, to)) =
             bare.split_once('-').filter(|(from, to)| value::ip_range(from, to).is_ok())
         {
-            format!("a range is written {from}..{to}")
+            format!("write a range as {from}..{to}")
         } else if let Some((address, _)) =
             bare.rsplit_once(':').filter(|(address, _)| address.parse::<std::net::Ipv4Addr>().is_ok())
         {
             format!("an address cannot have a port here; write {address}")
         } else if bare.contains('*') {
-            "write whole parts of an address, as 10.1.*, or a range, as 10.1.0.0/16 or 10.1.2.20..10.1.2.29; quote the name of a service".to_owned()
+            "write whole parts of an address, as in 10.1.*, or a range, as in 10.1.0.0/16 or 10.1.2.20..10.1.2.29; quote the name of a service".to_owned()
         } else {
             format!(
                 "{bare:?} is neither an address nor a range such as 10.0.0.0/8, 10.0.0.1..10.0.0.9 or 203.0.113.*; quote the name of a service"
@@ -235,7 +235,7 @@ fn seq(value: &Value) -> Result<(u64, u64)> {
     let text = plain(value)?;
     let problem = |problem: String| (value.at, problem);
     let Some(comparison) = value.comparison else { return value::seq(&text).map_err(problem) };
-    let number: u64 = text.parse().map_err(|_| problem("a seq is a number".to_owned()))?;
+    let number: u64 = text.parse().map_err(|_| problem("seq must be a number".to_owned()))?;
     let none = || problem("no row has such a number".to_owned());
     Ok(match comparison {
         Comparison::Less => (0, number.checked_sub(1).ok_or_else(none)?),
@@ -269,7 +269,7 @@ fn path_value(value: &Value) -> Result<PathValue> {
     let number = |text: &str| {
         Number::parse(text)
             .map(|_| text.to_owned())
-            .ok_or_else(|| (value.at, format!("{text:?} is no number; quote a value that is none")))
+            .ok_or_else(|| (value.at, format!("{text:?} is not a number; quote a value that is text")))
     };
     let bound = |text: &str, inclusive| Ok(Some(Bound { text: number(text)?, inclusive }));
     if let Some(comparison) = value.comparison {
@@ -292,7 +292,7 @@ fn path_value(value: &Value) -> Result<PathValue> {
             return Err((value.at, "the start of this range is after its end".to_owned()));
         }
         return match (&from, &to) {
-            (None, None) => Err((value.at, "a range needs a number on one side at least".to_owned())),
+            (None, None) => Err((value.at, "a range needs a number on at least one side".to_owned())),
             _ => Ok(PathValue::Range(from, to)),
         };
     }

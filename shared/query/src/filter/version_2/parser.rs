@@ -14,7 +14,7 @@ use piperoll_format::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_M
 pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<Typed> {
     let depth_spare = if is_stored { 4 } else { 0 };
     if text.trim().len() > FILTER_BYTES_MAX {
-        return Err((0, format!("it is {} bytes long, more than {FILTER_BYTES_MAX}", text.trim().len())));
+        return Err((0, format!("{} bytes, more than the limit of {FILTER_BYTES_MAX}", text.trim().len())));
     }
     let mut parser = Parser { chars: text.chars().collect(), at: 0, now, terms: 0, hints: Vec::new(), depth_spare };
     parser.skip_space();
@@ -22,7 +22,7 @@ pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<
     filter.check_written_length()?;
     let texts: usize = filter.tests().map(Test::texts).sum();
     if texts > FILTER_TEXTS_MAX {
-        return Err((0, format!("{texts} texts are searched for in others, more than {FILTER_TEXTS_MAX}")));
+        return Err((0, format!("{texts} texts to search for inside others, more than the limit of {FILTER_TEXTS_MAX}")));
     }
     Ok(Typed { filter, hints: parser.hints })
 }
@@ -87,7 +87,7 @@ impl Parser {
         let whole = self.alternatives(0)?;
         match self.peek() {
             None => Ok(whole.part),
-            Some(_) => Err((self.at, "this bracket closes none; quote it to search for it".to_owned())),
+            Some(_) => Err((self.at, "unmatched closing parenthesis; quote it to search for it".to_owned())),
         }
     }
 
@@ -100,7 +100,7 @@ impl Parser {
             self.at += 2;
             let next = self.run(depth)?;
             if ends_bare || next.begins_bare {
-                self.hint_operator("OR", "finds either side");
+                self.hint_operator("OR", "matches either side");
             }
             parts.push(next.part);
             ends_bare = next.ends_bare;
@@ -136,7 +136,7 @@ impl Parser {
             }
             let item = self.part(depth)?;
             if and.take().is_some() && (item.word.is_some() || items.last().is_some_and(|last| last.word.is_some())) {
-                self.hint_operator("AND", "asks for both sides");
+                self.hint_operator("AND", "requires both sides");
             }
             items.push(item);
         }
@@ -154,7 +154,7 @@ impl Parser {
         let word = OPERATORS.into_iter().find(|word| self.is_at(word));
         match (word, self.peek()) {
             (Some(word), _) => format!("{word} needs a condition on both sides; to search for the word, quote it"),
-            (None, Some(_)) => "there is nothing in these brackets".to_owned(),
+            (None, Some(_)) => "these parentheses are empty".to_owned(),
             (None, None) => "a condition is missing at the end; to search for the last word, quote it".to_owned(),
         }
     }
@@ -202,7 +202,7 @@ impl Parser {
     pub(super) fn part(&mut self, depth: usize) -> Result<Item> {
         let at = self.at;
         if depth > FILTER_DEPTH_MAX + self.depth_spare {
-            return Err((at, format!("brackets and NOT are nested more than {FILTER_DEPTH_MAX} deep")));
+            return Err((at, format!("parentheses and NOT are nested more than {FILTER_DEPTH_MAX} levels deep")));
         }
         if self.is_at("NOT") {
             self.at += 3;
@@ -212,7 +212,7 @@ impl Parser {
             }
             let item = self.part(depth + 1)?;
             if item.word.is_some() {
-                self.hint_operator("NOT", "leaves out what follows");
+                self.hint_operator("NOT", "excludes what follows");
             }
             return Ok(Item { at, part: Expr::not(item.part), word: item.word });
         }
@@ -220,14 +220,14 @@ impl Parser {
             Some('-') => {
                 self.at += 1;
                 match self.peek() {
-                    None => return Err((at, "a minus needs a condition right after it".to_owned())),
+                    None => return Err((at, "a minus needs a condition directly after it".to_owned())),
                     Some(c) if c.is_whitespace() => {
-                        return Err((at, "a minus needs a condition right after it".to_owned()));
+                        return Err((at, "a minus needs a condition directly after it".to_owned()));
                     }
                     Some('-') => {
                         return Err((
                             at,
-                            "one minus leaves out a condition; quote text that begins with minus signs".to_owned(),
+                            "one minus is enough to exclude a condition; quote text that begins with minus signs".to_owned(),
                         ));
                     }
                     Some(_) => {}
@@ -238,7 +238,7 @@ impl Parser {
             Some('(') => self.group(depth),
             Some('!') => Err((
                 at,
-                "to leave out a condition write -… or NOT …, as in -user:alice; quote text that begins with !"
+                "to exclude a condition, write -… or NOT …, as in -user:alice; quote text that begins with !"
                     .to_owned(),
             )),
             _ => self.condition(),
@@ -250,11 +250,11 @@ impl Parser {
         self.at += 1;
         let inside = self.alternatives(depth + 1)?;
         if self.peek() != Some(')') {
-            return Err((at, "this bracket is never closed; quote it to search for it".to_owned()));
+            return Err((at, "this parenthesis is never closed; quote it to search for it".to_owned()));
         }
         self.at += 1;
         if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
-            return Err((self.at, "a space is missing after the bracket".to_owned()));
+            return Err((self.at, "a space is missing after the parenthesis".to_owned()));
         }
         Ok(Item { at, part: inside.part, word: inside.word })
     }
@@ -289,7 +289,7 @@ impl Parser {
         let inside = version_1::parse(&text, self.now.at).map_err(|(_, problem)| (at, problem))?;
         self.terms += inside.all.len().saturating_sub(1);
         if inside.is_empty() || self.terms > FILTER_TERMS_MAX {
-            return Err((at, format!("a filter has 1 to {FILTER_TERMS_MAX} conditions")));
+            return Err((at, format!("a filter must have 1 to {FILTER_TERMS_MAX} conditions")));
         }
         Ok(Item { at, part: Expr::all(inside.all), word: None })
     }
@@ -348,7 +348,7 @@ impl Parser {
             if key.is_empty() {
                 return Err((
                     at,
-                    "a key is missing here, as in details.subject:hello; a key with special characters is quoted"
+                    "a key is missing here, as in details.subject:hello; quote a key with special characters"
                         .to_owned(),
                 ));
             }
@@ -360,7 +360,7 @@ impl Parser {
                 Some('.') => self.at += 1,
                 Some(':' | '=' | '<' | '>' | '!') => return Ok(keys),
                 Some('[') => {
-                    return Err((self.at, "elements of a list have no number here: every element is tried".to_owned()));
+                    return Err((self.at, "list elements cannot be indexed here; every element is compared".to_owned()));
                 }
                 _ => {
                     return Err((self.at, "a value is missing after this key, as in details.subject:hello".to_owned()));
@@ -406,7 +406,7 @@ impl Parser {
             && !is_in_brackets
         {
             let at = less.at.min(greater.at);
-            return Err((at, "a comma means or; between two bounds is 5..9, or two conditions".to_owned()));
+            return Err((at, "a comma means or; for a value between two bounds, write 5..9 or two conditions".to_owned()));
         }
         if let Operator::Compare(comparison) = operator {
             if let Some(twice) = values.iter().find(|value| value.comparison.is_some()) {
@@ -428,7 +428,7 @@ impl Filter {
         if written > FILTER_BYTES_MAX + VERSION_2_MARK.len() + 1 {
             return Err((
                 0,
-                format!("written out with its quotes it is {written} bytes long, more than {FILTER_BYTES_MAX}"),
+                format!("{written} bytes when written out with all quotes, more than the limit of {FILTER_BYTES_MAX}"),
             ));
         }
         Ok(())

@@ -65,19 +65,19 @@ impl Value {
             let hidden = text.chars().find(|c| !c.is_whitespace() && is_hidden(*c));
             if let Some(c) = hidden {
                 return Err(format!(
-                    "the character U+{:04X} cannot be seen here; quote a value that has it",
+                    "invisible character U+{:04X}; quote a value that contains it",
                     u32::from(c)
                 ));
             }
             let problem = match text.as_str() {
-                _ if text.starts_with('\'') => "quotes are \" here; quote a value that begins with '",
+                _ if text.starts_with('\'') => "use \" as the quote; quote a value that begins with '",
                 _ if text.starts_with('+') => "all conditions must hold anyway; quote text that begins with +",
                 _ if text.starts_with(',') => {
                     "a comma separates the values of one key, as in user:alice,bob; quote text that begins with one"
                 }
                 _ if text.ends_with('\\') => "a backslash escapes in quotes only: \"a*b\" is the text a*b",
                 _ if after_quotes && text.starts_with(['~', '^']) => {
-                    "there is no distance and no weight; quote a value that has this character"
+                    "fuzzy distances and boosts are not supported; quote a value that contains this character"
                 }
                 _ => continue,
             };

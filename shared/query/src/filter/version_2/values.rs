@@ -16,7 +16,7 @@ impl Parser {
                 None | Some(')') => return Ok(values),
                 Some(c) if c.is_whitespace() => return Ok(values),
                 Some(_) => {
-                    return Err((self.at, "quote a value with brackets, or put a space before the bracket".to_owned()));
+                    return Err((self.at, "quote a value with parentheses, or put a space before the parenthesis".to_owned()));
                 }
             }
         }
@@ -42,7 +42,7 @@ impl Parser {
         }
         let goes_on =
             self.peek().is_some_and(char::is_whitespace) && self.chars[self.at..].iter().any(|c| !c.is_whitespace());
-        let advice = if goes_on { "; write it without a space before it" } else { "" };
+        let advice = if goes_on { "; write the value without a space before it" } else { "" };
         format!("the key {name:?} needs a value here{advice}")
     }
 
@@ -59,7 +59,7 @@ impl Parser {
                 return Err((
                     self.at,
                     if self.peek().is_none() {
-                        "the bracket before this is never closed".to_owned()
+                        "the parenthesis before this is never closed".to_owned()
                     } else {
                         "a value is missing here".to_owned()
                     },
@@ -72,13 +72,13 @@ impl Parser {
                 Some(')') => break,
                 Some(',') => self.at += 1,
                 _ if self.is_at("OR") => self.at += 2,
-                None => return Err((open, "this bracket is never closed".to_owned())),
+                None => return Err((open, "this parenthesis is never closed".to_owned())),
                 Some(_) => return Err((self.at, "OR or a comma is missing between the values".to_owned())),
             }
         }
         self.at += 1;
         if self.peek().is_some_and(|c| !c.is_whitespace() && c != ')') {
-            return Err((self.at, "a space is missing after the bracket".to_owned()));
+            return Err((self.at, "a space is missing after the parenthesis".to_owned()));
         }
         Ok(values)
     }
@@ -92,7 +92,7 @@ impl Parser {
         Err((
             self.at,
             format!(
-                "the brackets after a key hold values with OR between; write the others as conditions of their own, as in {name}:a AND -{name}:b"
+                "the parentheses after a key contain only values joined by OR; write the others as conditions of their own, as in {name}:a AND -{name}:b"
             ),
         ))
     }
@@ -108,13 +108,13 @@ impl Parser {
                 None | Some(')') => break,
                 Some(c) if c.is_whitespace() || (c == ',' && !is_free_text) => break,
                 Some('(') if is_free_text && !value.pieces.is_empty() => {
-                    return Err((self.at, "quote text with brackets, or put a space before the bracket".to_owned()));
+                    return Err((self.at, "quote text with parentheses, or put a space before the parenthesis".to_owned()));
                 }
                 Some('(') => break,
                 Some('“' | '”' | '„' | '«' | '»') => {
                     return Err((
                         self.at,
-                        "this is a typographic quote; use \" or quote the whole value with it".to_owned(),
+                        "this is a typographic quote; use \" or quote the value that contains it".to_owned(),
                     ));
                 }
                 Some('"') => {
@@ -126,10 +126,10 @@ impl Parser {
                     value.pieces.push(Piece::Star);
                 }
                 Some(c) if is_free_text && ":=<>".contains(c) && !value.pieces.is_empty() => {
-                    return Err((self.at, format!("quote text with {c:?}: \"…\"")));
+                    return Err((self.at, format!("quote text that contains {c:?}: \"…\"")));
                 }
                 Some(c) if is_free_text && "=<>:".contains(c) => {
-                    return Err((self.at, format!("a key is missing before {c:?}; quote text that has it")));
+                    return Err((self.at, format!("a key is missing before {c:?}; quote text that contains it")));
                 }
                 Some(_) => {
                     let start = self.at;
@@ -170,10 +170,10 @@ impl Parser {
                 });
             }
             Some(c @ ('=' | '!')) => {
-                return Err((self.at, format!("quote a value that begins with {c:?}; -user:alice leaves out a value")));
+                return Err((self.at, format!("quote a value that begins with {c:?}; -user:alice excludes a value")));
             }
             Some(c @ ('[' | '{')) => {
-                return Err((self.at, format!("quote a value that begins with {c:?}; a range is written 10..20")));
+                return Err((self.at, format!("quote a value that begins with {c:?}; write a range as 10..20")));
             }
             _ => {}
         }
