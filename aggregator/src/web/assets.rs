@@ -1,5 +1,5 @@
-//! Serves the web UI from files embedded in the binary. The pages read the log only through `/api/v1`, as any program
-//! does, so loading them needs no identity: a user without one sees the sign-in page.
+//! Serves the web UI from files embedded in the binary. The pages read the log only through `/api/v1`, like any other
+//! client, so loading them requires no authentication: a user who is not signed in sees the sign-in page.
 
 use std::sync::OnceLock;
 
@@ -13,19 +13,19 @@ use axum::routing::get;
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
-/// Scripts and styles come only from this server's files, text never becomes markup or script (trusted types), and no
-/// page can be shown inside another one. (W3C CSP 3; W3C Trusted Types)
+/// Content security policy of every page: scripts and styles are loaded only from this server, text never becomes markup
+/// or script (trusted types), and no page can be framed. (W3C CSP 3; W3C Trusted Types)
 const PAGE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'none'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// A file's URL contains a hash of the content, so the content under one URL never changes.
+/// Cache policy of the files. A file's URL contains a hash of all files, so the content at a URL never changes.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
 #[derive(RustEmbed)]
 #[folder = "ui/"]
 struct Files;
 
-/// Address, title, and the module that fills the page.
+/// Path, title and JavaScript module of each page.
 const PAGES: [(&str, &str, &str); 6] = [
     ("/", "Timeline", "pages/timeline"),
     ("/nodes", "Nodes", "pages/nodes"),
@@ -41,11 +41,11 @@ struct Page {
     title: &'static str,
     module: &'static str,
     version: &'static str,
-    /// All modules that the page's module needs, so that the browser requests them at once.
+    /// The page's module and all modules that it imports, so that the browser requests them at once.
     modules: Vec<String>,
 }
 
-/// All pages and their files.
+/// Returns the routes of all pages and their files.
 pub(crate) fn pages() -> Router {
     let mut router = Router::new();
     for (path, title, module) in PAGES {
@@ -102,8 +102,8 @@ fn version() -> &'static str {
     })
 }
 
-/// Returns a module and all modules that it imports, directly or not, as paths below `js/`. Without this list a browser would find them
-/// one after another.
+/// Returns a module and all modules that it imports, directly or indirectly, as paths below `js/`. Without this list a
+/// browser would discover them one after another.
 fn needed_by(module: &str) -> Vec<String> {
     let mut needed = vec![format!("{module}.js")];
     let mut next = 0;
@@ -141,7 +141,7 @@ mod tests {
             let needed = needed_by(module);
             assert!(needed.iter().any(|name| name == "lib/dom.js"), "{module}: {needed:?}");
             for name in &needed {
-                assert!(Files::get(&format!("js/{name}")).is_some(), "{module} needs {name}, which is not there");
+                assert!(Files::get(&format!("js/{name}")).is_some(), "{module} imports {name}, which does not exist");
             }
         }
     }

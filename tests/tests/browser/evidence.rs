@@ -53,8 +53,8 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     std::fs::write(&forgery, forged).unwrap();
     browser.find("input[type=file]").await.send_keys(forgery.to_str().unwrap()).await.unwrap();
     browser.says(".verdict", "REFUSED").await;
-    browser.press("main", "Verify all rows").await;
-    browser.says("main", "all rows verified").await;
+    browser.press("main", "Verify all entries").await;
+    browser.says("main", "all entries verified").await;
 
     // With a node missing the export is refused and the node is named, or the result is labelled as partial.
     cluster.kill(2);

@@ -21,7 +21,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
 
     // Live mode: new rows appear at the top by themselves; while an entry is open they are held back and only counted.
     browser.keys("l").await;
-    browser.says(".under .actions", "Live, all until").await;
+    browser.says(".under .actions", "Live, complete up to").await;
     cluster.append(0, &[entry("carol", "mail.release")]).await;
     browser.says("tbody tr[data-place]", "carol").await;
     browser.keys(&Key::Enter.to_string()).await;
@@ -37,10 +37,10 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
 
     // A node dies: the page shows a line among the rows, and a banner with what a witness knows.
     cluster.kill(2);
-    browser.says("tr.said", "mx3 is missing since").await;
-    browser.says(".banner.missing", "1 of 3 nodes not included").await;
-    browser.says(".banner.missing", "mx3 is unreachable since").await;
-    browser.says(".banner.missing", "A witness has seen 3 rows of its log").await;
+    browser.says("tr.said", "mx3 has been missing since").await;
+    browser.says(".banner.missing", "1 of 3 nodes missing").await;
+    browser.says(".banner.missing", "mx3 is unreachable, last seen").await;
+    browser.says(".banner.missing", "A witness has seen 3 entries of its log").await;
     assert!(browser.texts(".banner.missing button").await.iter().all(|words| !words.contains("Close")));
     browser.is_accessible("a missing node").await;
     cluster.append(0, &[entry("erin", "mail.release")]).await;
@@ -74,7 +74,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     }
     browser.press(".filter-bar", "Search").await;
     browser.says(".pager", "no node answered; showing stale results").await;
-    browser.says(".banner.missing", "3 of 3 nodes not included").await;
+    browser.says(".banner.missing", "3 of 3 nodes missing").await;
     assert_eq!(
         (browser.places().await.len(), browser.js("return document.body.className", json!([])).await),
         (10, json!("stale"))
@@ -99,9 +99,9 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     let Some(browser) = Browser::signed_in(&cluster, &auditor).await else { return };
     cluster.wait_until_answered("mx1").await;
     browser.go("/?filter=node:mx1").await;
-    browser.says(".banner.broken", "mx1: its answer is invalid").await;
-    browser.says("tr.broken", "BROKEN").await;
-    browser.says(".pager .statement", "1 BROKEN").await;
+    browser.says(".banner.broken", "mx1: its answer failed verification").await;
+    browser.says("tr.broken", "VIOLATION").await;
+    browser.says(".pager .statement", "VIOLATIONS: 1").await;
     browser.is_accessible("a broken row").await;
     browser.shot("broken").await;
     browser.click("tr.broken button.open").await;
@@ -134,7 +134,7 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     cluster.wait_until_complete().await;
     let Some(browser) = Browser::signed_in(&cluster, &cluster.token).await else { return };
     browser.go("/nodes").await;
-    browser.says("table.nodes", "3 rows").await;
+    browser.says("table.nodes", "3 entries").await;
     cluster.stop(0);
     assert_eq!(cluster.on_node(0, &["new-generation", "--reason", "a test"]).code, 0);
     cluster.restart(0).await;
@@ -143,7 +143,7 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     browser.go("/nodes").await;
     browser.says("table.nodes", "rollback").await;
     browser.press("table.nodes", "Accept").await;
-    browser.says("dialog", "rows. This log, or an extension of it, becomes its history").await;
+    browser.says("dialog", "entries. This log, or an extension of it, becomes the node's history").await;
     browser.is_accessible("accepting a history").await;
     browser.shot("accept").await;
     browser.keys("the disk died").await;

@@ -62,7 +62,7 @@ async fn rows_of_two_logs_and_a_finding_are_told_apart() {
         assert!(!browser.text("#drawer-panel").await.contains(other));
         assert_eq!(browser.address().await.contains("%40"), user == "alice", "{}", browser.address().await);
         browser.click("#tab-proof").await;
-        browser.press("#drawer-panel", "Get the proof").await;
+        browser.press("#drawer-panel", "Download proof").await;
         browser
             .until("a proof of its own log", async || {
                 let is_present = browser.text("pre.proof").await.contains(&generation);
@@ -70,7 +70,7 @@ async fn rows_of_two_logs_and_a_finding_are_told_apart() {
             })
             .await;
     }
-    browser.says("#drawer-panel", "This row is in an earlier log of its node").await;
+    browser.says("#drawer-panel", "This entry is in an archived log of its node").await;
     browser.is_accessible("a row of an earlier log").await;
     browser.shot("earlier-log").await;
     // The URL leads to the same row, without the page that the row was on.

@@ -33,7 +33,7 @@ async fn the_first_page_is_small_and_then_quiet() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(browser.js(count, json!([])).await, before);
     browser.keys("l").await;
-    browser.says(".under .actions", "Live, all until").await;
+    browser.says(".under .actions", "Live, complete up to").await;
     browser.until("counted", async || browser.texts(".facets details").await.len() > 3).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = browser.js(count, json!([])).await;

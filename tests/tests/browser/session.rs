@@ -41,7 +41,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.press("dialog", "Stay signed in").await;
     browser.until("no dialog", async || browser.texts("dialog").await.is_empty()).await;
     browser.says("dialog", "Still there?").await;
-    browser.says("dialog", "You are signed out").await;
+    browser.says("dialog", "You have been signed out").await;
     assert_eq!(browser.places().await.len(), 1);
     browser.press("dialog", "Sign in again").await;
     browser.says("h1", "Sign in to Piperoll").await;

@@ -150,7 +150,7 @@ async fn with_keys(browser: &Browser) {
         browser.says("#drawer-panel", words).await;
     }
     browser.says(".drawer", "witnessed").await;
-    browser.press("#drawer-panel", "Get the proof").await;
+    browser.press("#drawer-panel", "Download proof").await;
     browser.says("pre.proof", "c2sp.org/tlog-proof@v1").await;
     browser.shot("entry").await;
     browser.click("#tab-changes").await;
@@ -197,12 +197,12 @@ async fn zooms_and_remembers(browser: &Browser) {
     browser.client.execute(drag, vec![serde_json::to_value(&chart).unwrap()]).await.unwrap();
     browser.until("a zoomed range", async || browser.address().await.contains("&to=")).await;
     browser.find("tr[data-place]").await;
-    browser.says(".histogram details", "As a table").await;
+    browser.says(".histogram details", "View as table").await;
     // A saved search comes back with its range.
     let address = browser.address().await;
     browser.press(".under", "Saved").await;
     browser.write("dialog input", "the last half hour").await;
-    browser.press("dialog", "Keep").await;
+    browser.press("dialog", "Save").await;
     browser.says("dialog ul", "the last half hour").await;
     browser.is_accessible("saved searches").await;
     browser.go("/").await;

@@ -1,5 +1,5 @@
-// Banners about missing nodes and failed verification. They cannot be dismissed; a violation can be acknowledged, which
-// is recorded as an entry of its own.
+// Banners about missing nodes and violations. They cannot be dismissed. Acknowledging a violation records an entry of
+// its own.
 
 import { get, parameters, send } from "../lib/api.js";
 import { askReason } from "./dialog.js";
@@ -20,7 +20,7 @@ import { may } from "./session.js";
 import { address } from "../lib/state.js";
 import { moment } from "../lib/time.js";
 
-/** How far back acknowledgements are searched for. */
+/** Time range in which acknowledgements are searched for. */
 const ACKNOWLEDGED_FROM = "90d";
 
 /** Creates the banner area. `retry` repeats the request. */
@@ -29,7 +29,7 @@ export function banners({ retry }) {
   let said = "";
   let shown = 0;
 
-  /** Draws at once, and adds acknowledgements when they are loaded. `order` is the order of the answer's rows. */
+  /** Renders at once, and again when acknowledgements are loaded. `order` is the order of the answer's rows. */
   async function show(envelope, order = "desc", { unattended = false } = {}) {
     shown += 1;
     const mine = shown;
@@ -50,14 +50,14 @@ export function banners({ retry }) {
     draw([]);
     const now = [
       ...missing.map((node) => `${node.node_id} is missing`),
-      ...superseded.map((node) => `rows of ${node.node_id} are no longer in its log`),
+      ...superseded.map((node) => `entries of ${node.node_id} are no longer in its log`),
       ...broken.map((node) => `${node.node_id}: ${verdictOf(node)}`),
     ].join("; ");
     if (now !== said) announce(now || "all nodes answered, no violations", now !== "");
     said = now;
     if (broken.length === 0) return;
     const seen = await acknowledgements(unattended);
-    // Another answer may have arrived meanwhile; an older one must not overwrite it.
+    // A newer answer may have arrived meanwhile; it must not be overwritten.
     if (mine === shown) draw(seen);
   }
 
@@ -73,43 +73,43 @@ function missingBanner(envelope, missing, order, retry) {
       "p",
       {},
       h("span", { class: "sign" }, "⚠ "),
-      h("b", {}, `${missing.length} of ${envelope.expected} nodes not included. `),
+      h("b", {}, `${missing.length} of ${envelope.expected} nodes missing. `),
       finalWords(envelope, order, names),
     ),
     missing.map((node) => h("p", {}, missingWords(node))),
     h(
       "div",
       { class: "buttons" },
-      h("button", { type: "button", onclick: retry }, `Ask ${names} again`),
-      h("button", { type: "button", onclick: () => copy(statement(envelope), "Statement") }, "Copy as note"),
+      h("button", { type: "button", onclick: retry }, `Retry ${names}`),
+      h("button", { type: "button", onclick: () => copy(statement(envelope), "Statement") }, "Copy statement"),
     ),
   );
 }
 
 /**
- * Says up to when the rows shown are final. Completeness is known in the order of the rows: newest first or oldest
+ * States up to which time nothing is missing. Completeness is known in the order of the rows: newest first or oldest
  * first.
  */
 function finalWords(envelope, order, names) {
   const through = envelope.complete_through;
   if (!through || through.startsWith("0001") || through.startsWith("9999"))
-    return `Rows of ${names} of any time may be missing.`;
+    return `Entries of ${names} may be missing throughout this range.`;
   return order === "desc"
-    ? `Nothing newer than ${moment(through)} is missing; older rows of ${names} may be.`
-    : `Complete up to ${moment(through)}; newer rows of ${names} may be missing.`;
+    ? `Nothing newer than ${moment(through)} is missing; older entries of ${names} may be.`
+    : `Complete up to ${moment(through)}; newer entries of ${names} may be missing.`;
 }
 
 function prunedBanner(pruned, envelope) {
   const since = envelope.complete_since;
   return h(
     "div",
-    { class: `banner ${since ? "calm" : "warn"} pruned`, role: "region", "aria-label": "Pruned rows" },
+    { class: `banner ${since ? "calm" : "warn"} pruned`, role: "region", "aria-label": "Pruned entries" },
     since &&
       h(
         "p",
         {},
-        h("b", {}, `Complete from ${moment(since)} on. `),
-        "Older rows were kept for as long as the cluster's policy requires.",
+        h("b", {}, `Complete since ${moment(since)}. `),
+        "Older entries were pruned after the retention period that the cluster's policy requires.",
       ),
     pruned.map((node) =>
       h(
@@ -117,7 +117,7 @@ function prunedBanner(pruned, envelope) {
         {},
         h("span", { class: "sign" }, "▱ "),
         h("b", {}, node.node_id),
-        " no longer has a part of this range: ",
+        " has pruned part of this range: ",
         visible(node.reason ?? ""),
       ),
     ),
@@ -135,14 +135,14 @@ function retiredBanner(retired) {
 function supersededBanner(superseded) {
   return h(
     "div",
-    { class: "banner warn superseded", role: "region", "aria-label": "Rows of an earlier log" },
+    { class: "banner warn superseded", role: "region", "aria-label": "Entries of an archived log" },
     superseded.map((node) =>
       h(
         "p",
         {},
         h("span", { class: "sign" }, "⚠ "),
         h("b", {}, node.node_id),
-        " has replaced the log that contained rows of this range: ",
+        " has replaced the log that contained entries of this range: ",
         visible(node.reason ?? ""),
       ),
     ),
@@ -181,15 +181,15 @@ function brokenBanner(node, seen, again) {
           { type: "button", onclick: () => acknowledge(node, again) },
           same ? "Acknowledge again" : "Acknowledge",
         ),
-      h("a", { class: "button", href: rows }, "Its rows"),
+      h("a", { class: "button", href: rows }, "View entries"),
       h("a", { class: "button", href: "/nodes" }, "All nodes"),
     ),
   );
 }
 
 /**
- * Returns the finding without the number of rows on the page, so that acknowledging it is not taken for acknowledging
- * a later finding.
+ * Returns the finding without the number of rows on the page. An acknowledgement applies to this finding only, not to
+ * later ones.
  */
 const findingOf = (node) =>
   (node.reason ?? verdictOf(node)).replace(/\b\d[\d,]* of \d[\d,]* rows/g, "rows").slice(0, 500);
@@ -199,7 +199,7 @@ async function acknowledge(node, again) {
     `Acknowledge: ${node.node_id}`,
     [
       h("p", {}, `${node.node_id}: ${verdictWords(node)} ${visible(node.reason ?? "")}`),
-      h("p", {}, "This is recorded under your name. It repairs nothing, and the finding stays visible."),
+      h("p", {}, "This is recorded under your name. It repairs nothing, and the finding remains visible."),
     ],
     "Acknowledge",
   );
@@ -218,8 +218,8 @@ async function acknowledge(node, again) {
 }
 
 /**
- * Loads acknowledgements, newest first. An accused node's own entries about itself do not count, and an entry can
- * contain anything.
+ * Loads acknowledgements, newest first. Those recorded on the node that they refer to do not count. Fields are checked,
+ * because an entry can contain anything.
  */
 async function acknowledgements(unattended) {
   try {
@@ -247,4 +247,4 @@ async function acknowledgements(unattended) {
 }
 
 const otherFinding = (known, node) =>
-  `Another finding was acknowledged (${visible(textOr(known.details.finding, verdictOf(node)))})`;
+  `A different finding was acknowledged (${visible(textOr(known.details.finding, verdictOf(node)))})`;

@@ -1,9 +1,9 @@
-// Dialogs, built on the browser's own element, which traps the focus and restores it.
+// Modal dialogs, built on the native `<dialog>` element, which traps the focus and restores it.
 
 import { freshId, h } from "../lib/dom.js";
 
 /**
- * Opens a dialog. `buttons` are `{label, main, run}`; one that returns false leaves the dialog open. Esc closes it.
+ * Opens a dialog. `buttons` are `{label, main, run}`; the dialog stays open if `run` returns false. Esc closes it.
  */
 export function dialog(title, content, buttons, { closed = () => {}, wide = false } = {}) {
   const heading = freshId("dialog");
@@ -37,7 +37,7 @@ export function dialog(title, content, buttons, { closed = () => {}, wide = fals
   return { box, close };
 }
 
-/** Asks for a reason, which goes into the log. Resolves to null if the user cancels. */
+/** Asks for a reason, which is recorded in the log. Resolves to null if the user cancels. */
 export function askReason(title, words, label) {
   return new Promise((resolve) => {
     const id = freshId("reason");

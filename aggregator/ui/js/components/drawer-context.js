@@ -1,4 +1,4 @@
-// Context of an entry: the same request, the same session, the same entity, and five minutes on the same node.
+// Context of an entry: same request, same session, same entity, and five minutes before and after on the same node.
 
 import { get, parameters } from "../lib/api.js";
 import { h, short, textOr, visible } from "../lib/dom.js";
@@ -9,7 +9,7 @@ import { address, EVERYTHING } from "../lib/state.js";
 import { fromMicros, micros, parts } from "../lib/time.js";
 
 const AROUND_MICROS = 5 * 60 * 1e6;
-/** Rows shown in each section. */
+/** Maximum number of entries in each section. */
 const SHOWN = 12;
 
 export async function contextTab(row) {
@@ -35,7 +35,7 @@ export async function contextTab(row) {
       { filter, from: fromMicros(at - AROUND_MICROS), to: fromMicros(at + 1) },
     ]);
   }
-  if (asked.length === 0) return h("p", { class: "hint" }, "This row has nothing to search for.");
+  if (asked.length === 0) return h("p", { class: "hint" }, "No related entries to search for.");
   return Promise.all(asked.map(([heading, query]) => section(heading, query, row)));
 }
 
@@ -48,7 +48,7 @@ async function section(heading, query, row) {
       : h("p", { class: "error" }, `Not complete: ${answer.answered} of ${answer.expected} nodes answered in full.`);
     const more =
       answer.next_cursor &&
-      h("p", { class: "hint" }, `The ${SHOWN} ${query.order === "asc" ? "oldest" : "newest"} of more.`);
+      h("p", { class: "hint" }, `The ${SHOWN} ${query.order === "asc" ? "oldest" : "newest"} entries; there are more.`);
     return h(
       "section",
       {},
@@ -82,6 +82,6 @@ function line(near, row) {
     "li",
     { class: here ? "here" : null, "aria-current": here ? "true" : null },
     h("span", { class: "mono" }, `${time.day} ${time.time}`),
-    h("span", {}, `${nodeOf(near)} · ${words}`, here ? " (this one)" : ""),
+    h("span", {}, `${nodeOf(near)} · ${words}`, here ? " (this entry)" : ""),
   );
 }

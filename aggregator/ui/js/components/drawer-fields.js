@@ -1,4 +1,4 @@
-// Contents of an entry: its fields, its changes, and the bytes as they are stored.
+// Tabs of the drawer with the content of an entry: fields, changes, and the stored bytes.
 
 import { getRaw } from "../lib/api.js";
 import { copy, h, save, short, visible, visibleLines } from "../lib/dom.js";
@@ -8,30 +8,30 @@ import { entityOf, entryOf, flagBadge, logOf, nodeOf, placeOf, seqOf, timeOf } f
 import { quote } from "../lib/filter.js";
 import { address, EVERYTHING } from "../lib/state.js";
 
-/** Field, heading, filter key. In the order in which people look for them. */
+/** Field, label and filter key, in the order of display. */
 const FIELDS = [
   ["description", "Description"],
   ["user", "User", "user"],
-  ["impersonator", "Really", "impersonator"],
+  ["impersonator", "Impersonator", "impersonator"],
   ["user_type", "User type", "user_type"],
   ["action", "Action", "action"],
   ["category", "Category", "category"],
   ["outcome", "Outcome", "outcome"],
   ["reason", "Reason", "reason"],
-  ["entity_name", "Name"],
+  ["entity_name", "Entity name"],
   ["target", "Target", "target"],
   ["domain", "Domain", "domain"],
-  ["ip_address", "From", "ip"],
-  ["peer_address", "Connected from"],
+  ["ip_address", "IP address", "ip"],
+  ["peer_address", "Peer address"],
   ["user_agent", "User agent"],
   ["auth_method", "Authentication", "auth_method"],
   ["credential", "Credential", "credential"],
   ["session", "Session", "session"],
-  ["request_id", "Request", "request"],
+  ["request_id", "Request ID", "request"],
   ["method", "Method"],
   ["path", "Path"],
   ["via", "Recorded via", "via"],
-  ["id", "Id", "id"],
+  ["id", "ID", "id"],
   ["occurred_at", "Occurred at"],
 ];
 const SHOWN = new Set([
@@ -49,17 +49,17 @@ const SHOWN = new Set([
   "salt",
   "generation",
 ]);
-/** Characters of one value that are shown before it has to be expanded. */
+/** Maximum number of characters of one value; the raw bytes show all of them. */
 const VALUE_CHARACTERS_MAX = 2_000;
 
 export function summaryTab(row, { filter }) {
   if (row.withheld)
-    return h("p", {}, "Only the position of this row is shown, because it may be outside of your scope.");
+    return h("p", {}, "Only the position of this entry is shown, because the entry may be outside your scope.");
   if (row.erased)
     return h(
       "p",
       {},
-      `The content was erased: ${visible(row.reason ?? "")} The row's position ` +
+      `The content was erased: ${visible(row.reason ?? "")} The entry's position ` +
         `in the log, its time (${moment(timeOf(row))}) and its hash remain.`,
     );
   const entry = entryOf(row);
@@ -87,7 +87,7 @@ export function summaryTab(row, { filter }) {
     lines.splice(
       6,
       0,
-      line("Entity", [value("entity", entity, filter), " ", h("a", { href: history }, "its history")]),
+      line("Entity", [value("entity", entity, filter), " ", h("a", { href: history }, "show history")]),
     );
   }
   for (const field of Object.keys(entry).filter((name) => !SHOWN.has(name)))
@@ -111,11 +111,11 @@ function value(key, content, filter) {
     ? h("button", { type: "button", class: "plain value", onclick: (event) => filter(key, text, event.altKey) }, words)
     : h("span", { class: "value" }, words);
   return cut
-    ? [element, " ", h("span", { class: "hint" }, `(${shown.length} characters; see Raw bytes for all of them)`)]
+    ? [element, " ", h("span", { class: "hint" }, `(${shown.length} characters; see Raw bytes for the full value)`)]
     : element;
 }
 
-/** Keeps the line breaks made by formatting; those of the entry are shown as code points. */
+/** Keeps the line breaks of the formatting; line breaks of the entry itself are shown as code points. */
 const pretty = (content) =>
   typeof content === "string" ? visible(content) : visibleLines(JSON.stringify(content, null, 2) ?? "");
 
@@ -162,7 +162,7 @@ export async function rawTab(row) {
     return h(
       "p",
       { class: "error" },
-      `${nodeOf(row)} did not return the row: it does not answer, or no longer has it.`,
+      `${nodeOf(row)} did not return the entry: the node does not answer, or no longer has the entry.`,
     );
   const bytes = new Uint8Array(await answer.arrayBuffer());
   const text = new TextDecoder().decode(bytes);
@@ -179,11 +179,11 @@ export async function rawTab(row) {
     h(
       "div",
       { class: "buttons" },
-      h("button", { type: "button", onclick: () => copy(text, "Entry") }, "Copy the entry"),
+      h("button", { type: "button", onclick: () => copy(text, "Entry") }, "Copy entry"),
       h(
         "button",
         { type: "button", onclick: () => save(new Blob([bytes]), `${placeOf(row).replace("/", "-")}.json`) },
-        "Save the bytes",
+        "Download bytes",
       ),
     ),
   ];

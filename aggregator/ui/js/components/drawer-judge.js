@@ -1,4 +1,4 @@
-// Verdicts on a flagged entry. Each verdict is an entry of its own; the flagged one stays as it is.
+// Verdicts on a flagged entry. Each verdict is an entry of its own; the flagged entry is not changed.
 
 import { get, parameters, send } from "../lib/api.js";
 import { askReason } from "./dialog.js";
@@ -11,12 +11,13 @@ import { address, EVERYTHING } from "../lib/state.js";
 import { fromMicros, micros, moment } from "../lib/time.js";
 
 /**
- * Largest difference of two nodes' clocks that is allowed for: verdicts are searched from this long before the entry.
+ * Maximum clock difference between two nodes that is tolerated: the search for verdicts starts this long before the
+ * entry.
  */
 const CLOCKS_OFF_MICROS = 24 * 3600 * 1e6;
 const WORDS = { reviewed: ["\u2713 reviewed", "Reviewed"], false_alarm: ["\u25CB false alarm", "False alarm"] };
 
-/** Shows why an entry is flagged, and the verdicts on it; null for an entry that is not flagged. */
+/** Returns a section with the flags of an entry and the verdicts on them; null if the entry is not flagged. */
 export function judgements(row) {
   const entry = entryOf(row);
   if (!Array.isArray(entry.flags) || entry.flags.length === 0 || row.integrity !== "ok") return null;
@@ -49,11 +50,11 @@ export function judgements(row) {
   async function load() {
     const filter = `action:audit.judge outcome:success details:${quote(textOr(entry.id, placeOf(row)))}`;
     try {
-      // A verdict is recorded after its entry, so rows pruned before that do not matter. A clock may be off by some
-      // hours.
+      // A verdict is recorded after its entry, so earlier rows that were pruned do not matter. Clocks may differ by
+      // some hours.
       const answer = await get(`/audit-log?${parameters({ filter, from: since, limit: 100 })}`);
-      // Anyone who may record on a node can write an entry that looks like a verdict. So each one is shown with the
-      // node that it was recorded on, and links to itself; aggregators record on their own nodes.
+      // Every client that may record on a node can write an entry that looks like a verdict. So each verdict is shown
+      // with a link to itself and the node that it was recorded on; aggregators record on their own nodes.
       const isAbout = (details) =>
         details?.id === entry.id &&
         details.node === nodeOf(row) &&
@@ -69,7 +70,7 @@ export function judgements(row) {
         list,
         known.length === 0 ? h("p", { class: "hint" }, "No verdict yet.") : h("ul", {}, known.map(line)),
         missing,
-        known.length > 0 && h("a", { href: address({ filter, from: since, to: "", order: "desc" }) }, "as entries"),
+        known.length > 0 && h("a", { href: address({ filter, from: since, to: "", order: "desc" }) }, "show entries"),
       );
     } catch (error) {
       put(list, h("p", { class: "error" }, visible(error.message)));

@@ -1,4 +1,4 @@
-// Explains why an entry can be trusted, and how to verify it without this page.
+// Tab of the drawer that explains why an entry can be trusted, and how to verify it independently.
 
 import { getText } from "../lib/api.js";
 import { copy, digits, h, save, visible } from "../lib/dom.js";
@@ -10,7 +10,7 @@ export function proofTab(row, { envelope }) {
   const node = envelope.nodes.find((known) => known.node_id === nodeOf(row));
   const place = placeOf(row);
   const [name, seq] = place.split("/");
-  // A bundle holds the present log only; a row of an earlier one is proven by its own proof.
+  // A bundle contains only the current log; a row of an archived log has a proof of its own.
   const of = addressOf(row, envelope).split("@")[1];
   const log = of ? `@${of}` : "";
   const file = `${name}-${seq}`;
@@ -27,7 +27,7 @@ export function proofTab(row, { envelope }) {
       h(
         "p",
         {},
-        `${node.node_id}: ${digits((node.head_seq ?? -1) + 1)} rows, ${digits(node.witnessed ?? 0)} of them witnessed` +
+        `${node.node_id}: ${digits((node.head_seq ?? -1) + 1)} entries, ${digits(node.witnessed ?? 0)} witnessed` +
           `${node.witnessed_at ? `, last at ${moment(node.witnessed_at)}` : ""}. Verdict: ${node.verdict}.`,
       ),
     h("h3", {}, "Verify it yourself"),
@@ -35,10 +35,10 @@ export function proofTab(row, { envelope }) {
       ? h(
           "p",
           {},
-          "This row is in an earlier log of its node. Bundles " +
-            "contain current logs; the proof below is for the row itself.",
+          "This entry is in an archived log of its node. Bundles " +
+            "contain only current logs; the proof below is for this entry alone.",
         )
-      : h("p", {}, "With piperoll, an auditor's token, and the trust file from the administrators:"),
+      : h("p", {}, "Using piperoll, an auditor's token, and the trust file from your administrators:"),
     !of && h("pre", { tabindex: 0 }, command),
     h(
       "p",
@@ -50,17 +50,17 @@ export function proofTab(row, { envelope }) {
     h(
       "div",
       { class: "buttons" },
-      !of && h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy the command"),
+      !of && h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy command"),
       may("audit.export") &&
         h(
           "button",
           {
             type: "button",
             disabled: !row.witnessed,
-            title: row.witnessed ? null : "No witness has seen this row yet",
+            title: row.witnessed ? null : "No witness has seen this entry yet",
             onclick: (event) => proof(event.currentTarget, row),
           },
-          "Get the proof (c2sp.org/tlog-proof)",
+          "Download proof (c2sp.org/tlog-proof)",
         ),
     ),
     h("pre", { class: "proof", hidden: true, tabindex: 0 }),
@@ -68,40 +68,40 @@ export function proofTab(row, { envelope }) {
       h(
         "p",
         { class: "hint" },
-        "For auditors, an evidence bundle (Export) contains this and everything needed to verify it offline.",
+        "For auditors: an evidence bundle (Export) contains this entry and everything needed to verify it offline.",
       ),
   ];
 }
 
 function sentences(row, node, live) {
   const name = nodeOf(row);
-  if (row.withheld) return ["The content of this row is not shown, so there is nothing to verify."];
+  if (row.withheld) return ["The content of this entry is withheld, so there is nothing to verify."];
   if (row.integrity === "violation")
     return [
       `The signature is NOT valid: these are not the bytes that ${name} ` +
-        `signed, or they are at another position. ${visible(row.reason ?? "")}`,
-      "Do not trust the content of this row.",
+        `signed, or they are at a different position. ${visible(row.reason ?? "")}`,
+      "Do not trust the content of this entry.",
     ];
   if (row.integrity === "unknown_key")
     return [`The signature cannot be verified: this aggregator does not have the key. ${visible(row.reason ?? "")}`];
   const seal =
     row.integrity === "erased"
-      ? "The content was erased deliberately; another entry says " +
-        "by whom and why, and the row's hash is still in the tree."
-      : `The signature is valid: exactly these bytes are row ${digits(seqOf(row))} ` +
-        `of ${name}. Only holders of ${name}'s MAC key can make it.`;
+      ? "The content was erased deliberately. Another entry records " +
+        "by whom and why, and the hash of this entry is still in the tree."
+      : `The signature is valid: exactly these bytes are entry ${digits(seqOf(row))} ` +
+        `of ${name}. Only holders of ${name}'s MAC key can create this signature.`;
   const witness = row.witnessed
-    ? "It is proven to be part of a checkpoint that a witness has " +
+    ? "The entry is proven to be part of a checkpoint that a witness has " +
       "cosigned. Not even the node can change or remove it undetected."
-    : "No witness had seen it when it was read; it is protected only by its MAC so far. " +
+    : "No witness had seen the entry when it was read, so it is protected only by its MAC. " +
       (live
-        ? "It came while this page followed the log; read the page again to learn whether one has."
+        ? "It arrived in live mode; reload the page to see whether a witness has seen it since."
         : "A witness checks every few seconds.");
   const whole =
     !live && node?.proven
-      ? `It is also proven that no row of this range is missing from ${name}, ` +
-        `up to the ${digits(node.witnessed ?? 0)} rows that a witness has seen.`
-      : "This does not prove that no other row " +
+      ? `It is also proven that no entry of this range is missing from ${name}, ` +
+        `up to the ${digits(node.witnessed ?? 0)} entries that a witness has seen.`
+      : "This does not prove that no other entry " +
         `was left out${!live && node?.unproven ? `: ${visible(node.unproven)}` : ""}.`;
   return [seal, witness, whole];
 }

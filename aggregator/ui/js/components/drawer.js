@@ -6,7 +6,7 @@ import { summaryTab, changesTab, rawTab } from "./drawer-fields.js";
 import { contextTab } from "./drawer-context.js";
 import { proofTab } from "./drawer-proof.js";
 
-/** Name, label and content. @type {[string, string, (row: any, context: any) => any][]} */
+/** Name, label, and function that renders the tab. @type {[string, string, (row: any, context: any) => any][]} */
 const TABS = [
   ["summary", "Summary", summaryTab],
   ["changes", "Changes", changesTab],
@@ -16,9 +16,8 @@ const TABS = [
 ];
 
 /**
- * Creates the drawer. `filter(key, value, exclude)` adds a condition; `step(by)` returns a neighbouring row;
- * `closed()` is
- * called when it closes.
+ * Creates the drawer. `filter(key, value, exclude)` adds a condition, `step(by)` selects and returns a neighbouring
+ * row, `moved(row)` is called when the drawer shows that row, and `closed()` when it closes.
  */
 export function drawer({ filter, step, moved, closed }) {
   let element = null;

@@ -1,4 +1,4 @@
-// The export dialog: shows what will be exported, what to do about missing nodes, and the result.
+// The export dialog: preview, format, handling of missing nodes, progress and result.
 
 import { Problem, getCounts, parameters, stream } from "../lib/api.js";
 import { dialog } from "./dialog.js";
@@ -12,20 +12,20 @@ const FORMATS = [
     "bundle",
     "Evidence bundle",
     "an archive with proofs that anyone can verify offline; it does " +
-      "not contain the last seconds, which no witness has seen yet",
+      "not contain the last few seconds, which no witness has seen yet",
   ],
   ["csv", "CSV", "a table for spreadsheets; formulas in cells are neutralised"],
-  ["ndjson", "NDJSON", "for programs, with a final record"],
+  ["ndjson", "NDJSON", "for programs; ends with a final record"],
 ];
 const INCOMPLETE = [
   ["refuse", "Refuse", "no file unless every node answers"],
   ["wait", "Wait up to a minute", "then refuse"],
   ["partial", "Continue without them", "the file is marked PARTIAL and names them"],
 ];
-/** Largest file whose digest is computed here: the whole file has to be in memory twice. */
+/** Maximum size of a file whose digest is computed: the file has to be in memory twice. */
 const DIGEST_BYTES_MAX = 256 * 1024 * 1024;
 
-/** Opens the dialog for the entries that a view selects. `done()` is called after a file was made. */
+/** Opens the dialog for the entries that a view selects. `done()` is called after each finished export. */
 export function exportDialog(state, { done = () => {} } = {}) {
   const what = h("div", {}, h("p", { class: "hint" }, "Counting…"));
   const [format, incomplete] = [
@@ -40,7 +40,7 @@ export function exportDialog(state, { done = () => {} } = {}) {
 
   async function run() {
     if (!reason.value.trim()) {
-      put(said, h("span", { class: "error" }, "State a reason; it is recorded and part of the bundle."));
+      put(said, h("span", { class: "error" }, "State a reason; it is recorded and included in the bundle."));
       reason.focus();
       return false;
     }
@@ -65,7 +65,7 @@ export function exportDialog(state, { done = () => {} } = {}) {
           if (total) bar.value = Math.min(1, rows / total);
           put(
             said,
-            order.format === "bundle" ? `${digits(bytes)} bytes` : `${digits(rows)} rows, ${digits(bytes)} bytes`,
+            order.format === "bundle" ? `${digits(bytes)} bytes` : `${digits(rows)} entries, ${digits(bytes)} bytes`,
           );
         },
       );
@@ -109,7 +109,7 @@ export function exportDialog(state, { done = () => {} } = {}) {
 const count = (state) =>
   getCounts(`/stats?${parameters({ filter: state.filter, from: state.from, to: state.to, by: "node", top: 200 })}`);
 
-/** Shows what will be exported. */
+/** Returns the preview of an export: number of entries, range, and missing nodes. */
 function leaving(state, answer) {
   const missing = answer.nodes.filter(isMissing);
   const counts = answer.stats.by[0]?.top ?? [];
@@ -119,11 +119,11 @@ function leaving(state, answer) {
       {},
       `${answer.complete ? "" : "At least "}${digits(answer.stats.entries)} ` +
         `entries will be exported${answer.verified ? "" : " (counted by the nodes)"}: `,
-      h("code", {}, visible(state.filter) || "everything"),
+      h("code", {}, visible(state.filter) || "(no filter)"),
       `, ${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}). Times in files are UTC.`,
     ),
     answer.limited_to && h("p", { class: "note" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
-    h("p", {}, counts.map(({ value, count: rows }) => `${value}: ${digits(rows)}`).join(", ") || "No rows."),
+    h("p", {}, counts.map(({ value, count: rows }) => `${value}: ${digits(rows)}`).join(", ") || "No entries."),
     missing.length > 0 && h("p", { class: "error" }, `Missing: ${missing.map((node) => node.node_id).join(", ")}.`),
   ];
 }
@@ -146,7 +146,7 @@ function choices(legend, name, list) {
   };
 }
 
-/** Reads a file as it arrives. A stream that breaks off yields no file. */
+/** Reads a file as it arrives. An interrupted stream yields no file. */
 async function receive(answer, format, progress) {
   const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? `export.${format}`;
   const chunks = [];
@@ -172,7 +172,7 @@ async function receive(answer, format, progress) {
   };
 }
 
-/** Reads from the final record of an NDJSON file which nodes broke off. */
+/** Returns the nodes that are incomplete according to the final record of an NDJSON file. */
 async function lostNodes(blob) {
   const tail = await blob.slice(Math.max(0, blob.size - 1_048_576)).text();
   const last = tail.trimEnd().split("\n").at(-1);
@@ -193,5 +193,5 @@ function failure(error) {
       : error.message;
   const missing = error.envelope.nodes.filter((node) => !["ok", "excluded"].includes(node.status));
   const names = missing.map((node) => `${node.node_id} (${visible(node.reason ?? node.status)})`).join("; ");
-  return `No file was written: ${names}. Wait for them, or continue without them.`;
+  return `No file was written: ${names}. Wait for these nodes, or continue without them.`;
 }

@@ -1,16 +1,15 @@
-// The most frequent values of some fields, counted by the server over everything that matches.
+// Facets: the most frequent values of some fields, counted by the server over all matching entries.
 
 import { digits, h, put, short, svg } from "../lib/dom.js";
 import { isMissing } from "./node-words.js";
 
-/** Field of `GET /stats`, key of a filter, heading. */
-/** Field, filter key and heading. @type {[string, string, string][]} */
+/** Field of `GET /stats`, filter key and heading. @type {[string, string, string][]} */
 const FACETS = [
   ["node_id", "node", "Node"],
   ["outcome", "outcome", "Outcome"],
   ["action", "action", "Action"],
   ["user", "user", "User"],
-  ["ip_address", "ip", "From"],
+  ["ip_address", "ip", "IP address"],
   ["entity_type", "entity", "Entity type"],
   ["category", "category", "Category"],
   ["flag", "flag", "Flag"],
@@ -18,7 +17,7 @@ const FACETS = [
 export const COUNTED = FACETS.map(([field]) => field).join(",");
 const OPEN_AT_FIRST = 4;
 
-/** Makes the list. `filter(key, value, exclude)` adds a condition. */
+/** Creates the facets. `filter(key, value, exclude)` adds a condition. */
 export function facets({ filter }) {
   const element = h(
     "aside",
@@ -56,7 +55,7 @@ export function facets({ filter }) {
             {
               type: "button",
               class: "plain not",
-              "aria-label": `Without ${short(value, 40)}`,
+              "aria-label": `Exclude ${short(value, 40)}`,
               title: "Exclude",
               onclick: () => filter(key, value, true),
             },
@@ -109,6 +108,6 @@ export function facets({ filter }) {
         h("h2", { class: "unseen" }, "Most frequent values"),
         FACETS.map((facet) => one(facet, answer)),
       ),
-    fail: (words) => put(element, h("p", { class: "error" }, `Not counted: ${words}`)),
+    fail: (words) => put(element, h("p", { class: "error" }, `Counts unavailable: ${words}`)),
   };
 }

@@ -1,4 +1,4 @@
-// The filter as text, chips and range, which always agree.
+// The filter bar: the filter as text and as chips, the time range, and the order. All of them always agree.
 
 import { dialog } from "./dialog.js";
 import { freshId, h, put, visible } from "../lib/dom.js";
@@ -6,7 +6,7 @@ import { negate, remove, terms } from "../lib/filter.js";
 import { EVERYTHING, RANGES } from "../lib/state.js";
 import { suggest } from "./suggest.js";
 
-/** Creates the bar. `change(part of the state)` queries again; `actions` are buttons next to the chips. */
+/** Creates the bar. `change(part of the state)` runs a new query; `actions` are buttons next to the chips. */
 export function filterBar({ change, actions }) {
   const id = freshId("filter");
   const input = h("input", {
@@ -18,7 +18,7 @@ export function filterBar({ change, actions }) {
     "aria-describedby": `${id}-error`,
   });
   const box = h("div", { class: "text" }, h("label", { for: id, class: "unseen" }, "Filter"), input);
-  const range = h("select", { "aria-label": "Range" });
+  const range = h("select", { "aria-label": "Time range" });
   const order = h(
     "select",
     { "aria-label": "Order" },
@@ -29,7 +29,7 @@ export function filterBar({ change, actions }) {
     "select",
     {
       "aria-label": "Time",
-      title: "The time that is shown. Range, order and completeness always refer to the time of recording.",
+      title: "The time to show. Range, order and completeness always refer to the recorded time.",
     },
     h("option", { value: "recorded" }, "Time recorded"),
     h("option", { value: "occurred" }, "Time occurred"),
@@ -58,7 +58,7 @@ export function filterBar({ change, actions }) {
     );
     const closed = () => drawRange();
     dialog(
-      "Range",
+      "Custom range",
       [
         h("p", { class: "hint" }, "An age (24h, 7d), a day (2026-04-15), or a time in UTC (2026-04-15T08:00:00Z)."),
         h("label", { for: from.id }, "From"),
@@ -68,7 +68,7 @@ export function filterBar({ change, actions }) {
       ],
       [
         {
-          label: "Show",
+          label: "Apply",
           main: true,
           run: () =>
             change({ from: from.value.trim() || EVERYTHING, to: to.value.trim() === "now" ? "" : to.value.trim() }),
@@ -85,7 +85,7 @@ export function filterBar({ change, actions }) {
       range,
       RANGES.map(([from, words]) => h("option", { value: from }, words)),
       !preset && h("option", { value: "this" }, `${state.from} to ${state.to || "now"}`),
-      h("option", { value: "custom" }, "Other…"),
+      h("option", { value: "custom" }, "Custom range…"),
     );
     range.value = preset ? state.from : "this";
   }
@@ -151,7 +151,7 @@ export function filterBar({ change, actions }) {
       put(chips, terms(next.filter).map(chip));
       if (focused >= 0) (chips.querySelectorAll("button")[focused] ?? input).focus();
     },
-    /** Shows what is wrong and where: the server's message contains the filter with a mark under the character. */
+    /** Shows the server's error message, which contains the filter and marks the position of the mistake. */
     fail(problem) {
       input.setAttribute("aria-invalid", "true");
       put(error, h("pre", { class: "error" }, problem.message.split("\n").map(visible).join("\n")));

@@ -1,5 +1,5 @@
-// Live mode: new rows appear at the top by themselves, or are counted and held while the user reads further down. When
-// the state of a node changes, the page is read again, because the completeness of all rows may change.
+// Live mode: new entries appear at the top, or are buffered and counted while the page is scrolled or an entry is open.
+// When the state of a node changes, the page is reloaded, because the completeness of all entries may change.
 
 import { announce, digits, h, notice, put, visible } from "../lib/dom.js";
 import { follow } from "./live.js";
@@ -7,26 +7,25 @@ import { isBroken, isMissing } from "./node-words.js";
 import { placeOf } from "./row.js";
 import { moment } from "../lib/time.js";
 
-/** Distance from the top of the page within which new rows appear by themselves. */
+/** Distance from the top of the page within which new entries are shown at once. */
 const NEAR_TOP_PIXELS = 60;
-/** A node whose tail works but whose answers fail has the page read again no more often than this. */
+/** Minimum interval between reloads because of a node whose tail works but whose answers fail. */
 const TRY_AGAIN_MS = 15_000;
-/** Rows that may wait; beyond it the oldest are dropped, and a message says so. */
+/** Maximum number of buffered entries; beyond it the oldest are dropped, and a message says so. */
 const WAITING_MAX = 1_000;
 
 /**
- * `near()` says whether rows may appear by themselves, `show(items)` puts them on top and returns how many were
- * removed,
- * `reload()` reads the page again, `ended()` is called when following is over for good.
+ * Creates live mode. `near()` returns whether new entries may be shown at once, `show(items)` adds them at the top and
+ * returns how many older ones were removed, `reload()` reloads the page, `ended()` is called when live mode has ended.
  */
 export function follower({ near, show, reload, ended }) {
-  const button = h("button", { type: "button", "aria-pressed": "false", title: "Follow (l)" }, "Live");
+  const button = h("button", { type: "button", "aria-pressed": "false", title: "Toggle live mode (l)" }, "Live");
   const counter = h("div", { class: "waiting" });
   let tail = null;
   let waiting = [];
   let lost = 0;
   let drawing = 0;
-  /** State of each node: "ok", "missing" or "broken". Only a change of it has the page read again. */
+  /** State of each node: "ok", "missing" or "broken". Only a change of state reloads the page. */
   let known = new Map();
   const said = [];
   const lastTried = new Map();
@@ -37,7 +36,7 @@ export function follower({ near, show, reload, ended }) {
     const now = new Map(
       envelope.nodes.map((node) => [node.node_id, isMissing(node) ? "missing" : isBroken(node) ? "broken" : "ok"]),
     );
-    // What the tail has reported about a node is newer than the answer, unless the answer is worse.
+    // The tail's report about a node is newer than the answer, unless the answer is worse.
     for (const [node, was] of known) if (now.get(node) === "ok" && was !== "ok") now.set(node, was);
     known = now;
     // Start after the head of every node at the time of the answer, so that no row is left out and none is repeated.
@@ -54,7 +53,7 @@ export function follower({ near, show, reload, ended }) {
             happened(
               row.found_at?.node_id,
               "broken",
-              `${row.found_at?.node_id} sent a row with an invalid signature`,
+              `${row.found_at?.node_id} sent an entry with an invalid signature`,
               placeOf(row),
             );
         },
@@ -83,8 +82,8 @@ export function follower({ near, show, reload, ended }) {
   }
 
   function beat({ watermark, complete, nodes }) {
-    if (watermark) drawButton(`Live, all until ${moment(watermark)}${complete ? "" : " without the missing"}`);
-    // The tail reports no change of a node that was missing only from the page's answer, so its return is found here.
+    if (watermark) drawButton(`Live, complete up to ${moment(watermark)}${complete ? "" : ", except missing nodes"}`);
+    // The tail reports no change of a node that was missing only from the page's answer, so detect its return here.
     for (const { node_id: node, status } of nodes) {
       const tried = Date.now() - (lastTried.get(node) ?? 0) < TRY_AGAIN_MS;
       if (status !== "ok" || known.get(node) !== "missing" || tried) continue;
@@ -94,7 +93,7 @@ export function follower({ near, show, reload, ended }) {
   }
 
   /**
-   * Handles a change of a node's state. A state that was reported already is ignored, unless a broken node has a new
+   * Handles a change of a node's state. A state that was already reported is ignored, unless a broken node has a new
    * reason.
    */
   function happened(node, now, words, reason = "") {
@@ -116,7 +115,7 @@ export function follower({ near, show, reload, ended }) {
     waiting.push(item);
     if (waiting.length > WAITING_MAX) lost += waiting.length - WAITING_MAX;
     waiting = waiting.slice(-WAITING_MAX);
-    // Draw rows that arrive together only once.
+    // Render once for all entries that arrive together.
     if (!drawing) drawing = requestAnimationFrame(draw);
   }
 
@@ -131,7 +130,7 @@ export function follower({ near, show, reload, ended }) {
         h(
           "button",
           { type: "button", class: "main", onclick: showWaiting },
-          rows + lost === 1 ? "1 new entry, press ." : `${all} new entries, press .`,
+          rows + lost === 1 ? "1 new entry (press .)" : `${all} new entries (press .)`,
         ),
     );
     if (rows % 10 === 1) announce(`${all} new entries`);
@@ -141,7 +140,7 @@ export function follower({ near, show, reload, ended }) {
   function showWaiting() {
     const gone = lost + (show(waiting) ?? 0);
     if (gone > 0 && !saidLost)
-      notice(`Only the newest ${digits(WAITING_MAX)} rows are kept on this page; reload it to see the others`);
+      notice(`Only the newest ${digits(WAITING_MAX)} entries are kept on this page; reload it to see the others`);
     saidLost ||= gone > 0;
     waiting = [];
     lost = 0;

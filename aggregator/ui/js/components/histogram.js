@@ -1,4 +1,4 @@
-// Events over time: stacked, hatched when a node's are not counted, zoomed by dragging, and as a table.
+// Histogram of entries over time: stacked bars, hatched while a node is missing, with zoom by dragging and a table.
 
 import { digits, h, put, svg } from "../lib/dom.js";
 import { isMissing } from "./node-words.js";
@@ -7,11 +7,11 @@ import { fromMicros, micros, moment } from "../lib/time.js";
 const HEIGHT = 100;
 const WIDTH = 1000;
 
-/** Makes the chart. `zoom(from, to)` gets RFC 3339 times. */
+/** Creates the chart. `zoom(from, to)` is called with RFC 3339 times. */
 export function histogram({ zoom }) {
   const element = h(
     "section",
-    { class: "histogram", "aria-label": "Events over time" },
+    { class: "histogram", "aria-label": "Entries over time" },
     h("p", { class: "hint" }, "Counting…"),
   );
   let drawn = null;
@@ -62,8 +62,8 @@ export function histogram({ zoom }) {
         envelope.verified === false &&
           h(
             "span",
-            { title: "Exports, and counts with verify, read the rows themselves" },
-            "Counted by the nodes from their indexes, not verified.",
+            { title: "Exports, and counts with verify, read the entries themselves" },
+            "Counted by the nodes from their indexes; not verified.",
           ),
       ),
       table(buckets, width, zoom),
@@ -87,7 +87,7 @@ export function histogram({ zoom }) {
     },
     fail(words) {
       drawn = null;
-      put(element, h("p", { class: "error" }, `Not counted: ${words}`));
+      put(element, h("p", { class: "error" }, `Counts unavailable: ${words}`));
     },
     redraw: draw,
   };
@@ -123,7 +123,7 @@ const words = (bucket) =>
   `failed, ${digits(bucket.denied)} denied, ${digits(bucket.flagged)} flagged`;
 
 function summary(stats, missing) {
-  const without = missing.length > 0 ? `, at least: ${missing.join(", ")} not counted` : "";
+  const without = missing.length > 0 ? ` (lower bounds: ${missing.join(", ")} not counted)` : "";
   return (
     `${digits(stats.entries)} entries, ${digits(stats.failed)} failed, ` +
     `${digits(stats.denied)} denied, ${digits(stats.flagged)} flagged${without}`
@@ -158,7 +158,7 @@ function table(buckets, width, zoom) {
   return h(
     "details",
     {},
-    h("summary", {}, "As a table"),
+    h("summary", {}, "View as table"),
     h(
       "div",
       { class: "scroll" },
@@ -180,7 +180,7 @@ function table(buckets, width, zoom) {
   );
 }
 
-/** Reports both ends of a dragged selection, as fractions of the width. */
+/** Calls `done` with both ends of a dragged selection, as fractions of the width. */
 function drag(chart, pick, done) {
   let start = null;
   const part = (event) => {

@@ -1,14 +1,13 @@
-// Shows new entries as they arrive: one open connection, and no other request meanwhile.
+// Client of the live tail: one open connection, and no other request while it is open.
 
 import { parameters, tailAddress } from "../lib/api.js";
 import { announce, visible } from "../lib/dom.js";
 import { moment } from "../lib/time.js";
 
 /**
- * Follows a filter from the given positions of the nodes. `row` gets entries, `node(event, words)` changes of nodes,
- * `beat`
- * the watermark, `slow(words)` that this page was dropped, `broken` that the connection was lost, `ended(words)` the
- * end.
+ * Follows a filter from the given positions of the nodes. Calls `row` with each entry, `node(event, words)` when the
+ * state of a node changes, `beat` with the watermark, `slow(words)` when the server dropped this client, `broken` when
+ * the connection was lost, and `ended(words)` at the end.
  */
 export function follow({ filter, after }, { row, node, beat, slow, broken, ended }) {
   const source = new EventSource(tailAddress(parameters({ filter, after })));
@@ -28,9 +27,9 @@ export function follow({ filter, after }, { row, node, beat, slow, broken, ended
   source.addEventListener("heartbeat", (event) => beat(data(event)));
   source.addEventListener("dropped", () => slow("This page fell behind; resuming after the last entry received."));
   source.addEventListener("ended", (event) => end(data(event).reason));
-  // The browser reconnects by itself, from the last position that it has seen, unless the server refused it.
+  // The browser reconnects automatically from the last position it received, unless the server rejects the request.
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) return end("the aggregator refused to continue; reload the page");
+    if (source.readyState === EventSource.CLOSED) return end("the aggregator rejected the request; reload the page");
     announce("connection lost, reconnecting");
     return broken();
   });
@@ -40,6 +39,6 @@ export function follow({ filter, after }, { row, node, beat, slow, broken, ended
 function nodeWords(said) {
   const why = said.reason ? `: ${visible(said.reason)}` : "";
   if (said.status === "ok") return `${said.node_id} is back, ${moment(said.since)}`;
-  if (said.status === "invalid") return `${said.node_id} sends invalid data, ${moment(said.since)}${why}`;
-  return `${said.node_id} is missing since ${moment(said.since)} (${said.status}${why})`;
+  if (said.status === "invalid") return `${said.node_id} has sent invalid data since ${moment(said.since)}${why}`;
+  return `${said.node_id} has been missing since ${moment(said.since)} (${said.status}${why})`;
 }

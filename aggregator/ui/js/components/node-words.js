@@ -1,21 +1,21 @@
-// Messages about the nodes of an answer: missing, pruned and broken are different states.
+// States of the nodes of an answer (missing, pruned, broken, …), and messages about them.
 
 import { digits, h, visible } from "../lib/dom.js";
 import { ago, moment } from "../lib/time.js";
 
 const MISSING = {
   unreachable: "is unreachable",
-  timeout: "has not answered in time",
-  incomplete: "has answered in part",
-  error: "has answered with an error",
+  timeout: "timed out",
+  incomplete: "answered only in part",
+  error: "returned an error",
 };
 const BROKEN = ["row_invalid", "fork", "rollback", "unknown_key", "pruned_early"];
 
 export const isMissing = (node) => Object.hasOwn(MISSING, node.status);
 export const isPruned = (node) => node.status === "pruned";
-/** The node left the cluster, and its rows of the range cannot be read. */
+/** The node has left the cluster, and its entries of the range cannot be read. */
 export const isRetired = (node) => node.status === "retired";
-/** Complete, or complete except for older rows that were pruned under the retention policy. */
+/** Whether an answer is complete, apart from entries that were pruned under the retention policy. */
 export const isComplete = (envelope) => envelope.complete || Boolean(envelope.complete_since);
 export const isSuperseded = (node) => node.status === "superseded";
 export const isBroken = (node) => node.status === "invalid" || BROKEN.includes(node.verdict);
@@ -23,21 +23,21 @@ export const verdictOf = (node) => (BROKEN.includes(node.verdict) ? node.verdict
 
 export function verdictWords(node) {
   return {
-    row_invalid: "its answer is invalid: a signature, a position, or a gap.",
-    fork: "presents two histories.",
-    rollback: "lost rows that a witness had seen.",
-    unknown_key: "rows are signed with an unknown key.",
-    pruned_early: "pruned rows earlier than the cluster's policy allows.",
+    row_invalid: "its answer failed verification: a signature, a position, or a gap.",
+    fork: "its log contradicts a witnessed checkpoint.",
+    rollback: "its log lacks entries that a witness has seen.",
+    unknown_key: "its entries are signed with an unknown key.",
+    pruned_early: "it pruned entries earlier than the cluster's policy allows.",
   }[verdictOf(node)];
 }
 
-/** Describes one missing node: since when, why, and what a witness knows of it. */
+/** Describes one missing node: its state, when it was last seen, the reason, and how much of its log was witnessed. */
 export function missingWords(node) {
   const since = node.last_seen
-    ? ` since ${moment(node.last_seen)} (${ago(node.last_seen)})`
-    : ", and has not answered since this aggregator started";
+    ? `, last seen ${moment(node.last_seen)} (${ago(node.last_seen)})`
+    : ", not seen since this aggregator started";
   const seen = node.witnessed
-    ? ` A witness has seen ${digits(node.witnessed)} rows of its log, at ` +
+    ? ` A witness has seen ${digits(node.witnessed)} entries of its log, at ` +
       `${moment(node.witnessed_at)}; these cannot be changed undetected.`
     : "";
   return [
@@ -46,7 +46,7 @@ export function missingWords(node) {
   ];
 }
 
-/** The completeness statement as text, for a ticket or for paper. */
+/** Returns the completeness statement as text, for a ticket or a printout. */
 export function statement(envelope) {
   const since = envelope.complete_since ? `Complete since ${moment(envelope.complete_since)}` : "NOT COMPLETE";
   const proven = envelope.completeness ? ` ${visible(envelope.completeness)}.` : "";
@@ -54,8 +54,8 @@ export function statement(envelope) {
   const lines = [`${head}: ${envelope.answered} of ${envelope.expected} nodes answered.${proven}`];
   if (envelope.more)
     lines.push(
-      `A part: the ${envelope.order === "desc" ? "newest" : "oldest"} ` +
-        `${digits(envelope.count)} entries, and there are more.`,
+      `Excerpt: the ${envelope.order === "desc" ? "newest" : "oldest"} ` +
+        `${digits(envelope.count)} entries; there are more.`,
     );
   if (envelope.from) lines.push(`Range: ${moment(envelope.from)} to ${moment(envelope.to)}.`);
   if (envelope.limited_to) lines.push(`Limited to: ${visible(envelope.limited_to)}`);
@@ -63,13 +63,13 @@ export function statement(envelope) {
     const why = visible(node.reason ?? "");
     if (isMissing(node))
       lines.push(
-        `Missing: ${node.node_id} (${node.status}: ${why}), last answered ` +
-          `${moment(node.last_seen)}, ${node.witnessed ?? 0} rows witnessed.`,
+        `Missing: ${node.node_id} (${node.status}: ${why}), last seen ` +
+          `${moment(node.last_seen)}, ${node.witnessed ?? 0} entries witnessed.`,
       );
     if (isPruned(node)) lines.push(`Pruned: ${node.node_id}: ${why}`);
     if (isRetired(node)) lines.push(`Retired: ${node.node_id}: ${why}`);
     if (isSuperseded(node)) lines.push(`Superseded: ${node.node_id}: ${why}`);
-    if (isBroken(node)) lines.push(`Broken: ${node.node_id} (${verdictOf(node)}): ${why}`);
+    if (isBroken(node)) lines.push(`Violation: ${node.node_id} (${verdictOf(node)}): ${why}`);
   }
   return lines.join("\n");
 }

@@ -1,4 +1,4 @@
-// Prints a report: the query, the completeness statement, and the rows, as many as one page of the server holds.
+// Prints a report: the query, the completeness statement, and at most one server page of entries.
 
 import { get, parameters } from "../lib/api.js";
 import { statement } from "./node-words.js";
@@ -9,13 +9,13 @@ import { moment, zoneName } from "../lib/time.js";
 
 const ROWS_MAX = 1_000;
 
-/** Prints what a view selects. */
+/** Prints the entries that a view selects. */
 export async function printView(state, me) {
   const answer = await get(`/audit-log?${parameters({ ...query(state), order: state.order, limit: ROWS_MAX })}`);
   const table = rowTable({ open: () => {}, filter: () => {} });
   table.show(answer.entries, answer, state.order);
   const cut = answer.next_cursor
-    ? `These are the first ${answer.count} entries; there are more. Export them to get all.`
+    ? `These are the first ${answer.count} entries; there are more. Export to get all of them.`
     : answer.complete
       ? `These are all ${answer.count} entries.`
       : `These are the ${answer.count} entries of the nodes that answered; there may be more.`;
@@ -32,7 +32,7 @@ export async function printView(state, me) {
     h(
       "p",
       {},
-      `Filter: ${visible(state.filter) || "everything"}. Range: ` +
+      `Filter: ${visible(state.filter) || "none"}. Range: ` +
         `${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}).`,
     ),
     h("pre", {}, statement(answer)),

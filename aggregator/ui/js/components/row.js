@@ -1,9 +1,9 @@
-// One row of an answer: its position, its fields, and the findings about it, as text, shape and colour.
+// One row of an answer: position, fields, and badges that show its state as text, shape and colour.
 
 import { h, short, textOr, visible } from "../lib/dom.js";
 import { term } from "../lib/filter.js";
 
-/** Returns the entry, or an empty one if there is none that can be trusted. */
+/** Returns the entry of a row, or an empty object if the row has no parsed entry. */
 export function entryOf(row) {
   return row.entry !== null && typeof row.entry === "object" ? row.entry : {};
 }
@@ -13,18 +13,18 @@ export function placeOf(row) {
   return row.found_at ? `${row.found_at.node_id}/${row.found_at.seq}` : `${entry.node_id}/${entry.seq}`;
 }
 
-/** Returns the key that identifies a row: two logs of one node have rows with the same number. */
+/** Returns a unique key of a row: two logs of one node contain rows with the same number. */
 export function keyOf(row) {
   return row.found_at ? placeOf(row) : `${placeOf(row)}@${entryOf(row).generation}`;
 }
 
-/** Returns the query string that names the log a row is in. */
+/** Returns the query string that selects the log that contains a row. */
 export function logOf(row) {
   const generation = entryOf(row).generation;
   return !row.found_at && typeof generation === "string" ? `?generation=${encodeURIComponent(generation)}` : "";
 }
 
-/** Returns the position of a row, followed by @ and the generation if it is not in the node's present log. */
+/** Returns the position of a row, followed by @ and the generation if the row is not in the node's current log. */
 export function addressOf(row, envelope) {
   const generation = entryOf(row).generation;
   const node = envelope?.nodes?.find((known) => known.node_id === nodeOf(row));
@@ -36,7 +36,7 @@ export function addressOf(row, envelope) {
 export const nodeOf = (row) => row.found_at?.node_id ?? entryOf(row).node_id;
 export const seqOf = (row) => row.found_at?.seq ?? entryOf(row).seq;
 const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$/;
-/** Returns the time of a row as RFC 3339, or "" if there is no time that can be trusted. */
+/** Returns the time of a row as RFC 3339, or "" if it has no valid time. */
 export function timeOf(row) {
   const time = row.erased?.timestamp ?? entryOf(row).timestamp;
   return typeof time === "string" && TIME.test(time) ? time : "";
@@ -62,24 +62,24 @@ export function badge(kind, shape, text, title) {
   );
 }
 
-/** Shows whether the row is what its node signed, and whether a witness has cosigned it. */
+/** Returns badges that show whether a row has a valid signature, and whether it is witnessed. */
 export function integrityBadges(row) {
   const known = {
     ok: () => [
       badge("good", "✓", "verified", "Valid signature"),
       row.witnessed
         ? badge("good", "◉", "witnessed", "Part of a checkpoint that a witness has cosigned")
-        : badge("calm", "○", "newest", "Valid signature; no witness has seen it yet"),
+        : badge("calm", "○", "pending", "Valid signature; no witness has seen it yet"),
     ],
-    violation: () => [badge("bad", "✖", "BROKEN", row.reason ?? "Invalid signature")],
-    unknown_key: () => [badge("warn", "?", "key unknown", row.reason ?? "Unknown key")],
+    violation: () => [badge("bad", "✖", "VIOLATION", row.reason ?? "Invalid signature")],
+    unknown_key: () => [badge("warn", "?", "unknown key", row.reason ?? "Unknown key")],
     erased: () => [badge("calm", "▭", "erased", row.reason)],
   };
   const badges = Object.hasOwn(known, row.integrity)
     ? known[row.integrity]()
     : [badge("warn", "?", short(row.integrity), row.reason)];
-  const held = row.withheld && badge("warn", "▒", "withheld", "May be outside of your scope");
-  const late = row.late && badge("warn", "↶", "late", "Arrived after newer rows");
+  const held = row.withheld && badge("warn", "▒", "withheld", "May be outside your scope");
+  const late = row.late && badge("warn", "↶", "late", "Arrived after newer entries");
   return [held, late, ...badges].filter(Boolean);
 }
 
@@ -101,7 +101,7 @@ export function flagBadge(entry) {
   return badge("warn", "⚑", "flagged", rules);
 }
 
-/** Returns the filters that select the values of an entry's fields, `key:value`. */
+/** Returns the conditions that select the values of an entry's fields, `key:value`. */
 export function termsOf(row) {
   const entry = entryOf(row);
   const found = [["node", nodeOf(row)]];
@@ -139,8 +139,8 @@ export function actorWords(entry) {
 
 export function headline(row) {
   const entry = entryOf(row);
-  if (row.erased) return "An entry that was erased";
-  if (row.withheld) return "A row that is withheld";
+  if (row.erased) return "Erased entry";
+  if (row.withheld) return "Withheld entry";
   const what = entityOf(entry) ?? textOr(entry.target);
-  return visible(`${textOr(entry.action, "unreadable row")}${what ? ` on ${what}` : ""}`);
+  return visible(`${textOr(entry.action, "unreadable entry")}${what ? ` on ${what}` : ""}`);
 }

@@ -1,4 +1,4 @@
-// The rows: a real table, in which one row is selected at a time and a click on a value filters by it.
+// The table of entries. One row is selected at a time, and a click on a value filters by it.
 
 import { digits, h, put, short, textOr, visible } from "../lib/dom.js";
 import { everything, micros, parts, zoneLabel } from "../lib/time.js";
@@ -18,10 +18,10 @@ import {
 } from "./row.js";
 
 const COLUMNS = 8;
-/** Rows on a page that follows the log; beyond it the oldest are removed. */
+/** Maximum number of rows in live mode; beyond it the oldest are removed. */
 const SHOWN_MAX = 1_000;
 
-/** Makes the table. `open(row)` shows one row, `filter(key, value, exclude)` adds a condition. */
+/** Creates the table. `open(row)` opens one row, `filter(key, value, exclude)` adds a condition. */
 export function rowTable({ open, filter }) {
   const body = h("tbody", { onkeydown: alongRow });
   const timeHead = h("th", { scope: "col", "aria-sort": "descending" });
@@ -30,7 +30,7 @@ export function rowTable({ open, filter }) {
     "tr",
     {},
     timeHead,
-    ["Node", "Actor", "Action", "Entity", "From", "Outcome", "State"].map((name) => h("th", { scope: "col" }, name)),
+    ["Node", "Actor", "Action", "Entity", "IP", "Outcome", "Integrity"].map((name) => h("th", { scope: "col" }, name)),
   );
   const element = h("div", { class: "scroll rows" }, h("table", {}, caption, h("thead", {}, head), body));
   let shown = [];
@@ -69,7 +69,7 @@ export function rowTable({ open, filter }) {
       body.querySelector(`tr[data-place="${CSS.escape(focused)}"] button.open`)?.focus({ preventScroll: true });
   }
 
-  /** A row that cannot be shown must not break the others: a row that fails verification can contain anything. */
+  /** Renders a row. An error must not affect the other rows: a row that fails verification can contain anything. */
   function safeLine(item, at, doubt) {
     try {
       return line(item, at, doubt);
@@ -89,7 +89,7 @@ export function rowTable({ open, filter }) {
           h(
             "button",
             { type: "button", class: "plain open", tabindex: -1 },
-            `${visible(placeOf(item.row))} is not a valid entry; its bytes are in the drawer. `,
+            `${visible(placeOf(item.row))} is not a valid entry; open it to see its bytes. `,
           ),
           integrityBadges(item.row),
         ),
@@ -153,7 +153,7 @@ export function rowTable({ open, filter }) {
         "td",
         {},
         user ? value("user", user) : h("span", { class: "as" }, "–"),
-        impersonator && [h("span", { class: "as" }, " really "), value("impersonator", impersonator)],
+        impersonator && [h("span", { class: "as" }, " impersonated by "), value("impersonator", impersonator)],
       ),
       h(
         "td",
@@ -204,7 +204,7 @@ export function rowTable({ open, filter }) {
       draw();
       return pairs(rows, uncertainty);
     },
-    /** Adds new items at the top: rows, or messages about a node. */
+    /** Adds new items at the top: rows, or messages about a node. Returns how many items were removed. */
     prepend(items) {
       const known = new Set(only().map(keyOf));
       const fresh = items.filter((item) => item.said || !known.has(keyOf(item.row)));
@@ -237,7 +237,7 @@ export function rowTable({ open, filter }) {
   };
 }
 
-/** Moves the focus along the values of a row, so that every one of them can be reached without a mouse. */
+/** Moves the focus along the values of a row, so that each can be reached by keyboard. */
 function alongRow(event) {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   const line = by && event.target.closest("tr[data-place]");
@@ -249,13 +249,13 @@ function alongRow(event) {
   event.preventDefault();
 }
 
-/** Says which nodes were searched, and which were not. */
+/** Returns the text of the empty state: which nodes were searched, and which were not. */
 function emptyWords(envelope) {
   const answered = envelope.nodes
     .filter((node) => !isMissing(node) && node.status !== "excluded")
     .map((node) => node.node_id);
   const not = envelope.nodes.filter(isMissing).map((node) => node.node_id);
-  const without = not.length > 0 ? ` ${not.join(", ")} did not answer and may have some.` : "";
+  const without = not.length > 0 ? ` ${not.join(", ")} did not answer and may have matching entries.` : "";
   return `No matching entries on ${answered.join(", ") || "any node"}.${without}`;
 }
 
@@ -266,7 +266,7 @@ function unsurePairs(rows, uncertaintyMs) {
     for (let other = index + 1; other < rows.length && other <= index + NEIGHBOURS_MAX; other += 1) {
       const [a, b] = [rows[index], rows[other]];
       if (!timeOf(a) || !timeOf(b)) continue;
-      // Until clocks have been compared, nothing is known about their differences, so neighbours are unsure.
+      // Until the clocks have been compared, their differences are unknown, so the order of neighbours is uncertain.
       if (
         uncertaintyMs === null
           ? other > index + 1
@@ -279,22 +279,22 @@ function unsurePairs(rows, uncertaintyMs) {
   return found;
 }
 
-/** Rows compared in each direction; thousands of rows within a millisecond are not compared one by one. */
+/** Maximum number of following rows that each row is compared with: a millisecond may contain thousands. */
 const NEIGHBOURS_MAX = 50;
 
-/** Returns the keys of such rows, each with a message. */
+/** Returns the keys of rows whose order is uncertain, each with a message. */
 function uncertainPairs(items, uncertaintyMs) {
   const found = new Map();
   const words =
     uncertaintyMs === null
-      ? "the nodes' clocks have not been compared yet"
+      ? "the clocks have not been compared yet"
       : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;
   for (const [a, b] of unsurePairs(
     items.map((item) => item.row),
     uncertaintyMs,
   )) {
-    found.set(keyOf(a), `The order relative to the adjacent row of ${nodeOf(b)} is unknown: ${words}`);
-    found.set(keyOf(b), `The order relative to the adjacent row of ${nodeOf(a)} is unknown: ${words}`);
+    found.set(keyOf(a), `The order relative to the adjacent entry of ${nodeOf(b)} is uncertain: ${words}`);
+    found.set(keyOf(b), `The order relative to the adjacent entry of ${nodeOf(a)} is uncertain: ${words}`);
   }
   return found;
 }

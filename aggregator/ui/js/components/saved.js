@@ -28,13 +28,13 @@ export async function savedSearches(state) {
             "button",
             {
               type: "button",
-              "aria-label": `Remove ${visible(search.name)}`,
+              "aria-label": `Delete ${visible(search.name)}`,
               onclick: () =>
                 send("DELETE", `/searches/${encodeURIComponent(search.name)}`)
                   .then(draw)
                   .catch(fail),
             },
-            "Remove",
+            "Delete",
           ),
         ),
       ),
@@ -63,7 +63,7 @@ export async function savedSearches(state) {
       list,
       h("label", { for: name.id }, "Save this search as"),
       name,
-      h("div", { class: "buttons" }, h("button", { type: "button", onclick: keep }, "Keep")),
+      h("div", { class: "buttons" }, h("button", { type: "button", onclick: keep }, "Save")),
       said,
     ],
     [{ label: "Close", main: true }],

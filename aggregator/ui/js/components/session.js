@@ -1,4 +1,4 @@
-// The user's session and its end. The server ends a session by itself; this page warns in time.
+// The user's session. The server ends a session by itself; the page warns beforehand.
 
 import { Problem, get, onSession, send } from "../lib/api.js";
 import { h, notice } from "../lib/dom.js";
@@ -10,7 +10,7 @@ const WARN_SECONDS = 60;
 let me = null;
 let timer = 0;
 
-/** Returns who is signed in, or goes to the sign-in page. */
+/** Returns the signed-in user, or redirects to the sign-in page. */
 export async function signedIn() {
   onSession(used, signedOut);
   try {
@@ -26,7 +26,7 @@ export async function signedIn() {
 
 export const may = (permission) => Boolean(me?.permissions.includes(permission));
 
-/** Goes to the sign-in page, which leads back here. */
+/** Redirects to the sign-in page, which returns to this page. */
 function leave(problem) {
   const back = location.pathname + location.search;
   const why = problem ? `&why=${encodeURIComponent(problem.code)}` : "";
@@ -40,12 +40,12 @@ export async function signOut() {
 }
 
 function used() {
-  // Every tab of this browser has the same session, so the last use of any of them counts.
+  // All tabs of this browser share the session, so the last use in any of them counts.
   localStorage.setItem(LAST_USE, String(Date.now()));
   schedule();
 }
 
-/** Seconds until the session ends, because it is idle or because of its age. */
+/** Returns the seconds until the session ends, because it is idle or has reached its maximum length. */
 function left() {
   const quiet = (Date.now() - Number(localStorage.getItem(LAST_USE) ?? Date.now())) / 1000;
   return Math.min(me.session.idle_seconds - quiet, untilOld());
@@ -59,7 +59,7 @@ function schedule() {
   if (!me?.session || over) return;
   const warn = Math.min(WARN_SECONDS, me.session.idle_seconds / 2);
   if (left() <= 0)
-    signedOut({ message: "The session expired: it was idle for too long, or reached its maximum length." });
+    signedOut({ message: "Your session expired: it was idle for too long, or reached its maximum length." });
   else if (left() <= warn) warnOnce();
   else warning?.close();
   timer = setTimeout(schedule, Math.max(0.5, left() > warn ? left() - warn : left()) * 1000);
@@ -73,12 +73,12 @@ function warnOnce() {
   if (old && saidOld) return;
   saidOld ||= old;
   warning = dialog(
-    old ? "This session ends" : "Still there?",
+    old ? "Your session is about to end" : "Still there?",
     [
       h(
         "p",
         {},
-        `${old ? "The maximum session length is reached." : "The session is idle."} ` +
+        `${old ? "Your session has almost reached its maximum length." : "Your session is idle."} ` +
           `You will be signed out in ${Math.round(left())} seconds.`,
       ),
     ],
@@ -104,7 +104,7 @@ function warnOnce() {
 }
 
 let over = false;
-/** Greys the page but keeps it, so that what was read last is not lost by being signed out. */
+/** Greys the page out but keeps it, so that signing out does not discard what the user is reading. */
 function signedOut(problem) {
   if (over) return;
   over = true;
@@ -112,7 +112,7 @@ function signedOut(problem) {
   warning?.close();
   document.body.classList.add("stale");
   dialog(
-    "You are signed out",
+    "You have been signed out",
     [h("p", {}, problem?.message ?? "Sign in again to continue.")],
     [{ label: "Sign in again", main: true, run: () => leave(null) }],
     { closed: () => leave(null) },

@@ -1,4 +1,4 @@
-// Common parts of all pages: header with navigation, user and zone, help, and keyboard shortcuts.
+// Application shell of all pages: header with navigation, user and time zone, help, and keyboard shortcuts.
 
 import { h, put } from "../lib/dom.js";
 import { dialog } from "./dialog.js";
@@ -15,18 +15,18 @@ const PAGES = [
 
 /** @type {Map<string, [string, (event?: KeyboardEvent) => void]>} */
 const keys = new Map([
-  ["g n", ["the nodes page", () => location.assign("/nodes")]],
-  ["g t", ["the timeline", () => location.assign("/")]],
-  ["t", ["UTC or local time", toggleZone]],
-  ["?", ["this list", help]],
+  ["g n", ["go to the nodes page", () => location.assign("/nodes")]],
+  ["g t", ["go to the timeline", () => location.assign("/")]],
+  ["t", ["switch between UTC and local time", toggleZone]],
+  ["?", ["show this list", help]],
 ]);
 
-/** Adds keyboard shortcuts of one page: `{"j": ["what it does", run]}`. */
+/** Adds keyboard shortcuts of one page: `{"j": ["description", run]}`. */
 export function onKeys(more) {
   for (const [key, entry] of Object.entries(more)) keys.set(key, entry);
 }
 
-/** Draws the header; returns the user and the element for the page's content. */
+/** Renders the header; returns the user and the element for the page's content. */
 async function page() {
   const me = await signedIn();
   drawHead(me);
@@ -62,7 +62,7 @@ function drawHead(me) {
         { type: "button", id: "zone", title: "Show times in UTC or in local time (t)", onclick: toggleZone },
         `Times: ${zoneName()}`,
       ),
-      h("button", { type: "button", title: "Keys (?)", "aria-label": "Keys and help", onclick: help }, "?"),
+      h("button", { type: "button", title: "Shortcuts (?)", "aria-label": "Keyboard shortcuts", onclick: help }, "?"),
       h("span", { class: "who" }, `${me.role}: ${me.name}`),
       h("button", { type: "button", onclick: signOut }, "Sign out"),
     ),
@@ -100,7 +100,7 @@ function help() {
     onchange: () => localStorage.setItem(KEYS_OFF, off.checked ? "1" : "0"),
   });
   dialog(
-    "Keys",
+    "Keyboard shortcuts",
     [
       h("table", { class: "keys" }, h("tbody", {}, rows)),
       h("label", { class: "choice", for: off.id }, off, "Disable single-key shortcuts (except Esc and Enter)"),
@@ -109,7 +109,7 @@ function help() {
   );
 }
 
-/** WCAG 2.1.4: single keys can be switched off. */
+/** Setting that disables single-key shortcuts (WCAG 2.1.4). */
 const KEYS_OFF = "piperoll.keysOff";
 let before = "";
 function pressed(event) {
@@ -125,7 +125,7 @@ function pressed(event) {
   found[1](event);
 }
 
-/** Runs the function that fills a page, and shows its error in place of the page. */
+/** Runs the function that renders a page. If it fails, shows the error instead. */
 export async function start(fill) {
   try {
     const { me, main } = await page();

@@ -1,4 +1,4 @@
-// Suggests keys and existing values while a filter is typed. (WAI-ARIA Authoring Practices, combobox with a list)
+// Suggests keys and existing values while the user types a filter. (WAI-ARIA Authoring Practices, combobox pattern)
 
 import { get, getCounts, parameters } from "../lib/api.js";
 import { digits, freshId, h, put, short } from "../lib/dom.js";
@@ -8,7 +8,7 @@ const LISTED = 12;
 const VALUES_ASKED = 500;
 const PAUSE_MS = 150;
 
-/** Adds suggestions to an input inside `box`. `context()` gives `{from, to}`; `submit()` runs the filter. */
+/** Adds suggestions to an input inside `box`. `context()` returns `{from, to}`; `submit()` runs the filter. */
 export function suggest(input, box, { context, submit }) {
   const id = freshId("suggestions");
   const list = h("ul", { id, class: "suggestions", role: "listbox", "aria-label": "Suggestions", hidden: true });
@@ -33,7 +33,7 @@ export function suggest(input, box, { context, submit }) {
     if (!known.has(asked)) {
       const found = getCounts(`/stats?${asked}`).then((answer) => answer.stats.by[0]?.top ?? []);
       known.set(asked, found);
-      // A request that failed may succeed the next time.
+      // Do not cache a failure.
       found.catch(() => known.delete(asked));
     }
     return known.get(asked).catch(() => []);
@@ -65,7 +65,7 @@ export function suggest(input, box, { context, submit }) {
         return words.is
           .filter((word) => word.startsWith(begun))
           .map((word) => ({ ...place, text: word, words: word, about: "" }));
-      // For alternatives and groups, the other conditions do not narrow this one.
+      // Inside alternatives and groups, the other conditions do not narrow the values.
       const alone = all.some((one) => one.from === here.from && one.to === here.to);
       const rest = alone
         ? all
@@ -97,7 +97,7 @@ export function suggest(input, box, { context, submit }) {
     asked += 1;
     const mine = asked;
     const found = await find();
-    // The user has typed more, chosen, or left meanwhile.
+    // Meanwhile the user has typed more, picked a suggestion, or left the field.
     if (mine !== asked || document.activeElement !== input) return;
     shown = found.slice(0, LISTED);
     at = -1;
@@ -173,7 +173,7 @@ export function suggest(input, box, { context, submit }) {
   });
 }
 
-/** Finds the value of a list at the caret: between commas outside quotes. */
+/** Returns the range of the value at the caret in a list that is separated by commas outside quotes. */
 function valueAround(text, from, to, caret) {
   let [begin, end, quoted] = [from, to, false];
   for (let at = from; at < to; at += 1) {

@@ -1,4 +1,4 @@
-// The last seven days at a glance, whatever the filter is.
+// Summary of the last seven days, independent of the filter.
 
 import { getCounts, parameters } from "../lib/api.js";
 import { digits, h, put } from "../lib/dom.js";
@@ -6,7 +6,7 @@ import { address } from "../lib/state.js";
 
 const WEEK = { from: "7d", by: "user", top: 5 };
 
-/** Creates the bar, which loads its own numbers. */
+/** Creates the summary bar, which loads its own counts. */
 export function weekBar() {
   const element = h("div", { class: "week" }, numbers([["Last 7 days", "…", null]]));
   return {
@@ -15,19 +15,19 @@ export function weekBar() {
       try {
         put(element, weekNumbers(await getCounts(`/stats?${parameters(WEEK)}`)));
       } catch (error) {
-        put(element, h("p", { class: "hint" }, `Not counted: ${error.message}`));
+        put(element, h("p", { class: "hint" }, `Counts unavailable: ${error.message}`));
       }
     },
   };
 }
 
-/** Events, flagged, failed, active users; lower bounds while a node is missing. */
+/** Returns the counts of entries, flagged, failed and active users; lower bounds while a node is missing. */
 export function weekNumbers(answer) {
   const { stats } = answer;
   const least = answer.complete ? "" : "≥ ";
   const link = (filter) => address({ filter, from: "7d", to: "", order: "desc" });
   return numbers([
-    ["events in 7 days", `${least}${digits(stats.entries)}`, link("")],
+    ["entries, last 7 days", `${least}${digits(stats.entries)}`, link("")],
     ["flagged", `${least}${digits(stats.flagged)}`, link("is:flagged")],
     ["failed or denied", `${least}${digits(stats.failed + stats.denied)}`, link("outcome:failure,denied")],
     [

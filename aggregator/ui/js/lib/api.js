@@ -1,4 +1,4 @@
-// Client of the HTTP API, which any program can use. The session is a cookie that scripts cannot read.
+// Client of the public HTTP API. The session is a cookie that scripts cannot read.
 
 const ROOT = "/api/v1";
 
@@ -22,9 +22,9 @@ export function onSession(used, signedOut) {
 }
 
 /**
- * Sends one request; fails with a Problem unless the answer is good.
+ * Sends one request; throws a Problem unless the response is successful.
  * @param {string} method
- * @param {string} path below the API
+ * @param {string} path below the API root
  * @param {{ body?: BodyInit, signal?: AbortSignal, headers?: Record<string, string> }} [options]
  */
 async function ask(method, path, { body, signal, headers } = {}) {
@@ -54,11 +54,11 @@ async function problemOf(answer) {
         : `${said.answered} of ${said.expected} nodes answered, but all are required`;
     return new Problem(answer.status, "not_complete", words, said);
   }
-  return new Problem(answer.status, "unknown", `the aggregator answered ${answer.status}`);
+  return new Problem(answer.status, "unknown", `the aggregator returned status ${answer.status}`);
 }
 
 export const get = async (path, signal, { unattended = false } = {}) =>
-  // Requests that no user action caused must not keep the session alive.
+  // Requests that the user did not cause must not keep the session alive.
   whole(await ask("GET", path, { signal, headers: unattended ? { "piperoll-unattended": "1" } : {} }));
 export const getText = async (path) => (await ask("GET", path)).text();
 export const getRaw = async (path) => ask("GET", path);
@@ -70,7 +70,7 @@ export async function send(method, path, value) {
   return answer.status === 204 ? null : whole(answer);
 }
 
-/** Reads the JSON of a response; a response that breaks off is an error. */
+/** Reads the JSON of a response; a truncated response is an error. */
 async function whole(answer) {
   try {
     return await answer.json();
@@ -80,7 +80,7 @@ async function whole(answer) {
   }
 }
 
-/** How often a count is tried while the server has no free slot for it. */
+/** Maximum number of attempts while the server has no free slot for a count. */
 const TRIES = 4;
 const PAUSE_MS = 700;
 
@@ -107,7 +107,7 @@ export async function stream(method, path, value, signal) {
 /** URL of the live tail. */
 export const tailAddress = (parameters) => `${ROOT}/audit-log/tail?${parameters}`;
 
-/** Builds a query string; pairs without a value are left out. */
+/** Builds a query string; pairs without a value are omitted. */
 export function parameters(pairs) {
   const found = new URLSearchParams();
   for (const [name, value] of Object.entries(pairs)) {

@@ -1,14 +1,14 @@
-// Creates all elements. Text becomes text nodes, so nothing in an entry can become markup. The page's policy (trusted
-// types) makes a browser refuse anything else.
+// Creates all DOM elements. Text becomes text nodes, so nothing in an entry can become markup. The content security
+// policy of the page (trusted types) makes browsers reject anything else.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Makes an element. Attributes beginning with `on` are listeners; `null`, `false` and `undefined` are left out. */
+/** Creates an element. Attributes named `on…` are event listeners; `null`, `false` and `undefined` are omitted. */
 export function h(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
 
-/** The same for SVG elements. */
+/** Creates an SVG element, with the same arguments as `h`. */
 export function svg(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
@@ -34,25 +34,25 @@ export function put(element, ...children) {
   return element;
 }
 
-// Characters that would reorder, hide or fake the text around them: controls, line ends, bidirectional marks, and
-// invisible characters.
+// Characters that could reorder, hide or spoof the text around them: control characters, line ends, bidirectional marks
+// and invisible characters.
 const DECEIVING = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Default_Ignorable_Code_Point}\u2800]/gu;
 
-/** Text of an entry, with invisible characters shown as their code points. */
+/** Returns a text with its invisible characters replaced by their code points. */
 export function visible(text) {
   return String(text).replace(DECEIVING, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
-/** The same for text of several lines. */
+/** Does the same as `visible`, but keeps line breaks. */
 export const visibleLines = (text) => String(text).split("\n").map(visible).join("\n");
 
-/** Returns the value if it is a non-empty text: an entry that fails verification can contain anything. */
+/** Returns the value if it is a non-empty string: an entry that fails verification can contain anything. */
 export const textOr = (value, otherwise = null) => (typeof value === "string" && value !== "" ? value : otherwise);
 
-/** Characters shown in one cell; the drawer shows all of them. */
+/** Maximum number of characters in a table cell; the drawer shows the full text. */
 const CELL_CHARACTERS_MAX = 160;
 
-/** Text of an entry, shortened. */
+/** Returns a text of an entry, truncated for display. */
 export function short(text, most = CELL_CHARACTERS_MAX) {
   const shown = visible(text);
   return shown.length > most ? `${shown.slice(0, most)}…` : shown;
@@ -80,7 +80,7 @@ export function announce(text, urgent = false) {
 }
 
 let notices;
-/** Shows a message for a while, and announces it to screen readers. */
+/** Shows a message for a few seconds, and announces it to screen readers. */
 export function notice(text, bad = false) {
   notices ??= document.body.appendChild(h("div", { class: "notices" }));
   const line = h("p", { class: bad ? "banner bad" : "banner" }, visible(text));
@@ -90,22 +90,22 @@ export function notice(text, bad = false) {
 }
 const NOTICE_MS = 8_000;
 
-/** Copies a text, and shows a message about it. */
+/** Copies a text to the clipboard, and shows whether that succeeded. */
 export async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
     notice(`${what} copied`);
   } catch {
-    notice(`${what} cannot be copied: the browser does not allow it`, true);
+    notice(`${what} not copied: the browser does not allow it`, true);
   }
 }
 
-/** Downloads bytes that are in memory already; returns a link for browsers that ask before they save a second file. */
+/** Downloads a blob; returns a link to save it again, for browsers that ask before they save a second file. */
 export function save(blob, name) {
   const link = h("a", { href: URL.createObjectURL(blob), download: name }, "Save again");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), SAVE_AGAIN_MS);
   return link;
 }
-/** How long a file can be saved again; after that the browser may release its bytes. */
+/** How long that link works; after that the browser may release the bytes. */
 const SAVE_AGAIN_MS = 600_000;

@@ -1,7 +1,7 @@
-// Parses filters. A filter is one string, the same in chips, text field and URL. The server interprets it; this module
-// only finds where one condition ends and the next begins.
+// Splits filters into conditions. A filter is one string, the same in the chips, the text field and the URL. Only the
+// server interprets it; this module finds where one condition ends and the next begins.
 
-/** Splits a filter at white space outside quotes and brackets: `{text, from, to}`. */
+/** Splits a filter at white space outside quotes and parentheses: `{text, from, to}`. */
 function pieces(filter) {
   const found = [];
   let at = 0;
@@ -24,13 +24,12 @@ function pieces(filter) {
   return found;
 }
 
-/** Prefix of a filter in the first version of the language, which has neither OR nor brackets. */
+/** Prefix of a filter in version 1 of the language, which has neither OR nor parentheses. */
 const OLD = /^\s*v1:\s*/;
 
 /**
- * The conditions of a filter that must all hold: `{text, negated, key, value, from, to}`; of free text and of groups
- * the key is
- * empty. Alternatives that are not in brackets are one condition.
+ * Returns the conditions of a filter, all of which must hold: `{text, negated, key, value, from, to}`. The key of free
+ * text and of groups is empty. Alternatives that are not in parentheses are one condition.
  */
 export function terms(filter) {
   const mark = OLD.exec(filter)?.[0] ?? "";
@@ -69,7 +68,7 @@ function read(text) {
   return { text, negated, key: key ? key[1] : "", value: key ? rest.slice(key[0].length) : rest };
 }
 
-/** Returns the piece at the caret, also inside groups: `{text, negated, key, value, from, to}`. */
+/** Returns the condition at the caret, even inside a group: `{text, negated, key, value, from, to}`. */
 export function wordAt(filter, caret) {
   const found = [];
   let [at, quoted, from] = [0, false, -1];
@@ -113,19 +112,19 @@ const join = (filter, list) => `${OLD.exec(filter)?.[0] ?? ""}${list.map((term) 
 const opposite = (text) =>
   text.startsWith("-") ? text.slice(1) : text.startsWith("NOT ") ? text.slice(4).trim() : `-${text}`;
 
-/** Adds a condition once, and removes its opposite. */
+/** Adds a condition unless the filter has it already, and removes its opposite. */
 export function add(filter, text) {
   const rest = terms(filter).filter((term) => term.text !== text && term.text !== opposite(text));
   return `${join(filter, rest)} ${text}`.trim();
 }
 
-/** An address or a range; any other text in an address field is taken literally only in quotes. */
+/** An IP address or range; any other value of an address field must be quoted to be taken literally. */
 const ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|[0-9a-f]*:[0-9a-f:.]*)(\/\d{1,3})?$/i;
 
-/** Keys whose values come from a list: quotes keep a value that is not in the list from being refused. */
+/** Keys with a fixed set of values: the server rejects any other value unless it is quoted. */
 const LISTED = ["outcome", "flag", "via", "category"];
 
-/** One condition, as text. */
+/** Formats one condition. */
 export function term(key, value, negated = false) {
   const means =
     (key === "ip" && !ADDRESS.test(value)) || (LISTED.includes(key) && !/^[a-z][a-z0-9_-]*$/.test(value))

@@ -1,12 +1,12 @@
-// State of the timeline as stored in the URL: the URL alone gives the same view to every user who may see it.
+// State of the timeline, stored in the URL, so that a link shows the same view to every user with access to it.
 
 import { zone } from "./time.js";
 
-/** Hides Piperoll's own entries, which would bury the others; a chip like any other, and as easily removed. */
+/** Default filter: hides Piperoll's own entries, which would bury the others. It is a chip like any other. */
 export const FIRST_FILTER = "-category:audit";
 export const EVERYTHING = "0001-01-01";
 
-/** Presets of the range, as the API takes them. */
+/** Presets of the time range: API parameter and label. */
 export const RANGES = [
   ["15m", "Last 15 minutes"],
   ["1h", "Last hour"],
@@ -15,7 +15,7 @@ export const RANGES = [
   ["30d", "Last 30 days"],
   ["90d", "Last 90 days"],
   ["365d", "Last year"],
-  [EVERYTHING, "Everything"],
+  [EVERYTHING, "All time"],
 ];
 
 export function read(search = location.search) {
@@ -25,7 +25,7 @@ export function read(search = location.search) {
     from: asked.get("from") || "7d",
     to: asked.get("to") ?? "",
     order: asked.get("order") === "asc" ? "asc" : "desc",
-    // Which time is shown; range, order and completeness always refer to the time at which an entry was recorded.
+    // The time to show; range, order and completeness always refer to the time at which an entry was recorded.
     axis: asked.get("axis") === "occurred" ? "occurred" : "recorded",
     cursor: asked.get("cursor") ?? "",
     row: asked.get("row") ?? "",
@@ -33,7 +33,7 @@ export function read(search = location.search) {
   };
 }
 
-/** The address of a view. */
+/** Returns the URL of a view. */
 export function address(state) {
   const found = new URLSearchParams();
   found.set("filter", state.filter);
@@ -48,7 +48,7 @@ export function address(state) {
   return `/?${found}`;
 }
 
-/** API parameters of a view, without the position in it. */
+/** Returns the API parameters of a view, without its cursor. */
 export const query = (state) => ({ filter: state.filter, from: state.from, to: state.to });
 
 export function rangeWords(state) {

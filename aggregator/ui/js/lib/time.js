@@ -1,19 +1,19 @@
-// Times arrive as RFC 3339 in UTC with microseconds. They are shown in UTC unless the user chooses local time, and
-// every column names its zone.
+// Converts and formats times. The API sends RFC 3339 in UTC with microseconds. Pages show UTC unless the user selects
+// local time, and every column names its zone.
 
 const KEY = "piperoll.zone";
 
 export const zone = {
-  /** "utc" or "local"; the URL outranks the stored choice. */
+  /** "utc" or "local"; the URL takes precedence over the stored preference. */
   get: () =>
     (new URLSearchParams(location.search).get("zone") ?? localStorage.getItem(KEY)) === "local" ? "local" : "utc",
   set: (name) => localStorage.setItem(KEY, name),
 };
 
-/** "UTC", or the name of the local zone, whose offset varies over the year. */
+/** Returns "UTC", or the name of the local time zone without an offset, which varies over the year. */
 export const zoneLabel = () => (zone.get() === "utc" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone);
 
-/** "UTC", or the name and present offset of the local zone. */
+/** Returns "UTC", or the name and current offset of the local time zone. */
 export function zoneName() {
   if (zone.get() === "utc") return "UTC";
   return `${Intl.DateTimeFormat().resolvedOptions().timeZone}, ${offset(new Date())}`;
@@ -27,7 +27,7 @@ function offset(date) {
 
 const two = (n) => String(n).padStart(2, "0");
 
-/** Day and time of day in the chosen zone, with the fraction as it was recorded. */
+/** Returns day and time of day in the selected zone, and the fraction of the second as recorded. */
 export function parts(text) {
   const fraction = /\.(\d+)/.exec(text)?.[1] ?? "";
   if (zone.get() === "utc") return { day: text.slice(0, 10), time: text.slice(11, 19), fraction };
@@ -39,7 +39,7 @@ export function parts(text) {
   };
 }
 
-/** A moment for a sentence: `2026-04-15 14:32:07 UTC`. */
+/** Formats a time for use in a sentence: `2026-04-15 14:32:07 UTC`. */
 export function moment(text, { millis = false } = {}) {
   if (!text) return "unknown";
   if (text.startsWith("9999")) return "now";
@@ -49,7 +49,7 @@ export function moment(text, { millis = false } = {}) {
   return `${day} ${time}${millis ? `.${fraction.slice(0, 3)}` : ""} ${name}`;
 }
 
-/** Returns all forms of a time, for a tooltip. */
+/** Returns a time in UTC, in local time and relative to now, for a tooltip. */
 export function everything(text) {
   const local = new Date(text);
   return `${text} (UTC)\n${local.toLocaleString()} (${Intl.DateTimeFormat().resolvedOptions().timeZone})\n${ago(text)}`;
@@ -63,7 +63,7 @@ const UNITS = [
   ["second", 1],
 ];
 
-/** Returns the distance from now, such as "3 minutes ago". */
+/** Returns a time relative to now, such as "3 minutes ago". */
 export function ago(text, now = Date.now()) {
   return distance((new Date(text).getTime() - now) / 1000);
 }
@@ -76,7 +76,7 @@ function distance(seconds) {
   return "";
 }
 
-/** Microseconds since 1970; JavaScript's own times have milliseconds only. */
+/** Returns microseconds since 1970; a JavaScript `Date` has only milliseconds. */
 export function micros(text) {
   const fraction = (/\.(\d+)/.exec(text)?.[1] ?? "").padEnd(6, "0").slice(0, 6);
   return Math.floor(new Date(`${text.slice(0, 19)}Z`).getTime() / 1000) * 1e6 + Number(fraction);

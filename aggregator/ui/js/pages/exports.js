@@ -1,4 +1,4 @@
-// Past exports: what was exported, by whom and why, as recorded in the log; and a button for a new export.
+// Exports: past exports as recorded in the log (content, user, reason), and a form for a new export.
 
 import { Problem, get, parameters } from "../lib/api.js";
 import { banners } from "../components/banners.js";
@@ -14,13 +14,13 @@ const HISTORY = { filter: "action:audit.export", from: "90d", limit: 50 };
 
 start(async (main) => {
   const warn = banners({ retry: () => load() });
-  const list = h("div", {}, h("p", { class: "hint" }, "Reading the log…"));
+  const list = h("div", {}, h("p", { class: "hint" }, "Loading…"));
   const filter = h("input", {
     type: "text",
     id: freshId("filter"),
     class: "mono",
     spellcheck: "false",
-    placeholder: "everything",
+    placeholder: "all entries",
   });
   const from = h("input", { type: "text", id: freshId("from"), value: "7d" });
   const to = h("input", { type: "text", id: freshId("to"), value: "now" });
@@ -41,7 +41,7 @@ start(async (main) => {
           "section",
           { class: "card" },
           h("h2", {}, "New export"),
-          h("p", { class: "hint" }, "You can also export any filtered timeline from its page."),
+          h("p", { class: "hint" }, "You can also export any view from the timeline."),
           h(
             "div",
             { class: "fields" },
@@ -52,7 +52,7 @@ start(async (main) => {
           ),
         )
       : h("p", { class: "note" }, "Your role does not allow exports; auditors and admins can export."),
-    h("h2", {}, "Exports of the last 90 days"),
+    h("h2", {}, "Exports in the last 90 days"),
     list,
   );
   document.addEventListener("zonechange", () => load());
@@ -83,7 +83,7 @@ start(async (main) => {
         h(
           "a",
           { href: address({ filter: HISTORY.filter, from: HISTORY.from, to: "", order: "desc" }) },
-          "In the timeline",
+          "View in timeline",
         ),
       ),
     );
@@ -126,7 +126,7 @@ function table(answer) {
         h(
           "code",
           {},
-          words(textOr(details.filter) ?? (details.node ? `${details.node}/${details.seq}` : "everything")),
+          words(textOr(details.filter) ?? (details.node ? `${details.node}/${details.seq}` : "(no filter)")),
         ),
       ),
       h("td", {}, details.from ? `${time(details.from)} to ${time(details.to)}` : "–"),
@@ -155,7 +155,7 @@ function table(answer) {
         h(
           "tr",
           {},
-          ["When", "Who", "Format", "Filter", "Range", "Rows", "Reason", "Outcome", "State"].map((name) =>
+          ["Time", "User", "Format", "Filter", "Range", "Entries", "Reason", "Outcome", "Integrity"].map((name) =>
             h("th", { scope: "col" }, name),
           ),
         ),

@@ -1,4 +1,4 @@
-// All nodes, queried now. A value that was not measured is unknown, never fine; a silent node is missing, never gone.
+// Current state of all nodes. A value that was not measured is shown as unknown, and a node that is silent as missing.
 
 import { get, getCounts, parameters, send } from "../lib/api.js";
 import { banners } from "../components/banners.js";
@@ -25,7 +25,7 @@ start(async (main, me) => {
   async function load() {
     const [nodes, hour, gaps] = await Promise.all([
       get("/nodes"),
-      // The entries that a caller with a scope may see do not show how much a node records or misses.
+      // A scope hides entries, so counts within it do not show how much a node records or has lost.
       me.limited_to ? null : getCounts(`/stats?${parameters({ from: "1h", by: "node", top: 1000 })}`).catch(() => null),
       me.limited_to
         ? null
@@ -47,17 +47,17 @@ start(async (main, me) => {
 function table({ nodes }, hour, gaps, again) {
   const heads = [
     "Node",
-    "Reachable",
+    "Status",
     "Verdict",
-    "Rows",
+    "Entries",
     "Witnessed",
     "Clock",
     "Certificate",
     "Disk",
     "Retention",
     "Forwarding",
-    "Last hour",
-    "Gaps in 7 days",
+    "Entries, last hour",
+    "Gaps, last 7 days",
   ];
   return h(
     "div",
@@ -109,7 +109,7 @@ function line(node, hour, gaps, again) {
       "td",
       { class: "number" },
       node.head_seq === null ? unknown() : digits(node.head_seq + 1),
-      node.oldest_seq > 0 && h("div", { class: "hint" }, `from row ${digits(node.oldest_seq)}`),
+      node.oldest_seq > 0 && h("div", { class: "hint" }, `log start: ${digits(node.oldest_seq)}`),
     ),
     h("td", {}, witnessed(node)),
     h("td", {}, clock(node)),
@@ -138,11 +138,11 @@ function reachable(node) {
   if (node.roster_status === "retired") return badge("calm", "–", "retired");
   if (!isMissing(node))
     return [
-      badge("good", "●", "answers"),
+      badge("good", "●", "ok"),
       h(
         "div",
         { class: "hint" },
-        `${node.took_ms ?? "?"} ms, seen ${node.last_seen ? ago(node.last_seen) : "just now"}`,
+        `${node.took_ms ?? "?"} ms, last seen ${node.last_seen ? ago(node.last_seen) : "just now"}`,
       ),
     ];
   return [badge("bad", "✖", "MISSING"), h("div", {}, missingWords(node))];
@@ -152,7 +152,7 @@ function verdict(node, again) {
   const words = {
     ok: ["good", "✓", "ok"],
     unreachable: ["warn", "?", "unknown"],
-    stale: ["warn", "?", "stale: unknown"],
+    stale: ["warn", "?", "unknown (stale)"],
   }[node.verdict] ?? [isBroken(node) ? "bad" : "warn", isBroken(node) ? "✖" : "?", node.verdict];
   const presented = node.alarm?.presented;
   const accept = async () => {
@@ -166,8 +166,8 @@ function verdict(node, again) {
             h(
               "p",
               {},
-              "The row stays as it is: queries that return it keep reporting it. Accepting clears the " +
-                "verdict until a query returns an invalid row again. This is recorded under your name.",
+              "The entry is not changed, and queries that return it keep reporting it. Accepting is recorded " +
+                "under your name, and clears the verdict until a query returns an invalid entry again.",
             ),
           ]
         : [
@@ -175,13 +175,13 @@ function verdict(node, again) {
               "p",
               {},
               `${node.node_id} presents generation ${presented.generation} with ` +
-                `${digits(presented.size)} rows. This log, or an extension of it, becomes its history.`,
+                `${digits(presented.size)} entries. This log, or an extension of it, becomes the node's history.`,
             ),
             h(
               "p",
               {},
-              "Witnessed rows that are not in it stay on record: ranges that may contain " +
-                "them are not complete from then on. This is recorded under your name.",
+              "Witnessed entries that are not in this log remain on record: ranges that may contain " +
+                "them are not complete from then on. Accepting is recorded under your name.",
             ),
           ],
       "Accept",
@@ -192,7 +192,7 @@ function verdict(node, again) {
     );
     await again();
   };
-  // A node that signs nothing presents nothing that could be accepted.
+  // A node that signs no checkpoint presents no log that could be accepted.
   const clearable =
     ["fork", "rollback", "first_seen_again", "row_invalid"].includes(node.verdict) && presented && may("nodes.accept");
   return [
@@ -207,9 +207,9 @@ function witnessed(node) {
   if (node.witnessed === null) return badge("warn", "○", "never");
   return [
     digits(node.witnessed),
-    " rows",
+    " entries",
     h("div", { class: "hint" }, node.witnessed_at ? ago(node.witnessed_at) : "time unknown"),
-    node.unwitnessed > 0 && h("div", { class: "hint" }, `${digits(node.unwitnessed)} newer`),
+    node.unwitnessed > 0 && h("div", { class: "hint" }, `${digits(node.unwitnessed)} pending`),
   ];
 }
 
@@ -225,7 +225,7 @@ function certificate(node) {
   if (!node.certificate_not_after) return unknown();
   const days = (new Date(node.certificate_not_after).getTime() - Date.now()) / DAY_MS;
   return [
-    days < EXPIRY_SOON_DAYS ? badge(days < 0 ? "bad" : "warn", "!", days < 0 ? "EXPIRED" : "soon") : null,
+    days < EXPIRY_SOON_DAYS ? badge(days < 0 ? "bad" : "warn", "!", days < 0 ? "EXPIRED" : "expires soon") : null,
     ` ${moment(node.certificate_not_after).slice(0, 10)}`,
     h("div", { class: "hint" }, ago(node.certificate_not_after)),
   ];
@@ -235,31 +235,31 @@ function retention(node) {
   const known = node.retention;
   if (isMissing(node) || !known) return unknown();
   return [
-    known.keep_days ? `${digits(known.keep_days)} days` : "keeps all rows",
+    known.keep_days ? `${digits(known.keep_days)} days` : "forever",
     known.size_max && h("div", { class: "hint" }, `at most ${bytes(known.size_max)}`),
-    known.holds.length > 0 && badge("calm", "▣", `${known.holds.length} on hold`),
+    known.holds.length > 0 && badge("calm", "▣", `holds: ${known.holds.length}`),
     known.problem && h("div", { class: "error" }, visible(known.problem)),
   ];
 }
 
-// Destinations that a node forwards to; "nowhere" is an answer too.
+/** Shows the destinations that a node forwards to. */
 function handedOn(node) {
   if (isMissing(node)) return unknown();
-  if (node.forward.length === 0) return h("span", { class: "hint" }, "nowhere");
+  if (node.forward.length === 0) return h("span", { class: "hint" }, "none");
   return node.forward.map((one) => {
     const state = one.paused
       ? badge("warn", "‖", "paused")
       : one.problem
         ? badge("bad", "✖", "failing")
         : one.lag_rows > 0
-          ? badge("calm", "…", "on the way")
-          : badge("good", "✓", "all there");
+          ? badge("calm", "…", "catching up")
+          : badge("good", "✓", "up to date");
     const behind =
       one.lag_rows > 0 &&
       h(
         "div",
         { class: "hint" },
-        `${digits(one.lag_rows)} rows of lag${one.lag_seconds >= 1 ? `, ${Math.round(one.lag_seconds)} s` : ""}`,
+        `${digits(one.lag_rows)} entries behind${one.lag_seconds >= 1 ? `, ${Math.round(one.lag_seconds)} s` : ""}`,
       );
     const words = one.paused ?? one.problem;
     return h(

@@ -1,4 +1,4 @@
-// Signs in with a token, a one-time link (its code follows #, which browsers send to no server), or a certificate.
+// Signs in with a token, a one-time link (its code follows #, which browsers never send), or a client certificate.
 
 import { get, send } from "../lib/api.js";
 import { h, put } from "../lib/dom.js";
@@ -6,20 +6,18 @@ import { h, put } from "../lib/dom.js";
 const asked = new URLSearchParams(location.search);
 const main = document.getElementById("content");
 
-/** Why the user was sent here; a URL can select a message but cannot supply one. */
+/** Reasons for the redirect to this page; a URL can select a message but cannot supply one. */
 const WHY = {
-  session_over: "You were signed out because the session was idle.",
+  session_over: "You were signed out because your session was idle.",
   session_unknown: "You are no longer signed in.",
   token_unknown: "Your token was revoked.",
   token_expired: "Your token has expired; ask an administrator for a new one.",
 };
 
 /**
- * Returns where to go after signing in: only ever a page of this server, which is a path with one slash at its
- * beginning. `//host` and
- * `/\\host` would be another server's, also when they arise only by resolving `/./` or `/x/..`. The whole resolved URL
- * is followed,
- * and its path is not parsed again.
+ * Returns the URL to open after signing in. It is always a page of this server: a path that begins with exactly one
+ * slash. `//host` and `/\\host` would be another server, even if they only result from resolving `/./` or `/x/..`. The
+ * complete resolved URL is opened, so its path is not parsed again.
  */
 export function back(text = asked.get("back"), origin = location.origin) {
   const home = `${origin}/`;
@@ -42,8 +40,8 @@ async function begin() {
   const code = location.hash.slice(1);
   if (code) {
     history.replaceState(null, "", location.pathname + location.search);
-    // A user who is signed in already may have been sent here by another person's link: what they do next would be
-    // recorded under that name.
+    // A user who is already signed in may have been sent another person's link: their actions would then be recorded
+    // under that person's name.
     const present = await get("/session").catch(() => null);
     if (present?.session) return replaceSession(code, present);
     try {
@@ -52,8 +50,8 @@ async function begin() {
       return form(error.message);
     }
   }
-  // The first answer makes the browser forget a session that is over; the second request may then succeed with a
-  // certificate.
+  // The first response makes the browser delete the cookie of an expired session; the second request may then succeed
+  // with a certificate.
   const known = await get("/session")
     .catch(() => get("/session"))
     .catch(() => null);
@@ -132,7 +130,7 @@ function form(why, person = null) {
         h(
           "div",
           { class: "person" },
-          h("p", {}, `Your certificate names ${person.name} (${person.role}).`),
+          h("p", {}, `Your certificate identifies you as ${person.name} (${person.role}).`),
           h("button", { type: "button", class: "main", onclick: () => tried({}) }, `Continue as ${person.name}`),
         ),
       h("label", { for: "token" }, "Token"),
@@ -140,9 +138,9 @@ function form(why, person = null) {
       h(
         "p",
         { id: "token-help", class: "hint" },
-        "It starts with prl_. An administrator creates one with ",
+        "Tokens start with prl_. An administrator can create one with ",
         h("code", {}, "piperoll aggregator token create"),
-        ". It is sent once and not stored in this browser.",
+        ". The token is sent once and not stored in this browser.",
       ),
       h("button", { type: "submit", class: person ? null : "main" }, "Sign in"),
     ),

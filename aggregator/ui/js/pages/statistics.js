@@ -1,4 +1,4 @@
-// Statistics of the last seven days.
+// Statistics for the last seven days.
 
 import { Problem, getCounts, parameters } from "../lib/api.js";
 import { banners } from "../components/banners.js";
@@ -9,10 +9,10 @@ import { start } from "../components/shell.js";
 import { address } from "../lib/state.js";
 import { weekNumbers } from "../components/week.js";
 
-/** Field of `GET /stats`, key of a filter, heading. */
+/** Field of `GET /stats`, filter key and heading. */
 const LISTS = [
   ["user", "user", "Active users"],
-  ["ip_address", "ip", "Addresses"],
+  ["ip_address", "ip", "IP addresses"],
   ["action", "action", "Actions"],
   ["outcome", "outcome", "Outcomes"],
   ["entity_type", "entity", "Entity types"],
@@ -27,7 +27,7 @@ start(async (main) => {
   const numbers = h("div", {});
   const chart = histogram({ zoom: (from, to) => location.assign(address({ ...week, filter: "", from, to })) });
   const lists = h("div", { class: "columns" });
-  main.append(h("h1", {}, "Statistics of the last seven days"), warn.element, numbers, chart.element, lists);
+  main.append(h("h1", {}, "Statistics for the last 7 days"), warn.element, numbers, chart.element, lists);
   document.addEventListener("zonechange", chart.redraw);
 
   async function load() {
@@ -48,11 +48,11 @@ start(async (main) => {
     const bad = await failed.catch((error) => error);
     put(
       lists,
-      bad instanceof Error && h("p", { class: "error" }, `Failures were not counted: ${bad.message}`),
+      bad instanceof Error && h("p", { class: "error" }, `Counts of failures unavailable: ${bad.message}`),
       !(bad instanceof Error) &&
-        list(bad, "ip_address", "Addresses of failed or denied actions", (value) => `${FAILED} ${term("ip", value)}`),
+        list(bad, "ip_address", "IPs with failed or denied actions", (value) => `${FAILED} ${term("ip", value)}`),
       !(bad instanceof Error) &&
-        list(bad, "user", "Users of failed or denied actions", (value) => `${FAILED} ${term("user", value)}`),
+        list(bad, "user", "Users with failed or denied actions", (value) => `${FAILED} ${term("user", value)}`),
       LISTS.map(([field, key, heading]) => list(answer, field, heading, (value) => term(key, value))),
     );
   }

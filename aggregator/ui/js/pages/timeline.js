@@ -1,4 +1,4 @@
-// The timeline: one state, stored in the URL; every change of it queries the server again.
+// The timeline. Its state is stored in the URL, and every change of the state runs a new query.
 
 import { Problem, get, getCounts, parameters } from "../lib/api.js";
 import { banners } from "../components/banners.js";
@@ -23,9 +23,9 @@ import { weekBar } from "../components/week.js";
 
 const PAGE_ROWS = 100;
 const TOP = 10;
-/** Pause before a page that follows retries a failed request. */
+/** Pause before a failed request is retried in live mode. */
 const TRY_AGAIN_MS = 15_000;
-/** "Everything" begins in the year 1, so its buckets are wide; otherwise there would be too many. */
+/** Bucket width for "All time", which begins in the year 1: narrower buckets would be too many. */
 const EVERYTHING_BUCKET = 90 * 86_400;
 
 start(async (main, me) => {
@@ -36,13 +36,13 @@ start(async (main, me) => {
 
 const button = (label, title, run) => h("button", { type: "button", title, onclick: run }, label);
 
-/** The page: its parts, the state in the URL, and the answer that is shown. */
+/** The page: its components, the state in the URL, and the current answer. */
 class TimelineView {
   constructor(main, me) {
     this.main = main;
     this.me = me;
     this.state = read();
-    /** The envelope of the answer that is shown. */
+    /** Envelope of the current answer. */
     this.envelope = null;
     /** Cancels the running request. */
     this.asking = null;
@@ -74,7 +74,7 @@ class TimelineView {
     return [
       this.live.button,
       button("Saved", "Saved searches", () => savedSearches(this.state)),
-      button("Copy link", "Link to this view (y)", () => this.share()),
+      button("Copy link", "Copy a link to this view (y)", () => this.share()),
       may("audit.export") && button("Export", "Export (e)", () => exportDialog(this.state)),
       button("Print", "Print a report", print),
     ];
@@ -107,29 +107,29 @@ class TimelineView {
     const step = (by) => () => (this.entry.isOpen() ? this.entry.move(by) : this.table.move(by));
     const pick = (exclude) => () => this.withChosen((row) => this.pickValue(row, exclude));
     onKeys({
-      "/": ["the filter", this.bar.focus],
-      j: ["next row", step(1)],
-      k: ["previous row", step(-1)],
-      Enter: ["open the row", () => this.withChosen((row) => this.openRow(row))],
+      "/": ["focus the filter", this.bar.focus],
+      j: ["next entry", step(1)],
+      k: ["previous entry", step(-1)],
+      Enter: ["open the entry", () => this.withChosen((row) => this.openRow(row))],
       Escape: ["close the entry", () => this.entry.close()],
       "[": ["previous entry", step(-1)],
       "]": ["next entry", step(1)],
-      f: ["only rows with a value of this row", pick(false)],
-      x: ["without a value of this row", pick(true)],
-      l: ["live mode", () => this.toggleLive()],
+      f: ["filter by a value of this entry", pick(false)],
+      x: ["exclude a value of this entry", pick(true)],
+      l: ["toggle live mode", () => this.toggleLive()],
       ".": ["show new entries", this.live.showWaiting],
       e: ["export", () => may("audit.export") && exportDialog(this.state)],
       y: ["copy a link to this view", () => this.share()],
     });
   }
 
-  /** A range selects by the recorded time; for the time of occurrence, the selection becomes a filter condition. */
+  /** Zooms in. A range selects by recorded time; a selection by time of occurrence becomes a filter condition. */
   zoomTo(from, to) {
     const occurred = this.state.axis === "occurred";
     this.change(occurred ? { filter: add(this.state.filter, `occurred:${from}..${to}`) } : { from, to });
   }
 
-  /** Switches to another view. Following continues only where new rows can be shown: at the top of an open range. */
+  /** Opens another view. Live mode continues only if new entries can be shown: on the first page of an open range. */
   change(part) {
     this.state = { ...this.state, cursor: "", row: "", ...part };
     if (this.state.cursor || this.state.to || this.state.order === "asc") this.state.live = false;
@@ -153,9 +153,9 @@ class TimelineView {
     this.asking = new AbortController();
     const { signal } = this.asking;
     this.live.stop();
-    // A request that the page makes by itself must not overwrite a half-typed filter.
+    // A request that the user did not cause must not overwrite a half-typed filter.
     if (!unattended) this.bar.show(this.state);
-    // Until the answer arrives, the rows shown belong to another query.
+    // Until the answer arrives, the rows on the page are those of another query.
     document.body.classList.add("asking");
     this.table.element.setAttribute("aria-busy", "true");
     try {
@@ -171,7 +171,7 @@ class TimelineView {
     }
   }
 
-  /** Keeps following after a failed answer: with a list of nodes it continues at once, otherwise it is tried again. */
+  /** Continues live mode after a failed request: at once if the error lists the nodes, otherwise after a retry. */
   continueFollowing(error, signal) {
     if (error.envelope) {
       this.live.start(error.envelope, this.state.filter);
@@ -191,7 +191,7 @@ class TimelineView {
     const { state } = this;
     this.envelope = answer;
     this.answered();
-    // Show missing and broken nodes first: nothing in a row may keep them from being seen.
+    // Show missing and broken nodes first: no row may prevent users from seeing them.
     this.warn.show(answer, state.order, { unattended }).catch((error) => notice(error.message, true));
     const pairs = this.table.show(answer.entries, answer, state.order, state.axis);
     performance.mark("rows");
@@ -201,7 +201,7 @@ class TimelineView {
     if (this.state.live) this.live.start(answer, this.state.filter);
   }
 
-  /** Keeps the old rows, greyed, unless the query itself is wrong. */
+  /** Keeps the old rows, greyed out, unless the filter is invalid. */
   failed(error) {
     this.answered();
     if (!(error instanceof Problem)) {
@@ -236,7 +236,7 @@ class TimelineView {
     };
     try {
       let counted = await count();
-      // Entries recorded within the range may have occurred within a day, or over years; that is known only now.
+      // Only now is it known over how long the entries of the range occurred: within a day, or over years.
       const finer = axis === "occurred" ? bucketFor(spanOf(counted, width)) : width;
       if (finer < width) {
         width = finer;
@@ -273,7 +273,7 @@ class TimelineView {
     if (focused) pager.querySelector(`button.${focused}:not(:disabled)`)?.focus();
   }
 
-  /** Paragraphs about what the answer does not hold. */
+  /** Returns hints about entries that the answer does not contain, and about the query. */
   hints(answer) {
     const hint = (...content) => h("p", { class: "hint" }, ...content);
     const { order } = this.state;
@@ -283,18 +283,18 @@ class TimelineView {
       lines.push(hint(`Searched ${end} so far; the rest has not been searched yet.`));
     }
     if (answer.erased > 0) {
-      const rows = answer.erased === 1 ? "row" : "rows";
+      const rows = answer.erased === 1 ? "entry" : "entries";
       const showThem = h(
         "button",
         { type: "button", onclick: () => this.change({ filter: "is:erased" }) },
-        "show where",
+        "show them",
       );
-      lines.push(hint(`${digits(answer.erased)} erased ${rows} of this range cannot be searched; `, showThem));
+      lines.push(hint(`${digits(answer.erased)} erased ${rows} in this range cannot be searched; `, showThem));
     }
     for (const text of answer.filter_hints ?? []) lines.push(hint(`Hint: ${visible(text)}`));
     if (answer.unindexed_texts?.length > 0) {
       const texts = answer.unindexed_texts.join(", ");
-      lines.push(hint(visible(`Too short for the index, so all rows were read: ${texts}`)));
+      lines.push(hint(visible(`Too short for the index, so all entries were read: ${texts}`)));
     }
     return lines;
   }
@@ -305,7 +305,7 @@ class TimelineView {
     this.entry.open(row, answer);
   }
 
-  /** Opens the row that the URL names; it may be on another page. */
+  /** Opens the row that the URL names, which may be on another page. */
   async openPlace(place) {
     const here = this.table.rows().find((row) => addressOf(row, this.envelope) === place);
     if (here) {
@@ -328,16 +328,16 @@ class TimelineView {
     if (row) run(row);
   }
 
-  /** Lets the user choose which value of a row to filter by, with keys as well as with the mouse. */
+  /** Lets the user pick a value of a row to filter by, with the keyboard as well as the mouse. */
   pickValue(row, exclude) {
     const choices = termsOf(row).map(({ key, value, text }) => ({
       label: visible(text),
       run: () => this.narrow(key, value, exclude),
     }));
-    dialog(exclude ? "Without…" : "Only…", [], choices);
+    dialog(exclude ? "Exclude…" : "Filter by…", [], choices);
   }
 
-  /** Copies a link with the range and the zone as they were answered, so that it shows the same to every user. */
+  /** Copies a link with absolute times and the time zone, so that it shows the same to every user. */
   share() {
     const { envelope, state } = this;
     const end = envelope?.to.startsWith("9999") ? new Date().toISOString() : envelope?.to;
@@ -357,13 +357,13 @@ class TimelineView {
   }
 }
 
-/** The sentence below the rows: how many there are, who answered, what was verified, and how certain their order is. */
+/** Returns the statement below the rows: entries, nodes, verified rows, certainty of the order, and completeness. */
 function statementOf(answer, pairs, state) {
   const sum = (name) => answer.nodes.reduce((total, node) => total + node[name], 0);
-  const more = answer.more ? `, ${state.order === "desc" ? "older" : "newer"} ones follow` : "";
-  const broken = sum("invalid") > 0 ? `, ${digits(sum("invalid"))} BROKEN` : "";
+  const more = answer.more ? `, ${state.order === "desc" ? "older" : "newer"} entries follow` : "";
+  const broken = sum("invalid") > 0 ? `, VIOLATIONS: ${digits(sum("invalid"))}` : "";
   return [
-    `${state.live ? "At the last load: " : ""}${digits(answer.count)} entries here${more}`,
+    `${state.live ? "As of the last load: " : ""}${digits(answer.count)} entries on this page${more}`,
     `${answer.answered}/${answer.expected} nodes`,
     `${digits(sum("verified"))} verified${broken}`,
     pairs > 0 ? `order uncertain for ${digits(pairs)} pairs (~)` : "order certain",
@@ -371,13 +371,13 @@ function statementOf(answer, pairs, state) {
   ].join(" · ");
 }
 
-/** Seconds from the first bucket that has entries to the end of the last. */
+/** Returns the seconds from the start of the first non-empty bucket to the end of the last. */
 function spanOf(counted, width) {
   const buckets = counted.stats.histogram?.buckets ?? [];
   return buckets.length === 0 ? width : (micros(buckets.at(-1).from) - micros(buckets[0].from)) / 1e6 + width;
 }
 
-/** Returns a bucket width for the range as it was answered. */
+/** Returns a bucket width for the range of an answer. */
 function bucketOf(answer) {
   const end = answer.to.startsWith("9999") ? Date.now() * 1000 : micros(answer.to);
   const seconds = Math.max(1, (end - micros(answer.from)) / 1e6);

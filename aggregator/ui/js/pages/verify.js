@@ -1,4 +1,4 @@
-// Verifies a bundle, or every row of every node.
+// Verifies a bundle, or all entries of all nodes.
 
 import { stream } from "../lib/api.js";
 import { announce, digits, freshId, h, put, visible } from "../lib/dom.js";
@@ -31,7 +31,7 @@ start(async (main, me) => {
   main.append(
     bundleCard(),
     me.limited_to
-      ? h("p", { class: "note" }, "Verifying all rows of all nodes requires a user without a scope.")
+      ? h("p", { class: "note" }, "Verifying all entries of all nodes requires a user without a scope.")
       : everythingCard(),
   );
   return undefined;
@@ -71,11 +71,11 @@ function bundleCard() {
         h(
           "p",
           { class: "error" },
-          `${file.name} has ${digits(file.size)} bytes, more than the ` +
-            `${digits(UPLOAD_BYTES_MAX)} that can be verified here. Use piperoll verify-bundle.`,
+          `${file.name} has ${digits(file.size)} bytes, more than the maximum of ` +
+            `${digits(UPLOAD_BYTES_MAX)} on this page. Use piperoll verify-bundle instead.`,
         ),
       );
-    put(result, h("p", {}, `Checking ${visible(file.name)}…`));
+    put(result, h("p", {}, `Verifying ${visible(file.name)}…`));
     try {
       const answer = await (await stream("POST", "/bundles/verify", file)).json();
       const [kind, shape, words] = VERDICTS[answer.outcome] ?? ["warn", "?", answer.outcome];
@@ -87,7 +87,7 @@ function bundleCard() {
       );
       announce(`${file.name}: ${words}`, kind === "bad");
     } catch (error) {
-      put(result, h("p", { class: "error" }, `${visible(file.name)} was not verified: ${visible(error.message)}`));
+      put(result, h("p", { class: "error" }, `Cannot verify ${visible(file.name)}: ${visible(error.message)}`));
     }
     input.value = "";
     return undefined;
@@ -96,14 +96,14 @@ function bundleCard() {
   return h(
     "section",
     { class: "card" },
-    h("h2", {}, "An evidence bundle"),
+    h("h2", {}, "Evidence bundle"),
     h(
       "p",
       {},
-      "It is verified on this server, by the same code as the offline " +
+      "A bundle is verified on this server, by the same code as the offline " +
         "verifier, with this aggregator's keys. To verify it independently, run ",
       h("code", {}, "piperoll verify-bundle FILE --trust FILE"),
-      " with the trust file from the administrators; this works offline.",
+      " with the trust file from your administrators; this works offline.",
     ),
     drop,
     result,
@@ -112,8 +112,8 @@ function bundleCard() {
 
 function everythingCard() {
   const result = h("div", { role: "status" });
-  const from = h("input", { type: "text", id: freshId("from"), placeholder: "everything" });
-  const button = h("button", { type: "button", class: "main", onclick: run }, "Verify all rows");
+  const from = h("input", { type: "text", id: freshId("from"), placeholder: "all time" });
+  const button = h("button", { type: "button", class: "main", onclick: run }, "Verify all entries");
   let stopper = null;
 
   async function run() {
@@ -124,7 +124,7 @@ function everythingCard() {
     try {
       const body = from.value.trim() ? { from: from.value.trim() } : {};
       for await (const line of lines(await stream("POST", "/verify", body, stopper.signal))) {
-        if (line.progress !== undefined) put(result, h("p", {}, `${digits(line.progress)} rows verified…`));
+        if (line.progress !== undefined) put(result, h("p", {}, `${digits(line.progress)} entries verified…`));
         else if (line.final) found.final = line.final;
         else if (line.integrity === "erased") found.erased += 1;
         else {
@@ -145,18 +145,18 @@ function everythingCard() {
       );
     }
     stopper = null;
-    button.textContent = "Verify all rows";
+    button.textContent = "Verify all entries";
     return undefined;
   }
 
   return h(
     "section",
     { class: "card" },
-    h("h2", {}, "All rows of all nodes"),
+    h("h2", {}, "All entries of all nodes"),
     h(
       "p",
       {},
-      "The server reads every row of every node, verifies its signature, and compares it with what a witness has seen.",
+      "Reads every entry of every node, verifies its signature, and compares the log with the witnessed checkpoints.",
     ),
     h("div", { class: "fields" }, h("div", { class: "field" }, h("label", { for: from.id }, "From"), from), button),
     result,
@@ -168,9 +168,9 @@ const SHOWN = 100;
 function conclusion({ final, broken, count, erased }) {
   const sound = count === 0 && final.nodes.every((node) => node.invalid === 0 && !["invalid"].includes(node.status));
   const [kind, shape, words] = !sound
-    ? ["bad", "✖", "BROKEN"]
+    ? ["bad", "✖", "VIOLATIONS FOUND"]
     : isComplete(final)
-      ? ["good", "✓", "all rows verified"]
+      ? ["good", "✓", "all entries verified"]
       : ["warn", "!", "verified, but nodes are missing"];
   announce(words, !sound);
   const line = (node) =>
@@ -198,20 +198,20 @@ function conclusion({ final, broken, count, erased }) {
           h(
             "tr",
             {},
-            ["Node", "Status", "Verdict", "Verified", "Broken", "Why"].map((name) => h("th", { scope: "col" }, name)),
+            ["Node", "Status", "Verdict", "Verified", "Invalid", "Why"].map((name) => h("th", { scope: "col" }, name)),
           ),
         ),
         h("tbody", {}, final.nodes.map(line)),
       ),
     ),
-    erased > 0 && h("p", {}, `${digits(erased)} rows were erased deliberately, as entries say.`),
+    erased > 0 && h("p", {}, `${digits(erased)} entries were erased deliberately, as recorded by other entries.`),
     count > 0 &&
       h("pre", {}, broken.map((row) => `${visible(placeOf(row))}: ${visible(row.reason ?? row.integrity)}`).join("\n")),
     count > broken.length && h("p", {}, `and ${digits(count - broken.length)} more`),
   ];
 }
 
-/** Yields the lines of an NDJSON answer as they arrive. */
+/** Yields the parsed lines of an NDJSON response as they arrive. */
 async function* lines(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
