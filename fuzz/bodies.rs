@@ -158,7 +158,7 @@ pub(crate) fn journal(bytes: &[u8]) {
 pub(crate) fn ndjson(bytes: &[u8]) {
     for line in bytes.split(|b| *b == b'\n') {
         let Ok(entry) = Redactor::shared().parse_entry(line) else { continue };
-        let _ = (entry.check_size(), entry.facts());
+        let _ = (entry.check_size(), entry.rule_input());
         let plain = CallerEntry::parse(line).is_ok();
         assert!(plain, "masking makes nothing acceptable that was not");
     }

@@ -35,7 +35,9 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("the certificate names {found}, but this aggregator is {expected}; copy the folder that was created for this aggregator")]
+    #[error(
+        "the certificate names {found}, but this aggregator is {expected}; copy the folder that was created for this aggregator"
+    )]
     Identity { found: String, expected: String },
     #[error("cannot listen on {place}: {source}")]
     Listen { place: String, source: std::io::Error },
@@ -79,9 +81,11 @@ impl Aggregator {
             .map_err(|source| StartError::Listen { place: config.listen.clone(), source })?;
         let name = format!("{}/aggregator/{}", config.cluster, config.id);
         let cosigner = config.witness_key.named(&name, KeyKind::Witness);
-        let cosigner = cosigner.ok_or_else(|| state(std::io::Error::other(format!("{name:?} is not a valid key name"))))?;
+        let cosigner =
+            cosigner.ok_or_else(|| state(std::io::Error::other(format!("{name:?} is not a valid key name"))))?;
         let export_key = config.export_key.named(&name, KeyKind::Log);
-        let export_key = export_key.ok_or_else(|| state(std::io::Error::other(format!("{name:?} is not a valid key name"))))?;
+        let export_key =
+            export_key.ok_or_else(|| state(std::io::Error::other(format!("{name:?} is not a valid key name"))))?;
         let (cluster_name, dir, roster) = (config.cluster.clone(), &config.state_dir, &config.roster);
         let exporter = Exporter::new(cluster_name, export_key, cosigner.public(), dir, roster, &config.retention)
             .map_err(state)?;

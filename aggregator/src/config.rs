@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use piperoll_evidence::bundle::Life;
+pub use piperoll_evidence::bundle::Membership;
 use piperoll_evidence::bundle::{KeepPolicy, Moved};
 use piperoll_format::ids::{ClusterName, NodeId};
 use piperoll_format::mac::{EpochSecret, KeyRing};
@@ -47,7 +47,7 @@ pub struct AggregatorConfig {
     pub witnesses: Vec<VerifyingKey>,
     /// Roles and scopes of people with a certificate.
     pub users: HashMap<String, User>,
-    pub limits: Limits,
+    pub limits: FanOutLimits,
     /// Configuration of a node to run in the same process.
     pub embedded_node: Option<PathBuf>,
     /// Configurations of nodes that left, whose folders are read in the same process.
@@ -79,7 +79,7 @@ pub struct User {
 pub struct RosterNode {
     pub id: NodeId,
     pub address: String,
-    pub life: Life,
+    pub life: Membership,
     /// Changes to the instants at which the membership begins or ends.
     pub moved: Vec<Moved>,
     /// The last row of a node that left.
@@ -95,7 +95,7 @@ pub struct RosterNode {
 
 /// Time limits of a fan-out. Timers count only time spent waiting for the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct FanOutLimits {
     pub connect: Duration,
     pub first_row: Duration,
     /// Longest wait for a complete frame.
@@ -106,7 +106,7 @@ pub struct Limits {
     pub search: Duration,
 }
 
-impl Default for Limits {
+impl Default for FanOutLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(1),
@@ -120,7 +120,7 @@ impl Default for Limits {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Typed {
+struct RawConfig {
     cluster: ClusterName,
     id: NodeId,
     listen: String,
@@ -254,7 +254,7 @@ struct TypedUser {
 impl AggregatorConfig {
     /// Reads `aggregator.toml`, the roster, the users and every node's secrets.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let typed: Typed = config_files::read_toml(path)?;
+        let typed: RawConfig = config_files::read_toml(path)?;
         let base = config_files::base_of(path);
         let Roster { nodes: roster, retention, witnesses } =
             load_roster(&base.join(&typed.roster), &base.join(&typed.secrets_dir), &typed.cluster)?;
@@ -320,14 +320,14 @@ impl AggregatorConfig {
 }
 
 impl TypedLimits {
-    fn check(&self) -> Result<Limits, String> {
-        let default = Limits::default();
+    fn check(&self) -> Result<FanOutLimits, String> {
+        let default = FanOutLimits::default();
         let pick = |name: &str, typed: Option<u64>, default: Duration| match typed {
             None => Ok(default),
             Some(0) => Err(format!("limits.{name} must be at least 1 millisecond")),
             Some(ms) => Ok(Duration::from_millis(ms)),
         };
-        Ok(Limits {
+        Ok(FanOutLimits {
             connect: pick("connect_ms", self.connect_ms, default.connect)?,
             first_row: pick("first_row_ms", self.first_row_ms, default.first_row)?,
             idle: pick("idle_ms", self.idle_ms, default.idle)?,
@@ -362,7 +362,8 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Ros
         let life = life(&node).map_err(bad)?;
         let ring = KeyRing::new(cluster.clone(), node.id.clone(), epochs(secrets, &node.id)?);
         let key = |text: &String| {
-            decode_hash(text).ok_or_else(|| bad(format!("node {}: a checkpoint key must be 32 bytes in base64", node.id)))
+            decode_hash(text)
+                .ok_or_else(|| bad(format!("node {}: a checkpoint key must be 32 bytes in base64", node.id)))
         };
         let checkpoint_key = node.checkpoint_key.as_ref().map(key).transpose()?;
         let next_checkpoint_key = node.next_checkpoint_key.as_ref().map(key).transpose()?;
@@ -399,14 +400,14 @@ struct Roster {
     witnesses: Vec<VerifyingKey>,
 }
 
-fn life(node: &TypedNode) -> Result<Life, String> {
+fn life(node: &TypedNode) -> Result<Membership, String> {
     if node.status == TypedStatus::Active {
         let from = node.member_from.unwrap_or(Timestamp::MIN);
         let until = node.member_until.unwrap_or(Timestamp::MAX);
         if until < from {
             return Err(format!("node {}: member_from is after member_until", node.id));
         }
-        return Ok(Life { from, until });
+        return Ok(Membership { from, until });
     }
     let day = |name: &str, text: &Option<String>| {
         text.as_deref()
@@ -418,7 +419,7 @@ fn life(node: &TypedNode) -> Result<Life, String> {
     if until <= from {
         return Err(format!("retired node {}: first_day is after last_day", node.id));
     }
-    Ok(Life { from, until })
+    Ok(Membership { from, until })
 }
 
 /// Reads the secrets of a node from the files `<node>.<epoch>`.

@@ -57,7 +57,11 @@ impl Metrics {
         let (clock_offset_micros, help) = (Family::default(), "Deprecated: use node_clock_offset_seconds");
         registry.register("node_clock_offset_micros", help, Family::clone(&clock_offset_micros));
         let (witnessed_rows, verdict) = (Family::default(), Family::default());
-        registry.register("node_witnessed_rows", "Rows covered by the cosigned checkpoint", Family::clone(&witnessed_rows));
+        registry.register(
+            "node_witnessed_rows",
+            "Rows covered by the cosigned checkpoint",
+            Family::clone(&witnessed_rows),
+        );
         registry.register("node_verdict", "1 for the witness's current verdict on a node", Family::clone(&verdict));
         let certificate_not_after = Gauge::default();
         let help = "Expiry of this aggregator's certificate";
@@ -88,7 +92,7 @@ impl Metrics {
         self.certificate_not_after.set(not_after.micros() / 1_000_000);
         for member in members {
             let label = NodeLabel { node: member.node.id.to_string() };
-            self.node_down.get_or_create(&label).set(i64::from(member.known_down().is_some()));
+            self.node_down.get_or_create(&label).set(i64::from(member.circuit_open().is_some()));
             let standing = member.witness.standing();
             let rows = i64::try_from(standing.size.unwrap_or_default()).unwrap_or(i64::MAX);
             self.witnessed_rows.get_or_create(&label).set(rows);

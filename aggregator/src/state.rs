@@ -8,7 +8,7 @@ use piperoll_net::fair_share::Shares;
 use piperoll_net::tls::TlsStore;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::rate_limit::Limits;
+use crate::access::rate_limit::RequestLimits;
 use crate::access::saved_searches::Searches;
 use crate::access::sessions::Sessions;
 use crate::access::tokens::TokenStore;
@@ -64,7 +64,7 @@ pub(crate) struct App {
     pub(crate) bundles: Shares,
     pub(crate) sessions: Sessions,
     pub(crate) searches: Searches,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RequestLimits,
     /// Cancelled when the aggregator begins to stop; live tails then end at once.
     pub(crate) stopping: CancellationToken,
 }
@@ -96,7 +96,7 @@ impl App {
             bundles: Shares::new(BUNDLES_MAX, BUNDLES_PER_CALLER_MAX),
             sessions: Sessions::new(config.session_idle),
             searches,
-            limits: Limits::new(config.rates),
+            limits: RequestLimits::new(config.rates),
             stopping: CancellationToken::new(),
         }
     }

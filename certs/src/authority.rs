@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use piperoll_evidence::bundle::{Instant, KeepPolicy, Life, Moved};
+use piperoll_evidence::bundle::{Instant, KeepPolicy, Membership, Moved};
 use piperoll_format::ids::{ClusterName, NodeId};
 use piperoll_format::limits::RETENTION_DAYS_MIN;
 use piperoll_format::time::Timestamp;
@@ -214,9 +214,11 @@ impl Authority {
         let node = self.members.list.iter_mut().find(|m| m.kind == MemberKind::Node && &m.id == id);
         let node = node.ok_or_else(|| CertsError::NoMember(id.to_string()))?;
         let before = node.life()?;
-        let after = Life { from: wanted.from.unwrap_or(before.from), until: wanted.until.unwrap_or(before.until) };
+        let after =
+            Membership { from: wanted.from.unwrap_or(before.from), until: wanted.until.unwrap_or(before.until) };
         if after.until < after.from {
-            let words = format!("the membership of {id} would end at {} before it starts at {}", after.until, after.from);
+            let words =
+                format!("the membership of {id} would end at {} before it starts at {}", after.until, after.from);
             return Err(CertsError::Keys(words));
         }
         let now = SystemClock.now();
@@ -238,7 +240,8 @@ impl Authority {
                 continue;
             }
             let Some(reason) = wanted.reason.clone().filter(|reason| !reason.trim().is_empty()) else {
-                let words = format!("{} of {id} is already {was}; say with --reason why it is changed", instant.as_str());
+                let words =
+                    format!("{} of {id} is already {was}; say with --reason why it is changed", instant.as_str());
                 return Err(CertsError::Keys(words));
             };
             node.moved.push(Moved { instant, was: Some(was).filter(|was| *was != open), at: now, reason });

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use piperoll_evidence::bundle::{KeepPolicy, Life, Moved};
+use piperoll_evidence::bundle::{KeepPolicy, Membership, Moved};
 use piperoll_format::ids::{ClusterName, NodeId};
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
@@ -140,7 +140,7 @@ impl Member {
     }
 
     /// Returns the period in which the node is a member.
-    pub fn life(&self) -> Result<Life> {
+    pub fn life(&self) -> Result<Membership> {
         let days = self.retired.as_ref().map(|retired| {
             let day = |text: &str| {
                 let words = format!("{text:?} is not a valid date; retire {} again", self.id);
@@ -149,7 +149,7 @@ impl Member {
             Ok::<_, CertsError>((day(&retired.first_day)?.0, day(&retired.last_day)?.1))
         });
         let days = days.transpose()?;
-        Ok(Life {
+        Ok(Membership {
             from: self.member_from.or(days.map(|days| days.0)).unwrap_or(Timestamp::MIN),
             until: self.member_until.or(days.map(|days| days.1)).unwrap_or(Timestamp::MAX),
         })

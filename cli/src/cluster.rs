@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use piperoll_aggregator::access::scope::{Scope, Written};
 use piperoll_certs::{AggregatorPlace, Authority, Layout, LifeChange, MemberKind, NodePlace};
-use piperoll_evidence::bundle::{KeepPolicy, Life};
+use piperoll_evidence::bundle::{KeepPolicy, Membership};
 use piperoll_format::ids::NodeId;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
@@ -130,7 +130,7 @@ fn change_life(dir: &Path, id: &NodeId, change: &LifeChange) -> anyhow::Result<(
     Ok(())
 }
 
-fn life_words(life: Life) -> String {
+fn life_words(life: Membership) -> String {
     let from = if life.from == Timestamp::MIN { String::new() } else { format!("member from {}", life.from) };
     let until = if life.until == Timestamp::MAX { String::new() } else { format!("member until {}", life.until) };
     match (from.is_empty(), until.is_empty()) {

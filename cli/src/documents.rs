@@ -174,7 +174,8 @@ impl OpenJson {
         self.text.push_str(line);
         let is_too_long = self.text.len() > DOCUMENT_BYTES_MAX;
         if is_too_long {
-            let problem = format!("more than the limit of {DOCUMENT_BYTES_MAX} bytes for a document; is a bracket missing?");
+            let problem =
+                format!("more than the limit of {DOCUMENT_BYTES_MAX} bytes for a document; is a bracket missing?");
             documents.push(Document { line: self.begun, text: Err(problem) });
             *self = Self::default();
         } else if self.depth == 0 {

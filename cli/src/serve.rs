@@ -90,7 +90,12 @@ async fn kept_logs(config: &AggregatorConfig) -> HashMap<NodeId, Result<LocalLog
 
 async fn kept_log(node: &NodeId, path: &Path, reader: Identity) -> anyhow::Result<LocalLog> {
     let config = NodeConfig::load(path)?;
-    anyhow::ensure!(&config.node_id == node, "{} is the configuration of another node, {}", path.display(), config.node_id);
+    anyhow::ensure!(
+        &config.node_id == node,
+        "{} is the configuration of another node, {}",
+        path.display(),
+        config.node_id
+    );
     let log = KeptLog::open(&config, Arc::new(SystemClock)).await?;
     Ok(Arc::new(move |stream| {
         tokio::spawn(log.clone().serve(stream, reader.clone()));
@@ -106,7 +111,10 @@ pub(crate) async fn health(config: &Path) -> anyhow::Result<Exit> {
         "[::]" => format!("[::1]:{port}"),
         _ => config.listen.clone(),
     };
-    let address = tokio::net::lookup_host(&here).await?.next().with_context(|| format!("{here} does not resolve to an address"))?;
+    let address = tokio::net::lookup_host(&here)
+        .await?
+        .next()
+        .with_context(|| format!("{here} does not resolve to an address"))?;
     // Every aggregator's certificate is also valid for this name, on any interface.
     let client = crate::remote::https_client_at(Some(&config.files.ca), "localhost", address)?;
     let answer = client.get(format!("https://localhost:{port}/readyz")).timeout(HEALTH_TIMEOUT).send().await?;

@@ -17,17 +17,17 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 const UNDER_WAY_MAX: usize = 4;
 
 /// Result of one entry of a batch.
-pub(crate) type Answer = Result<Receipt, ClientError>;
+pub(crate) type EntryResult = Result<Receipt, ClientError>;
 
 /// An entry, and the channel on which its caller waits for the result.
 #[derive(Debug)]
 pub(crate) struct Submission {
     line: String,
-    reply: oneshot::Sender<Answer>,
+    reply: oneshot::Sender<EntryResult>,
 }
 
 impl Submission {
-    pub(crate) fn new(text: &str) -> (Self, oneshot::Receiver<Answer>) {
+    pub(crate) fn new(text: &str) -> (Self, oneshot::Receiver<EntryResult>) {
         let (reply, answer) = oneshot::channel();
         (Self { line: format!("{text}\n"), reply }, answer)
     }
@@ -78,7 +78,12 @@ async fn send(node: NodeClient, patience: Duration, batch: Vec<Submission>) {
 }
 
 /// Sends `count` lines in one request and returns one answer for each line.
-pub(crate) async fn send_lines(node: &NodeClient, patience: Duration, lines: Vec<u8>, count: usize) -> Vec<Answer> {
+pub(crate) async fn send_lines(
+    node: &NodeClient,
+    patience: Duration,
+    lines: Vec<u8>,
+    count: usize,
+) -> Vec<EntryResult> {
     let all = |error: &dyn Fn() -> ClientError| (0..count).map(|_| Err(error())).collect();
     match tokio::time::timeout(patience, node.append_lines(lines, false)).await {
         Err(_) => all(&|| ClientError::Unknown("the request timed out".to_owned())),

@@ -16,7 +16,7 @@ use super::loss_counters::{Cause, LossCounters};
 use super::metrics::Metrics;
 use super::node::NodeClient;
 use super::pauses::pauses;
-use super::spool::{Kept, Read, SegmentReader, Spool};
+use super::spool::{Read, SegmentReader, Spool, SpooledEntry};
 
 /// Entries and bytes in one request.
 const LINES_MAX: usize = 256;
@@ -83,7 +83,7 @@ impl Delivery {
                 }
             }
             match stop {
-                Some(Stop::Damaged) => return self.set_aside(&segment).await,
+                Some(Stop::Damaged) => return self.quarantine(&segment).await,
                 Some(Stop::Unreadable(error)) => {
                     self.ledger.lost(Cause::Damaged, None, now().micros());
                     return Err(error);
@@ -93,7 +93,7 @@ impl Delivery {
                     let more = self.spool.waiting().more.notified();
                     if tokio::time::timeout(QUIET, more).await.is_err() || !self.ledger.is_clean() {
                         // Close the segment; once nothing more can be written to it, it can be removed.
-                        self.spool.turn_over().await;
+                        self.spool.rotate().await;
                     }
                 }
             }
@@ -101,9 +101,9 @@ impl Delivery {
     }
 
     /// Sends the entries until each one is recorded or permanently refused.
-    async fn send(&self, batch: &[Kept]) {
+    async fn send(&self, batch: &[SpooledEntry]) {
         let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
-        let mut rest: Vec<&Kept> = batch.iter().collect();
+        let mut rest: Vec<&SpooledEntry> = batch.iter().collect();
         while !rest.is_empty() {
             let lines = rest.iter().flat_map(|kept| [kept.text.as_str(), "\n"]).collect::<String>().into_bytes();
             let answers = send_lines(&self.node, PATIENCE, lines, rest.len()).await;
@@ -129,7 +129,7 @@ impl Delivery {
 
     /// Reports a refused entry as lost. The id of the report is derived from that of the entry: after a crash the entry is refused and
     /// reported again under the same id, so the loss is recorded once.
-    async fn refused(&self, kept: &Kept, error: &ClientError) {
+    async fn refused(&self, kept: &SpooledEntry, error: &ClientError) {
         // Do not log the entry itself: more people can read the application's log than the audit log.
         tracing::error!(%error, "the node refused an entry from the spool; counting it as lost");
         let time = Timestamp::from_micros(kept.time);
@@ -154,9 +154,9 @@ impl Delivery {
         self.spool.waiting().settled(1, kept.bytes());
     }
 
-    async fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<()> {
+    async fn quarantine(&self, segment: &SegmentReader) -> std::io::Result<()> {
         self.ledger.lost(Cause::Damaged, None, now().micros());
-        let path = self.spool.set_aside(segment).await?;
+        let path = self.spool.quarantine(segment).await?;
         tracing::error!(path = %path.display(), "a spool segment is damaged and was set aside");
         Ok(())
     }
@@ -205,7 +205,7 @@ fn gap_id(entry: &str) -> EntryId {
     EntryId::from_uuid(uuid::Uuid::from_bytes(id.map(|byte| byte ^ 0x5a)))
 }
 
-fn next_batch(segment: &mut SegmentReader, end: Option<u64>) -> (Vec<Kept>, Option<Stop>) {
+fn next_batch(segment: &mut SegmentReader, end: Option<u64>) -> (Vec<SpooledEntry>, Option<Stop>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while batch.len() < LINES_MAX && bytes < BYTES_MAX {
         match segment.next(end) {

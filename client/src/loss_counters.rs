@@ -47,7 +47,7 @@ impl Cause {
 
 /// Losses of one cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slot {
+struct LossesOfCause {
     id: Uuid,
     count: u64,
     /// Whether more was lost than could be counted, so that `count` is a lower bound.
@@ -60,7 +60,7 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct LossCounters {
     file: Option<File>,
-    slots: Mutex<[[Option<Slot>; 2]; 4]>,
+    slots: Mutex<[[Option<LossesOfCause>; 2]; 4]>,
 }
 
 impl LossCounters {
@@ -82,7 +82,7 @@ impl LossCounters {
         }
         let mut slots = [[None; 2]; 4];
         for (at, slot) in slots.as_flattened_mut().iter_mut().enumerate() {
-            *slot = Slot::from_bytes(&bytes[at * SLOT_BYTES..(at + 1) * SLOT_BYTES]);
+            *slot = LossesOfCause::from_bytes(&bytes[at * SLOT_BYTES..(at + 1) * SLOT_BYTES]);
         }
         for [counting, reporting] in &mut slots {
             // A crash in `next_report` can leave the same losses in both slots.
@@ -102,7 +102,7 @@ impl LossCounters {
     pub(crate) fn lost(&self, cause: Cause, count: Option<u64>, time: i64) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = &mut slots[cause as usize][0];
-        let now = slot.get_or_insert_with(|| Slot {
+        let now = slot.get_or_insert_with(|| LossesOfCause {
             id: Uuid::now_v7(),
             count: 0,
             is_unknown: false,
@@ -154,16 +154,16 @@ impl LossCounters {
         self.store(cause, 1, None);
     }
 
-    fn store(&self, cause: Cause, part: usize, slot: Option<Slot>) {
+    fn store(&self, cause: Cause, part: usize, slot: Option<LossesOfCause>) {
         let Some(file) = &self.file else { return };
-        let bytes = slot.map_or([0; SLOT_BYTES], Slot::to_bytes);
+        let bytes = slot.map_or([0; SLOT_BYTES], LossesOfCause::to_bytes);
         if let Err(error) = file.write_all_at(&bytes, ((cause as usize * 2 + part) * SLOT_BYTES) as u64) {
             tracing::error!(%error, "cannot write the count of lost entries; keeping it in memory");
         }
     }
 }
 
-impl Slot {
+impl LossesOfCause {
     fn to_bytes(self) -> [u8; SLOT_BYTES] {
         let mut bytes = [0; SLOT_BYTES];
         bytes[..16].copy_from_slice(self.id.as_bytes());

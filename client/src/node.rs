@@ -154,7 +154,8 @@ impl NodeClient {
     /// The node does not answer, or cannot sign.
     pub async fn checkpoint(&self) -> Result<String, ClientError> {
         let text = self.good_text(Call::get(socket_path::CHECKPOINT).within(STATUS_TIMEOUT)).await?;
-        String::from_utf8(text.into()).map_err(|_| ClientError::Protocol("the checkpoint is not valid UTF-8".to_owned()))
+        String::from_utf8(text.into())
+            .map_err(|_| ClientError::Protocol("the checkpoint is not valid UTF-8".to_owned()))
     }
 
     /// Rows as NDJSON lines, ending with a `final` line.

@@ -24,7 +24,7 @@ use super::outcome::{EmitError, Emitted};
 use super::pauses::pauses;
 use super::policy::{DEADLINE_DEFAULT, DeliveryPolicy, Policies};
 use super::recorded_entries::RecordedEntries;
-use super::spool::{Kept, Spool, SpoolError};
+use super::spool::{Spool, SpoolError, SpooledEntry};
 
 /// Pauses between attempts to record a strict entry.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -81,7 +81,7 @@ pub(super) enum To {
 }
 
 /// Result of one attempt.
-enum Tried {
+enum Attempt {
     Recorded(Receipt),
     Never(EmitError),
     NotNow(String),
@@ -232,16 +232,16 @@ impl Recorder {
         self.0.metrics.text()
     }
 
-    async fn try_once(&self, submit: &mpsc::Sender<Submission>, text: &str) -> Tried {
+    async fn try_once(&self, submit: &mpsc::Sender<Submission>, text: &str) -> Attempt {
         let (submission, answer) = Submission::new(text);
         if submit.send(submission).await.is_err() {
-            return Tried::Never(EmitError::Closed);
+            return Attempt::Never(EmitError::Closed);
         }
         match answer.await {
-            Ok(Ok(receipt)) => Tried::Recorded(receipt),
-            Ok(Err(error)) if error.is_transient() => Tried::NotNow(error.to_string()),
-            Ok(Err(error)) => Tried::Never(EmitError::Refused(error)),
-            Err(_) => Tried::Never(EmitError::Closed),
+            Ok(Ok(receipt)) => Attempt::Recorded(receipt),
+            Ok(Err(error)) if error.is_transient() => Attempt::NotNow(error.to_string()),
+            Ok(Err(error)) => Attempt::Never(EmitError::Refused(error)),
+            Err(_) => Attempt::Never(EmitError::Closed),
         }
     }
 
@@ -253,9 +253,9 @@ impl Recorder {
             let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
             loop {
                 match self.try_once(submit, &text).await {
-                    Tried::Recorded(receipt) => return Ok(Emitted::Recorded(receipt)),
-                    Tried::Never(error) => return Err(error),
-                    Tried::NotNow(why) => problem = why,
+                    Attempt::Recorded(receipt) => return Ok(Emitted::Recorded(receipt)),
+                    Attempt::Never(error) => return Err(error),
+                    Attempt::NotNow(why) => problem = why,
                 }
                 tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
             }
@@ -279,8 +279,8 @@ impl Recorder {
         let Some(spool) = spool else { return self.record_in_time(submit, text).await };
         if spool.waiting().is_empty() {
             match tokio::time::timeout(self.0.deadline, self.try_once(submit, &text)).await {
-                Ok(Tried::Recorded(receipt)) => return Ok(Emitted::Recorded(receipt)),
-                Ok(Tried::Never(error @ EmitError::Refused(_))) => return Err(error),
+                Ok(Attempt::Recorded(receipt)) => return Ok(Emitted::Recorded(receipt)),
+                Ok(Attempt::Never(error @ EmitError::Refused(_))) => return Err(error),
                 _ => {}
             }
         }
@@ -303,7 +303,7 @@ impl Recorder {
     }
 
     async fn keep(&self, spool: &Spool, text: String, now: Timestamp, sync: bool) -> Result<(), EmitError> {
-        let kept = Kept { time: now.micros(), text };
+        let kept = SpooledEntry { time: now.micros(), text };
         match tokio::time::timeout(self.0.deadline, spool.keep(kept, sync)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {

@@ -105,7 +105,7 @@ pub struct PeerConfig {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Typed {
+struct RawConfig {
     cluster: ClusterName,
     node_id: NodeId,
     #[serde(default = "default_data_dir")]
@@ -224,7 +224,7 @@ impl NodeConfig {
     /// Reads `node.toml`; relative paths in it are relative to its own folder, so the folder can be copied.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-        let typed: Typed = config_files::read_toml(path)?;
+        let typed: RawConfig = config_files::read_toml(path)?;
         let base = config_files::base_of(path);
         let mut secrets = Vec::new();
         for secret in &typed.secrets {

@@ -98,12 +98,12 @@ impl Metrics {
         registry.register("commit_duration_seconds", "Duration of group commits", commits);
         registry.register("write_fault", "1 while appends are refused", metrics.write_fault.clone());
         registry.register("read_fault", "1 while the database file is not trusted", metrics.read_fault.clone());
+        registry.register("reader_panics", "Reads that panicked since the node started", metrics.reader_panics.clone());
         registry.register(
-            "reader_panics",
-            "Reads that panicked since the node started",
-            metrics.reader_panics.clone(),
+            "oldest_row",
+            "Log start: number of the oldest row that was not pruned",
+            metrics.oldest_row.clone(),
         );
-        registry.register("oldest_row", "Log start: number of the oldest row that was not pruned", metrics.oldest_row.clone());
         registry.register("signed_rows", "Rows covered by the newest signed checkpoint", metrics.signed_rows.clone());
         registry.register(
             "witnessed_rows",
@@ -116,11 +116,7 @@ impl Metrics {
             metrics.bytes_freed.clone(),
         );
         registry.register("retention_holds", "Active holds", metrics.holds.clone());
-        registry.register(
-            "retention_problem",
-            "1 while retention is failing",
-            metrics.retention_problem.clone(),
-        );
+        registry.register("retention_problem", "1 while retention is failing", metrics.retention_problem.clone());
         registry.register(
             "retention_late_days",
             "Days by which the oldest rows exceed the retention period",
@@ -130,7 +126,11 @@ impl Metrics {
         for (name, help, gauge) in [
             ("database_bytes", "Size of the log's files in bytes", &metrics.database_bytes),
             ("disk_free_bytes", "Free bytes on the log's disk", &metrics.disk_free_bytes),
-            ("certificate_not_after_seconds", "Expiry time of the certificate in seconds since the Unix epoch", &metrics.certificate_not_after_seconds),
+            (
+                "certificate_not_after_seconds",
+                "Expiry time of the certificate in seconds since the Unix epoch",
+                &metrics.certificate_not_after_seconds,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -183,7 +183,11 @@ impl Metrics {
 impl ForwardGauges {
     fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("forward");
-        registry.register("next_seq", "Offset: every row with a lower number has reached the destination", self.next_seq.clone());
+        registry.register(
+            "next_seq",
+            "Offset: every row with a lower number has reached the destination",
+            self.next_seq.clone(),
+        );
         registry.register("lag_rows", "Rows that have not reached the destination", self.lag_rows.clone());
         registry.register(
             "lag_seconds",
@@ -191,7 +195,11 @@ impl ForwardGauges {
             self.lag_seconds.clone(),
         );
         registry.register("rows_sent", "Rows sent since the start, including retransmissions", self.rows_sent.clone());
-        registry.register("rows_reduced", "Rows sent with parts left out and marked as such", self.rows_reduced.clone());
+        registry.register(
+            "rows_reduced",
+            "Rows sent with parts left out and marked as such",
+            self.rows_reduced.clone(),
+        );
         registry.register("errors", "Failed attempts since the start", self.errors.clone());
         registry.register("failing", "1 while the last attempt failed", self.failing.clone());
         registry.register("paused", "1 while paused by an operator", self.paused.clone());

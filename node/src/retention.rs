@@ -14,7 +14,7 @@ use piperoll_protocol::node::{PrunePlan, RetentionStatus};
 use tokio::sync::Notify;
 
 use crate::config::RetentionConfig;
-use crate::store::{PruneTarget, Store, UpkeepError};
+use crate::store::{AdminError, PruneTarget, Store};
 
 /// Interval between checks whether a witness has seen the statement.
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
@@ -23,7 +23,8 @@ const WITNESS_LOOK: Duration = Duration::from_secs(2);
 const NO_WITNESSES: &str = "nothing is pruned, because no witness is known: copy the file `witnesses` from this node's directory in the cluster directory to the directory of its \
                             `node.toml`, and restart the node";
 const UNKNOWN_WITNESS: &str = "a witness that is not in the file `witnesses` cosigned this log: copy that file from this node's directory in the cluster directory, and restart the node";
-const EARLIER_LATE: &str = "an archived log is removed in one piece, together with the first 256 rows of the current log";
+const EARLIER_LATE: &str =
+    "an archived log is removed in one piece, together with the first 256 rows of the current log";
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
@@ -60,7 +61,7 @@ impl Retention {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) async fn status(&self) -> Result<RetentionStatus, UpkeepError> {
+    pub(crate) async fn status(&self) -> Result<RetentionStatus, AdminError> {
         let holds = self.store.holds().await?;
         let used_bytes = self.store.used_bytes().await?;
         let mut status = self.state().clone();
@@ -119,19 +120,19 @@ impl Retention {
 
     /// Selects rows for automatic pruning that were witnessed at least `days` ago, whatever any clock says now or said when they were
     /// recorded.
-    async fn witnessed_for(&self, days: u32) -> Result<PruneTarget, UpkeepError> {
+    async fn witnessed_for(&self, days: u32) -> Result<PruneTarget, AdminError> {
         let earlier_before = self.sober_now().await?.minus(DAY * days);
         Ok(PruneTarget { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
     }
 
     /// Selects rows for automatic pruning whose times an operator confirmed.
-    async fn confirmed_for(&self, days: u32) -> Result<PruneTarget, UpkeepError> {
+    async fn confirmed_for(&self, days: u32) -> Result<PruneTarget, AdminError> {
         let before = self.sober_now().await?.minus(DAY * days);
         Ok(PruneTarget { before, to_max: self.store.confirmed_below().unwrap_or(0), earlier_before: before })
     }
 
     /// Reports by how much the policy is late, judging by the timestamps of the rows themselves.
-    async fn say_late(&self, days: u32) -> Result<(), UpkeepError> {
+    async fn say_late(&self, days: u32) -> Result<(), AdminError> {
         let extent = self.store.extent().await?;
         let oldest = self.store.time_of(extent.oldest_seq.unwrap_or_default()).await?;
         let earlier = self.store.oldest_of_earlier().await?;
@@ -166,7 +167,7 @@ impl Retention {
         Ok(())
     }
 
-    async fn policy(&self) -> Result<(), UpkeepError> {
+    async fn policy(&self) -> Result<(), AdminError> {
         if let Some(days) = self.config.keep_days {
             self.prune_if_any(self.witnessed_for(days).await?, &format!("{days} days")).await?;
             let words = format!("{days} days, by operator-confirmed times");
@@ -191,7 +192,7 @@ impl Retention {
         self.prune_if_any(wish, &format!("at most {size_max} bytes, by operator-confirmed times")).await?;
         let used = self.store.used_bytes().await?;
         if used > size_max {
-            return Err(UpkeepError::Refused(format!(
+            return Err(AdminError::Refused(format!(
                 "the database uses {used} bytes, more than the {size_max} of retention.size_max, and nothing more can be pruned: \
                  rows are kept for at least {RETENTION_DAYS_MIN} days, until they are witnessed, and while they are under a hold"
             )));
@@ -200,12 +201,12 @@ impl Retention {
     }
 
     /// Returns the earlier of the local time and the last witnessed time: a clock that runs ahead must not cause young rows to be pruned.
-    async fn sober_now(&self) -> Result<Timestamp, UpkeepError> {
+    async fn sober_now(&self) -> Result<Timestamp, AdminError> {
         let witnessed = self.store.witnessed_at().await?.unwrap_or(Timestamp::MIN);
         Ok(self.clock.now().min(witnessed))
     }
 
-    async fn prune_if_any(&self, wish: PruneTarget, policy: &str) -> Result<(), UpkeepError> {
+    async fn prune_if_any(&self, wish: PruneTarget, policy: &str) -> Result<(), AdminError> {
         let plan = self.store.plan_prune(wish).await?;
         if plan.to_seq > plan.from_seq {
             self.begin(wish, plan, policy.to_owned(), None).await?;
@@ -220,7 +221,7 @@ impl Retention {
     }
 
     /// Returns the plan for a prune that an operator asks for.
-    pub(crate) async fn plan(&self, before: Timestamp) -> Result<PrunePlan, UpkeepError> {
+    pub(crate) async fn plan(&self, before: Timestamp) -> Result<PrunePlan, AdminError> {
         let plan = self.store.plan_prune(self.wish(before).await?).await?;
         Ok(PrunePlan { unconfirmed_from: self.unconfirmed(plan.to_seq), ..plan })
     }
@@ -232,13 +233,13 @@ impl Retention {
         (to_seq > sure).then_some(sure)
     }
 
-    async fn wish(&self, before: Timestamp) -> Result<PruneTarget, UpkeepError> {
+    async fn wish(&self, before: Timestamp) -> Result<PruneTarget, AdminError> {
         if !self.store.knows_witnesses() {
-            return Err(UpkeepError::Refused(NO_WITNESSES.to_owned()));
+            return Err(AdminError::Refused(NO_WITNESSES.to_owned()));
         }
         let youngest = self.sober_now().await?.minus(DAY * RETENTION_DAYS_MIN);
         if before > youngest {
-            return Err(UpkeepError::Refused(format!(
+            return Err(AdminError::Refused(format!(
                 "rows are kept for at least {RETENTION_DAYS_MIN} days, counted from the last cosignature: rows recorded at {youngest} or later cannot be pruned"
             )));
         }
@@ -253,9 +254,9 @@ impl Retention {
         by: &str,
         archive: Option<ArchiveDigest>,
         confirm: bool,
-    ) -> Result<Pruned, UpkeepError> {
+    ) -> Result<Pruned, AdminError> {
         if let Some(first) = self.unconfirmed(to_seq).filter(|_| !confirm) {
-            return Err(UpkeepError::Refused(format!(
+            return Err(AdminError::Refused(format!(
                 "cannot confirm that rows {first} and later were witnessed for {RETENTION_DAYS_MIN} days; only their own timestamps indicate \
                  that they are that old. If all clocks were right when they were recorded and are right now, add --confirm"
             )));
@@ -263,7 +264,7 @@ impl Retention {
         let wish = PruneTarget { to_max: to_seq, ..self.wish(before).await? };
         let plan = self.store.plan_prune(wish).await?;
         if let Some(log) = plan.earlier.first().filter(|_| archive.is_some()) {
-            return Err(UpkeepError::Refused(format!(
+            return Err(AdminError::Refused(format!(
                 "the archived log {} would be pruned with these rows and is not in the archive: export it (`piperoll node export --generation {}`) and \
                  move its directory away, or prune without an archive",
                 log.generation, log.generation
@@ -271,7 +272,7 @@ impl Retention {
         }
         if plan.to_seq != to_seq {
             let words = format!("only rows below {} can be pruned now, not below {to_seq}; plan again", plan.to_seq);
-            return Err(UpkeepError::Refused(words));
+            return Err(AdminError::Refused(words));
         }
         let pruned = self.begin(wish, plan, format!("requested by {by}: before {before}"), archive).await?;
         {
@@ -298,8 +299,8 @@ impl Retention {
         plan: PrunePlan,
         policy: String,
         archive: Option<ArchiveDigest>,
-    ) -> Result<Pruned, UpkeepError> {
-        let busy = || UpkeepError::Refused("another prune is in progress; try again when it has finished".to_owned());
+    ) -> Result<Pruned, AdminError> {
+        let busy = || AdminError::Refused("another prune is in progress; try again when it has finished".to_owned());
         let _turn = self.turn.try_lock().map_err(|_| busy())?;
         let pruned = self.store.state_prune(wish, plan, policy, archive).await?;
         tracing::info!(from = pruned.from_seq, to = pruned.to_seq, policy = pruned.policy, "prune declared");
@@ -307,7 +308,7 @@ impl Retention {
     }
 
     /// Drops the rows of a recorded prune, once the statement was witnessed.
-    async fn carry_out(&self) -> Result<(), UpkeepError> {
+    async fn carry_out(&self) -> Result<(), AdminError> {
         let _turn = self.turn.lock().await;
         let Some(floor) = self.store.unfinished_prune().await? else { return Ok(()) };
         let rows = floor.pruned.to_seq - floor.pruned.from_seq;

@@ -2,7 +2,7 @@
 
 use piperoll_net::tls::TlsError;
 
-use crate::sinks::PlaceError;
+use crate::sinks::OffsetError;
 use crate::sources::IntakeError;
 use crate::store::OpenError;
 
@@ -13,12 +13,14 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the certificate names {found}, but this node is {expected}; copy the folder that was created for this node")]
+    #[error(
+        "the certificate names {found}, but this node is {expected}; copy the folder that was created for this node"
+    )]
     Identity { found: String, expected: String },
     #[error(transparent)]
     Intake(#[from] IntakeError),
     #[error(transparent)]
-    Forward(#[from] PlaceError),
+    Forward(#[from] OffsetError),
     #[error("cannot listen on {place}: {source}")]
     Listen { place: String, source: std::io::Error },
 }

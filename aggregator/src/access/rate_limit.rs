@@ -36,13 +36,13 @@ impl Default for Rates {
 }
 
 /// Request counts per address and per caller. Idle keys are forgotten.
-pub(crate) struct Limits {
+pub(crate) struct RequestLimits {
     addresses: Limiter<IpAddr>,
     callers: Limiter<String>,
     sign_ins: Limiter<IpAddr>,
 }
 
-impl Limits {
+impl RequestLimits {
     pub(crate) fn new(rates: Rates) -> Self {
         let quota = |rate: NonZeroU32| Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST_SECONDS));
         Self {

@@ -36,13 +36,13 @@ pub(crate) enum SearchError {
     NotFound(String),
 }
 
-type People = BTreeMap<String, BTreeMap<String, Kept>>;
+type People = BTreeMap<String, BTreeMap<String, StoredSearches>>;
 
 /// Parameters of a search, with the version of the filter language that its filter was typed in. A file from before version 2 has only
 /// the parameters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(from = "KeptForm", into = "KeptForm")]
-struct Kept {
+struct StoredSearches {
     parameters: String,
     filter_version: u32,
 }
@@ -54,7 +54,7 @@ enum KeptForm {
     Later { parameters: String, filter_version: u32 },
 }
 
-impl From<KeptForm> for Kept {
+impl From<KeptForm> for StoredSearches {
     fn from(form: KeptForm) -> Self {
         match form {
             KeptForm::Version1(parameters) => Self { parameters, filter_version: 1 },
@@ -63,14 +63,14 @@ impl From<KeptForm> for Kept {
     }
 }
 
-impl From<Kept> for KeptForm {
-    fn from(kept: Kept) -> Self {
-        let Kept { parameters, filter_version } = kept;
+impl From<StoredSearches> for KeptForm {
+    fn from(kept: StoredSearches) -> Self {
+        let StoredSearches { parameters, filter_version } = kept;
         if filter_version == 1 { Self::Version1(parameters) } else { Self::Later { parameters, filter_version } }
     }
 }
 
-impl Kept {
+impl StoredSearches {
     /// Returns the parameters as they would have to be typed in the present filter language.
     fn today(&self) -> String {
         if self.filter_version >= FILTER_VERSION {
@@ -142,7 +142,7 @@ impl Searches {
             if kept.len() >= SEARCHES_MAX && !kept.contains_key(&search.name) {
                 return Err(SearchError::Full);
             }
-            kept.insert(search.name, Kept { parameters: search.parameters, filter_version: FILTER_VERSION });
+            kept.insert(search.name, StoredSearches { parameters: search.parameters, filter_version: FILTER_VERSION });
             Ok(())
         })
     }

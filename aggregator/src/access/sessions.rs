@@ -43,7 +43,7 @@ pub(crate) struct SessionId(Hash);
 
 /// A valid session.
 #[derive(Debug, Clone)]
-pub(crate) struct Open {
+pub(crate) struct ValidSession {
     pub(crate) id: SessionId,
     pub(crate) credential: Credential,
     pub(crate) ends: Timestamp,
@@ -51,7 +51,7 @@ pub(crate) struct Open {
 
 /// Reason for which there is no session; reported to the browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub(crate) enum SessionEnded {
     /// Signed out, lost in a restart, or never created here.
     Unknown,
     /// Idle for too long, or older than the maximum age.
@@ -87,7 +87,7 @@ impl Sessions {
         &self,
         credential: Credential,
         now: Timestamp,
-    ) -> Result<(Zeroizing<String>, Open), getrandom::Error> {
+    ) -> Result<(Zeroizing<String>, ValidSession), getrandom::Error> {
         let (secret, hash) = secret()?;
         let life = i64::try_from(SESSION_LIFE_MAX.as_micros()).unwrap_or(i64::MAX);
         let (began, ends) = (Instant::now(), now.plus_micros(life));
@@ -104,11 +104,11 @@ impl Sessions {
         }
         let id = SessionId(hash);
         sessions.insert(hash, Session { credential: credential.clone(), began, used: began, ends });
-        Ok((secret, Open { id, credential, ends }))
+        Ok((secret, ValidSession { id, credential, ends }))
     }
 
     /// Finds the session of a cookie. A request keeps it alive; a tail that reconnects by itself does not.
-    pub(crate) fn find(&self, cookie: &str, keep_alive: bool) -> Result<Open, Gone> {
+    pub(crate) fn find(&self, cookie: &str, keep_alive: bool) -> Result<ValidSession, SessionEnded> {
         self.look(&SessionId(hash(cookie)), keep_alive)
     }
 
@@ -117,17 +117,17 @@ impl Sessions {
         self.look(id, false).is_ok()
     }
 
-    fn look(&self, id: &SessionId, keep_alive: bool) -> Result<Open, Gone> {
+    fn look(&self, id: &SessionId, keep_alive: bool) -> Result<ValidSession, SessionEnded> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.get_mut(&id.0).ok_or(Gone::Unknown)?;
+        let session = sessions.get_mut(&id.0).ok_or(SessionEnded::Unknown)?;
         if !self.holds(session) {
             sessions.remove(&id.0);
-            return Err(Gone::Over);
+            return Err(SessionEnded::Over);
         }
         if keep_alive {
             session.used = Instant::now();
         }
-        Ok(Open { id: id.clone(), credential: session.credential.clone(), ends: session.ends })
+        Ok(ValidSession { id: id.clone(), credential: session.credential.clone(), ends: session.ends })
     }
 
     fn holds(&self, session: &Session) -> bool {
@@ -197,12 +197,12 @@ mod tests {
         }
         assert!(sessions.is_open(&open.id));
         std::thread::sleep(Duration::from_millis(250));
-        assert_eq!(sessions.find(&cookie, true).err(), Some(Gone::Over));
-        assert_eq!(sessions.find(&cookie, true).err(), Some(Gone::Unknown));
+        assert_eq!(sessions.find(&cookie, true).err(), Some(SessionEnded::Over));
+        assert_eq!(sessions.find(&cookie, true).err(), Some(SessionEnded::Unknown));
 
         let (cookie, open) = sessions.begin(credential(), Timestamp::MIN)?;
         sessions.end(&open.id);
-        assert_eq!(sessions.find(&cookie, true).err(), Some(Gone::Unknown));
+        assert_eq!(sessions.find(&cookie, true).err(), Some(SessionEnded::Unknown));
         Ok(())
     }
 
@@ -216,7 +216,7 @@ mod tests {
             let _ = sessions.begin(credential(), Timestamp::MIN)?;
         }
         assert!(sessions.find(&cookie, true).is_ok());
-        assert_eq!(sessions.find(&first, true).err(), Some(Gone::Unknown), "its own oldest one ends");
+        assert_eq!(sessions.find(&first, true).err(), Some(SessionEnded::Unknown), "its own oldest one ends");
         Ok(())
     }
 

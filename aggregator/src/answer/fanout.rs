@@ -16,7 +16,7 @@ use crate::cluster::witness::log_start::LogStart;
 use crate::cluster::witness::watch::{LostHere, WitnessStatus};
 use crate::scan::node_reader::{COUNTED_THERE, NodeCounters};
 use crate::scan::plan::AsideOf;
-use crate::scan::proof_verifier::Proof;
+use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 
 /// Characters of a node's reason that a cursor carries.
@@ -111,8 +111,7 @@ impl NodeOutcome {
                 let unread: String = part.unread.iter().map(|words| format!("; {words}")).collect();
                 part.reason = Some(format!("{}{pruned}{unread}", lost.words));
             }
-            part.tally.proof =
-                Proof::Not("rows of this range were in a log that was replaced".to_owned());
+            part.tally.proof = RangeCompleteness::Not("rows of this range were in a log that was replaced".to_owned());
             part.lost = Some(lost);
         }
         part
@@ -126,7 +125,7 @@ impl NodeOutcome {
         let tally = earlier.tally.clone();
         let faults = tally.faults.iter().map(|fault| said(fault)).collect();
         let proof = match tally.proof {
-            Proof::Not(words) => Proof::Not(said(&words)),
+            RangeCompleteness::Not(words) => RangeCompleteness::Not(said(&words)),
             proof => proof,
         };
         let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
@@ -152,8 +151,8 @@ impl NodeOutcome {
     fn hold_against_policy(&mut self, query: &Query) {
         if query.all_there {
             // The query does not ask for pruned rows, so a proof from the first retained row on covers all of it.
-            if let Proof::Since(_) = self.tally.proof {
-                self.tally.proof = Proof::Whole;
+            if let RangeCompleteness::Since(_) = self.tally.proof {
+                self.tally.proof = RangeCompleteness::Whole;
             }
             return;
         }
@@ -169,7 +168,7 @@ impl NodeOutcome {
                 words
             }
             (None, Some(LogStart { fit: PolicyFit::Kept, since, .. })) => {
-                let proven = if let Proof::Since(time) = self.tally.proof { time } else { since };
+                let proven = if let RangeCompleteness::Since(time) = self.tally.proof { time } else { since };
                 self.since = Some(since.max(proven).max(query.from));
                 "they had been kept for as long as the cluster's policy requires".to_owned()
             }
@@ -192,14 +191,15 @@ impl NodeOutcome {
             // The present log still has every row of the range that it ever had.
             self.status = Status::Pruned;
             self.since = Some(since);
-            self.reason = Some(format!("{}; they had been kept for as long as the cluster's policy requires", gone.words));
+            self.reason =
+                Some(format!("{}; they had been kept for as long as the cluster's policy requires", gone.words));
             self.held = true;
         }
         self.since = self.since.map(|known| known.max(since));
-        self.tally.proof = match std::mem::replace(&mut self.tally.proof, Proof::Whole) {
-            Proof::Whole => Proof::Since(since),
-            Proof::Since(known) => Proof::Since(known.max(since)),
-            not @ Proof::Not(_) => not,
+        self.tally.proof = match std::mem::replace(&mut self.tally.proof, RangeCompleteness::Whole) {
+            RangeCompleteness::Whole => RangeCompleteness::Since(since),
+            RangeCompleteness::Since(known) => RangeCompleteness::Since(known.max(since)),
+            not @ RangeCompleteness::Not(_) => not,
         };
     }
 
@@ -226,12 +226,14 @@ impl NodeOutcome {
             node_id: self.member.node.id.to_string(),
             generation: self.generation.map(|g| g.to_string()),
             status: self.status,
-            proven: Some(self.tally.proof == Proof::Whole),
+            proven: Some(self.tally.proof == RangeCompleteness::Whole),
             complete_since: self.since.map(Timestamp::to_text),
             unproven: match &self.tally.proof {
-                Proof::Whole => None,
-                Proof::Since(time) => Some(format!("proven complete from {time} on; older rows were pruned")),
-                Proof::Not(words) => Some(words.clone()),
+                RangeCompleteness::Whole => None,
+                RangeCompleteness::Since(time) => {
+                    Some(format!("proven complete from {time} on; older rows were pruned"))
+                }
+                RangeCompleteness::Not(words) => Some(words.clone()),
             },
             rows_witnessed: self.tally.witnessed,
             verdict: self.verdict(&standing),
@@ -372,7 +374,8 @@ fn rest_words(parts: &[NodeOutcome], since: Timestamp, query: &Query) -> String 
     let pruned: Vec<&str> =
         parts.iter().filter(|part| part.since.is_some()).map(|part| part.member.node.id.as_str()).collect();
     let proven = |part: &NodeOutcome| {
-        matches!(part.tally.proof, Proof::Whole | Proof::Since(_)) || part.status == Status::Excluded
+        matches!(part.tally.proof, RangeCompleteness::Whole | RangeCompleteness::Since(_))
+            || part.status == Status::Excluded
     };
     let from_there = if parts.iter().all(proven) {
         format!("proven complete from {since} on: no row is missing")
@@ -401,14 +404,21 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
         let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
         return match newer {
             0 => "proven complete: no row of this range is missing".to_owned(),
-            1 => "proven complete up to the last cosigned checkpoints; 1 row is newer and authenticated only".to_owned(),
-            n => format!("proven complete up to the last cosigned checkpoints; {n} rows are newer and authenticated only"),
+            1 => {
+                "proven complete up to the last cosigned checkpoints; 1 row is newer and authenticated only".to_owned()
+            }
+            n => format!(
+                "proven complete up to the last cosigned checkpoints; {n} rows are newer and authenticated only"
+            ),
         };
     }
     let broken: Vec<&str> =
         nodes.iter().filter(|node| node.status == Status::Invalid).map(|node| node.node_id.as_str()).collect();
     if !broken.is_empty() {
-        return format!("not proven: invalid answer from {} (see the reason reported for each node)", broken.join(", "));
+        return format!(
+            "not proven: invalid answer from {} (see the reason reported for each node)",
+            broken.join(", ")
+        );
     }
     if counted {
         return format!("not verified: {COUNTED_THERE}");

@@ -8,12 +8,12 @@ use piperoll_format::time::Timestamp;
 
 /// Next row of one source. Sources are ordered by their node ids, so the index compares as the id does, and no text is
 /// compared per row.
-type Place = (Timestamp, usize, u64);
+type MergeKey = (Timestamp, usize, u64);
 
 /// Positions of the next row of every source that has one ready.
 pub(crate) enum Merge {
-    Ascending(BinaryHeap<Reverse<Place>>),
-    Descending(BinaryHeap<Place>),
+    Ascending(BinaryHeap<Reverse<MergeKey>>),
+    Descending(BinaryHeap<MergeKey>),
 }
 
 impl Merge {

@@ -24,7 +24,7 @@ use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
 use crate::scan::node_reader::{NodeReader, conclude};
 use crate::scan::plan::{NodePlan, NodeRequest, ask, ask_asides, ask_log};
-use crate::scan::proof_verifier::Proof;
+use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 use crate::scan::verified_row::VerifiedRow;
 
@@ -46,7 +46,7 @@ pub(crate) struct Page {
 const SHARE_MIN: usize = 4;
 
 /// Rows and outcome of one node.
-struct Answer {
+struct NodeAnswer {
     part: NodeOutcome,
     rows: VecDeque<VerifiedRow>,
     /// Position up to which the node had read every row when it was given up while still searching.
@@ -101,7 +101,7 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
 const LOOK_BACK_MAX: usize = 4;
 
 /// Reads the rows of all nodes for one page.
-async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
+async fn read_page(cluster: &Cluster, query: &Query) -> Vec<NodeAnswer> {
     let limit = query.limit.unwrap_or(usize::MAX);
     let deadline = tokio::time::Instant::now() + cluster.limits.page;
     let asides = |member: &Arc<NodeHandle>| {
@@ -121,7 +121,7 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
         match ask {
             NodePlan::Absent => {}
             NodePlan::Not { status, reason } => {
-                let none = Answer::none(NodeOutcome::unasked(member, status, reason));
+                let none = NodeAnswer::none(NodeOutcome::unasked(member, status, reason));
                 under_way.push((member, tokio::spawn(std::future::ready(none))));
             }
             NodePlan::Scan(mut asked) => {
@@ -136,7 +136,7 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
     let mut answers = Vec::with_capacity(under_way.len());
     for (member, task) in under_way {
         // A task can fail only by panicking, which is a bug; the node must not vanish from the list because of it.
-        answers.push(task.await.unwrap_or_else(|error| Answer::none(NodeOutcome::given_up(member, &error))));
+        answers.push(task.await.unwrap_or_else(|error| NodeAnswer::none(NodeOutcome::given_up(member, &error))));
     }
     refill(cluster, query, &mut answers, limit, deadline).await;
     answers
@@ -146,7 +146,7 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<Answer> {
 async fn refill(
     cluster: &Cluster,
     query: &Query,
-    answers: &mut [Answer],
+    answers: &mut [NodeAnswer],
     limit: usize,
     deadline: tokio::time::Instant,
 ) {
@@ -166,20 +166,20 @@ async fn refill(
         }
         for (index, task) in under_way {
             let member = Arc::clone(&answers[index].part.member);
-            let more = task.await.unwrap_or_else(|error| Answer::none(NodeOutcome::given_up(&member, &error)));
+            let more = task.await.unwrap_or_else(|error| NodeAnswer::none(NodeOutcome::given_up(&member, &error)));
             answers[index].extend(more);
         }
     }
 }
 
 /// Returns the nodes whose received rows end before the page's last row although the nodes have more.
-fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
+fn fall_short(answers: &[NodeAnswer], limit: usize, order: Order) -> Vec<usize> {
     let mut keys: Vec<&Key> = answers.iter().flat_map(|answer| answer.rows.iter().map(|row| &row.key)).collect();
     keys.sort_unstable_by(
         |a, b| if order.before(a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater },
     );
     let last = limit.checked_sub(1).and_then(|place| keys.get(place));
-    let ends_early = |answer: &Answer| {
+    let ends_early = |answer: &NodeAnswer| {
         answer.part.tally.more
             && !answer.is_full
             && answer.rows.back().is_some_and(|row| last.is_none_or(|last| order.before(&row.key, *last)))
@@ -187,7 +187,7 @@ fn fall_short(answers: &[Answer], limit: usize, order: Order) -> Vec<usize> {
     (0..answers.len()).filter(|index| ends_early(&answers[*index])).collect()
 }
 
-impl Answer {
+impl NodeAnswer {
     fn none(part: NodeOutcome) -> Self {
         Self { part, rows: VecDeque::new(), reached: None, asked: None, is_full: false }
     }
@@ -225,14 +225,14 @@ impl Answer {
 async fn answer(
     member: Arc<NodeHandle>,
     asked: NodeRequest,
-    limits: crate::config::Limits,
+    limits: crate::config::FanOutLimits,
     room: usize,
     deadline: tokio::time::Instant,
-) -> Answer {
+) -> NodeAnswer {
     let aside = asked.aside;
     let part = |part: NodeOutcome| NodeOutcome { aside, ..part };
-    if let Some((status, reason)) = member.known_down() {
-        return Answer::none(part(NodeOutcome::unasked(&member, status, reason)));
+    if let Some((status, reason)) = member.circuit_open() {
+        return NodeAnswer::none(part(NodeOutcome::unasked(&member, status, reason)));
     }
     let started = Instant::now();
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
@@ -243,7 +243,7 @@ async fn answer(
             member.failed(&failure);
             let mut part = part(NodeOutcome::asked(&member, started));
             (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
-            return Answer::none(part);
+            return NodeAnswer::none(part);
         }
     };
     let (mut rows, mut bytes) = (VecDeque::new(), 0);
@@ -291,12 +291,18 @@ async fn answer(
     part.last = rows.back().map(|row: &VerifiedRow| row.key.clone());
     part.tally = reader.tally;
     (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
-    Answer { part, rows, reached, asked: Some(asked), is_full }
+    NodeAnswer { part, rows, reached, asked: Some(asked), is_full }
 }
 
 /// Takes the first `limit` rows of the merge, as far as they come before `anchor`. The page ends early where a node has
 /// more rows than it sent.
-fn assemble(cluster: &Cluster, query: &Query, mut answers: Vec<Answer>, limit: usize, anchor: Option<&Key>) -> Page {
+fn assemble(
+    cluster: &Cluster,
+    query: &Query,
+    mut answers: Vec<NodeAnswer>,
+    limit: usize,
+    anchor: Option<&Key>,
+) -> Page {
     let mut merge = Merge::new(query.order);
     // It is not known yet which rows the nodes that are still searching have after this position.
     let barrier = answers.iter().filter_map(|answer| answer.reached.clone());
@@ -403,12 +409,12 @@ pub(crate) async fn one_row(
             let deadline = tokio::time::Instant::now() + cluster.limits.page;
             answer(Arc::clone(member), *asked, cluster.limits, query.page_bytes, deadline).await
         }
-        NodePlan::Not { status, reason } => Answer::none(NodeOutcome::unasked(member, status, reason)),
-        NodePlan::Absent => Answer::none(NodeOutcome::unasked(member, Status::Unreachable, "retired".to_owned())),
+        NodePlan::Not { status, reason } => NodeAnswer::none(NodeOutcome::unasked(member, status, reason)),
+        NodePlan::Absent => NodeAnswer::none(NodeOutcome::unasked(member, Status::Unreachable, "retired".to_owned())),
     };
     // The limit of one row is always reached; that does not mean that there are more.
     found.part.tally.more = false;
-    found.part.tally.proof = Proof::Not("only one row was requested".to_owned());
+    found.part.tally.proof = RangeCompleteness::Not("only one row was requested".to_owned());
     let pruned = found.part.oldest_seq.filter(|oldest| seq < *oldest && found.part.status == Status::Ok);
     if let Some(oldest) = pruned {
         (found.part.status, found.part.reason) =

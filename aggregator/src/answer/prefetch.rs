@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::answer::fanout::NodeOutcome;
 use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
-use crate::config::Limits;
+use crate::config::FanOutLimits;
 use crate::scan::node_reader::{NodeCounters, NodeReader, conclude};
 use crate::scan::plan::NodeRequest;
 use crate::scan::verified_row::VerifiedRow;
@@ -29,7 +29,7 @@ enum Message {
 }
 
 /// Rows of one node that wait for the merge.
-pub(crate) struct Feed {
+pub(crate) struct Prefetch {
     pub(crate) part: NodeOutcome,
     pub(crate) began: bool,
     pub(crate) rows: VecDeque<VerifiedRow>,
@@ -53,7 +53,7 @@ pub(crate) struct Counts {
     witnessed: u64,
 }
 
-impl Feed {
+impl Prefetch {
     pub(crate) fn none(part: NodeOutcome) -> Self {
         let (rows, emitted) = (VecDeque::new(), Counts::default());
         Self {
@@ -69,10 +69,10 @@ impl Feed {
         }
     }
 
-    pub(crate) async fn open(member: Arc<NodeHandle>, asked: NodeRequest, limits: Limits) -> Self {
+    pub(crate) async fn open(member: Arc<NodeHandle>, asked: NodeRequest, limits: FanOutLimits) -> Self {
         let aside = asked.aside;
         let part = |part: NodeOutcome| NodeOutcome { aside, ..part };
-        if let Some((status, reason)) = member.known_down() {
+        if let Some((status, reason)) = member.circuit_open() {
             return Self::none(part(NodeOutcome::unasked(&member, status, reason)));
         }
         let started = Instant::now();

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::answer::fanout::{Cursors, NodeOutcome, envelope};
 use crate::answer::merge::Merge;
-use crate::answer::prefetch::Feed;
+use crate::answer::prefetch::Prefetch;
 use crate::cluster::roster::Cluster;
 use crate::scan::plan::{NodePlan, ask, ask_asides};
 use crate::scan::query::Query;
@@ -46,7 +46,7 @@ pub(crate) enum Output {
 
 /// A stream whose nodes have all begun or failed; nothing is sent yet.
 pub(crate) struct Stream {
-    feeds: Vec<Feed>,
+    feeds: Vec<Prefetch>,
     query: Query,
 }
 
@@ -62,29 +62,29 @@ impl Stream {
             match ask(member, &query, limit) {
                 NodePlan::Absent => {}
                 NodePlan::Not { status, reason } => {
-                    let none = Feed::none(NodeOutcome::unasked(member, status, reason));
+                    let none = Prefetch::none(NodeOutcome::unasked(member, status, reason));
                     opening.push((member, tokio::spawn(std::future::ready(none))));
                 }
                 NodePlan::Scan(asked) => {
-                    let opened = Feed::open(Arc::clone(member), *asked, cluster.limits);
+                    let opened = Prefetch::open(Arc::clone(member), *asked, cluster.limits);
                     opening.push((member, tokio::spawn(opened)));
                 }
             }
             for asked in asides {
-                let opened = Feed::open(Arc::clone(member), asked, cluster.limits);
+                let opened = Prefetch::open(Arc::clone(member), asked, cluster.limits);
                 opening.push((member, tokio::spawn(opened)));
             }
         }
         let mut feeds = Vec::with_capacity(opening.len());
         for (member, task) in opening {
-            feeds.push(task.await.unwrap_or_else(|error| Feed::none(NodeOutcome::given_up(member, &error))));
+            feeds.push(task.await.unwrap_or_else(|error| Prefetch::none(NodeOutcome::given_up(member, &error))));
         }
         Self { feeds, query }
     }
 
     /// Returns the completeness statement as far as it is known before the first row.
     pub(crate) fn opening(&self) -> Envelope {
-        let parts: Vec<&Feed> = self.feeds.iter().collect();
+        let parts: Vec<&Prefetch> = self.feeds.iter().collect();
         let parts: Vec<NodeOutcome> = parts.iter().map(|feed| feed.part.snapshot()).collect();
         envelope(&parts, &self.query, &|_| 0, None, Cursors::default())
     }
@@ -121,7 +121,7 @@ impl Stream {
         receive
     }
 
-    async fn write(mut self, writer: &mut Writer) -> Result<(), Gone> {
+    async fn write(mut self, writer: &mut Writer) -> Result<(), ClientGone> {
         if writer.output == Output::Csv {
             writer.out.extend_from_slice(&csv::header());
         }
@@ -161,7 +161,7 @@ impl Stream {
         let parts: Vec<NodeOutcome> = self.feeds.iter().map(|feed| feed.part.snapshot()).collect();
         let rows_of = |id: &_| {
             let mine = self.feeds.iter().filter(|feed| &feed.part.member.node.id == id);
-            mine.map(Feed::rows_in_answer).sum()
+            mine.map(Prefetch::rows_in_answer).sum()
         };
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
         // Losses that were unknown when the headers were sent and that no row of the answer shows: a node that broke off,
@@ -208,7 +208,7 @@ impl Query {
 }
 
 /// The client closed the connection.
-struct Gone;
+struct ClientGone;
 
 struct Writer {
     send: mpsc::Sender<std::io::Result<Bytes>>,
@@ -220,7 +220,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn row(&mut self, row: &VerifiedRow, number: u64) -> Result<(), Gone> {
+    async fn row(&mut self, row: &VerifiedRow, number: u64) -> Result<(), ClientGone> {
         match &self.output {
             Output::Ndjson => {
                 row.to_row().write_json(&mut self.out);
@@ -242,14 +242,18 @@ impl Writer {
         if self.out.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
     }
 
-    async fn end(&mut self, envelope: Envelope, lost: bool) -> Result<(), Gone> {
+    async fn end(&mut self, envelope: Envelope, lost: bool) -> Result<(), ClientGone> {
         if self.output == Output::Csv {
             self.flush().await?;
             if lost {
                 // A CSV file has no room for a notice, so it must not look whole. A reset overtakes data that is still
                 // queued for sending, so wait a moment until the rows that were received have been sent.
                 tokio::time::sleep(RESET_DELAY).await;
-                return self.send.send(Err(std::io::Error::other("the answer of a node was interrupted"))).await.map_err(|_| Gone);
+                return self
+                    .send
+                    .send(Err(std::io::Error::other("the answer of a node was interrupted")))
+                    .await
+                    .map_err(|_| ClientGone);
             }
             return Ok(());
         }
@@ -267,11 +271,11 @@ impl Writer {
         self.flush().await
     }
 
-    async fn flush(&mut self) -> Result<(), Gone> {
+    async fn flush(&mut self) -> Result<(), ClientGone> {
         if self.out.is_empty() {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.out, Vec::with_capacity(CHUNK_BYTES + 4_096));
-        self.send.send(Ok(Bytes::from(chunk))).await.map_err(|_| Gone)
+        self.send.send(Ok(Bytes::from(chunk))).await.map_err(|_| ClientGone)
     }
 }

@@ -16,10 +16,10 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use piperoll_evidence::bundle::Life;
+use piperoll_evidence::bundle::Membership;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::identity::Identity;
-use piperoll_net::tls::{Material, TlsStore};
+use piperoll_net::tls::{TlsCredentials, TlsStore};
 use piperoll_protocol::frame::MEDIA_TYPE_WITH_PLACES;
 use rustls::AlertDescription;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -80,20 +80,20 @@ impl Failure {
 
 /// Connection to one node.
 pub(crate) struct NodeConnection {
-    way: Arc<Way>,
-    state: Arc<Mutex<State>>,
+    way: Arc<Endpoint>,
+    state: Arc<Mutex<DialState>>,
 }
 
 /// Serves the log of a node's folder over a stream inside this process.
 pub type LocalLog = Arc<dyn Fn(DuplexStream) + Send + Sync>;
 
 /// Address of a node, and the identity expected there.
-struct Way {
+struct Endpoint {
     address: String,
     /// Log of the node's folder, used instead of `address` once the node has left the cluster. Until then a copy of the folder lacks what
     /// the node still records.
     local: Option<LocalLog>,
-    life: Life,
+    life: Membership,
     expected: Identity,
     tls: Arc<TlsStore>,
     connect_timeout: Duration,
@@ -110,8 +110,8 @@ struct Sender {
 type Dialled = Result<Sender, Failure>;
 
 #[derive(Default)]
-struct State {
-    open: Option<Open>,
+struct DialState {
+    open: Option<OpenConnection>,
     /// Number of connections made so far.
     made: u64,
     /// The dial in progress. All requests that need it wait for it together, so that a node that hangs costs them one time limit in
@@ -119,11 +119,11 @@ struct State {
     dialling: Option<watch::Receiver<Option<Dialled>>>,
 }
 
-struct Open {
+struct OpenConnection {
     /// Sequence number of this connection within its `NodeConnection`.
     number: u64,
     sender: Sender,
-    material: Arc<Material>,
+    material: Arc<TlsCredentials>,
     since: Instant,
     is_local: bool,
 }
@@ -141,12 +141,12 @@ impl NodeConnection {
     pub(crate) fn new(
         address: String,
         local: Option<LocalLog>,
-        life: Life,
+        life: Membership,
         expected: Identity,
         tls: Arc<TlsStore>,
         connect_timeout: Duration,
     ) -> Self {
-        let way = Arc::new(Way { address, local, life, expected, tls, connect_timeout });
+        let way = Arc::new(Endpoint { address, local, life, expected, tls, connect_timeout });
         Self { way, state: Arc::default() }
     }
 
@@ -199,7 +199,7 @@ impl NodeConnection {
     }
 
     /// Waits for an answer, at most `timeout`. An existing connection does not show whether the node is reachable now. If no answer has
-    /// arrived for most of that time, `Way::probe` tries a second connection in parallel. Its result distinguishes a machine that is
+    /// arrived for most of that time, `Endpoint::probe` tries a second connection in parallel. Its result distinguishes a machine that is
     /// gone, one that is frozen and a node that is busy, without waiting any longer.
     async fn answered<T>(&self, sending: impl Future<Output = T>, timeout: Duration) -> Result<T, Failure> {
         let mut sending = std::pin::pin!(sending);
@@ -322,7 +322,7 @@ impl NodeConnection {
         result.unwrap_or_else(given_up).map(|sender| (sender, true))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DialState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -333,9 +333,9 @@ impl NodeConnection {
 
 /// Dials once for all requests that wait, whether or not the one that started the dial still does.
 async fn dial_for_all(
-    way: Arc<Way>,
-    state: Arc<Mutex<State>>,
-    material: Arc<Material>,
+    way: Arc<Endpoint>,
+    state: Arc<Mutex<DialState>>,
+    material: Arc<TlsCredentials>,
     tell: watch::Sender<Option<Dialled>>,
 ) {
     let is_local = way.local().is_some();
@@ -346,7 +346,8 @@ async fn dial_for_all(
         if let Ok(sender) = &dialled {
             state.made += 1;
             let number = state.made;
-            state.open = Some(Open { number, sender: sender.clone(), material, since: Instant::now(), is_local });
+            state.open =
+                Some(OpenConnection { number, sender: sender.clone(), material, since: Instant::now(), is_local });
         }
     }
     let _ = tell.send(Some(dialled));
@@ -358,7 +359,7 @@ fn no_handshake(limit: Duration) -> String {
 
 type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
 
-impl Way {
+impl Endpoint {
     fn local(&self) -> Option<&LocalLog> {
         self.local.as_ref().filter(|_| self.life.has_ended_by(SystemClock.now()))
     }
@@ -372,7 +373,7 @@ impl Way {
     }
 
     /// Connects and completes the TLS handshake; the limit applies to each step separately.
-    async fn shake(&self, material: &Material, limit: Duration) -> Result<TlsStream, Failure> {
+    async fn shake(&self, material: &TlsCredentials, limit: Duration) -> Result<TlsStream, Failure> {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(&self.address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Failure::tcp(format!("{}: {error}", self.address))),
@@ -397,7 +398,7 @@ impl Way {
         }
     }
 
-    async fn dial(&self, material: &Arc<Material>) -> Dialled {
+    async fn dial(&self, material: &Arc<TlsCredentials>) -> Dialled {
         let limit = self.connect_timeout;
         if let Some(local) = self.local() {
             let (ours, theirs) = tokio::io::duplex(LOCAL_BUFFER_BYTES);
@@ -422,7 +423,7 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .handshake(TokioIo::new(Heard { stream, refusal: Arc::clone(&refusal) }));
+        .handshake(TokioIo::new(AlertRecorder { stream, refusal: Arc::clone(&refusal) }));
     let (send, connection) = match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(pair)) => pair,
         Ok(Err(error)) => return Err(refusal.get().cloned().unwrap_or_else(|| after_connect(&error))),
@@ -441,12 +442,12 @@ where
 type Refusal = Arc<OnceLock<Failure>>;
 
 /// A stream that remembers the TLS alert that ended it, because HTTP/2 only reports that a connection broke, not why.
-struct Heard<S> {
+struct AlertRecorder<S> {
     stream: S,
     refusal: Refusal,
 }
 
-impl<S> Heard<S> {
+impl<S> AlertRecorder<S> {
     fn heard(&self, read: &Poll<std::io::Result<()>>) {
         if let Poll::Ready(Err(error)) = read
             && let Some(rustls::Error::AlertReceived(alert)) = error.get_ref().and_then(|e| e.downcast_ref())
@@ -457,7 +458,7 @@ impl<S> Heard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Heard<S> {
+impl<S: AsyncRead + Unpin> AlertRecorder<S> {
     /// After a failed write, reads the remaining input, which may contain the alert that explains the failure. A closed connection always
     /// becomes readable, so waiting for it ends, and a retried write then fails again.
     fn listen<T>(&mut self, cx: &mut Context<'_>, written: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
@@ -476,7 +477,7 @@ impl<S: AsyncRead + Unpin> Heard<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AlertRecorder<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -488,7 +489,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for AlertRecorder<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.listen(cx, written)

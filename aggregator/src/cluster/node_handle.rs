@@ -34,13 +34,13 @@ pub(crate) struct NodeHandle {
     /// Why the log of the node's folder, which was handed to this aggregator, cannot be read.
     pub(crate) unreadable: Option<String>,
     pub(crate) witness: NodeWitness,
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
     /// Notified by `failed` when a query finds the node down or frozen, so that `watch` starts probing for its return immediately.
     refused: tokio::sync::Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct ConnectionState {
     failures: u32,
     last_failure: Option<String>,
     /// Why the node counts as frozen, until it completes a handshake.
@@ -76,13 +76,13 @@ impl NodeHandle {
         Self { node, link, unreadable, witness, state, refused }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns why the node need not be dialled now: TCP connects to it have failed or it is frozen, and a probe is watching for its
     /// return.
-    pub(crate) fn known_down(&self) -> Option<(Status, String)> {
+    pub(crate) fn circuit_open(&self) -> Option<(Status, String)> {
         let state = self.state();
         if let Some(reason) = &state.frozen {
             return Some((Status::Timeout, format!("does not respond, and is probed every second ({reason})")));

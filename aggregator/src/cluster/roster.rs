@@ -6,13 +6,13 @@ use std::sync::Arc;
 use piperoll_format::cursor::CursorKey;
 
 use crate::cluster::node_handle::NodeHandle;
-use crate::config::Limits;
+use crate::config::FanOutLimits;
 
 /// Nodes of the cluster, with the limits and the cursor key for reading them.
 pub(crate) struct Cluster {
     /// In the order of their ids, which the merge relies on.
     pub(crate) members: Vec<Arc<NodeHandle>>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: FanOutLimits,
     pub(crate) cursor_key: CursorKey,
 }
 

@@ -23,7 +23,7 @@ use super::origin;
 use crate::state::App;
 
 /// Header of requests that a page makes without a user action.
-const UNATTENDED: &str = "piperoll-unattended";
+const BACKGROUND_HEADER: &str = "piperoll-unattended";
 /// Interval at which idle addresses and callers are removed from the rate limits.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a request waits for earlier requests of the same caller.
@@ -47,7 +47,7 @@ pub(super) async fn identify(
         return turned_away("cross_site", error.into_response());
     }
     // An automatic reconnect of a tail, or a page that refreshes itself, does not show that a user is present.
-    let keep_alive = parts.uri.path() != "/audit-log/tail" && !parts.headers.contains_key(UNATTENDED);
+    let keep_alive = parts.uri.path() != "/audit-log/tail" && !parts.headers.contains_key(BACKGROUND_HEADER);
     let caller = match app.identify(&peer, &parts.headers, SystemClock.now(), keep_alive) {
         Ok(caller) => caller,
         Err((reason, error)) => {

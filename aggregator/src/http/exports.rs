@@ -26,7 +26,7 @@ use super::log::{
     known_nodes, log_of_row, no_such_log, outcome,
 };
 use super::nodes::REASON_CHARACTERS_MAX;
-use crate::answer::export::{Incomplete, Order, Outcome};
+use crate::answer::export::{ExportJob, Incomplete, Outcome};
 use crate::answer::stream::Output;
 use crate::scan::query::{Query, Require};
 use crate::state::App;
@@ -84,7 +84,7 @@ pub(super) async fn exports(
 }
 
 /// Parses and checks the request.
-fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, ExportFormat), ApiError> {
+fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, ExportJob, ExportFormat), ApiError> {
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: ExportRequest =
         serde_json::from_slice(body).map_err(|error| bad(format!("a reason is needed: {error}")))?;
@@ -110,7 +110,7 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, Order, Export
     if incomplete != Incomplete::Partial {
         query.require = Require::All;
     }
-    Ok((query, Order { by: caller.name().to_owned(), reason, incomplete }, request.format))
+    Ok((query, ExportJob { by: caller.name().to_owned(), reason, incomplete }, request.format))
 }
 
 fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Result<Response, ApiError> {

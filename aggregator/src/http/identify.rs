@@ -10,7 +10,7 @@ use piperoll_protocol::access::{Permission, Role};
 
 use super::error::ApiError;
 use crate::access::scope::Scope;
-use crate::access::sessions::{Credential, Gone, Open};
+use crate::access::sessions::{Credential, SessionEnded, ValidSession};
 use crate::access::tokens::Lookup;
 use crate::state::App;
 
@@ -26,7 +26,7 @@ pub(super) struct Caller {
     scope: Scope,
     credential: Credential,
     /// The browser session that authenticated the request, if any.
-    session: Option<Open>,
+    session: Option<ValidSession>,
 }
 
 /// Why a caller could not be authenticated: a stable code, and the response.
@@ -41,7 +41,7 @@ impl Caller {
         self.role
     }
 
-    pub(super) fn session(&self) -> Option<&Open> {
+    pub(super) fn session(&self) -> Option<&ValidSession> {
         self.session.as_ref()
     }
 
@@ -78,7 +78,10 @@ impl Caller {
             Some(scope) => Err(ApiError::new(
                 403,
                 "limited",
-                format!("this request reads every row, but {} is limited to {scope}; ask a user without a scope", self.name),
+                format!(
+                    "this request reads every row, but {} is limited to {scope}; ask a user without a scope",
+                    self.name
+                ),
             )),
         }
     }
@@ -113,13 +116,10 @@ impl App {
         if let Some(cookie) = session_cookie(headers) {
             let open = match self.sessions.find(&cookie, keep_alive) {
                 Ok(open) => open,
-                Err(Gone::Over) => {
-                    return refuse(
-                        "session_over",
-                        "you were signed out after a period of inactivity; sign in again",
-                    );
+                Err(SessionEnded::Over) => {
+                    return refuse("session_over", "you were signed out after a period of inactivity; sign in again");
                 }
-                Err(Gone::Unknown) => {
+                Err(SessionEnded::Unknown) => {
                     return refuse("session_unknown", "you are no longer signed in; sign in again");
                 }
             };
@@ -163,7 +163,10 @@ impl App {
                     credential: credential.clone(),
                     session: None,
                 }),
-                None => refuse("user_unknown", format!("the certificate names the user {user}, who has no role on this aggregator")),
+                None => refuse(
+                    "user_unknown",
+                    format!("the certificate names the user {user}, who has no role on this aggregator"),
+                ),
             },
         }
     }

@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::identify::Caller;
 use crate::answer::fanout::NodeOutcome;
 use crate::cluster::node_handle::NodeHandle;
-use crate::config::Limits;
+use crate::config::FanOutLimits;
 use crate::scan::node_reader::conclude;
 use crate::state::App;
 use crate::witness::accept::Acceptance;
@@ -63,14 +63,14 @@ pub(super) async fn nodes(
     Json(NodesAnswer { complete: expected == answered, expected, answered, nodes })
 }
 
-async fn ask(member: Arc<NodeHandle>, limits: Limits) -> NodeInfo {
+async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
     if member.is_out_of_reach() {
         let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
         let words = format!("left the cluster at {}{folder}", member.node.life.until);
         let part = NodeOutcome::unasked(&member, Status::Excluded, words);
         return info(&member, &part, None);
     }
-    if let Some((status, reason)) = member.known_down() {
+    if let Some((status, reason)) = member.circuit_open() {
         return info(&member, &NodeOutcome::unasked(&member, status, reason), None);
     }
     if member.witness.standing().is_alarm() {
@@ -179,7 +179,9 @@ fn acceptance<'a>(
             let shown = decode_hash(root).map(|root| (size, root));
             Some(shown.ok_or_else(|| bad("the root must be 32 bytes in base64".into()))?)
         }
-        _ => return Err(bad("size and root must be given together; both are in `alarm.presented` of GET /nodes".into())),
+        _ => {
+            return Err(bad("size and root must be given together; both are in `alarm.presented` of GET /nodes".into()));
+        }
     };
     let acceptance = Acceptance { generation, shown, words: request.reason.clone() };
     Ok((member, acceptance, request))

@@ -159,8 +159,7 @@ pub(super) async fn link(
     // A link created in a session would make a session without an end, and a link created with a certificate would work
     // without the certificate.
     if caller.session().is_some() || !matches!(caller.credential(), Credential::Token { .. }) {
-        let detail =
-            "a one-time address can only be created with a token (`piperoll browse`), not in a session or with a certificate";
+        let detail = "a one-time address can only be created with a token (`piperoll browse`), not in a session or with a certificate";
         return Err(ApiError::new(403, "needs_token", detail));
     }
     let made = app.sessions.link(caller.credential().clone(), SystemClock.now());

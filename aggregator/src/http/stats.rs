@@ -51,7 +51,7 @@ pub(super) async fn stats(
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let now = SystemClock.now();
-    let mut typed = Typed::read(pairs_of(pairs)?)?;
+    let mut typed = RawParameters::read(pairs_of(pairs)?)?;
     let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, caller.scope())?;
     (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
     let plan = typed.plan(&query, now)?;
@@ -67,7 +67,7 @@ pub(super) async fn stats(
 
 /// Parameters that only statistics have, as they were typed.
 #[derive(Default)]
-struct Typed {
+struct RawParameters {
     by: Vec<String>,
     top: Option<String>,
     bucket: Option<String>,
@@ -76,7 +76,7 @@ struct Typed {
     rest: Vec<(String, String)>,
 }
 
-impl Typed {
+impl RawParameters {
     fn read(pairs: Vec<(String, String)>) -> Result<Self, QueryError> {
         let mut typed = Self::default();
         for (name, value) in pairs {
@@ -126,7 +126,11 @@ impl Typed {
             }
         }
         if facets.len() > FACETS_MAX {
-            return Err(bad("by", &self.by.join(","), &format!("at most {FACETS_MAX} fields can be counted at a time")));
+            return Err(bad(
+                "by",
+                &self.by.join(","),
+                &format!("at most {FACETS_MAX} fields can be counted at a time"),
+            ));
         }
         let top = match &self.top {
             None => TOP_DEFAULT,
@@ -153,7 +157,9 @@ fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> 
     let width = width.ok_or_else(|| bad("bucket", text, "use whole seconds or more, such as 15m, 1h or 1d"))?;
     let range = query.to.min(now).micros().saturating_sub(query.from.micros());
     if range / width >= BUCKETS_MAX {
-        let words = format!("the range has more than {BUCKETS_MAX} buckets of this width; narrow the range or use wider buckets");
+        let words = format!(
+            "the range has more than {BUCKETS_MAX} buckets of this width; narrow the range or use wider buckets"
+        );
         return Err(bad("bucket", text, &words));
     }
     Ok(width)

@@ -24,10 +24,10 @@ use piperoll_query::stats::{Axis, Counter, Facet, Plan};
 use crate::access::scope::Scope;
 use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
-use crate::config::Limits;
+use crate::config::FanOutLimits;
 use crate::scan::plan::NodeRequest;
-use crate::scan::proof_verifier::{BORDERS_MAX, Proof, ProofVerifier};
-use crate::scan::verified_row::{BorderRow, Gone, VerifiedRow};
+use crate::scan::proof_verifier::{BORDERS_MAX, ProofVerifier, RangeCompleteness};
+use crate::scan::verified_row::{BorderRow, ErasureStatement, VerifiedRow};
 
 /// Reader of one node's answer.
 pub(crate) struct NodeReader {
@@ -73,7 +73,7 @@ pub(crate) struct NodeCounters {
     pub(crate) invalid: u64,
     pub(crate) unknown_key: u64,
     pub(crate) witnessed: u64,
-    pub(crate) proof: Proof,
+    pub(crate) proof: RangeCompleteness,
     /// Messages about gaps, rows out of order, and faults that the node itself found.
     pub(crate) faults: Vec<String>,
     pub(crate) more: bool,
@@ -152,8 +152,7 @@ async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequ
         return Ok((request.clone(), None));
     }
     if request.count.is_some() {
-        let words =
-            "upgrade needed: the node runs a version that cannot count this; statistics with `verify` read its rows instead";
+        let words = "upgrade needed: the node runs a version that cannot count this; statistics with `verify` read its rows instead";
         return Err(Failure::Error(words.to_owned()));
     }
     let widened = filter.widened_to_version_1();
@@ -166,7 +165,7 @@ impl NodeReader {
     pub(crate) async fn open(
         member: &Arc<NodeHandle>,
         asked: &NodeRequest,
-        limits: &Limits,
+        limits: &FanOutLimits,
         lane: Channel,
     ) -> Result<Self, Failure> {
         let (request, sieve) = fitting(member, &asked.request).await?;
@@ -265,7 +264,8 @@ impl NodeReader {
                 Some(Frame::Proof(proof)) => self.proof(&proof),
                 Some(Frame::Count(part)) => {
                     let plan = self.counted.as_mut();
-                    plan.ok_or_else(|| Failure::Error("the node sent counts that were not requested".to_owned()))?.add_part(part);
+                    plan.ok_or_else(|| Failure::Error("the node sent counts that were not requested".to_owned()))?
+                        .add_part(part);
                 }
                 Some(Frame::Mark(mark)) => {
                     // Nothing is proven while following, so every row before the mark has already been returned.
@@ -286,7 +286,9 @@ impl NodeReader {
                     }
                 }
                 Some(Frame::End(end)) => self.end(end),
-                Some(Frame::Head(_)) => return Err(Failure::Error("the stream contains a second head record".to_owned())),
+                Some(Frame::Head(_)) => {
+                    return Err(Failure::Error("the stream contains a second head record".to_owned()));
+                }
                 None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
             }
             if self.proving.as_ref().is_some_and(ProofVerifier::is_overfull) || self.borders.len() > BORDERS_MAX {
@@ -323,7 +325,7 @@ impl NodeReader {
         let Position { timestamp, seq } = self.reached?;
         self.tally.ended = true;
         self.tally.more = true;
-        self.tally.proof = Proof::Not("the query has a filter".to_owned());
+        self.tally.proof = RangeCompleteness::Not("the query has a filter".to_owned());
         Some(Key { timestamp, node_id: self.node_id.clone(), seq })
     }
 
@@ -344,7 +346,7 @@ impl NodeReader {
             Some(Statement::Erased(said)) if said.seq == seq && seq < statement.seq => {
                 let checked = Checked { integrity: Integrity::Erased, reason: None, era: Some(said.era) };
                 let timestamp = said.timestamp;
-                let gone = Arc::new(Gone { said, entry_seq: statement.seq });
+                let gone = Arc::new(ErasureStatement { said, entry_seq: statement.seq });
                 self.entry(EntryFrame { seq, place: timestamp, timestamp, ..statement }, &checked, Some(gone));
             }
             _ => {
@@ -358,7 +360,7 @@ impl NodeReader {
         }
     }
 
-    fn entry(&mut self, entry: EntryFrame, checked: &Checked, gone: Option<Arc<Gone>>) {
+    fn entry(&mut self, entry: EntryFrame, checked: &Checked, gone: Option<Arc<ErasureStatement>>) {
         let (row, era) = self.place(entry, checked, gone);
         match &mut self.proving {
             Some(proving) => proving.row(row, era),
@@ -429,10 +431,10 @@ impl NodeReader {
         let last = self.last.as_ref().filter(|_| self.tally.more);
         let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
         self.tally.proof = match &mut self.proving {
-            Some(_) if self.sieve.is_some() => Proof::Not("the query has a filter".to_owned()),
+            Some(_) if self.sieve.is_some() => RangeCompleteness::Not("the query has a filter".to_owned()),
             Some(proving) => proving.conclude(last),
-            None if self.counted.is_some() => Proof::Not(COUNTED_THERE.to_owned()),
-            None => Proof::Not("no row of this log has been witnessed yet".to_owned()),
+            None if self.counted.is_some() => RangeCompleteness::Not(COUNTED_THERE.to_owned()),
+            None => RangeCompleteness::Not("no row of this log has been witnessed yet".to_owned()),
         };
     }
 
@@ -445,7 +447,12 @@ impl NodeReader {
     /// Checks the row and assigns its key. A valid row gets its own time, any other one the position that the node gives it. A row that
     /// is out of order gets the time of the row before it, so that the merge sees rows in order. Also returns the row's era if its MAC is
     /// valid.
-    fn place(&mut self, entry: EntryFrame, checked: &Checked, erased: Option<Arc<Gone>>) -> (VerifiedRow, Option<u32>) {
+    fn place(
+        &mut self,
+        entry: EntryFrame,
+        checked: &Checked,
+        erased: Option<Arc<ErasureStatement>>,
+    ) -> (VerifiedRow, Option<u32>) {
         self.tally.rows += 1;
         match checked.integrity {
             Integrity::Ok | Integrity::Erased => self.tally.verified += 1,

@@ -151,7 +151,10 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
     request.prove = pinned.as_ref().map(|pinned| pinned.size);
     if query.sealed {
         let Some(pinned) = &pinned else {
-            return NodePlan::Not { status: Status::Error, reason: "no row of its log has been witnessed yet".to_owned() };
+            return NodePlan::Not {
+                status: Status::Error,
+                reason: "no row of its log has been witnessed yet".to_owned(),
+            };
         };
         // Only rows that a witness vouches for; newer rows belong to the next export.
         request.head = Some(pinned.size - 1);
@@ -199,8 +202,7 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     let left = member.node.life.until;
     let missing = |why: &str| {
         let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
-        let reason =
-            format!("left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
+        let reason = format!("left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
         NodePlan::Not { status: Status::Retired, reason }
     };
     if member.node.life.overlaps(query.from, query.to) {

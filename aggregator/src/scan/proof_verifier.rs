@@ -3,7 +3,7 @@
 //! A node proves its rows in batches, so rows wait here until their proof has arrived. A batch is small, and memory use does not grow
 //! with the answer.
 
-use piperoll_format::completeness::{Place, Shown, Unproven};
+use piperoll_format::completeness::{Coverage, Place, Unproven};
 use piperoll_format::merkle::{Hash, RangeProof};
 use piperoll_format::order::{Order, Position};
 use piperoll_format::statement::Statement;
@@ -21,7 +21,7 @@ pub(crate) const BORDERS_MAX: usize = 16_384;
 
 /// Whether an answer contains everything that was witnessed of its range.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Proof {
+pub(crate) enum RangeCompleteness {
     /// No witnessed row of the range is missing.
     Whole,
     /// No row is missing from this time on; older ones were pruned.
@@ -30,7 +30,7 @@ pub(crate) enum Proof {
     Not(String),
 }
 
-impl Proof {
+impl RangeCompleteness {
     /// Combines two consecutive parts. Two whole parts are whole together, because the second one begins after the last row of the first.
     pub(crate) fn and(self, next: Self) -> Self {
         match (self, next) {
@@ -42,7 +42,7 @@ impl Proof {
     }
 }
 
-impl Default for Proof {
+impl Default for RangeCompleteness {
     fn default() -> Self {
         Self::Not("the answer ended early".to_owned())
     }
@@ -73,7 +73,7 @@ pub(crate) struct ProofVerifier {
     sound: Vec<Sound>,
     borders: Vec<Sound>,
     /// `None` if the query has a filter: rows that the filter leaves out cannot be distinguished from withheld ones.
-    shown: Option<Shown>,
+    shown: Option<Coverage>,
     begin: Position,
     end: Position,
     order: Order,
@@ -99,7 +99,7 @@ impl ProofVerifier {
             waiting: Vec::new(),
             sound: Vec::new(),
             borders: Vec::new(),
-            shown: request.filter.is_empty().then(Shown::default),
+            shown: request.filter.is_empty().then(Coverage::default),
             begin,
             end,
             order: request.order,
@@ -183,9 +183,9 @@ impl ProofVerifier {
     }
 
     /// Concludes what the whole answer proves, when nothing more arrives. `last` is its last row if more rows follow it.
-    pub(crate) fn conclude(&mut self, last: Option<Position>) -> Proof {
+    pub(crate) fn conclude(&mut self, last: Option<Position>) -> RangeCompleteness {
         let Some(shown) = self.shown.take() else {
-            return Proof::Not("the query has a filter".to_owned());
+            return RangeCompleteness::Not("the query has a filter".to_owned());
         };
         match (last, self.order) {
             (Some(last), Order::Asc) => self.end = self.end.min(last.next()),
@@ -193,7 +193,7 @@ impl ProofVerifier {
             (None, _) => {}
         }
         let problem = match shown.is_whole(self.begin, self.end, self.size) {
-            Ok(()) => return Proof::Whole,
+            Ok(()) => return RangeCompleteness::Whole,
             Err(problem) => problem,
         };
         let rest = shown.since().filter(|_| matches!(problem, Unproven::Pruned { .. }));
@@ -201,6 +201,6 @@ impl ProofVerifier {
             let begin = self.begin.max(Position { timestamp: *since, seq: 0 });
             shown.is_whole(begin, self.end.max(begin), self.size).is_ok()
         });
-        rest.map_or_else(|| Proof::Not(problem.to_string()), Proof::Since)
+        rest.map_or_else(|| RangeCompleteness::Not(problem.to_string()), RangeCompleteness::Since)
     }
 }

@@ -112,7 +112,7 @@ impl QueryError {
 
 /// Parameters as they were typed.
 #[derive(Default)]
-struct Typed {
+struct RawParameters {
     /// `filter` and the filter keys, as name and value.
     filter: Vec<(String, String)>,
     from: Option<String>,
@@ -133,7 +133,7 @@ impl Query {
         key: &CursorKey,
         scope: &Scope,
     ) -> Result<Self, QueryError> {
-        let typed = Typed::read(pairs)?;
+        let typed = RawParameters::read(pairs)?;
         let bad = |parameter: &str, value: &str, allowed: &str| QueryError::Parameter {
             parameter: parameter.to_owned(),
             value: value.to_owned(),
@@ -253,7 +253,7 @@ pub(crate) fn range(
     Ok((from, to))
 }
 
-impl Typed {
+impl RawParameters {
     /// Combines all pieces of the filter, and collects hints about them.
     fn filter(&self, version: u32, now: Now) -> Result<(Filter, Vec<String>), FilterError> {
         let (mut all, mut hints) = (Filter::default(), Vec::new());

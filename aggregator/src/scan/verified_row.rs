@@ -19,14 +19,14 @@ pub(crate) struct VerifiedRow {
     pub(crate) witnessed: bool,
     pub(crate) reason: Option<&'static str>,
     /// Set if the row was erased; `body` and `mac` are then those of the entry that says so.
-    pub(crate) erased: Option<Arc<Gone>>,
+    pub(crate) erased: Option<Arc<ErasureStatement>>,
     /// Whether the row is not known to be within the caller's scope.
     pub(crate) withheld: bool,
 }
 
 /// Statement of an authentic entry about a row that was erased.
 #[derive(Debug)]
-pub(crate) struct Gone {
+pub(crate) struct ErasureStatement {
     pub(crate) said: Erased,
     pub(crate) entry_seq: u64,
 }

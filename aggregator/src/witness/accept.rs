@@ -12,7 +12,7 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, peer_path};
 
 use crate::cluster::node_handle::NodeHandle;
-use crate::cluster::witness::judge::{Judgement, judge};
+use crate::cluster::witness::compare::{Comparison, compare};
 use crate::cluster::witness::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
 use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof, span_of};
 
@@ -33,9 +33,7 @@ pub(crate) struct Acceptance {
 /// Reasons for refusing an operator's acceptance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AcceptError {
-    #[error(
-        "nothing to accept: the node presents the witnessed log, and none of its rows failed verification"
-    )]
+    #[error("nothing to accept: the node presents the witnessed log, and none of its rows failed verification")]
     NothingToAccept,
     #[error("the node presents generation {presented}; pass that generation to accept it")]
     OtherGeneration { presented: String },
@@ -141,7 +139,7 @@ fn unreadable_pin(watch: &NodeWitness) -> Option<Lost> {
 async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -> Result<Option<Lost>, AcceptError> {
     let now = &presented.checkpoint;
     let proof = presented.answer.as_ref().and_then(proof).unwrap_or_default();
-    if matches!(judge(Some(pinned), now, &proof), Judgement::Advance | Judgement::Same) {
+    if matches!(compare(Some(pinned), now, &proof), Comparison::Advance | Comparison::Same) {
         return Ok(None);
     }
     let (pin, alarm, marks) = {

@@ -16,7 +16,7 @@ use crate::cluster::connection::Channel;
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::log_start::{Keeping, LogStart};
 use crate::cluster::witness::memory::EarlyPrune;
-use crate::config::Limits;
+use crate::config::FanOutLimits;
 use crate::scan::node_reader::NodeReader;
 use crate::scan::plan::NodeRequest;
 
@@ -86,7 +86,7 @@ async fn statement(member: &Arc<NodeHandle>, said: PrunedRows) -> Option<(Pruned
     };
     let asked = NodeRequest { request, pinned: Some(pinned), all_there: true, scope: Scope::default(), aside: None };
     let read = async {
-        let mut reader = NodeReader::open(member, &asked, &Limits::default(), Channel::Shared).await.ok()?;
+        let mut reader = NodeReader::open(member, &asked, &FanOutLimits::default(), Channel::Shared).await.ok()?;
         loop {
             let row = reader.next().await.ok()??;
             if row.key.seq == said.entry_seq && row.integrity == Integrity::Ok && row.witnessed && row.erased.is_none()

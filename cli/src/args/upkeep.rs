@@ -103,7 +103,9 @@ pub(crate) enum ForwardCommand {
         json: bool,
     },
     /// Pause a destination; entries recorded meanwhile are forwarded later
-    #[command(after_help = "Example:\n  piperoll node forward pause siem --reason 'receiver is being moved, ticket 812'")]
+    #[command(
+        after_help = "Example:\n  piperoll node forward pause siem --reason 'receiver is being moved, ticket 812'"
+    )]
     Pause {
         /// Name of the destination, as `piperoll node forward list` shows it
         name: String,

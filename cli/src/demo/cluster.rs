@@ -14,7 +14,7 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::access::Role;
 use tokio::process::{Child, Command};
 
-use super::step::Answer;
+use super::step::QueryAnswer;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,9 +137,9 @@ impl DemoCluster {
     }
 
     /// Runs a `--json` query and parses its answer.
-    pub(super) async fn query(&self, args: &[&str]) -> anyhow::Result<(ExitStatus, Answer)> {
+    pub(super) async fn query(&self, args: &[&str]) -> anyhow::Result<(ExitStatus, QueryAnswer)> {
         let (status, text) = self.run(args, false).await?;
-        Ok((status, Answer::parse(&text)?))
+        Ok((status, QueryAnswer::parse(&text)?))
     }
 
     pub(super) async fn kill(&mut self, index: usize) -> anyhow::Result<()> {

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         }
     }
     if shown.is_ok() && !args.once {
-        invite(&cluster, args.import.is_some()).await?;
+        print_login_link(&cluster, args.import.is_some()).await?;
         stop.as_mut().await;
     }
     cluster.stop().await;
@@ -219,7 +219,7 @@ async fn show_missing_node(cluster: &mut DemoCluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn invite(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
+async fn print_login_link(cluster: &DemoCluster, imported: bool) -> anyhow::Result<()> {
     let (status, address) = cluster.run(&["browse"], false).await?;
     expect(status, Exit::Complete)?;
     paintln!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);

@@ -17,9 +17,9 @@ const DOMAINS: [&str; 4] = ["example.org", "example.net", "shop.example.com", "c
 const ATTACKER: &str = "203.0.113.77";
 
 /// A small generator with a fixed seed (xorshift, Marsaglia 2003): the day must be the same every time.
-struct Dice(u64);
+struct SeededRng(u64);
 
-impl Dice {
+impl SeededRng {
     fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -28,7 +28,7 @@ impl Dice {
     }
 }
 
-struct Event {
+struct ScenarioEvent {
     at: DateTime<Utc>,
     node: usize,
     entry: Value,
@@ -40,8 +40,8 @@ pub(super) const DAY: &str = "2026-04-15";
 /// NDJSON lines per node, in the order in which they happened.
 pub(super) fn day() -> Vec<Vec<String>> {
     let midnight = DAY.parse().map(|day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc()).unwrap_or_default();
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    let mut events: Vec<Event> = (0..ORDINARY_EVENTS).map(|_| ordinary(&mut dice, midnight)).collect();
+    let mut dice = SeededRng(0x9e37_79b9_7f4a_7c15);
+    let mut events: Vec<ScenarioEvent> = (0..ORDINARY_EVENTS).map(|_| ordinary(&mut dice, midnight)).collect();
     events.extend(intrusion(&mut dice, midnight));
     events.extend(four_eyes(midnight));
     events.sort_by_key(|event| event.at);
@@ -54,12 +54,12 @@ pub(super) fn day() -> Vec<Vec<String>> {
 }
 
 /// Returns a random time, mostly in office hours.
-fn office_time(dice: &mut Dice, midnight: DateTime<Utc>) -> DateTime<Utc> {
+fn office_time(dice: &mut SeededRng, midnight: DateTime<Utc>) -> DateTime<Utc> {
     let seconds = if dice.roll(10) < 8 { 7 * 3_600 + dice.roll(11 * 3_600) } else { dice.roll(24 * 3_600) };
     midnight + Duration::seconds(seconds as i64) + Duration::milliseconds(dice.roll(1_000) as i64)
 }
 
-fn ordinary(dice: &mut Dice, midnight: DateTime<Utc>) -> Event {
+fn ordinary(dice: &mut SeededRng, midnight: DateTime<Utc>) -> ScenarioEvent {
     let (user, ip) = STAFF[dice.roll(STAFF.len())];
     let domain = DOMAINS[dice.roll(DOMAINS.len())];
     let mail = format!("{:08x}", dice.roll(0xffff_ffff));
@@ -116,24 +116,25 @@ fn ordinary(dice: &mut Dice, midnight: DateTime<Utc>) -> Event {
             entry
         }
         _ => {
-            let mut entry = base("config", "policy.delete", "denied", format!("not allowed to delete policies of {domain}"));
+            let mut entry =
+                base("config", "policy.delete", "denied", format!("not allowed to delete policies of {domain}"));
             entry["reason"] = json!("role_missing");
             entry
         }
     };
-    Event { at: office_time(dice, midnight), node: dice.roll(NODES), entry }
+    ScenarioEvent { at: office_time(dice, midnight), node: dice.roll(NODES), entry }
 }
 
 /// Creates forwarding rules that need a second person: one is approved by another person, one by its creator. The intruder's is not
 /// approved.
-fn four_eyes(midnight: DateTime<Utc>) -> Vec<Event> {
+fn four_eyes(midnight: DateTime<Utc>) -> Vec<ScenarioEvent> {
     let event = |minute: i64, node, action: &str, who: usize, mailbox: &str, text: &str| {
         let (user, ip) = STAFF[who];
         let entry = json!({
             "category": "config", "action": action, "outcome": "success", "user": user, "user_type": "admin",
             "ip_address": ip, "entity_type": "mailbox", "entity_id": mailbox, "description": text,
         });
-        Event { at: midnight + Duration::minutes(minute), node, entry }
+        ScenarioEvent { at: midnight + Duration::minutes(minute), node, entry }
     };
     vec![
         event(612, 0, "forwarding.create", 2, "sales@example.org", "mail to sales is copied to the shop's mailbox"),
@@ -144,7 +145,7 @@ fn four_eyes(midnight: DateTime<Utc>) -> Vec<Event> {
 }
 
 /// Creates the intrusion. 02:40: passwords are guessed; 03:12: one is right; then mail is redirected, malware released, traces hidden.
-fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
+fn intrusion(dice: &mut SeededRng, midnight: DateTime<Utc>) -> Vec<ScenarioEvent> {
     let mut events = Vec::new();
     let at = |hour: i64, minute: i64, second: i64| midnight + Duration::seconds(hour * 3_600 + minute * 60 + second);
     let attacker = |category: &str, action: &str, outcome: &str, user: &str, text: &str| {
@@ -158,9 +159,9 @@ fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
         let mut entry = attacker("auth", "auth.login", "failure", user, "sign-in refused");
         entry["reason"] = json!("bad_password");
         let time = at(2, 40, 0) + Duration::milliseconds(guess as i64 * 10_600 + dice.roll(900) as i64);
-        events.push(Event { at: time, node: guess % NODES, entry });
+        events.push(ScenarioEvent { at: time, node: guess % NODES, entry });
     }
-    let mut tell = |time, node, entry| events.push(Event { at: time, node, entry });
+    let mut tell = |time, node, entry| events.push(ScenarioEvent { at: time, node, entry });
     let mut login =
         attacker("auth", "auth.login", "success", "m.keller", "m.keller signed in from an address never seen before");
     login["auth_method"] = json!("password");
@@ -178,8 +179,13 @@ fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
     rule["target"] = json!("archive-7@freemail.example");
     rule["session"] = json!("sess-7f3a91");
     tell(at(3, 14, 31), 1, rule);
-    let mut denied =
-        attacker("user", "user.role.update", "denied", "m.keller", "not allowed to make herself a cluster administrator");
+    let mut denied = attacker(
+        "user",
+        "user.role.update",
+        "denied",
+        "m.keller",
+        "not allowed to make herself a cluster administrator",
+    );
     denied["reason"] = json!("role_missing");
     tell(at(3, 15, 2), 2, denied);
     let mut release = attacker(
@@ -207,7 +213,11 @@ fn intrusion(dice: &mut Dice, midnight: DateTime<Utc>) -> Vec<Event> {
             "ip_address": "198.51.100.21", "description": text,
         })
     };
-    tell(at(8, 41, 12), 0, found("incident.open", "mail to finance@example.org has been leaving the company since 03:14"));
+    tell(
+        at(8, 41, 12),
+        0,
+        found("incident.open", "mail to finance@example.org has been leaving the company since 03:14"),
+    );
     tell(at(8, 43, 50), 1, found("session.revoke", "ended every session of m.keller"));
     tell(at(8, 44, 33), 1, found("forwarding.delete", "removed the forwarding rule of finance@example.org"));
     tell(at(8, 47, 5), 2, found("apikey.revoke", "revoked the API key backup-sync"));

@@ -20,13 +20,13 @@ pub(super) fn expect(status: ExitStatus, exit: Exit) -> anyhow::Result<()> {
 }
 
 /// Answer to a `--json` query.
-pub(super) struct Answer {
+pub(super) struct QueryAnswer {
     pub(super) envelope: Envelope,
     /// `node/seq` of rows that fail verification.
     pub(super) violations: Vec<String>,
 }
 
-impl Answer {
+impl QueryAnswer {
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let mut violations = Vec::new();
         for line in text.lines() {

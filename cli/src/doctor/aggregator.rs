@@ -7,7 +7,7 @@ use std::time::Duration;
 use piperoll_aggregator::config::AggregatorConfig;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::identity::{Identity, Kind};
-use piperoll_net::tls::Material;
+use piperoll_net::tls::TlsCredentials;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -38,10 +38,10 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
             "start it (systemctl start piperoll-aggregator), or check its log (journalctl -u piperoll-aggregator)",
         ),
     }
-    let Ok(material) = Material::load(&config.files) else { return findings.all };
+    let Ok(material) = TlsCredentials::load(&config.files) else { return findings.all };
     for node in config.roster.iter().filter(|node| !node.life.has_ended_by(SystemClock.now())) {
         let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
-        let tried = tokio::time::timeout(CONNECT_TIMEOUT, greet(&material, &expected, &node.address)).await;
+        let tried = tokio::time::timeout(CONNECT_TIMEOUT, probe(&material, &expected, &node.address)).await;
         let words = format!("{} at {}", node.id, node.address);
         match tried {
             Ok(Ok(())) => findings.ok("reaches", words),
@@ -61,7 +61,7 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
 }
 
 /// Connects to a node as the aggregator does; the node's certificate shows whether it is the expected one.
-async fn greet(material: &Material, expected: &Identity, address: &str) -> Result<(), String> {
+async fn probe(material: &TlsCredentials, expected: &Identity, address: &str) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let config = material.client_config(expected).map_err(|e| e.to_string())?;
     // The server name is not used between members; the verifier checks the URI in the certificate.

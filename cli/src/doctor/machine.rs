@@ -17,8 +17,10 @@ pub(super) async fn look() -> Vec<Finding> {
         _ if now < earliest => findings.bad("clock", format!("shows {now}, which is in the past"), advice),
         Some(true) => findings.ok("clock", "synchronised"),
         Some(false) => findings.warn("clock", "not synchronised", advice),
-        None => findings
-            .unknown("clock", "cannot tell whether the clock is synchronised (no timedatectl); compare with `piperoll nodes`"),
+        None => findings.unknown(
+            "clock",
+            "cannot tell whether the clock is synchronised (no timedatectl); compare with `piperoll nodes`",
+        ),
     }
     findings.all
 }

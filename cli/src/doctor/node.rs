@@ -8,7 +8,7 @@ use piperoll_client::NodeClient;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::identity::Identity;
-use piperoll_net::tls::{Material, TlsFiles};
+use piperoll_net::tls::{TlsCredentials, TlsFiles};
 use piperoll_node::config::NodeConfig;
 use piperoll_protocol::node::NodeStatus;
 
@@ -51,7 +51,7 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
 
 /// Checks chain, key, dates and name of a machine's certificate.
 pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &Identity) {
-    let material = match Material::load(files) {
+    let material = match TlsCredentials::load(files) {
         Ok(material) => material,
         Err(error) => {
             return findings.bad(
@@ -85,7 +85,8 @@ pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &
 fn directory(findings: &mut Findings, config: &NodeConfig) {
     let directory = &config.data_dir;
     let Ok(meta) = std::fs::metadata(directory) else {
-        return findings.unknown("log", format!("{} does not exist yet; the first start creates it", directory.display()));
+        return findings
+            .unknown("log", format!("{} does not exist yet; the first start creates it", directory.display()));
     };
     let mode = meta.permissions().mode() & 0o777;
     match mode & 0o077 {
@@ -100,7 +101,8 @@ fn directory(findings: &mut Findings, config: &NodeConfig) {
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
     let all = disk.blocks().saturating_mul(disk.fragment_size()).max(1);
     let words = format!("{} MB of {} MB free", group_digits(free / 1_000_000), group_digits(all / 1_000_000));
-    let advice = "free up space, or set [retention] size_max_gib; a node with a full disk refuses entries until there is space";
+    let advice =
+        "free up space, or set [retention] size_max_gib; a node with a full disk refuses entries until there is space";
     match free {
         0 => findings.bad("disk", words, advice),
         _ if free < DISK_LOW_BYTES || free / (all / 100).max(1) < DISK_LOW_PERCENT => {
@@ -146,9 +148,11 @@ fn reachable(listen: &str) -> String {
 
 fn said(findings: &mut Findings, status: &NodeStatus) {
     match (&status.read_fault, &status.write_fault) {
-        (Some(fault), _) => {
-            findings.bad("entries", fault.clone(), "keep the file as evidence; see docs/operations.md, \"Troubleshooting\"")
-        }
+        (Some(fault), _) => findings.bad(
+            "entries",
+            fault.clone(),
+            "keep the file as evidence; see docs/operations.md, \"Troubleshooting\"",
+        ),
         (None, Some(fault)) => findings.bad("entries", fault.clone(), "see docs/operations.md, \"Troubleshooting\""),
         (None, None) => findings.ok("entries", "accepted"),
     }
@@ -169,9 +173,11 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
     for forward in &status.forward {
         let name = &forward.name;
         match (&forward.paused, &forward.problem) {
-            (Some(paused), _) => {
-                findings.warn("forwarding", format!("{name} is paused since {paused}"), "run `piperoll node forward resume`")
-            }
+            (Some(paused), _) => findings.warn(
+                "forwarding",
+                format!("{name} is paused since {paused}"),
+                "run `piperoll node forward resume`",
+            ),
             (None, Some(problem)) => {
                 findings.bad(
                     "forwarding",
@@ -187,6 +193,10 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
     let skew = (SystemClock.now().micros() - status.now.micros()).abs();
     if skew > 5_000_000 {
         let now: Timestamp = status.now;
-        findings.bad("clock", format!("the daemon's clock shows {now}"), "restart the daemon; its clock differs from this machine's");
+        findings.bad(
+            "clock",
+            format!("the daemon's clock shows {now}"),
+            "restart the daemon; its clock differs from this machine's",
+        );
     }
 }

@@ -3,9 +3,9 @@
 use anyhow::{Context as _, bail};
 use piperoll_format::note::KeyKind;
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::Kept;
+use piperoll_node::store::StoredNote;
 
-use super::place::{Place, open};
+use super::place::{LogAccess, open};
 use crate::args::{LogArgs, PlaceArgs};
 use crate::exit::Exit;
 
@@ -13,11 +13,11 @@ pub(super) async fn run(args: &LogArgs, witnessed: bool, key: bool) -> anyhow::R
     if key {
         return print_key(&args.place);
     }
-    let kept = if witnessed { Kept::Witnessed } else { Kept::Signed };
-    let note = match Place::of_log(args).await? {
-        Place::Socket(client) if !witnessed => Some(client.checkpoint().await?),
-        Place::Socket(_) => open(&NodeConfig::load(&args.place.config)?)?.kept_note(kept)?,
-        Place::Directory(config) => open(&config)?.kept_note(kept)?,
+    let kept = if witnessed { StoredNote::Witnessed } else { StoredNote::Signed };
+    let note = match LogAccess::of_log(args).await? {
+        LogAccess::Socket(client) if !witnessed => Some(client.checkpoint().await?),
+        LogAccess::Socket(_) => open(&NodeConfig::load(&args.place.config)?)?.kept_note(kept)?,
+        LogAccess::Directory(config) => open(&config)?.kept_note(kept)?,
     };
     match note {
         Some(note) => crate::out::write(&mut std::io::stdout(), format_args!("{note}")),
@@ -31,7 +31,8 @@ pub(super) async fn run(args: &LogArgs, witnessed: bool, key: bool) -> anyhow::R
 fn print_key(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let config = NodeConfig::load(&args.config)?;
     let origin = config.keys.origin(open(&config)?.generation());
-    let key = config.keys.checkpoint.named(&origin, KeyKind::Log).context("the log's origin is not a valid key name")?;
+    let key =
+        config.keys.checkpoint.named(&origin, KeyKind::Log).context("the log's origin is not a valid key name")?;
     outln!("{}", key.public());
     Ok(Exit::Complete)
 }

@@ -9,7 +9,7 @@ use piperoll_format::terminal::escape;
 use piperoll_format::time::span;
 use piperoll_protocol::node::{ForwardPauseRequest, ForwardResumeRequest, ForwardStatus, socket_path};
 
-use super::place::Place;
+use super::place::LogAccess;
 use crate::args::{ForwardCommand, PlaceArgs};
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, width};
@@ -41,9 +41,9 @@ pub(super) async fn run(command: ForwardCommand) -> anyhow::Result<Exit> {
 }
 
 async fn daemon(place: &PlaceArgs) -> anyhow::Result<NodeClient> {
-    match Place::find(place).await? {
-        Place::Socket(client) => Ok(client),
-        Place::Directory(_) => bail!("the node is not running, so nothing is forwarded; start it first"),
+    match LogAccess::find(place).await? {
+        LogAccess::Socket(client) => Ok(client),
+        LogAccess::Directory(_) => bail!("the node is not running, so nothing is forwarded; start it first"),
     }
 }
 

@@ -18,12 +18,12 @@ use crate::exit::UsageError;
 const LINES_AHEAD: usize = 256;
 
 /// Access to a log, through the node's socket or offline through its directory.
-pub(super) enum Place {
+pub(super) enum LogAccess {
     Socket(NodeClient),
     Directory(Box<NodeConfig>),
 }
 
-impl Place {
+impl LogAccess {
     /// Returns the socket if a node listens there, otherwise the directory.
     pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
         if let (Some(socket), false) = (&args.socket, args.direct) {

@@ -17,7 +17,7 @@ use piperoll_query::human_time;
 use piperoll_query::zone::Zone;
 use serde::Deserialize;
 
-use super::place::{Lines, Place};
+use super::place::{Lines, LogAccess};
 use crate::address::RowAddress;
 use crate::args::{ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs, ZoneArgs};
 use crate::exit::Exit;
@@ -84,7 +84,7 @@ fn everything(filter: &[String]) -> QueryArgs {
 }
 
 pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
-    let place = Place::of_log(&args.log).await?;
+    let place = LogAccess::of_log(&args.log).await?;
     let lines = place.scan(request(&args.query, args.order.into(), Some(args.limit))?).await?;
     if args.output.as_json() {
         return print_json(lines).await;
@@ -100,7 +100,7 @@ pub(super) async fn query(args: LocalQueryArgs) -> anyhow::Result<Exit> {
 }
 
 pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) -> anyhow::Result<Exit> {
-    let place = Place::of_log(args).await?;
+    let place = LogAccess::of_log(args).await?;
     let seq = place.own_row(row).await?;
     let all = everything(&[]);
     let mut request = request(&all, Order::Asc, None)?;
@@ -136,7 +136,7 @@ pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) ->
 }
 
 pub(super) async fn export(args: &LogArgs, query: &QueryArgs, format: ExportFormat) -> anyhow::Result<Exit> {
-    let place = Place::of_log(args).await?;
+    let place = LogAccess::of_log(args).await?;
     let lines = place.scan(request(query, Order::Asc, None)?).await?;
     if format == ExportFormat::Ndjson {
         return print_json(lines).await;
@@ -160,7 +160,7 @@ pub(super) async fn tail(
     follow: bool,
     output: OutputArgs,
 ) -> anyhow::Result<Exit> {
-    let place = Place::find(args).await?;
+    let place = LogAccess::find(args).await?;
     let all = everything(filter);
     let mut newest: Vec<Bytes> = Vec::new();
     let mut read = collect(place.scan(request(&all, Order::Desc, Some(lines))?).await?, &mut newest).await?;

@@ -7,7 +7,7 @@ use piperoll_node::store::{LogDir, make_index};
 use piperoll_protocol::node::{IndexExtent, socket_path};
 use serde_json::json;
 
-use super::place::Place;
+use super::place::LogAccess;
 use super::progress_bar;
 use crate::args::PlaceArgs;
 use crate::exit::Exit;
@@ -18,8 +18,8 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let bar = progress_bar();
-    let made = match Place::find(args).await? {
-        Place::Socket(client) => {
+    let made = match LogAccess::find(args).await? {
+        LogAccess::Socket(client) => {
             let mut made: IndexExtent = client.admin_post(socket_path::REINDEX, &json!({})).await?;
             // Do not wait for rows that arrive meanwhile.
             let wanted = made.of;
@@ -32,14 +32,17 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
             }
             made
         }
-        Place::Directory(config) => {
+        LogAccess::Directory(config) => {
             let of = super::place::open(&config)?.extent()?;
             bar.set_length(of.head_seq.map_or(0, |head| head + 1 - of.oldest_seq.unwrap_or(0)));
             let progress = bar.clone();
             let work =
                 move || make_index(&LogDir::new(&config.data_dir), &config.keys, |rows| progress.set_position(rows));
             let made = tokio::task::spawn_blocking(work).await??;
-            ensure!(made.complete, "an index block could not be written (see the log above); searches read its rows instead");
+            ensure!(
+                made.complete,
+                "an index block could not be written (see the log above); searches read its rows instead"
+            );
             made.extent
         }
     };

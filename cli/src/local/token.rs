@@ -16,7 +16,10 @@ pub(super) async fn run(command: RecordingTokenCommand) -> anyhow::Result<Exit> 
             let token = RecordingTokens::new(&config.http.tokens).create(&name, SystemClock.now())?;
             record(&config, "recording.token_create", &name).await;
             if config.http.listen.is_none() {
-                errln!("the node does not listen for HTTPS yet: set `listen` under [http] in {}", place.config.display());
+                errln!(
+                    "the node does not listen for HTTPS yet: set `listen` under [http] in {}",
+                    place.config.display()
+                );
             }
             errln!("This is the only time the token is shown:");
             outln!("{token}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use piperoll_client::NodeClient;
-use piperoll_evidence::bundle::{KeySpan, Life, NodeTrust, Trust, verify_own_archive};
+use piperoll_evidence::bundle::{KeySpan, Membership, NodeTrust, Trust, verify_own_archive};
 use piperoll_format::statement::{ArchiveDigest, Hold, HoldRelease, Pruned};
 use piperoll_format::terminal::escape;
 use piperoll_format::time::Timestamp;
@@ -14,13 +14,13 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{LogDir, OfflineAdmin, REASON_BYTES_MAX, begin_generation};
 use piperoll_protocol::node::{
-    ConfirmTimesRequest, ConfirmedTimes, Done, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest, PrunePlan,
-    PruneRequest, RetentionStatus, socket_path,
+    ConfirmTimesRequest, ConfirmedTimes, EntryRecorded, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest,
+    PrunePlan, PruneRequest, RetentionStatus, socket_path,
 };
 use piperoll_query::human_time;
 use sha2::{Digest as _, Sha256};
 
-use super::place::{Place, open};
+use super::place::{LogAccess, open};
 use crate::address::RowAddress;
 use crate::args::{HoldCommand, LogArgs, PruneArgs};
 use crate::exit::Exit;
@@ -44,9 +44,11 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             let now = SystemClock.now();
             let time = |text: &Option<String>| text.as_deref().map(|t| human_time::parse(t, now)).transpose();
             let request = HoldRequest { name, from: time(&from)?, to: time(&to)?, reason };
-            let entry = match Place::of_log(&log).await? {
-                Place::Socket(client) => client.admin_post::<Done>(socket_path::HOLDS, &request).await?.entry_seq,
-                Place::Directory(config) => {
+            let entry = match LogAccess::of_log(&log).await? {
+                LogAccess::Socket(client) => {
+                    client.admin_post::<EntryRecorded>(socket_path::HOLDS, &request).await?.entry_seq
+                }
+                LogAccess::Directory(config) => {
                     let HoldRequest { name, from, to, reason } = request.clone();
                     let (from, to) = (from.unwrap_or(Timestamp::MIN), to.unwrap_or(Timestamp::MAX));
                     direct(&config)?.add_hold(&Hold { name, from, to, reason, by: by() })?
@@ -55,21 +57,21 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             outln!("hold {:?} added, recorded as entry {entry}", request.name);
         }
         HoldCommand::Release { log, name, reason } => {
-            let entry = match Place::of_log(&log).await? {
-                Place::Socket(client) => {
+            let entry = match LogAccess::of_log(&log).await? {
+                LogAccess::Socket(client) => {
                     let request = HoldReleaseRequest { name: name.clone(), reason };
-                    client.admin_post::<Done>(socket_path::HOLDS_RELEASE, &request).await?.entry_seq
+                    client.admin_post::<EntryRecorded>(socket_path::HOLDS_RELEASE, &request).await?.entry_seq
                 }
-                Place::Directory(config) => {
+                LogAccess::Directory(config) => {
                     direct(&config)?.release_hold(&HoldRelease { name: name.clone(), reason, by: by() })?
                 }
             };
             outln!("hold {name:?} released, recorded as entry {entry}");
         }
         HoldCommand::List { log, json } => {
-            let held: Vec<HeldRows> = match Place::of_log(&log).await? {
-                Place::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
-                Place::Directory(config) => {
+            let held: Vec<HeldRows> = match LogAccess::of_log(&log).await? {
+                LogAccess::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
+                LogAccess::Directory(config) => {
                     let held = direct(&config)?.holds()?.into_iter();
                     held.map(|held| HeldRows { entry_seq: held.entry_seq, hold: held.hold }).collect()
                 }
@@ -99,7 +101,7 @@ pub(super) async fn confirm_times(
     reason: Option<String>,
     dry_run: bool,
 ) -> anyhow::Result<Exit> {
-    let Place::Socket(client) = Place::find(args).await? else {
+    let LogAccess::Socket(client) = LogAccess::find(args).await? else {
         bail!(
             "the node is not running; start it first: only a running node knows which rows predate its count of witnessed time"
         );
@@ -123,19 +125,21 @@ pub(super) async fn confirm_times(
 
 /// Returns the holds of the current log, which also protect rows of the earlier logs that were set aside for it.
 async fn present_holds(args: &LogArgs) -> anyhow::Result<Vec<Hold>> {
-    let held: Vec<HeldRows> = match Place::find(&args.place).await? {
-        Place::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
-        Place::Directory(config) => return Ok(direct(&config)?.holds()?.into_iter().map(|held| held.hold).collect()),
+    let held: Vec<HeldRows> = match LogAccess::find(&args.place).await? {
+        LogAccess::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
+        LogAccess::Directory(config) => {
+            return Ok(direct(&config)?.holds()?.into_iter().map(|held| held.hold).collect());
+        }
     };
     Ok(held.into_iter().map(|held| held.hold).collect())
 }
 
 pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> anyhow::Result<Exit> {
-    let place = Place::of_log(args).await?;
+    let place = LogAccess::of_log(args).await?;
     let seq = place.own_row(row).await?;
-    let done: Done = match place {
-        Place::Socket(client) => client.admin_post(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
-        Place::Directory(config) => {
+    let done: EntryRecorded = match place {
+        LogAccess::Socket(client) => client.admin_post(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
+        LogAccess::Directory(config) => {
             let holds = if args.generation.is_some() { present_holds(args).await? } else { Vec::new() };
             direct(&config)?.erase(seq, &reason, &by(), &holds)?
         }
@@ -154,8 +158,11 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
 
 pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) -> anyhow::Result<Exit> {
     let good = !reason.trim().is_empty() && reason.len() <= REASON_BYTES_MAX;
-    ensure!(good, "--reason must state why the old log is not continued, in 1 to {REASON_BYTES_MAX} bytes; it is recorded");
-    let Place::Directory(config) = Place::find(args).await? else {
+    ensure!(
+        good,
+        "--reason must state why the old log is not continued, in 1 to {REASON_BYTES_MAX} bytes; it is recorded"
+    );
+    let LogAccess::Directory(config) = LogAccess::find(args).await? else {
         bail!("the node is running; stop it first");
     };
     let dir = LogDir::new(&config.data_dir);
@@ -179,8 +186,10 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
 
 pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
     let before = human_time::parse(&args.before, SystemClock.now())?;
-    let Place::Socket(client) = Place::find(&args.place).await? else {
-        bail!("the node is not running; start it first: rows are pruned only after a witness has seen the statement about it");
+    let LogAccess::Socket(client) = LogAccess::find(&args.place).await? else {
+        bail!(
+            "the node is not running; start it first: rows are pruned only after a witness has seen the statement about it"
+        );
     };
     let request = PruneRequest { before, to_seq: None, archive: None, confirm: args.confirm };
     let plan: PrunePlan = client.admin_post(socket_path::PRUNE_PLAN, &request).await?;
@@ -255,7 +264,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
 fn own_trust(config: &NodeConfig) -> Trust {
     let public = config.keys.checkpoint.public_bytes();
     let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None, until: None }];
-    let nodes = vec![NodeTrust { id: config.node_id.clone(), life: Life::ALWAYS, moved: Vec::new(), keys }];
+    let nodes = vec![NodeTrust { id: config.node_id.clone(), life: Membership::ALWAYS, moved: Vec::new(), keys }];
     Trust {
         cluster: config.cluster.clone(),
         nodes,

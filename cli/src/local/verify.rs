@@ -9,19 +9,19 @@ use piperoll_node::config::NodeConfig;
 use piperoll_node::store::LogDir;
 use piperoll_protocol::node::{FindingKind, NodeStatus, RetentionStatus, VerifyLine};
 
-use super::place::{Place, open};
+use super::place::{LogAccess, open};
 use crate::args::{LogArgs, OutputArgs};
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, paint};
 
 /// Verifies the log and the earlier logs that were set aside for it; names each bad row.
 pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Exit> {
-    let place = Place::of_log(args).await?;
+    let place = LogAccess::of_log(args).await?;
     if args.generation.is_some() {
         return walk(&place, output, true).await;
     }
     let mut worst = walk(&place, output, false).await?;
-    for (generation, aside) in Place::asides(&args.place) {
+    for (generation, aside) in LogAccess::asides(&args.place) {
         let found = walk(&aside, output, true).await.unwrap_or_else(|error| {
             errln!("cannot check the archived log of generation {generation}: {error:#}");
             Exit::Incomplete
@@ -35,7 +35,7 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
 /// has been replaced since.
 const UNKNOWN_KEY: &str = "carries no signature of";
 
-async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {
+async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {
     let mut replaced_key = 0;
     let mut lines = place.verify().await?;
     let bar = progress_bar();
@@ -97,7 +97,9 @@ async fn walk(place: &Place, output: OutputArgs, aside: bool) -> anyhow::Result<
                     head.push_str(&format!(", {rows} of them in no index block, so searches read them directly"));
                 }
                 if replaced_key > 0 {
-                    head.push_str(", its checkpoints not checked because they are signed with a key that has since been replaced");
+                    head.push_str(
+                        ", its checkpoints not checked because they are signed with a key that has since been replaced",
+                    );
                 }
                 if summary.findings == replaced_key {
                     errln!(
@@ -132,15 +134,15 @@ pub(crate) fn progress_bar() -> ProgressBar {
 }
 
 pub(super) async fn status(args: &LogArgs, output: OutputArgs, health: bool) -> anyhow::Result<Exit> {
-    let place = Place::of_log(args).await?;
+    let place = LogAccess::of_log(args).await?;
     let status = match (&place, health) {
-        (Place::Socket(client), true) => {
+        (LogAccess::Socket(client), true) => {
             client.health().await?;
             return Ok(Exit::Complete);
         }
-        (Place::Directory(_), true) => bail!("the node is not running"),
-        (Place::Socket(client), false) => client.status().await?,
-        (Place::Directory(config), false) => return directory_status(config, output),
+        (LogAccess::Directory(_), true) => bail!("the node is not running"),
+        (LogAccess::Socket(client), false) => client.status().await?,
+        (LogAccess::Directory(config), false) => return directory_status(config, output),
     };
     if output.as_json() {
         outln!("{}", serde_json::to_string(&status)?);
@@ -216,7 +218,11 @@ fn retention_words(retention: &RetentionStatus) -> String {
         words.push_str("; waiting for a witness");
     }
     if retention.rows_left > 0 {
-        words.push_str(&format!("; {}, {} left to delete", retention.doing, counted(retention.rows_left, "row", "rows")));
+        words.push_str(&format!(
+            "; {}, {} left to delete",
+            retention.doing,
+            counted(retention.rows_left, "row", "rows")
+        ));
     }
     words
 }

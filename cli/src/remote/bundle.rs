@@ -175,7 +175,10 @@ fn proves(proof: &str, seq: u64, leaf: &Hash, generation: &str) -> Result<(), St
     let checkpoint = Checkpoint::parse(note.text()).map_err(|error| error.to_string())?;
     let hashes = hashes.filter(|_| known).ok_or_else(bad)?;
     if !checkpoint.origin.ends_with(&format!("/{generation}")) {
-        return Err(format!("the proof is for the log {}, but the row belongs to generation {generation}", checkpoint.origin));
+        return Err(format!(
+            "the proof is for the log {}, but the row belongs to generation {generation}",
+            checkpoint.origin
+        ));
     }
     verify_inclusion(leaf, seq, checkpoint.size, &hashes, &checkpoint.root).map_err(|error| error.to_string())
 }

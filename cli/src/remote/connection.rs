@@ -63,9 +63,7 @@ fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
             let certificates = reqwest::Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
-                .ok_or_else(|| {
-                    anyhow!("{} contains no PEM certificate; use the cluster's ca.crt", ca.display())
-                })?;
+                .ok_or_else(|| anyhow!("{} contains no PEM certificate; use the cluster's ca.crt", ca.display()))?;
             builder = builder.tls_certs_only(certificates);
         }
         None => bail!("no trusted certificate authority: set --ca or PIPEROLL_CA to the cluster's ca.crt"),
@@ -91,9 +89,7 @@ impl Connection {
         };
         let url = args.url.clone().or(settings.url).ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
         if !url.starts_with("https://") {
-            return Err(
-                UsageError(format!("invalid URL {url:?}: the aggregator serves only https://")).into()
-            );
+            return Err(UsageError(format!("invalid URL {url:?}: the aggregator serves only https://")).into());
         }
         let token = args.token.clone().or(settings.token);
         let cert = args.cert.clone().zip(args.key.clone()).or_else(|| settings.cert.zip(settings.key));

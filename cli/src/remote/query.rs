@@ -17,7 +17,7 @@ use crate::show::{Axis, RowTable, detail, say};
 
 /// The rows of a page; the envelope is read from the same text.
 #[derive(Deserialize)]
-struct Rows<'a> {
+struct PageRows<'a> {
     #[serde(borrow)]
     entries: Vec<&'a RawValue>,
 }
@@ -95,7 +95,7 @@ async fn answer(
     };
     let text = response.text().await?;
     let envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
-    let rows: Rows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
+    let rows: PageRows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
     // If the text of a row smuggled in another element, there would be one row too many.
     let came = rows.entries.len() as u64;
     if came != envelope.count {

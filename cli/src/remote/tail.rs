@@ -31,7 +31,7 @@ const EVENT_BYTES_MAX: usize = 1024 * 1024;
 const END_OF_TIME: &str = "9999-01-01T00:00:00Z";
 
 #[derive(Deserialize)]
-struct Rows<'a> {
+struct PageRows<'a> {
     #[serde(borrow)]
     entries: Vec<&'a RawValue>,
 }
@@ -60,7 +60,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     let envelope = match connection.send(request).await? {
         Answer::Good(response) => {
             let text = response.text().await?;
-            let rows: Rows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
+            let rows: PageRows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
             let mut envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
             // Remove the cursor: a tail does not continue to earlier entries.
             envelope.next_cursor = None;
@@ -140,7 +140,7 @@ struct Following {
 
 /// One server-sent event (HTML Living Standard, section 9.2.6).
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Event {
+struct ServerSentEvent {
     name: String,
     id: Option<String>,
     data: String,
@@ -185,7 +185,7 @@ impl Following {
         }
     }
 
-    fn take(&mut self, event: &Event, worst: &mut Exit) -> anyhow::Result<()> {
+    fn take(&mut self, event: &ServerSentEvent, worst: &mut Exit) -> anyhow::Result<()> {
         match event.name.as_str() {
             "entry" => {
                 let integrity = self.printer.print(&event.data)?;
@@ -227,7 +227,7 @@ impl Following {
 #[derive(Default)]
 struct Events {
     bytes: Vec<u8>,
-    open: Event,
+    open: ServerSentEvent,
 }
 
 impl Events {
@@ -240,14 +240,14 @@ impl Events {
     }
 
     /// Returns the next whole event.
-    fn next(&mut self) -> anyhow::Result<Option<Event>> {
+    fn next(&mut self) -> anyhow::Result<Option<ServerSentEvent>> {
         while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.bytes.drain(..=end).collect();
             let line = String::from_utf8(line).context("an event is not valid UTF-8")?;
             let line = line.trim_end_matches(['\n', '\r']);
             if line.is_empty() {
                 let event = std::mem::take(&mut self.open);
-                if event != Event::default() {
+                if event != ServerSentEvent::default() {
                     return Ok(Some(event));
                 }
                 continue;

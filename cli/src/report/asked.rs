@@ -4,7 +4,7 @@ use piperoll_format::time::Timestamp;
 
 /// The range that was asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct BundleRequest {
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
 }

@@ -10,7 +10,7 @@ use piperoll_format::time::{Timestamp, span};
 use piperoll_query::filter::matches_pattern;
 use serde::Deserialize;
 
-use super::asked::{Asked, pattern};
+use super::asked::{BundleRequest, pattern};
 use super::event::{Event, duration, when};
 use super::render::{Grid, Report};
 use crate::show::counted;
@@ -37,13 +37,13 @@ struct Written {
     /// Longest time between the action and its confirmation.
     window: String,
     #[serde(default)]
-    order: Order,
+    order: ConfirmationOrder,
 }
 
 /// Whether the action or its confirmation comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Order {
+enum ConfirmationOrder {
     /// First done, then confirmed.
     #[default]
     ConfirmedAfter,
@@ -56,7 +56,7 @@ struct Rule {
     action: String,
     confirm: String,
     window: i64,
-    order: Order,
+    order: ConfirmationOrder,
 }
 
 pub(super) struct Rules {
@@ -90,7 +90,10 @@ impl Rules {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let file: File = toml::from_str(text)?;
-        ensure!((1..=RULES_MAX).contains(&file.rule.len()), "a rules file must have 1 to {RULES_MAX} rules, each under [[rule]]");
+        ensure!(
+            (1..=RULES_MAX).contains(&file.rule.len()),
+            "a rules file must have 1 to {RULES_MAX} rules, each under [[rule]]"
+        );
         let rules = file.rule.into_iter().map(|written| {
             let Written { name, action, confirm, window, order } = written;
             Ok(Rule {
@@ -111,14 +114,14 @@ impl Rules {
     }
 
     pub(super) fn longest_before(&self) -> i64 {
-        self.longest(Order::ConfirmedBefore)
+        self.longest(ConfirmationOrder::ConfirmedBefore)
     }
 
     pub(super) fn longest_after(&self) -> i64 {
-        self.longest(Order::ConfirmedAfter)
+        self.longest(ConfirmationOrder::ConfirmedAfter)
     }
 
-    fn longest(&self, order: Order) -> i64 {
+    fn longest(&self, order: ConfirmationOrder) -> i64 {
         self.rules
             .iter()
             .filter(|rule| rule.order == order || rule.is_one_action())
@@ -134,12 +137,12 @@ impl Rule {
         self.action == self.confirm
     }
 
-    fn judge<'a>(&self, done: &Event, events: &'a [Event], now: i64) -> Verdict<'a> {
+    fn find_confirmation<'a>(&self, done: &Event, events: &'a [Event], now: i64) -> Verdict<'a> {
         let (Some((_, Some(_))), Some(person)) = (&done.entity, done.person()) else { return Verdict::Unknown };
         let (from, to) = match self.order {
             _ if self.is_one_action() => (done.time.saturating_sub(self.window), done.time.saturating_add(self.window)),
-            Order::ConfirmedAfter => (done.time, done.time.saturating_add(self.window)),
-            Order::ConfirmedBefore => (done.time.saturating_sub(self.window), done.time),
+            ConfirmationOrder::ConfirmedAfter => (done.time, done.time.saturating_add(self.window)),
+            ConfirmationOrder::ConfirmedBefore => (done.time.saturating_sub(self.window), done.time),
         };
         let confirming = events.iter().filter(|event| {
             fits(&self.confirm, &event.action)
@@ -158,7 +161,9 @@ impl Rule {
         }
         match same {
             Some(event) => Verdict::BySamePerson(event),
-            None if (self.order == Order::ConfirmedAfter || self.is_one_action()) && to > now => Verdict::Open,
+            None if (self.order == ConfirmationOrder::ConfirmedAfter || self.is_one_action()) && to > now => {
+                Verdict::Open
+            }
             None => Verdict::Missing,
         }
     }
@@ -174,7 +179,7 @@ fn succeeded(event: &Event) -> bool {
     matches!(event.outcome.as_str(), "success" | "unknown")
 }
 
-pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timestamp) -> Report {
+pub(super) fn report(events: &[Event], rules: &Rules, asked: BundleRequest, now: Timestamp) -> Report {
     let mut grid = Grid::new(
         "Actions that need a second person",
         &["verdict", "rule", "time", "entry", "who", "action", "entity", "second person"],
@@ -184,7 +189,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
     for rule in &rules.rules {
         let within = |event: &&Event| (asked.from.micros()..asked.to.micros()).contains(&event.recorded);
         for done in events.iter().filter(within).filter(|event| fits(&rule.action, &event.action) && succeeded(event)) {
-            let (word, second) = match rule.judge(done, events, now.micros()) {
+            let (word, second) = match rule.find_confirmation(done, events, now.micros()) {
                 Verdict::Confirmed(event) => {
                     confirmed += 1;
                     ("confirmed", format!("{} at {} ({})", event.person().unwrap_or("-"), event.when(), event.place()))
@@ -232,10 +237,10 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: Asked, now: Timesta
         let window = span(std::time::Duration::from_micros(rule.window.unsigned_abs()));
         let words = match rule.order {
             _ if rule.is_one_action() => format!("{} needs two different people within {window}", rule.action),
-            Order::ConfirmedAfter => {
+            ConfirmationOrder::ConfirmedAfter => {
                 format!("{} needs {} by another person within {window} after it", rule.action, rule.confirm)
             }
-            Order::ConfirmedBefore => {
+            ConfirmationOrder::ConfirmedBefore => {
                 format!("{} needs {} by another person within {window} before it", rule.action, rule.confirm)
             }
         };
@@ -266,7 +271,7 @@ mod tests {
         let rules = Rules::parse(&format!(
             "[[rule]]\nname = 'r'\naction = 'rule.create'\nconfirm = 'rule.approve'\nwindow = '1h'\norder = '{order}'"
         ))?;
-        let asked = Asked { from: Timestamp::from_micros(0), to: Timestamp::from_micros(1_000 * 60_000_000) };
+        let asked = BundleRequest { from: Timestamp::from_micros(0), to: Timestamp::from_micros(1_000 * 60_000_000) };
         let report = report(events, &rules, asked, Timestamp::from_micros(now * 60_000_000));
         Ok(report.grids[0].rows.iter().map(|row| row[0].clone()).collect())
     }
@@ -307,7 +312,8 @@ mod tests {
         let of = |events: &[Event], now: i64| -> anyhow::Result<Vec<String>> {
             let rules =
                 Rules::parse("[[rule]]\nname = 'r'\naction = 'dkim.rotate'\nconfirm = 'dkim.rotate'\nwindow = '1h'")?;
-            let asked = Asked { from: Timestamp::from_micros(0), to: Timestamp::from_micros(1_000 * 60_000_000) };
+            let asked =
+                BundleRequest { from: Timestamp::from_micros(0), to: Timestamp::from_micros(1_000 * 60_000_000) };
             let report = report(events, &rules, asked, Timestamp::from_micros(now * 60_000_000));
             Ok(report.grids[0].rows.iter().map(|row| row[0].clone()).collect())
         };

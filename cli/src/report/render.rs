@@ -94,7 +94,10 @@ impl Output {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
-                anyhow::anyhow!("{} already exists and will not be overwritten; choose another --output", path.display())
+                anyhow::anyhow!(
+                    "{} already exists and will not be overwritten; choose another --output",
+                    path.display()
+                )
             }
             _ => anyhow::anyhow!("cannot create {}: {error}", path.display()),
         })?;

@@ -11,7 +11,7 @@ use piperoll_query::filter::Filter;
 use piperoll_query::human_time;
 use reqwest::Method;
 
-use super::asked::{Asked, quoted};
+use super::asked::{BundleRequest, quoted};
 use super::event::{self, Event};
 use super::render::{self, Output, Report};
 use super::{access, brute_force, four_eyes, subject};
@@ -59,11 +59,11 @@ async fn make(
     args: &ReportArgs,
     filter: &str,
     margin: Margin,
-    work: impl FnOnce(&[Event], Asked) -> Report,
+    work: impl FnOnce(&[Event], BundleRequest) -> Report,
 ) -> anyhow::Result<Exit> {
     let now = args.zone.now()?;
     let time = |text: &str| human_time::parse(text, now);
-    let asked = Asked { from: time(&args.from)?, to: time(&args.to)? };
+    let asked = BundleRequest { from: time(&args.from)?, to: time(&args.to)? };
     let further = Filter::parse(&args.filter.join(" "), now)?;
     let filter = Filter::parse(filter, now)?.and(further).typed();
     let connection = Connection::open(&args.connection)?;

@@ -218,10 +218,14 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     }
     match envelope.order_uncertainty_ms {
         Some(ms) if ms < ORDER_UNCERTAIN_MS_MIN => {}
-        Some(ms) => lines
-            .push(format!("the order of rows from different nodes is uncertain by {}, because their clocks differ", seconds(ms))),
-        None => lines
-            .push("the order of rows from different nodes is unknown, because their clocks have not been measured yet".to_owned()),
+        Some(ms) => lines.push(format!(
+            "the order of rows from different nodes is uncertain by {}, because their clocks differ",
+            seconds(ms)
+        )),
+        None => lines.push(
+            "the order of rows from different nodes is unknown, because their clocks have not been measured yet"
+                .to_owned(),
+        ),
     }
     if let Some(cursor) = envelope.next_cursor.as_ref().filter(|_| envelope.more) {
         lines.push("there are more rows: raise --limit, narrow the filter, or continue with".to_owned());

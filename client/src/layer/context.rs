@@ -13,10 +13,10 @@ pub(crate) const INTENT: &str = "intent";
 
 /// The audit entry of the running request; a request extension, which handlers add to. Clones share it.
 #[derive(Debug, Clone)]
-pub struct AuditContext(Arc<Mutex<State>>);
+pub struct AuditContext(Arc<Mutex<ContextState>>);
 
 #[derive(Debug)]
-struct State {
+struct ContextState {
     /// The entry as derived from the request and its caller alone, without the handler's additions.
     bare: Entry,
     entry: Entry,
@@ -37,11 +37,11 @@ impl AuditContext {
     pub(super) fn new(entry: Entry, is_change: bool, is_wanted: bool) -> Self {
         let bare = entry.clone();
         let (name, intent, is_unremarkable, is_turned_away) = (None, None, false, false);
-        let state = State { bare, entry, name, is_change, is_wanted, is_unremarkable, is_turned_away, intent };
+        let state = ContextState { bare, entry, name, is_change, is_wanted, is_unremarkable, is_turned_away, intent };
         Self(Arc::new(Mutex::new(state)))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut ContextState) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -119,13 +119,13 @@ impl AuditContext {
     }
 
     /// Creates the entry of the finished request. An outcome or reason that the handler has set is kept.
-    pub(super) fn last_words(&self, outcome: Outcome, reason: &str) -> Entry {
+    pub(super) fn final_entry(&self, outcome: Outcome, reason: &str) -> Entry {
         self.with(|state| ended(state.entry.clone(), outcome, reason, state.intent))
     }
 
     /// Creates an entry without the handler's additions, except the caller and, if `with_name`, the category and action. It gets a new
     /// id, because the old one may be the reason why the entry was refused.
-    pub(super) fn bare_words(&self, outcome: Outcome, reason: &str, with_name: bool) -> Entry {
+    pub(super) fn minimal_entry(&self, outcome: Outcome, reason: &str, with_name: bool) -> Entry {
         let id = EntryId::from_uuid(uuid::Uuid::now_v7());
         self.with(|state| {
             let mut bare = state.bare.clone().with_id(id);

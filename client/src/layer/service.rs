@@ -167,7 +167,7 @@ where
         let settings = Arc::clone(&self.settings);
         let (mut parts, body) = request.into_parts();
         let is_change = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let activity = AuditContext::new(settings.first_words(&parts), is_change, is_change || settings.reads);
+        let activity = AuditContext::new(settings.initial_entry(&parts), is_change, is_change || settings.reads);
         parts.extensions.insert(activity.clone());
         let request = Request::from_parts(parts, body);
         if !is_change && !settings.reads {
@@ -189,7 +189,7 @@ where
 }
 
 impl Settings {
-    fn first_words(&self, parts: &Parts) -> Entry {
+    fn initial_entry(&self, parts: &Parts) -> Entry {
         let peer = peer_of(&parts.extensions);
         let client = peer.map(|peer| self.proxies.client(peer, &parts.headers));
         let caller = self.identify.as_ref().and_then(|identify| identify(parts));
@@ -284,7 +284,7 @@ impl Settings {
 
     /// Records the result of a request, or only counts it if it is a repeated rejection.
     async fn over(&self, activity: &AuditContext, outcome: Outcome, reason: &str) -> Result<(), EmitError> {
-        let entry = activity.last_words(outcome, reason);
+        let entry = activity.final_entry(outcome, reason);
         if !activity.is_turned_away() {
             return self.record(activity, entry, outcome, reason).await;
         }
@@ -311,7 +311,7 @@ impl Settings {
         };
         tracing::error!(%error, "cannot record the fields set by a handler; recording the request without them");
         let bare = |with_name| {
-            activity.bare_words(outcome, reason, with_name).detail("handler_words_refused", error.to_string())
+            activity.minimal_entry(outcome, reason, with_name).detail("handler_words_refused", error.to_string())
         };
         match self.recorder.emit_with_policy(bare(true), policy).await {
             Err(EmitError::Invalid(_) | EmitError::Refused(_)) => {

@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{mpsc, oneshot};
 
 use super::extent;
-use super::record::Kept;
+use super::record::SpooledEntry;
 use super::segment::{self, SegmentReader, numbers, path_of};
 use super::waiting::{SpoolError, Waiting, Written};
 use super::writer::{Job, Writer};
@@ -50,7 +50,8 @@ impl Spool {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
         let owner = std::fs::symlink_metadata(folder).map_err(wrong)?;
         if !owner.is_dir() || owner.uid() != nix::unistd::geteuid().as_raw() || owner.mode() & 0o022 != 0 {
-            let problem = "it must be a directory that is owned by this user and not writable by others (chmod 700)".to_owned();
+            let problem =
+                "it must be a directory that is owned by this user and not writable by others (chmod 700)".to_owned();
             return Err(SpoolError::Open { folder: folder.to_owned(), problem });
         }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK));
@@ -99,7 +100,7 @@ impl Spool {
 
     /// Spools an entry; returns when it is in the file, and synced to the disk if `sync`. If the caller stops waiting, the writer thread
     /// still writes the entry, or counts it as lost.
-    pub(crate) async fn keep(&self, kept: Kept, sync: bool) -> Result<(), SpoolError> {
+    pub(crate) async fn keep(&self, kept: SpooledEntry, sync: bool) -> Result<(), SpoolError> {
         let bytes = kept.bytes();
         if !self.waiting.reserve(bytes, self.bytes_max) {
             return Err(SpoolError::Full {
@@ -143,20 +144,20 @@ impl Spool {
 
     /// Renames a segment whose remaining records cannot be read, so that an operator can try to recover them. Its entries no longer count
     /// as waiting.
-    pub(crate) async fn set_aside(&self, segment: &SegmentReader) -> std::io::Result<PathBuf> {
+    pub(crate) async fn quarantine(&self, segment: &SegmentReader) -> std::io::Result<PathBuf> {
         if self.end_of(segment).is_some() {
             // Close the segment first, so that later entries are not written to the renamed file.
-            self.turn_over().await;
+            self.rotate().await;
         }
         let (entries, bytes) = self.waiting.without_segment(segment.number);
         // Records that were read have been settled one by one. The rest is lost, whether or not the file can be renamed.
         self.waiting.settled(entries.saturating_sub(segment.records), bytes.saturating_sub(segment.record_bytes));
         extent::remove(&self.folder, segment.number)?;
-        segment.set_aside()
+        segment.quarantine()
     }
 
     /// Closes the segment that is being written; later entries are written to a new one.
-    pub(crate) async fn turn_over(&self) {
+    pub(crate) async fn rotate(&self) {
         let (reply, answer) = oneshot::channel();
         if self.jobs.send(Job::TurnOver { reply }).await.is_ok() {
             let _ = answer.await;
@@ -170,8 +171,8 @@ mod tests {
     use crate::spool::segment::Read;
     use std::io::Write as _;
 
-    fn kept(n: u64) -> Kept {
-        Kept { time: 7, text: format!("{{\"n\":{n}}}") }
+    fn kept(n: u64) -> SpooledEntry {
+        SpooledEntry { time: 7, text: format!("{{\"n\":{n}}}") }
     }
 
     async fn texts(spool: &Spool) -> Vec<String> {

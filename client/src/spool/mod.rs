@@ -12,7 +12,7 @@ mod waiting;
 mod writer;
 
 pub(crate) use folder::Spool;
-pub(crate) use record::Kept;
+pub(crate) use record::SpooledEntry;
 pub(crate) use segment::{Read, SegmentReader};
 pub use waiting::SpoolError;
 pub(crate) use waiting::Waiting;

@@ -7,14 +7,14 @@ pub(super) const TEXT_BYTES_MAX: usize = piperoll_format::limits::CALLER_ENTRY_B
 
 /// A spooled entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct SpooledEntry {
     /// When it was emitted, in microseconds since 1970.
     pub(crate) time: i64,
     /// The entry as it is sent, with its secrets masked.
     pub(crate) text: String,
 }
 
-impl Kept {
+impl SpooledEntry {
     pub(crate) fn bytes(&self) -> u64 {
         (HEAD_BYTES + self.text.len()) as u64
     }
@@ -35,7 +35,7 @@ impl Kept {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     /// A record, and the number of bytes it occupies.
-    Record(Kept, usize),
+    Record(SpooledEntry, usize),
     /// More bytes are needed to tell whether there is a record.
     Short,
     /// The bytes are not a record.
@@ -55,7 +55,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         return Parsed::Damaged;
     }
     match std::str::from_utf8(text) {
-        Ok(text) => Parsed::Record(Kept { time: i64::from_le_bytes(time), text: text.to_owned() }, whole),
+        Ok(text) => Parsed::Record(SpooledEntry { time: i64::from_le_bytes(time), text: text.to_owned() }, whole),
         Err(_) => Parsed::Damaged,
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     /// Golden bytes: a spool written before an upgrade must be readable after it (docs/recording.md, "Spool").
     #[test]
     fn bytes_of_a_record() {
-        let kept = Kept { time: 1_776_240_000_000_001, text: "{}".to_owned() };
+        let kept = SpooledEntry { time: 1_776_240_000_000_001, text: "{}".to_owned() };
         let bytes = kept.to_bytes();
         assert_eq!(hex::encode(&bytes), "02000000a4c7b53d01603c1a7b4f06007b7d");
         assert_eq!(parse(&bytes), Parsed::Record(kept, 18));

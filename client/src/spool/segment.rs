@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::now;
 
-use super::record::{Kept, Parsed, parse};
+use super::record::{Parsed, SpooledEntry, parse};
 
 const SUFFIX: &str = ".spool";
 const READ_BYTES: u64 = 256 * 1024;
@@ -47,7 +47,7 @@ pub(super) fn count(path: &Path) -> io::Result<(u64, u64, bool)> {
 /// Result of reading the next record of a segment.
 #[derive(Debug)]
 pub(crate) enum Read {
-    Record(Kept),
+    Record(SpooledEntry),
     /// There are no more records for now; bytes after the last whole record were never acknowledged.
     End,
     /// The bytes here were once a record. Nothing after them can be read.
@@ -121,7 +121,7 @@ impl SegmentReader {
         std::fs::remove_file(&self.path)
     }
 
-    pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
+    pub(super) fn quarantine(&self) -> io::Result<PathBuf> {
         // The time in the name keeps an earlier file from being overwritten: numbering starts again if a spool is opened empty.
         let now = now().micros();
         let aside = self.path.with_extension(format!("{now}.damaged"));

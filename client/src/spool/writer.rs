@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::extent::Extent;
-use super::record::Kept;
+use super::record::SpooledEntry;
 use super::segment::path_of;
 use super::waiting::{SpoolError, Waiting, Written};
 use crate::loss_counters::{Cause, LossCounters};
@@ -18,14 +18,14 @@ use crate::loss_counters::{Cause, LossCounters};
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 pub(super) enum Job {
-    Keep { kept: Kept, sync: bool, reply: oneshot::Sender<Result<(), SpoolError>> },
+    Keep { kept: SpooledEntry, sync: bool, reply: oneshot::Sender<Result<(), SpoolError>> },
     TurnOver { reply: oneshot::Sender<()> },
 }
 
 pub(super) struct Writer {
     folder: PathBuf,
     next: u64,
-    open: Option<Open>,
+    open: Option<OpenSegment>,
     waiting: Arc<Waiting>,
     /// Read by `Spool::end_of`.
     written: Arc<Mutex<Written>>,
@@ -33,7 +33,7 @@ pub(super) struct Writer {
     ledger: Arc<LossCounters>,
 }
 
-struct Open {
+struct OpenSegment {
     number: u64,
     file: File,
     /// Offset of the end of the last whole record.
@@ -78,7 +78,7 @@ impl Writer {
         }
     }
 
-    fn keep(&mut self, group: Vec<(Kept, bool, Reply)>) {
+    fn keep(&mut self, group: Vec<(SpooledEntry, bool, Reply)>) {
         if group.is_empty() {
             return;
         }
@@ -140,7 +140,7 @@ impl Writer {
     }
 }
 
-impl Open {
+impl OpenSegment {
     fn sync(&mut self, folder: &Path) -> io::Result<()> {
         self.file.sync_data()?;
         if !self.is_named {
@@ -151,11 +151,11 @@ impl Open {
     }
 }
 
-fn begin(folder: &Path, next: &mut u64) -> io::Result<Open> {
+fn begin(folder: &Path, next: &mut u64) -> io::Result<OpenSegment> {
     let path = path_of(folder, *next);
     let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
     let number = *next;
     *next += 1;
     let extent = Extent::begin(folder, number).ok();
-    Ok(Open { number, file, end: 0, extent, is_named: false })
+    Ok(OpenSegment { number, file, end: 0, extent, is_named: false })
 }

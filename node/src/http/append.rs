@@ -13,7 +13,7 @@ use piperoll_format::limits::{BATCH_BYTES_MAX, BATCH_LINES_MAX, CALLER_ENTRY_BYT
 use piperoll_protocol::node::{BatchReport, GAP_TEXT_BYTES_MAX, GapReport, LineResult, NDJSON};
 
 use super::app::App;
-use super::body::{Typed, receive};
+use super::body::{JsonBody, receive};
 use super::error::{ApiError, append_status};
 use super::sender::Sender;
 use crate::store::{AppendError, Appended, Draft, parse_draft};
@@ -60,7 +60,7 @@ pub(super) async fn append(
 pub(super) async fn gap(
     State(app): State<Arc<App>>,
     sender: Sender,
-    Typed(report): Typed<GapReport>,
+    JsonBody(report): JsonBody<GapReport>,
 ) -> Result<Response, ApiError> {
     for (name, text) in [("cause", Some(&report.cause)), ("source", report.source.as_ref())] {
         let Some(text) = text else { continue };

@@ -15,9 +15,9 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const JSON_BYTES_MAX: usize = 64 * 1024;
 
 /// A JSON body of at most `BYTES_MAX` bytes.
-pub(super) struct Typed<T, const BYTES_MAX: usize = JSON_BYTES_MAX>(pub(super) T);
+pub(super) struct JsonBody<T, const BYTES_MAX: usize = JSON_BYTES_MAX>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Sync, const BYTES_MAX: usize> FromRequest<S> for Typed<T, BYTES_MAX> {
+impl<T: DeserializeOwned, S: Sync, const BYTES_MAX: usize> FromRequest<S> for JsonBody<T, BYTES_MAX> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {

@@ -5,7 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use piperoll_protocol::problem::Problem;
 
-use crate::store::{AppendError, CheckpointFault, ReadError, TreeError, UpkeepError};
+use crate::store::{AdminError, AppendError, CheckpointFault, ReadError, TreeError};
 
 /// An error response.
 pub(crate) struct ApiError(pub(crate) Problem);
@@ -45,14 +45,14 @@ impl From<AppendError> for ApiError {
     }
 }
 
-impl From<UpkeepError> for ApiError {
-    fn from(error: UpkeepError) -> Self {
+impl From<AdminError> for ApiError {
+    fn from(error: AdminError) -> Self {
         let words = error.to_string();
         match error {
-            UpkeepError::Refused(_) => Self::new(409, "refused", words),
-            UpkeepError::NotFound(_) => Self::new(404, "not_found", words),
-            UpkeepError::Log(error) => error.into(),
-            UpkeepError::Read(_) => Self::new(500, "unreadable", words),
+            AdminError::Refused(_) => Self::new(409, "refused", words),
+            AdminError::NotFound(_) => Self::new(404, "not_found", words),
+            AdminError::Log(error) => error.into(),
+            AdminError::Read(_) => Self::new(500, "unreadable", words),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The node's two HTTP interfaces.
 
+mod admin;
 mod app;
 mod append;
 mod body;
@@ -12,7 +13,6 @@ mod room;
 mod sender;
 mod socket;
 mod stream;
-mod upkeep;
 
 pub(crate) use app::{App, metrics_routes};
 pub(crate) use loopback::http_routes;

@@ -20,7 +20,7 @@ use piperoll_protocol::node::{
 use piperoll_query::filter::FILTER_VERSION;
 
 use super::app::App;
-use super::body::Typed;
+use super::body::JsonBody;
 use super::error::ApiError;
 use super::stream::{Form, room, scan_body};
 use crate::store::SignedCheckpoint;
@@ -66,7 +66,7 @@ async fn scan(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<TlsPeer>,
     headers: HeaderMap,
-    Typed(request): Typed<ScanRequest>,
+    JsonBody(request): JsonBody<ScanRequest>,
 ) -> Result<Response, ApiError> {
     let places =
         headers.get(ACCEPT).is_some_and(|accepts| accepts.as_bytes() == frame::MEDIA_TYPE_WITH_PLACES.as_bytes());
@@ -116,7 +116,7 @@ async fn cosigned(State(app): State<Arc<App>>, note: String) -> Result<StatusCod
 
 async fn proof(
     State(app): State<Arc<App>>,
-    Typed(asked): Typed<ProofRequest, PROOF_REQUEST_BYTES_MAX>,
+    JsonBody(asked): JsonBody<ProofRequest, PROOF_REQUEST_BYTES_MAX>,
 ) -> Result<Json<ProofAnswer>, ApiError> {
     let runs: Vec<_> = asked.runs.iter().map(|(begin, end)| *begin..*end).collect();
     let apart = runs.windows(2).all(|pair| pair[0].end < pair[1].start);

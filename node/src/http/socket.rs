@@ -11,13 +11,13 @@ use axum::{Extension, Json, Router};
 use piperoll_net::serve::UnixPeer;
 use piperoll_protocol::node::{NDJSON, NodeStatus, ScanRequest, socket_path};
 
+use super::admin;
 use super::app::App;
 use super::append::{append, gap};
-use super::body::Typed;
+use super::body::JsonBody;
 use super::error::ApiError;
 use super::health::healthz;
 use super::stream::{Form, check_body, room, scan_body};
-use super::upkeep;
 
 /// Routes of the local socket.
 pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
@@ -33,7 +33,7 @@ pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
         .route(socket_path::HEALTHZ, get(healthz))
         .route(socket_path::METRICS, get(metrics))
         .merge(readers_only)
-        .merge(upkeep::routes(app))
+        .merge(admin::routes(app))
         .with_state(Arc::clone(app))
 }
 
@@ -55,7 +55,7 @@ async fn readers_only(
 async fn scan(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(request): Typed<ScanRequest>,
+    JsonBody(request): JsonBody<ScanRequest>,
 ) -> Result<Response, ApiError> {
     let room = room(&app.scans, &format!("uid={}", peer.uid)).await?;
     Ok(([(CONTENT_TYPE, NDJSON)], scan_body(&app, request, Form::Lines, room).await?).into_response())

@@ -77,11 +77,11 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, 
     };
     let app = Arc::clone(app);
     let follow = follow.zip(mark).map(|(request, mark)| Box::new(Follow { request, mark }));
-    let state = State { app, form, step: Step::Head(scan, Box::new(head)), follow, _room: room };
+    let state = StreamState { app, form, step: Step::Head(scan, Box::new(head)), follow, _room: room };
     Ok(Body::from_stream(stream::unfold(state, next_chunk)))
 }
 
-struct State {
+struct StreamState {
     app: Arc<App>,
     form: Form,
     step: Step,
@@ -135,14 +135,14 @@ enum Step {
     Over,
 }
 
-async fn wait(state: &mut State) -> Result<Option<Scan>, ReadError> {
+async fn wait(state: &mut StreamState) -> Result<Option<Scan>, ReadError> {
     match &mut state.follow {
         Some(follow) => wait_for_more(&state.app, follow).await,
         None => Ok(None),
     }
 }
 
-async fn next_chunk(mut state: State) -> Option<(Result<Bytes, ReadError>, State)> {
+async fn next_chunk(mut state: StreamState) -> Option<(Result<Bytes, ReadError>, StreamState)> {
     let mut out = Vec::new();
     let scan = match std::mem::replace(&mut state.step, Step::Over) {
         Step::Over => return None,

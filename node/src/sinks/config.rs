@@ -170,7 +170,9 @@ impl TypedForward {
                 let tls = match (&self.ca, is_tls) {
                     (_, false) => None,
                     (None, true) => {
-                        return Err("`ca` is missing; set it to the CA that issued the receiver's certificate".to_owned());
+                        return Err(
+                            "`ca` is missing; set it to the CA that issued the receiver's certificate".to_owned()
+                        );
                     }
                     (Some(ca), true) => Some(TlsTarget {
                         ca: at(ca),

@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::store::{Store, UpkeepError};
+use crate::store::{AdminError, Store};
 
 use super::config::ForwardConfig;
-use super::outlet::{Outlet, State, record, say};
-use super::place::{self, Pause, Place, PlaceError, PlaceFile, Wanted};
+use super::destination::{Destination, Progress, record, say};
+use super::offset::{self, DesiredConfig, OffsetError, OffsetFile, Pause, StoredOffset};
 use super::worker::Worker;
 
 /// Directory of the offset files, in the node's data directory.
@@ -24,9 +24,9 @@ const REASON_BYTES_MAX: usize = 1_024;
 
 /// Offset that replaces a damaged file. Nothing is sent until an operator resumes the destination, because it may have been paused
 /// before; then everything is sent again, because it is unknown what has arrived.
-fn lost_place(generation: &str, wanted: &Wanted, now: Timestamp) -> Place {
+fn lost_place(generation: &str, wanted: &DesiredConfig, now: Timestamp) -> StoredOffset {
     let reason = "its offset file was damaged; `piperoll node forward resume` forwards everything again from the start of the log";
-    Place {
+    StoredOffset {
         generation: generation.to_owned(),
         next_seq: 0,
         wanted: wanted.clone(),
@@ -38,7 +38,7 @@ fn lost_place(generation: &str, wanted: &Wanted, now: Timestamp) -> Place {
 pub(crate) struct Forwarding {
     store: Store,
     clock: Arc<dyn Clock>,
-    outlets: Vec<Arc<Outlet>>,
+    outlets: Vec<Arc<Destination>>,
 }
 
 impl Forwarding {
@@ -48,15 +48,15 @@ impl Forwarding {
         store: Store,
         clock: Arc<dyn Clock>,
         configs: &[ForwardConfig],
-    ) -> Result<Self, PlaceError> {
+    ) -> Result<Self, OffsetError> {
         let folder = store.dir().path().join(FOLDER);
         let generation = store.generation().to_string();
         let mut outlets = Vec::new();
         for config in configs {
-            let file = PlaceFile::new(&folder, &config.name);
-            let wanted = Wanted::of(config);
+            let file = OffsetFile::new(&folder, &config.name);
+            let wanted = DesiredConfig::of(config);
             let known = match file.read() {
-                Err(PlaceError::Content { path, problem }) => {
+                Err(OffsetError::Content { path, problem }) => {
                     let aside = file.set_aside()?;
                     tracing::error!(
                         file = %path.display(), aside = %aside.display(), problem,
@@ -75,7 +75,7 @@ impl Forwarding {
                 true => store.health().head().map_or(0, |head| head + 1),
                 false => 0,
             };
-            let mut place = known.unwrap_or(Place {
+            let mut place = known.unwrap_or(StoredOffset {
                 generation: generation.clone(),
                 next_seq: begin,
                 wanted: wanted.clone(),
@@ -94,7 +94,7 @@ impl Forwarding {
                 record(&store, action, "a destination was changed in the configuration", details).await;
             }
             file.write(&place)?;
-            let state = State {
+            let state = Progress {
                 place,
                 waits_since: None,
                 arrived_at: None,
@@ -103,7 +103,7 @@ impl Forwarding {
                 errors: 0,
                 problem: None,
             };
-            outlets.push(Arc::new(Outlet {
+            outlets.push(Arc::new(Destination {
                 config: config.clone(),
                 file,
                 state: Arc::new(Mutex::new(state)),
@@ -111,10 +111,10 @@ impl Forwarding {
                 changed: Notify::new(),
             }));
         }
-        for (name, place) in place::others(&folder, configs)? {
+        for (name, place) in offset::others(&folder, configs)? {
             let details = json!({ "name": name, "to": place.wanted.to, "next_seq": place.next_seq });
             record(&store, "log.forward_removed", "a destination was removed from the configuration", details).await;
-            PlaceFile::new(&folder, &name).remove()?;
+            OffsetFile::new(&folder, &name).remove()?;
         }
         Ok(Self { store, clock, outlets })
     }
@@ -136,13 +136,13 @@ impl Forwarding {
     }
 
     /// Pauses a destination. The entry comes first: a pause that is not in the log must not happen.
-    pub(crate) async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
+    pub(crate) async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<ForwardStatus, AdminError> {
         if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
-            return Err(UpkeepError::Refused(format!("the reason must be 1 to {REASON_BYTES_MAX} bytes of text")));
+            return Err(AdminError::Refused(format!("the reason must be 1 to {REASON_BYTES_MAX} bytes of text")));
         }
         let outlet = self.find(name)?;
         if outlet.state().place.paused.is_some() {
-            return Err(UpkeepError::Refused(format!("{name:?} is already paused")));
+            return Err(AdminError::Refused(format!("{name:?} is already paused")));
         }
         let details = json!({ "name": name, "reason": reason, "by": by, "next_seq": outlet.state().place.next_seq });
         self.say("log.forward_paused", "forwarding was paused", details).await?;
@@ -151,10 +151,10 @@ impl Forwarding {
         self.status_of(&outlet)
     }
 
-    pub(crate) async fn resume(&self, name: &str, by: &str) -> Result<ForwardStatus, UpkeepError> {
+    pub(crate) async fn resume(&self, name: &str, by: &str) -> Result<ForwardStatus, AdminError> {
         let outlet = self.find(name)?;
         if outlet.state().place.paused.is_none() {
-            return Err(UpkeepError::Refused(format!("{name:?} is not paused")));
+            return Err(AdminError::Refused(format!("{name:?} is not paused")));
         }
         let details = json!({ "name": name, "by": by, "next_seq": outlet.state().place.next_seq });
         self.say("log.forward_resumed", "forwarding was resumed", details).await?;
@@ -162,20 +162,20 @@ impl Forwarding {
         self.status_of(&outlet)
     }
 
-    fn status_of(&self, outlet: &Outlet) -> Result<ForwardStatus, UpkeepError> {
+    fn status_of(&self, outlet: &Destination) -> Result<ForwardStatus, AdminError> {
         Ok(outlet.status(self.store.health().head().map_or(0, |head| head + 1), self.clock.now()))
     }
 
-    fn find(&self, name: &str) -> Result<Arc<Outlet>, UpkeepError> {
+    fn find(&self, name: &str) -> Result<Arc<Destination>, AdminError> {
         let known: Vec<&str> = self.outlets.iter().map(|outlet| outlet.config.name.as_str()).collect();
         let found = self.outlets.iter().find(|outlet| outlet.config.name == name).cloned();
         found.ok_or_else(|| match known.is_empty() {
-            true => UpkeepError::NotFound("this node has no destinations; add [[forward]] to node.toml".to_owned()),
-            false => UpkeepError::NotFound(format!("no destination named {name:?}; configured: {}", known.join(", "))),
+            true => AdminError::NotFound("this node has no destinations; add [[forward]] to node.toml".to_owned()),
+            false => AdminError::NotFound(format!("no destination named {name:?}; configured: {}", known.join(", "))),
         })
     }
 
-    async fn say(&self, action: &str, words: &str, details: serde_json::Value) -> Result<(), UpkeepError> {
+    async fn say(&self, action: &str, words: &str, details: serde_json::Value) -> Result<(), AdminError> {
         Ok(say(&self.store, action, words, &details).await?)
     }
 }

@@ -8,10 +8,10 @@
 
 mod batch;
 mod config;
+mod destination;
 mod file;
 mod forwarding;
-mod outlet;
-mod place;
+mod offset;
 mod queue;
 mod sink;
 mod stream;
@@ -21,4 +21,4 @@ mod worker;
 pub(crate) use config::TypedForward;
 pub use config::{ForwardConfig, Target};
 pub(crate) use forwarding::Forwarding;
-pub use place::PlaceError;
+pub use offset::OffsetError;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use piperoll_format::row::Row;
 use piperoll_format::time::Timestamp;
-use piperoll_siem::{Event, Format, Omit, Syslog};
+use piperoll_siem::{Event, Format, OmittedFields, Syslog};
 
 use super::batch::{Batch, SinkError};
 use super::config::{ForwardConfig, Target};
@@ -116,7 +116,7 @@ impl Encoder {
     }
 
     /// Encodes rows, on several threads if there are many, which is the case when the receiver lags.
-    pub(super) fn encode(&self, rows: &[StoredRow], synced: Option<bool>, omit: Omit) -> Batch {
+    pub(super) fn encode(&self, rows: &[StoredRow], synced: Option<bool>, omit: OmittedFields) -> Batch {
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX);
         if threads == 1 || rows.len() < THREADS_ROWS_MIN {
             return self.encode_part(rows, synced, omit);
@@ -129,7 +129,7 @@ impl Encoder {
         parts.into_iter().reduce(Batch::followed_by).unwrap_or_default()
     }
 
-    fn encode_part(&self, rows: &[StoredRow], synced: Option<bool>, omit: Omit) -> Batch {
+    fn encode_part(&self, rows: &[StoredRow], synced: Option<bool>, omit: OmittedFields) -> Batch {
         let mut batch = Batch { generation: self.generation.clone(), ..Batch::default() };
         if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
             batch.range = (first.seq, last.seq);
@@ -150,7 +150,7 @@ impl Encoder {
                 }
             };
             batch.rows += 1;
-            batch.reduced += u64::from(left_out != Omit::Nothing);
+            batch.reduced += u64::from(left_out != OmittedFields::Nothing);
         }
         batch
     }

@@ -41,7 +41,7 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-struct Open {
+struct OpenConnection {
     stream: Stream,
     /// Local and remote address.
     ends: (SocketAddr, SocketAddr),
@@ -49,7 +49,7 @@ struct Open {
 
 pub(super) struct StreamSink {
     target: SyslogTarget,
-    open: Option<Open>,
+    open: Option<OpenConnection>,
     connector: Option<TlsConnector>,
     /// Set if something was sent since the last confirmation. Without the connection that it was sent on, its arrival cannot be
     /// confirmed.
@@ -120,7 +120,7 @@ impl StreamSink {
         ended
     }
 
-    async fn end(&self, Open { mut stream, ends }: Open) -> Result<(), SinkError> {
+    async fn end(&self, OpenConnection { mut stream, ends }: OpenConnection) -> Result<(), SinkError> {
         let must_say_goodbye = self.target.tls.as_ref().is_some_and(|tls| tls.close_notify);
         wait_until_taken(ends, PROGRESS_TIMEOUT)
             .await
@@ -147,7 +147,9 @@ impl StreamSink {
                 "the receiver closed the connection without close_notify, so it is unknown how much it has read",
                 "rows will be sent again; if the receiver always closes like this, remove close_notify = true",
             )),
-            Ok(Err(error)) => Err(self.problem("the receiver closed the connection before it had read everything", error)),
+            Ok(Err(error)) => {
+                Err(self.problem("the receiver closed the connection before it had read everything", error))
+            }
             Err(_) => {
                 let words = format!("not finished within {} s; less will be sent at a time", GOODBYE_TIMEOUT.as_secs());
                 Err(self.problem("the receiver did not read everything", words))
@@ -155,7 +157,7 @@ impl StreamSink {
         }
     }
 
-    async fn connect(&mut self) -> Result<Open, SinkError> {
+    async fn connect(&mut self) -> Result<OpenConnection, SinkError> {
         let SyslogTarget { host, port, .. } = self.target.clone();
         let connector = self.connector()?;
         let connecting = async {
@@ -164,11 +166,11 @@ impl StreamSink {
             let _ = stream.set_nodelay(true);
             let addresses = || Ok::<_, std::io::Error>((stream.local_addr()?, stream.peer_addr()?));
             let ends = addresses().map_err(|e| self.problem("no connection", e))?;
-            let Some(connector) = connector else { return Ok(Open { stream: Stream::Plain(stream), ends }) };
+            let Some(connector) = connector else { return Ok(OpenConnection { stream: Stream::Plain(stream), ends }) };
             let name = rustls_pki_types::ServerName::try_from(host.clone())
                 .map_err(|e| self.problem("invalid host name for a certificate", e))?;
             let stream = connector.connect(name, stream).await.map_err(|e| self.problem("TLS", e))?;
-            Ok(Open { stream: Stream::Tls(Box::new(stream)), ends })
+            Ok(OpenConnection { stream: Stream::Tls(Box::new(stream)), ends })
         };
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connection) => connection,
@@ -206,7 +208,9 @@ async fn read_to_end(
         match stream.read(&mut buffer).await {
             Ok(0) => return Ok(()),
             Ok(count) if heard + count <= CHATTER_BYTES_MAX => heard += count,
-            Ok(_) => return Err(std::io::Error::other("the receiver sent data, which the syslog protocol does not allow")),
+            Ok(_) => {
+                return Err(std::io::Error::other("the receiver sent data, which the syslog protocol does not allow"));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && may_omit_goodbye => return Ok(()),
             Err(error) => return Err(error),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use piperoll_net::config_files;
 use piperoll_protocol::node::NDJSON;
 use piperoll_redact::Redactor;
-use piperoll_siem::Omit;
+use piperoll_siem::OmittedFields;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 
@@ -28,19 +28,19 @@ pub(super) struct WebhookSink {
     rows_max: usize,
     taken: u32,
     /// Part of a row that is left out, after the receiver said that a single row is too large.
-    omit: Omit,
+    omit: OmittedFields,
 }
 
 impl WebhookSink {
     pub(super) fn new(target: WebhookTarget) -> Self {
-        Self { target, client: None, rows_max: ROWS_MAX, taken: 0, omit: Omit::Nothing }
+        Self { target, client: None, rows_max: ROWS_MAX, taken: 0, omit: OmittedFields::Nothing }
     }
 
     pub(super) fn rows_max(&self) -> usize {
         self.rows_max
     }
 
-    pub(super) fn omit(&self) -> Omit {
+    pub(super) fn omit(&self) -> OmittedFields {
         self.omit
     }
 
@@ -67,7 +67,7 @@ impl WebhookSink {
         let answer = request.send().await.map_err(|e| self.problem(in_words(e)))?;
         match answer.status() {
             status if status.is_success() => {
-                (self.taken, self.omit) = (self.taken + 1, Omit::Nothing);
+                (self.taken, self.omit) = (self.taken + 1, OmittedFields::Nothing);
                 if self.taken >= TAKEN_BEFORE_MORE {
                     (self.taken, self.rows_max) = (0, (self.rows_max * 2).min(ROWS_MAX));
                 }
@@ -78,7 +78,8 @@ impl WebhookSink {
                 if batch.rows > 1 {
                     self.rows_max = (self.rows_max / 2).max(1);
                 } else {
-                    self.omit = if self.omit == Omit::Nothing { Omit::Bulk } else { Omit::Most };
+                    self.omit =
+                        if self.omit == OmittedFields::Nothing { OmittedFields::Bulk } else { OmittedFields::Most };
                 }
                 Err(self.problem("the receiver rejected the request as too large; sending it again in smaller pieces"))
             }

@@ -7,15 +7,15 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 use piperoll_net::clock::{Clock, kernel_is_synced};
-use piperoll_siem::Omit;
+use piperoll_siem::OmittedFields;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::SinkError;
-use super::outlet::{Outlet, say};
+use super::destination::{Destination, say};
 use super::sink::{Encoder, Sink};
-use crate::store::{ReadError, Slice, Store, StoredRow};
+use crate::store::{ReadError, RowRange, Store, StoredRow};
 
 /// Polling interval while there are no new rows.
 const POLL: Duration = Duration::from_millis(100);
@@ -33,13 +33,13 @@ const SYNCED_LASTS: Duration = Duration::from_secs(60);
 struct Ahead {
     from: u64,
     since: Instant,
-    reading: JoinHandle<Result<Slice, ReadError>>,
+    reading: JoinHandle<Result<RowRange, ReadError>>,
 }
 
 pub(super) struct Worker {
     store: Store,
     clock: Arc<dyn Clock>,
-    outlet: Arc<Outlet>,
+    outlet: Arc<Destination>,
     sink: Sink,
     encoder: Encoder,
     /// The next row to send; at or after the stored offset.
@@ -53,7 +53,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(store: Store, clock: Arc<dyn Clock>, outlet: Arc<Outlet>, cluster: &str, node_id: &str) -> Self {
+    pub(super) fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        outlet: Arc<Destination>,
+        cluster: &str,
+        node_id: &str,
+    ) -> Self {
         let encoder = Encoder::new(&outlet.config, cluster, node_id, store.generation().to_string());
         let (sink, next) = (Sink::new(&outlet.config), outlet.state().place.next_seq);
         Self {
@@ -147,7 +153,7 @@ impl Worker {
     }
 
     /// Returns the next rows, and starts to read the ones after them while these are sent.
-    async fn read(&mut self) -> Result<Slice, SinkError> {
+    async fn read(&mut self) -> Result<RowRange, SinkError> {
         let rows_max = self.sink.rows_max();
         let slice = match self.ahead.take() {
             Some(Ahead { from, since, reading }) if from == self.next && since.elapsed() < AHEAD_LASTS => {
@@ -181,14 +187,14 @@ impl Worker {
         said.map_err(|error| SinkError::new("cannot record rows that were not forwarded", error))
     }
 
-    async fn send(&mut self, slice: Slice) -> Result<(), SinkError> {
+    async fn send(&mut self, slice: RowRange) -> Result<(), SinkError> {
         let synced = self.is_synced().await;
-        let Slice { rows, next, .. } = slice;
+        let RowRange { rows, next, .. } = slice;
         let filter = self.outlet.config.filter.clone();
         let encoder = self.encoder.clone();
         let omit = match &self.sink {
             Sink::Webhook(sink) => sink.omit(),
-            Sink::Stream(_) | Sink::File(_) => Omit::Nothing,
+            Sink::Stream(_) | Sink::File(_) => OmittedFields::Nothing,
         };
         let encoded = tokio::task::spawn_blocking(move || {
             let is_wanted = |row: &StoredRow| {

@@ -20,13 +20,13 @@ const FOLDER: &str = "intake";
 
 /// All sources, with their listeners bound.
 pub(crate) struct Intake {
-    ways: Vec<Way>,
+    ways: Vec<PathRules>,
     counts: IntakeCounts,
     own: Vec<PathBuf>,
     ids: pipeline::Ids,
 }
 
-struct Way {
+struct PathRules {
     config: IntakeConfig,
     mapping: Mapping,
     listeners: Option<Listeners>,
@@ -73,7 +73,7 @@ impl Intake {
                     None
                 }
             };
-            ways.push(Way { config, mapping, listeners, mark });
+            ways.push(PathRules { config, mapping, listeners, mark });
         }
         Ok(Self { ways, counts, own, ids })
     }
@@ -81,7 +81,7 @@ impl Intake {
     /// Starts one task per source; the tasks end when `stop` is cancelled, after recording what was received.
     pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
-        for Way { config, mapping, listeners, mark } in self.ways {
+        for PathRules { config, mapping, listeners, mark } in self.ways {
             // All counters exist from the start: a series that begins with its first loss would never be seen to grow.
             for result in ["recorded", "unmapped", "passed_over", "dropped", "conflict"] {
                 drop(self.counts.0.get_or_create(&vec![("name", config.name.clone()), ("result", result.to_owned())]));

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::next_entry;
-use super::record::{Heard, Record};
+use super::record::{Record, SourceMessage};
 use super::syslog::{messages, take_apart};
 
 /// Maximum messages of one input; a fuzzer's inputs are shorter.
@@ -30,7 +30,7 @@ pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     drop(heards);
     let mut records = Vec::new();
     while let Ok(heard) = heard.try_recv() {
-        if let Heard::Record(Record { text, .. }) = heard {
+        if let SourceMessage::Record(Record { text, .. }) = heard {
             records.push(String::from_utf8_lossy(&text).into_owned());
         }
     }

@@ -22,7 +22,7 @@ use super::counts::IntakeCounts;
 use super::join::JoinedRecords;
 use super::mapping::{Mapped, Mapping, Outcome};
 use super::mark::{Mark, MarkFile};
-use super::record::{Cut, Heard, RECORD_BYTES_MAX, Record};
+use super::record::{Cut, RECORD_BYTES_MAX, Record, SourceMessage};
 use super::safe::Safe;
 use super::syslog::Listeners;
 use super::text::{Decoded, decode};
@@ -105,12 +105,12 @@ impl Pipeline {
         let source = match (&self.config.source, opened) {
             (Source::Syslog(_), Opened::Listening(listeners)) => tokio::spawn(listeners.run(heards, stop.clone())),
             (Source::Journal { unit, directory }, _) => {
-                let asked = journal::Asked { name, unit: unit.clone(), directory: directory.clone(), from_now };
+                let asked = journal::JournalConfig { name, unit: unit.clone(), directory: directory.clone(), from_now };
                 tokio::spawn(journal::follow(asked, mark, heards, problems, stop.clone()))
             }
             (Source::File { path, owners, links_in }, Opened::Read(own)) => {
                 let safe = Safe { owners: owners.clone(), links_in: links_in.clone(), own };
-                let asked = files::Asked { name, path: path.clone(), safe, from_now };
+                let asked = files::FileConfig { name, path: path.clone(), safe, from_now };
                 tokio::spawn(files::follow(asked, mark, heards, problems, stop.clone()))
             }
             (Source::Syslog(_), Opened::Read(_)) | (Source::File { .. }, Opened::Listening(_)) => return,
@@ -150,9 +150,9 @@ impl Pipeline {
     }
 
     /// Writes, synced, what is being worked on. Returns true if it must be passed over because earlier starts crashed in it.
-    async fn begin(&mut self, batch: &[Heard], careful: bool) -> bool {
+    async fn begin(&mut self, batch: &[SourceMessage], careful: bool) -> bool {
         let place = batch.iter().find_map(|heard| match heard {
-            Heard::Record(record) => record.place.clone(),
+            SourceMessage::Record(record) => record.place.clone(),
             _ => None,
         });
         // A record that comes only once cannot come again after a crash.
@@ -174,10 +174,10 @@ impl Pipeline {
     }
 
     /// Retries until the batch is recorded.
-    async fn record(&mut self, batch: Vec<Heard>, careful: bool) {
+    async fn record(&mut self, batch: Vec<SourceMessage>, careful: bool) {
         let passed = self.begin(&batch, careful).await;
         let place = batch.iter().find_map(|heard| match heard {
-            Heard::Record(record) => record.place.clone(),
+            SourceMessage::Record(record) => record.place.clone(),
             _ => None,
         });
         let mapper = Arc::clone(&self.mapper);
@@ -300,19 +300,19 @@ impl Pipeline {
 }
 
 /// Returns the records of a batch whose lines are all there; if more may come, the others wait.
-fn joined_batch(joined: &mut JoinedRecords, batch: Vec<Heard>, more: bool) -> Vec<Heard> {
+fn joined_batch(joined: &mut JoinedRecords, batch: Vec<SourceMessage>, more: bool) -> Vec<SourceMessage> {
     let mut whole = Vec::new();
     for heard in batch {
         match heard {
-            Heard::Record(record) => whole.extend(joined.push(record).into_iter().map(Heard::Record)),
-            Heard::Place(mark) => joined.place(mark),
-            lost @ Heard::Lost { .. } => whole.push(lost),
+            SourceMessage::Record(record) => whole.extend(joined.push(record).into_iter().map(SourceMessage::Record)),
+            SourceMessage::Place(mark) => joined.place(mark),
+            lost @ SourceMessage::Lost { .. } => whole.push(lost),
         }
     }
     if !more {
-        whole.extend(joined.flush().into_iter().map(Heard::Record));
+        whole.extend(joined.flush().into_iter().map(SourceMessage::Record));
     }
-    whole.extend(joined.mark().map(Heard::Place));
+    whole.extend(joined.mark().map(SourceMessage::Place));
     whole
 }
 
@@ -326,12 +326,12 @@ struct Work {
 
 impl Mapper {
     /// Maps a batch. With `passed`, only the length and hash of the record are recorded, because earlier starts crashed in it.
-    fn work(&self, batch: Vec<Heard>, passed: bool) -> Work {
+    fn work(&self, batch: Vec<SourceMessage>, passed: bool) -> Work {
         let mut work = Work { drafts: Vec::new(), mark: None, passed_over: 0, dropped: 0 };
         for heard in batch {
             match heard {
-                Heard::Place(place) => work.mark = Some(place),
-                Heard::Record(record) if passed => {
+                SourceMessage::Place(place) => work.mark = Some(place),
+                SourceMessage::Record(record) if passed => {
                     work.mark = record.mark.clone().or(work.mark);
                     let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
                     tracing::error!(
@@ -341,11 +341,11 @@ impl Mapper {
                     );
                     work.drafts.extend(self.named_only(&record.text, id, PASSED));
                 }
-                Heard::Record(record) => {
+                SourceMessage::Record(record) => {
                     work.mark = record.mark.clone().or(work.mark);
                     self.add_drafts(&record, &mut work);
                 }
-                Heard::Lost { count, cause } => {
+                SourceMessage::Lost { count, cause } => {
                     work.dropped += count.unwrap_or(1);
                     let details = json!({ "count": count, "cause": cause, "source": self.via.as_ref() });
                     let entry =

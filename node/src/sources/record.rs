@@ -33,7 +33,7 @@ pub(super) struct Cut {
 }
 
 /// Message from a source to the pipeline.
-pub(super) enum Heard {
+pub(super) enum SourceMessage {
     Record(Record),
     /// Position at which reading begins, before anything was read.
     Place(Mark),
@@ -44,5 +44,5 @@ pub(super) enum Heard {
     },
 }
 
-pub(super) type Heards = mpsc::Sender<Heard>;
+pub(super) type Heards = mpsc::Sender<SourceMessage>;
 pub(super) type Shared<T> = Arc<Mutex<T>>;

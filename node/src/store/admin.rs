@@ -9,27 +9,27 @@ use piperoll_format::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::RowChecker;
 use piperoll_net::clock::Clock;
-use piperoll_protocol::node::{ConfirmedTimes, Done, PrunePlan};
+use piperoll_protocol::node::{ConfirmedTimes, EntryRecorded, PrunePlan};
 use tokio::sync::oneshot;
 
 use super::engine::ages::Ages;
 use super::engine::open_writer::{OpenWriter, open_writer};
-use super::engine::signer::{Kept, kept};
+use super::engine::signer::{StoredNote, kept};
 use super::engine::writer::{Job, Writer};
 use super::index::BLOCK_LEVEL;
 use super::lifecycle::erase::erase;
 use super::lifecycle::hold_changes::{add_hold, confirm_times, release_hold};
-use super::lifecycle::past_retention::{self, Place};
+use super::lifecycle::past_retention::{self, LogLocation};
 use super::lifecycle::prune::{PruneCheck, Pruner, file_bytes, plan, used_bytes};
 use super::lifecycle::prune_request::PruneTarget;
 use super::log::Store;
-use super::table::error::{AppendError, OpenError, UpkeepError, check_reason};
+use super::table::error::{AdminError, AppendError, OpenError, check_reason};
 use super::table::holds::{HeldBy, holds};
 use super::table::keys::LogKeys;
 use super::table::log_dir::LogDir;
 use super::table::log_start::{LogStart, floor, unfinished};
 
-type Result<T> = std::result::Result<T, UpkeepError>;
+type Result<T> = std::result::Result<T, AdminError>;
 
 impl Store {
     /// Runs work on the writer's thread between two groups of entries.
@@ -41,7 +41,7 @@ impl Store {
         let work = Box::new(move |writer: &mut Writer| {
             let _ = reply.send(work(writer));
         });
-        let stopping = || UpkeepError::Log(AppendError::Stopping);
+        let stopping = || AdminError::Log(AppendError::Stopping);
         self.jobs.send(Job::Work(work)).await.map_err(|_| stopping())?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
@@ -54,13 +54,13 @@ impl Store {
     pub async fn floor(&self) -> Result<Option<LogStart>> {
         let mut checker = self.checker();
         let found = self.readers.run(move |conn| floor(conn, &mut checker)).await??;
-        found.map_err(UpkeepError::Refused)
+        found.map_err(AdminError::Refused)
     }
 
     /// All holds that are not released.
     pub async fn holds(&self) -> Result<Vec<HeldBy>> {
         let mut checker = self.checker();
-        self.readers.run(move |conn| holds(conn, &mut checker)).await??.map_err(UpkeepError::Refused)
+        self.readers.run(move |conn| holds(conn, &mut checker)).await??.map_err(AdminError::Refused)
     }
 
     pub async fn add_hold(&self, hold: Hold) -> Result<u64> {
@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// Erases one row and returns the seq of the entry that records it.
-    pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<Done> {
+    pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<EntryRecorded> {
         self.on_writer(move |writer| erase(writer, seq, &reason, &by, &[])).await
     }
 
@@ -80,7 +80,7 @@ impl Store {
     pub async fn reindex(&self) -> Result<()> {
         let index = Arc::clone(self.indexer.index());
         let done = tokio::task::spawn_blocking(move || index.reset()).await.unwrap_or_else(|e| Err(e.into()));
-        done.map_err(|error| UpkeepError::Read(format!("cannot remove an index block: {error}")))
+        done.map_err(|error| AdminError::Read(format!("cannot remove an index block: {error}")))
     }
 
     /// Plans a prune: determines which rows the request would prune now.
@@ -89,8 +89,8 @@ impl Store {
         self.readers.run(move |conn| plan(conn, &mut checker, wish, witnessed, &place)).await?
     }
 
-    fn place(&self) -> Place {
-        Place { dir: self.dir.clone(), keys: self.keys.clone() }
+    fn place(&self) -> LogLocation {
+        LogLocation { dir: self.dir.clone(), keys: self.keys.clone() }
     }
 
     /// Oldest timestamp in an archived log that would be pruned together with the first rows of this one.
@@ -105,7 +105,7 @@ impl Store {
         for at in 0..plan.earlier.len() {
             let (place, log) = (self.place(), plan.earlier[at].clone());
             let checking = move || past_retention::verify(&place, &log);
-            let stopped = |error: tokio::task::JoinError| UpkeepError::Read(error.to_string());
+            let stopped = |error: tokio::task::JoinError| AdminError::Read(error.to_string());
             if let Some(evidence) = tokio::task::spawn_blocking(checking).await.map_err(stopped)?? {
                 let generation = plan.earlier[at].generation;
                 tracing::error!(%generation, evidence, "keeping an archived log and those before it as evidence; remove it by hand once you understand what happened");
@@ -141,9 +141,9 @@ impl Store {
             }
             left
         };
-        let left = tokio::task::spawn_blocking(removing).await.map_err(|e| UpkeepError::Read(e.to_string()))?;
+        let left = tokio::task::spawn_blocking(removing).await.map_err(|e| AdminError::Read(e.to_string()))?;
         self.asides.look_again();
-        if left.is_empty() { Ok(()) } else { Err(UpkeepError::Refused(left.join("; "))) }
+        if left.is_empty() { Ok(()) } else { Err(AdminError::Refused(left.join("; "))) }
     }
 
     /// Verifies every row that a plan would drop, and then states that they are pruned. [`Store::drop_batch`] drops them.
@@ -235,7 +235,7 @@ impl Store {
     /// Lets automatic retention use the rows' own timestamps for the rows recorded before this node counted witnessed time. This
     /// can be done once per log: later rows are witnessed while they age.
     pub async fn confirm_times(&self, reason: String, by: String, dry_run: bool) -> Result<ConfirmedTimes> {
-        let refused = |message: String| Err(UpkeepError::Refused(message));
+        let refused = |message: String| Err(AdminError::Refused(message));
         // Checked before anything about the log: a request that can never succeed must not be told to wait for a witness.
         if !dry_run {
             check_reason(&reason)?;
@@ -247,7 +247,8 @@ impl Store {
         }
         let Some(to_seq) = self.ages().unsampled() else {
             return refused(
-                "no witness has cosigned this log yet, so the age of its rows is unknown; wait for one to do so".to_owned(),
+                "no witness has cosigned this log yet, so the age of its rows is unknown; wait for one to do so"
+                    .to_owned(),
             );
         };
         let from_seq = self.extent().await?.oldest_seq.unwrap_or(0);
@@ -262,7 +263,7 @@ impl Store {
             // A crash before this line leaves an entry without effect; the command can be repeated.
             let kept = self.ages().confirm(to_seq);
             kept.map_err(|error| {
-                UpkeepError::Refused(format!(
+                AdminError::Refused(format!(
                     "cannot write witnessed.json: {error}; free disk space and repeat the command"
                 ))
             })?;
@@ -277,7 +278,7 @@ impl Store {
 
     /// When a configured witness last cosigned a checkpoint of this log, by that witness's clock.
     pub async fn witnessed_at(&self) -> Result<Option<Timestamp>> {
-        let note = self.readers.run(|conn| kept(conn, Kept::Witnessed)).await??;
+        let note = self.readers.run(|conn| kept(conn, StoredNote::Witnessed)).await??;
         let note = note.and_then(|note| Note::parse(&note).ok());
         let seconds = note.and_then(|note| self.ages().cosigned_at(&note));
         Ok(seconds.and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1_000_000)).map(Timestamp::from_micros))
@@ -296,7 +297,7 @@ impl OfflineAdmin {
 
     pub fn holds(&self) -> Result<Vec<HeldBy>> {
         let writer = &self.open.writer;
-        holds(writer.conn(), &mut writer.checker())?.map_err(UpkeepError::Refused)
+        holds(writer.conn(), &mut writer.checker())?.map_err(AdminError::Refused)
     }
 
     pub fn add_hold(&mut self, hold: &Hold) -> Result<u64> {
@@ -312,7 +313,7 @@ impl OfflineAdmin {
     }
 
     /// Erases a row. `holds` are those of the log that replaced this one.
-    pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<Done> {
+    pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<EntryRecorded> {
         let done = erase(&mut self.open.writer, seq, reason, by, holds)?;
         self.sign();
         Ok(done)

@@ -19,16 +19,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::ages::Ages;
 use super::engine::open_writer::{OpenWriter, open_writer};
-use super::engine::signer::{self, CheckpointFault, Kept, SignedCheckpoint};
+use super::engine::signer::{self, CheckpointFault, SignedCheckpoint, StoredNote};
 use super::engine::start_entries::{record_next_key, record_start};
 use super::engine::writer::{Job, Writer};
 use super::fsck::check::Check;
 use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
-use super::lifecycle::past_logs::{Asides, covers};
+use super::lifecycle::past_logs::{ArchivedLogs, covers};
 use super::lifecycle::rollover::finish_exchange;
-use super::read::past_log::Aside;
+use super::read::past_log::ArchivedLog;
 use super::read::prove;
-use super::read::range::{Slice, read_range};
+use super::read::range::{RowRange, read_range};
 use super::read::scan::{Batch, Scan, ScanContext, parse_filter};
 use super::table::draft::{Appended, Draft};
 use super::table::error::{AppendError, OpenError, ReadError};
@@ -57,7 +57,7 @@ pub struct Store {
     pub(super) identity: log_dir::FileIdentity,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ages: Arc<Mutex<Ages>>,
-    pub(super) asides: Arc<Asides>,
+    pub(super) asides: Arc<ArchivedLogs>,
     pub(super) writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
     /// Set when the log is open read-only (see `open_to_read`); holds the log's lock.
     pub(super) kept: Option<Arc<Option<std::fs::File>>>,
@@ -89,7 +89,7 @@ impl Store {
             indexer: Arc::new(Indexer::of_kept(index)),
             tiles: Arc::default(),
             health,
-            asides: Arc::new(Asides::new(&dir)),
+            asides: Arc::new(ArchivedLogs::new(&dir)),
             keys,
             generation,
             dir,
@@ -145,7 +145,7 @@ impl Store {
             })
             .map_err(|source| OpenError::Io { path: dir.path().to_owned(), source })?;
         let writer = Arc::new(Mutex::new(Some(thread)));
-        let asides = Arc::new(Asides::new(&dir));
+        let asides = Arc::new(ArchivedLogs::new(&dir));
         Ok(Self {
             jobs,
             readers,
@@ -193,10 +193,7 @@ impl Store {
     /// Appends all further rows to the log but not to its tree.
     #[cfg(feature = "without-tree")]
     pub async fn leave_out_tree(&self) {
-        let _ = self
-            .jobs
-            .send(Job::Work(Box::new(Writer::leave_out_tree)))
-            .await;
+        let _ = self.jobs.send(Job::Work(Box::new(Writer::leave_out_tree))).await;
     }
 
     /// Plans a read up to the newest committed row.
@@ -223,7 +220,7 @@ impl Store {
     }
 
     /// Returns the log of another generation, if it is archived next to this one.
-    pub(super) async fn aside(&self, generation: Option<Generation>) -> Result<Option<Aside>, ReadError> {
+    pub(super) async fn aside(&self, generation: Option<Generation>) -> Result<Option<ArchivedLog>, ReadError> {
         let Some(generation) = generation.filter(|generation| *generation != self.generation) else { return Ok(None) };
         let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
         let found = tokio::task::spawn_blocking(move || asides.find(&keys, generation)).await;
@@ -274,10 +271,10 @@ impl Store {
     }
 
     /// Reads and verifies at most `rows_max` rows from `from` on; empty when there are no more yet.
-    pub async fn slice(&self, from: u64, rows_max: usize) -> Result<Slice, ReadError> {
+    pub async fn slice(&self, from: u64, rows_max: usize) -> Result<RowRange, ReadError> {
         let end = self.health.head().map_or(0, |head| head + 1);
         if from >= end {
-            return Ok(Slice { next: from, ..Slice::default() });
+            return Ok(RowRange { next: from, ..RowRange::default() });
         }
         let mut checker = RowChecker::new(self.keys.ring.clone(), self.generation);
         self.readers.run(move |conn| read_range(conn, &mut checker, from, end, rows_max)).await?
@@ -340,7 +337,7 @@ impl Store {
         let origin = self.keys.origin(self.generation);
         let key = self.keys.checkpoint.named(&origin, KeyKind::Log);
         let key = key.ok_or_else(|| refused(format!("{origin:?} is not a valid key name")))?;
-        let note = self.kept_note(Kept::Signed).await.map_err(|e| refused(e.to_string()))?;
+        let note = self.kept_note(StoredNote::Signed).await.map_err(|e| refused(e.to_string()))?;
         let signed =
             signer::open_note(&note.ok_or_else(|| refused("this log has no signed checkpoint".to_owned()))?, &key)?;
         // Otherwise a witness that renewed its cosignature would state that no rows came after these.
@@ -362,7 +359,7 @@ impl Store {
     }
 
     /// Reads a note from the database without verifying who signed it.
-    pub async fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
+    pub async fn kept_note(&self, kept: StoredNote) -> Result<Option<String>, ReadError> {
         Ok(self.readers.run(move |conn| signer::kept(conn, kept)).await??)
     }
 

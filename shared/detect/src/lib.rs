@@ -55,7 +55,7 @@ pub struct Detector {
     failures: Window,
     /// Time of a user's last login from an address or with a device, and of their last login overall.
     logins: Memory<i64>,
-    /// Changes to the memory since the last [`Detector::settle`], so that [`Detector::back_to`] can undo them.
+    /// Changes to the memory since the last [`Detector::commit`], so that [`Detector::rollback_to`] can undo them.
     journal: Vec<Step>,
 }
 
@@ -98,72 +98,75 @@ impl Detector {
     }
 
     /// Evaluates the rules on an entry and remembers it. `recorded` is used if the entry does not say when it happened.
-    pub fn detect(&mut self, facts: &RuleInput, recorded: Timestamp) -> Vec<Flag> {
+    pub fn detect(&mut self, rule_input: &RuleInput, recorded: Timestamp) -> Vec<Flag> {
         let mut flags = Flags(Vec::new());
-        self.judge_amounts(facts, &mut flags);
-        self.judge_lately(facts, recorded, &mut flags);
-        self.judge_login(facts, recorded, &mut flags);
+        self.judge_amounts(rule_input, &mut flags);
+        self.judge_lately(rule_input, recorded, &mut flags);
+        self.judge_login(rule_input, recorded, &mut flags);
         if self.rules.impersonation.0.is_some()
-            && let Some(impersonator) = &facts.impersonator
+            && let Some(impersonator) = &rule_input.impersonator
         {
-            let user = facts.user.as_deref().unwrap_or("somebody");
+            let user = rule_input.user.as_deref().unwrap_or("somebody");
             flags.add("impersonation", format!("{impersonator} acted as {user}"));
         }
         flags.in_order()
     }
 
     /// Remembers a recently recorded entry after a start; logins are remembered by [`Self::remember_login`].
-    pub fn remember_lately(&mut self, facts: &RuleInput, recorded: Timestamp) {
-        let at = facts.occurred_at.unwrap_or(recorded).micros();
-        self.count_operation(facts, at);
-        self.count_edit(facts, at);
-        self.count_failure(facts, at);
-        self.settle();
+    pub fn remember_lately(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
+        let at = rule_input.occurred_at.unwrap_or(recorded).micros();
+        self.count_operation(rule_input, at);
+        self.count_edit(rule_input, at);
+        self.count_failure(rule_input, at);
+        self.commit();
     }
 
     /// Remembers a successful login after a start.
-    pub fn remember_login(&mut self, facts: &RuleInput, recorded: Timestamp) {
-        self.judge_new_address(facts, recorded, &mut Flags(Vec::new()));
-        self.judge_new_device(facts, recorded, &mut Flags(Vec::new()));
-        self.settle();
+    pub fn remember_login(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
+        self.judge_new_address(rule_input, recorded, &mut Flags(Vec::new()));
+        self.judge_new_device(rule_input, recorded, &mut Flags(Vec::new()));
+        self.commit();
     }
 
-    fn judge_amounts(&self, facts: &RuleInput, flags: &mut Flags) {
+    fn judge_amounts(&self, rule_input: &RuleInput, flags: &mut Flags) {
         if let Some(rule) = &self.rules.value_changed.0
-            && !facts.was_in_vain()
-            && let Some(reason) = rule.look(&facts.amounts)
+            && !rule_input.was_in_vain()
+            && let Some(reason) = rule.look(&rule_input.amounts)
         {
             flags.add("value_changed", reason);
         }
-        if let (Some(rule), Some(kind)) = (&self.rules.sensitive_deletion.0, &facts.entity_type)
-            && facts.has_verb(&DELETING)
+        if let (Some(rule), Some(kind)) = (&self.rules.sensitive_deletion.0, &rule_input.entity_type)
+            && rule_input.has_verb(&DELETING)
             && rule.entity_types.iter().any(|sensitive| is_same_kind(sensitive, kind))
         {
-            let reason =
-                if facts.was_in_vain() { format!("{kind}: deletion attempted") } else { format!("{kind} deleted") };
+            let reason = if rule_input.was_in_vain() {
+                format!("{kind}: deletion attempted")
+            } else {
+                format!("{kind} deleted")
+            };
             flags.add("sensitive_deletion", reason);
         }
     }
 
     /// Evaluates the rules about times and about recent activity.
-    fn judge_lately(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
-        let time = facts.occurred_at.unwrap_or(recorded);
+    fn judge_lately(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+        let time = rule_input.occurred_at.unwrap_or(recorded);
         let at = time.micros();
-        let operations = self.count_operation(facts, at);
-        if let (Some(rule), Some(user)) = (&self.rules.many_operations.0, &facts.user)
+        let operations = self.count_operation(rule_input, at);
+        if let (Some(rule), Some(user)) = (&self.rules.many_operations.0, &rule_input.user)
             && operations > rule.more_than
         {
             let within = span(rule.within);
             flags.add("many_operations", format!("more than {} operations by {user} within {within}", rule.more_than));
         }
         if let Some(rule) = &self.rules.outside_hours.0
-            && facts.user.is_some()
-            && !self.is_exempt(facts)
+            && rule_input.user.is_some()
+            && !self.is_exempt(rule_input)
             && let Some(reason) = rule.look(time)
         {
             flags.add("outside_hours", reason);
         }
-        let edits = self.count_edit(facts, at);
+        let edits = self.count_edit(rule_input, at);
         if let Some(rule) = &self.rules.repeated_edits.0
             && edits >= rule.at_least
         {
@@ -173,13 +176,14 @@ impl Detector {
     }
 
     /// Whether an entry is exempt from the activity rules because it is by a machine account or about reading the log.
-    fn is_exempt(&self, facts: &RuleInput) -> bool {
-        facts.category == READING || facts.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
+    fn is_exempt(&self, rule_input: &RuleInput) -> bool {
+        rule_input.category == READING
+            || rule_input.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
     }
 
-    fn count_operation(&mut self, facts: &RuleInput, at: i64) -> usize {
+    fn count_operation(&mut self, rule_input: &RuleInput, at: i64) -> usize {
         let Some(user) =
-            facts.user.as_ref().filter(|_| self.rules.many_operations.0.is_some() && !self.is_exempt(facts))
+            rule_input.user.as_ref().filter(|_| self.rules.many_operations.0.is_some() && !self.is_exempt(rule_input))
         else {
             return 0;
         };
@@ -188,13 +192,14 @@ impl Detector {
         count
     }
 
-    fn count_edit(&mut self, facts: &RuleInput, at: i64) -> usize {
-        let is_edit = facts.has_changes || facts.has_verb(&EDITING);
-        let (Some(_), Some(kind), Some(id)) = (&self.rules.repeated_edits.0, &facts.entity_type, &facts.entity_id)
+    fn count_edit(&mut self, rule_input: &RuleInput, at: i64) -> usize {
+        let is_edit = rule_input.has_changes || rule_input.has_verb(&EDITING);
+        let (Some(_), Some(kind), Some(id)) =
+            (&self.rules.repeated_edits.0, &rule_input.entity_type, &rule_input.entity_id)
         else {
             return 0;
         };
-        if !is_edit || facts.was_in_vain() || self.is_exempt(facts) {
+        if !is_edit || rule_input.was_in_vain() || self.is_exempt(rule_input) {
             return 0;
         }
         let (count, counted) = self.edits.count((kind.as_str(), id.as_str()), at);
@@ -203,9 +208,9 @@ impl Detector {
     }
 
     /// Counts a failed login. Returns zero if the entry is not one.
-    fn count_failure(&mut self, facts: &RuleInput, at: i64) -> usize {
+    fn count_failure(&mut self, rule_input: &RuleInput, at: i64) -> usize {
         let (Some(_), Some(Login::Failed), Some(network)) =
-            (&self.rules.failed_logins.0, facts.login(), network_of(facts))
+            (&self.rules.failed_logins.0, rule_input.login(), network_of(rule_input))
         else {
             return 0;
         };
@@ -214,37 +219,37 @@ impl Detector {
         count
     }
 
-    fn judge_login(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
-        let failures = self.count_failure(facts, facts.occurred_at.unwrap_or(recorded).micros());
+    fn judge_login(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+        let failures = self.count_failure(rule_input, rule_input.occurred_at.unwrap_or(recorded).micros());
         if let Some(rule) = &self.rules.failed_logins.0
             && failures >= rule.at_least
         {
-            let (network, within) = (network_of(facts).unwrap_or_default(), span(rule.within));
+            let (network, within) = (network_of(rule_input).unwrap_or_default(), span(rule.within));
             flags.add(
                 "failed_logins",
                 format!("{} or more failed logins from {network} within {within}", rule.at_least),
             );
         }
-        self.judge_new_address(facts, recorded, flags);
-        self.judge_new_device(facts, recorded, flags);
+        self.judge_new_address(rule_input, recorded, flags);
+        self.judge_new_device(rule_input, recorded, flags);
     }
 
-    fn judge_new_address(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+    fn judge_new_address(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let (Some(rule), Some(Login::Succeeded), Some(user), Some(network)) =
-            (&self.rules.new_address.0, facts.login(), &facts.user, network_of(facts))
+            (&self.rules.new_address.0, rule_input.login(), &rule_input.user, network_of(rule_input))
         else {
             return;
         };
         let days = rule.days;
         let places = [self.logins.key((user.as_str(), network.as_str())), self.logins.key((user.as_str(), ""))];
-        if self.is_new(places, facts, recorded, days) {
+        if self.is_new(places, rule_input, recorded, days) {
             flags.add("new_address", format!("the first login of {user} from {network} in {days} days"));
         }
     }
 
-    fn judge_new_device(&mut self, facts: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+    fn judge_new_device(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let (Some(rule), Some(Login::Succeeded), Some(user), Some(agent)) =
-            (&self.rules.new_device.0, facts.login(), &facts.user, &facts.user_agent)
+            (&self.rules.new_device.0, rule_input.login(), &rule_input.user, &rule_input.user_agent)
         else {
             return;
         };
@@ -254,16 +259,16 @@ impl Detector {
             self.logins.key((user.as_str(), format!("\u{1}{device}").as_str())),
             self.logins.key((user.as_str(), "\u{1}")),
         ];
-        if self.is_new(places, facts, recorded, days) {
+        if self.is_new(places, rule_input, recorded, days) {
             flags.add("new_device", format!("the first login of {user} with {} in {days} days", agent.trim()));
         }
     }
 
     /// Whether a login is the first in `days` days from its address or device. The very first login of a user is not new in this sense,
     /// because there is nothing to compare it with. Remembers the login.
-    fn is_new(&mut self, [place, anywhere]: [Key; 2], facts: &RuleInput, recorded: Timestamp, days: u32) -> bool {
+    fn is_new(&mut self, [place, anywhere]: [Key; 2], rule_input: &RuleInput, recorded: Timestamp, days: u32) -> bool {
         // A login that claims to be in the future must not be remembered for longer because of that.
-        let at = facts.occurred_at.unwrap_or(recorded).min(recorded).micros();
+        let at = rule_input.occurred_at.unwrap_or(recorded).min(recorded).micros();
         let known_for = i64::from(days) * MICROS_PER_DAY;
         let is_known = self.logins.get(place).is_some_and(|last| at.saturating_sub(*last) <= known_for);
         let is_new = !is_known && self.logins.get(anywhere).is_some();
@@ -276,13 +281,13 @@ impl Detector {
         is_new
     }
 
-    /// Returns the current position in the journal, for [`Self::back_to`].
+    /// Returns the current position in the journal, for [`Self::rollback_to`].
     pub fn mark(&self) -> usize {
         self.journal.len()
     }
 
     /// Undoes the changes to the memory since `mark`, because those entries were not recorded.
-    pub fn back_to(&mut self, mark: usize) {
+    pub fn rollback_to(&mut self, mark: usize) {
         for step in self.journal.drain(mark.min(self.journal.len())..).rev() {
             match step {
                 Step::Operation(counted) => self.operations.take_back(counted),
@@ -295,7 +300,7 @@ impl Detector {
     }
 
     /// Makes the changes to the memory permanent, because their entries are on disk.
-    pub fn settle(&mut self) {
+    pub fn commit(&mut self) {
         self.journal.clear();
     }
 }
@@ -394,8 +399,8 @@ impl OutsideHours {
 }
 
 /// Returns the network that a login came from; text that is not an IP address is returned unchanged.
-fn network_of(facts: &RuleInput) -> Option<String> {
-    let address = facts.ip_address.as_deref()?;
+fn network_of(rule_input: &RuleInput) -> Option<String> {
+    let address = rule_input.ip_address.as_deref()?;
     let ip = address.parse::<IpAddr>().or_else(|_| address.parse::<SocketAddr>().map(|place| place.ip()));
     Some(ip.map_or_else(|_| address.to_owned(), |ip| network(ip).to_string()))
 }

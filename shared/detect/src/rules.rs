@@ -150,14 +150,14 @@ impl<'de, T: Default + Deserialize<'de>> Deserialize<'de> for Rule<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Typed<T> {
+        enum RawRule<T> {
             Switch(bool),
             Numbers(T),
         }
-        Ok(match Typed::deserialize(deserializer)? {
-            Typed::Switch(false) => Self(None),
-            Typed::Switch(true) => Self::default(),
-            Typed::Numbers(rule) => Self(Some(rule)),
+        Ok(match RawRule::deserialize(deserializer)? {
+            RawRule::Switch(false) => Self(None),
+            RawRule::Switch(true) => Self::default(),
+            RawRule::Numbers(rule) => Self(Some(rule)),
         })
     }
 }

@@ -13,7 +13,7 @@ fn detector() -> Detector {
 
 fn rules_hit(detector: &mut Detector, entry: &str, at: i64) -> Vec<String> {
     let entry = CallerEntry::parse(entry.as_bytes()).expect("an entry");
-    detector.detect(entry.facts(), Timestamp::from_micros(at)).into_iter().map(|flag| flag.rule).collect()
+    detector.detect(entry.rule_input(), Timestamp::from_micros(at)).into_iter().map(|flag| flag.rule).collect()
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn names_are_read_as_people_write_them() {
     let denied =
         r#"{"category":"user","action":"user.delete","entity_type":"user","entity_id":"7","outcome":"denied"}"#;
     let entry = CallerEntry::parse(denied.as_bytes()).expect("an entry");
-    let flags = detector.detect(entry.facts(), Timestamp::from_micros(NOON));
+    let flags = detector.detect(entry.rule_input(), Timestamp::from_micros(NOON));
     assert_eq!(flags[0].reason, "user: deletion attempted");
     let failed = r#"{"category":"auth","action":"auth.login_failed","user":"x","peer_address":"192.0.2.9"}"#;
     for n in 0..4 {
@@ -157,11 +157,11 @@ fn what_a_full_window_drove_out_comes_back() {
     for n in 0..20 {
         rules_hit(&mut detector, act, NOON + n);
     }
-    detector.settle();
+    detector.commit();
     for n in 20..50 {
         rules_hit(&mut detector, act, NOON + n);
     }
-    detector.back_to(0);
+    detector.rollback_to(0);
     assert_eq!(rules_hit(&mut detector, act, NOON + 60), ["many_operations"]);
 }
 
@@ -185,19 +185,19 @@ fn what_was_not_recorded_is_forgotten() {
     for n in 0..20 {
         rules_hit(&mut detector, act, NOON + n);
     }
-    detector.back_to(mark);
+    detector.rollback_to(mark);
     for n in 0..20 {
         assert!(rules_hit(&mut detector, act, NOON + n).is_empty());
     }
-    detector.settle();
-    detector.back_to(0);
+    detector.commit();
+    detector.rollback_to(0);
     assert_eq!(rules_hit(&mut detector, act, NOON + 30), ["many_operations"], "what was settled stays");
 
     let login =
         r#"{"category":"auth","action":"auth.login","user":"kim","outcome":"success","ip_address":"192.0.2.1"}"#;
     let mark = detector.mark();
     rules_hit(&mut detector, login, NOON);
-    detector.back_to(mark);
+    detector.rollback_to(mark);
     assert!(rules_hit(&mut detector, &login.replace("2.1", "2.2"), NOON).is_empty());
 }
 
@@ -241,7 +241,7 @@ fn reasons_fit_what_is_set_aside_for_them() {
         "ip_address": "192.0.2.1", "changes": [{"field": "price".to_owned() + &user, "old": 1, "new": 3}],
     });
     let entry = CallerEntry::parse(entry.to_string().as_bytes()).expect("an entry");
-    let flags = detector.detect(entry.facts(), Timestamp::from_micros(NOON));
+    let flags = detector.detect(entry.rule_input(), Timestamp::from_micros(NOON));
     assert_eq!(flags.len(), 2);
     for flag in flags {
         let text = serde_json::to_string(&flag.reason).expect("text");

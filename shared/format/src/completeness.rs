@@ -40,7 +40,7 @@ pub enum Unproven {
 
 /// The rows shown so far, as runs of consecutive rows.
 #[derive(Debug, Clone, Default)]
-pub struct Shown {
+pub struct Coverage {
     runs: Vec<(Place, Place)>,
     borders: Vec<Position>,
     too_many: bool,
@@ -48,7 +48,7 @@ pub struct Shown {
     floor: Option<(u64, Timestamp)>,
 }
 
-impl Shown {
+impl Coverage {
     /// Adds a row of the range. Rows may come in either order, with the rows of several eras interleaved.
     pub fn row(&mut self, place: Place) {
         if self.too_many {
@@ -164,7 +164,7 @@ mod tests {
             let inside: Vec<&Place> = log.iter().filter(|row| (begin..end).contains(&row.position())).collect();
             let size = log.len() as u64;
             let shown = |hide: Option<u64>| {
-                let mut shown = Shown::default();
+                let mut shown = Coverage::default();
                 let mut rows = inside.clone();
                 rows.sort_by_key(|row| (row.timestamp, row.seq));
                 rows.iter().filter(|row| Some(row.seq) != hide).for_each(|row| shown.row(**row));
@@ -190,7 +190,7 @@ mod tests {
         fn borders_of_every_era_are_enough(log in log(), a in 0i64..40, b in 0i64..40) {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
             let size = log.len() as u64;
-            let mut shown = Shown::default();
+            let mut shown = Coverage::default();
             for era in log.chunk_by(|a, b| a.era == b.era) {
                 let inside = |row: &&Place| (begin..end).contains(&row.position());
                 let from = era.iter().position(|row| row.position() >= begin).unwrap_or(era.len());
@@ -211,7 +211,7 @@ mod tests {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
             let (size, cut) = (log.len() as u64, cut.index(log.len()));
             let newest = log[..cut].iter().map(|row| row.timestamp).max().unwrap_or(Timestamp::MIN);
-            let mut shown = Shown::default();
+            let mut shown = Coverage::default();
             for row in &log[cut..] {
                 if (begin..end).contains(&row.position()) { shown.row(*row) } else { shown.border(*row) }
             }
@@ -223,7 +223,7 @@ mod tests {
             prop_assert_eq!(shown.is_whole(begin, end, size).is_err(), reaches);
             // Leaving out the first retained row proves nothing.
             if cut > 0 && cut + 1 < log.len() {
-                let mut without = Shown::default();
+                let mut without = Coverage::default();
                 log[cut + 1..].iter().for_each(|row| if (begin..end).contains(&row.position()) { without.row(*row) } else { without.border(*row) });
                 without.pruned(cut as u64, newest);
                 prop_assert!(without.is_whole(begin, end, size).is_err());

@@ -203,15 +203,21 @@ impl Statement {
             Self::Erased(erased) => {
                 ("log.erased", "the content of one row was erased", json(serde_json::to_value(erased)))
             }
-            Self::KeyRotated(rotated) => {
-                ("log.key_rotated", "rows from `first_seq` on are sealed with a new secret", json(serde_json::to_value(rotated)))
-            }
-            Self::HoldAdded(hold) => {
-                ("log.hold_added", "a hold was added; it keeps the rows of this time range", json(serde_json::to_value(hold)))
-            }
-            Self::HoldReleased(release) => {
-                ("log.hold_released", "a hold was released; it no longer keeps rows", json(serde_json::to_value(release)))
-            }
+            Self::KeyRotated(rotated) => (
+                "log.key_rotated",
+                "rows from `first_seq` on are sealed with a new secret",
+                json(serde_json::to_value(rotated)),
+            ),
+            Self::HoldAdded(hold) => (
+                "log.hold_added",
+                "a hold was added; it keeps the rows of this time range",
+                json(serde_json::to_value(hold)),
+            ),
+            Self::HoldReleased(release) => (
+                "log.hold_released",
+                "a hold was released; it no longer keeps rows",
+                json(serde_json::to_value(release)),
+            ),
             Self::TimesConfirmed(confirmed) => (
                 "log.times_confirmed",
                 "an operator confirmed the timestamps of the rows below `to_seq`",
@@ -275,12 +281,12 @@ impl Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Stamp, write_body};
+    use crate::entry::{NodeFields, write_body};
     use crate::ids::NodeId;
 
     fn body(statement: &Statement, via: &str) -> String {
         let node_id: NodeId = "mx1".parse().expect("a node id");
-        let stamp = Stamp {
+        let stamp = NodeFields {
             node_id: &node_id,
             generation: &Generation::from_bytes([7; 16]),
             seq: 42,

@@ -42,7 +42,10 @@ fn give_to_owner_of_folder(path: &Path, file: &File) -> io::Result<()> {
     let meta = file.metadata()?;
     if !meta.is_file() || meta.nlink() != 1 {
         // A file with a second hard link may belong to another user.
-        return Err(io::Error::other(format!("a file next to {} (.lock or .new) is not a regular file with a single link; remove it", path.display())));
+        return Err(io::Error::other(format!(
+            "a file next to {} (.lock or .new) is not a regular file with a single link; remove it",
+            path.display()
+        )));
     }
     if let Ok(owner) = std::fs::metadata(folder_of(path)) {
         let _ = std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()));

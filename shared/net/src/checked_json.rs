@@ -61,27 +61,27 @@ mod tests {
 
     #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Kept {
+    struct Envelope {
         rows: u64,
         name: Option<String>,
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() -> Result<(), Box<dyn std::error::Error>> {
-        let kept = Kept { rows: 71, name: Some("x".to_owned()) };
+        let kept = Envelope { rows: 71, name: Some("x".to_owned()) };
         let bytes = to_bytes(&kept)?;
-        assert_eq!(from_bytes::<Kept>(&bytes)?, kept);
+        assert_eq!(from_bytes::<Envelope>(&bytes)?, kept);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(read) = from_bytes::<Kept>(&flipped) {
+            if let Ok(read) = from_bytes::<Envelope>(&flipped) {
                 // The flip hit white space, or the case of a digit of the digest.
                 assert_eq!(read, kept, "bit {bit}");
             }
         }
         assert_eq!(
-            from_bytes::<Kept>(br#"{"rows":3,"name":null}"#)?,
-            Kept { rows: 3, name: None },
+            from_bytes::<Envelope>(br#"{"rows":3,"name":null}"#)?,
+            Envelope { rows: 3, name: None },
             "an earlier version"
         );
         Ok(())

@@ -35,7 +35,7 @@ pub(super) struct Gate<K> {
 }
 
 /// Slot of one admitted connection; dropping it frees the slot.
-pub(super) struct Place<K: Eq + Hash + Clone> {
+pub(super) struct AdmissionSlot<K: Eq + Hash + Clone> {
     open: Arc<Mutex<HashMap<K, Vec<Arc<Activity>>>>>,
     client: K,
     pub(super) activity: Arc<Activity>,
@@ -48,7 +48,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
 
     /// Admits a connection of this client, or returns the reason for the refusal. `known` means that
     /// connecting already identifies the client.
-    pub(super) fn admit(&self, client: K, known: bool) -> Result<Place<K>, String> {
+    pub(super) fn admit(&self, client: K, known: bool) -> Result<AdmissionSlot<K>, String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let own = open.entry(client.clone()).or_default();
         let strangers = own.iter().filter(|activity| !activity.is_known()).count();
@@ -56,9 +56,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
             return Err(format!("this client has {CONNECTIONS_PER_CLIENT_MAX} connections open, and all are in use"));
         }
         if !known && strangers >= STRANGERS_PER_CLIENT_MAX && !give_way(own) {
-            return Err(format!(
-                "this client has {STRANGERS_PER_CLIENT_MAX} unidentified connections open"
-            ));
+            return Err(format!("this client has {STRANGERS_PER_CLIENT_MAX} unidentified connections open"));
         }
         if open.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
             // The client with the most connections loses one first.
@@ -70,7 +68,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         }
         let activity = Arc::new(Activity::new(known));
         open.entry(client.clone()).or_default().push(Arc::clone(&activity));
-        Ok(Place { open: Arc::clone(&self.open), client, activity })
+        Ok(AdmissionSlot { open: Arc::clone(&self.open), client, activity })
     }
 }
 
@@ -86,7 +84,7 @@ fn give_way(connections: &mut Vec<Arc<Activity>>) -> bool {
     true
 }
 
-impl<K: Eq + Hash + Clone> Drop for Place<K> {
+impl<K: Eq + Hash + Clone> Drop for AdmissionSlot<K> {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = open.get_mut(&self.client) {

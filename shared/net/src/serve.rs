@@ -28,9 +28,9 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 pub use crate::connection_limits::Connection;
-use crate::connection_limits::{Activity, Gate, Place, UnderWay};
+use crate::connection_limits::{Activity, AdmissionSlot, Gate, UnderWay};
 use crate::identity::Identity;
-use crate::tls::{ClientAuth, Material, TlsStore};
+use crate::tls::{ClientAuth, TlsCredentials, TlsStore};
 use piperoll_format::address::network;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,7 +167,7 @@ pub async fn serve_plain(listener: TcpListener, app: Router, shutdown: Cancellat
 }
 
 /// Admits a connection of the client, or logs the reason for the refusal; the caller then closes the connection.
-fn admit<K: Eq + Hash + Clone + Display>(gate: &Gate<K>, client: K, known: bool) -> Option<Place<K>> {
+fn admit<K: Eq + Hash + Clone + Display>(gate: &Gate<K>, client: K, known: bool) -> Option<AdmissionSlot<K>> {
     gate.admit(client.clone(), known).map_err(|reason| tracing::warn!(%client, %reason, "connection refused")).ok()
 }
 
@@ -267,7 +267,7 @@ async fn linger(mut stream: TcpStream) {
 
 /// Resolves when the peer's certificate is no longer valid: it was revoked, it expired, or the authority changed.
 async fn distrusted(
-    mut material: tokio::sync::watch::Receiver<Arc<Material>>,
+    mut material: tokio::sync::watch::Receiver<Arc<TlsCredentials>>,
     auth: ClientAuth,
     chain: Option<Vec<CertificateDer<'static>>>,
     address: SocketAddr,

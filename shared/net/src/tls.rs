@@ -52,7 +52,7 @@ pub enum TlsError {
 }
 
 /// All material read from [`TlsFiles`] at one moment and checked for consistency.
-pub struct Material {
+pub struct TlsCredentials {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     roots: Arc<RootCertStore>,
@@ -62,7 +62,7 @@ pub struct Material {
     pub not_after: Timestamp,
 }
 
-impl Material {
+impl TlsCredentials {
     /// Reads all files, and rejects the whole set if one of them is invalid: a half-updated set is worse than an old one.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let bad = |path: &PathBuf, problem: String| TlsError::Material { path: path.clone(), problem };
@@ -73,8 +73,8 @@ impl Material {
         let first = chain.first().ok_or_else(|| bad(&files.certificate, "contains no certificate".to_owned()))?;
         let identity = Identity::of_certificate(first)
             .map_err(|source| TlsError::Identity { path: files.certificate.clone(), source })?;
-        let not_after =
-            not_after(first).ok_or_else(|| bad(&files.certificate, "cannot parse the certificate's validity dates".to_owned()))?;
+        let not_after = not_after(first)
+            .ok_or_else(|| bad(&files.certificate, "cannot parse the certificate's validity dates".to_owned()))?;
         let key = PrivateKeyDer::from_pem_slice(&config_files::read_private(&files.key)?)
             .map_err(|e| bad(&files.key, format!("not a PEM private key: {e}")))?;
         let mut roots = RootCertStore::empty();
@@ -281,26 +281,26 @@ impl ServerCertVerifier for PeerVerifier {
 /// stays in use and the error is logged.
 pub struct TlsStore {
     files: TlsFiles,
-    current: watch::Sender<Arc<Material>>,
+    current: watch::Sender<Arc<TlsCredentials>>,
 }
 
 impl TlsStore {
     pub fn load(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
-        let material = Arc::new(Material::load(&files)?);
+        let material = Arc::new(TlsCredentials::load(&files)?);
         Ok(Arc::new(Self { files, current: watch::Sender::new(material) }))
     }
 
-    pub fn current(&self) -> Arc<Material> {
+    pub fn current(&self) -> Arc<TlsCredentials> {
         Arc::clone(&self.current.borrow())
     }
 
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Material>> {
+    pub fn subscribe(&self) -> watch::Receiver<Arc<TlsCredentials>> {
         self.current.subscribe()
     }
 
     /// Reads the files again immediately.
     pub fn reload(&self) {
-        match Material::load(&self.files) {
+        match TlsCredentials::load(&self.files) {
             Ok(material) if material.identity == self.current().identity => {
                 tracing::info!(identity = %material.identity, not_after = %material.not_after, "certificate material reloaded");
                 self.current.send_replace(Arc::new(material));

@@ -457,7 +457,7 @@ pub struct EraseRequest {
 
 /// Result of an operation: the entry that records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct EntryRecorded {
     pub entry_seq: u64,
     /// For an erasure: false while an open read transaction prevents emptying the WAL, which also contains the erased content.
     #[serde(default)]

@@ -130,16 +130,16 @@ impl Names {
 
     /// Returns the class of a name, which may be a path: `smtp.password.value`, `/tokens/-`, `user[password]`.
     pub(super) fn class(&self, name: &str) -> Class {
-        self.judge(name).0
+        self.classify(name).0
     }
 
     /// Returns whether a number with this name is a count of secrets.
     pub(super) fn is_count(&self, name: &str) -> bool {
-        let (class, plural) = self.judge(name);
+        let (class, plural) = self.classify(name);
         plural && matches!(class, Class::Token | Class::Password)
     }
 
-    fn judge(&self, name: &str) -> (Class, bool) {
+    fn classify(&self, name: &str) -> (Class, bool) {
         let name = tail_of(name);
         if !self.hint.is_match(name) && self.own.is_none() {
             return (Class::Plain, false);

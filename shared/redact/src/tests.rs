@@ -2,7 +2,7 @@
 
 use super::redactor::Redactor;
 use super::{is_same_entry, walk};
-use piperoll_format::entry::{CallerEntry, Stamp, write_body};
+use piperoll_format::entry::{CallerEntry, NodeFields, write_body};
 use piperoll_format::ids::{Generation, NodeId};
 use piperoll_format::limits::REDACTED_COUNT_MAX;
 use piperoll_format::time::Timestamp;
@@ -117,7 +117,7 @@ fn own_names_are_added() {
 
 fn stamped(entry: &CallerEntry) -> String {
     let node_id: NodeId = "mx1".parse().expect("a node id");
-    let stamp = Stamp {
+    let stamp = NodeFields {
         node_id: &node_id,
         generation: &Generation::from_bytes([7; 16]),
         seq: 42,

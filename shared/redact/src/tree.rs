@@ -103,7 +103,7 @@ struct Parser<'t> {
 }
 
 /// An object or list that is still open, with its last child so far.
-struct Open {
+struct OpenContainer {
     node: usize,
     last: usize,
     is_object: bool,
@@ -121,11 +121,11 @@ impl Parser<'_> {
     }
 
     fn value(&mut self, nodes: &mut Vec<Node>) -> Result<(), NoTree> {
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<OpenContainer> = Vec::new();
         loop {
             self.skip_space();
             let key = match open.last() {
-                Some(Open { is_object: true, .. }) => {
+                Some(OpenContainer { is_object: true, .. }) => {
                     let key = self.string()?;
                     self.skip_space();
                     self.take(b':')?;
@@ -165,7 +165,7 @@ impl Parser<'_> {
                     self.skip_space();
                     let close = if kind == Kind::Object { b'}' } else { b']' };
                     if self.peek() != Some(close) {
-                        open.push(Open { node: place, last: NONE, is_object: kind == Kind::Object });
+                        open.push(OpenContainer { node: place, last: NONE, is_object: kind == Kind::Object });
                         continue;
                     }
                     self.at += 1;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::event::{Event, Omit, millis};
+use super::event::{Event, OmittedFields, millis};
 
 pub(super) fn write(event: &Event<'_>) -> String {
     let Event { view, .. } = event;
@@ -63,7 +63,7 @@ pub(super) fn write(event: &Event<'_>) -> String {
     .filter_map(|(name, is_there)| is_there.then_some(name))
     .collect();
     let mut left_out = missing.join(",");
-    if event.omit != Omit::Nothing {
+    if event.omit != OmittedFields::Nothing {
         left_out = format!("{}; whole at {}", event.omit.words(), event.place());
     }
     let integrity = match left_out.as_str() {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::{Event, Omit};
+use super::event::{Event, OmittedFields};
 use super::parts::Parts;
 
 const VERSION: &str = "9.4.0";
@@ -128,9 +128,9 @@ fn own_fields(event: &Event<'_>) -> String {
         "entity": { "type": view.entity_type, "id": view.entity_id, "name": view.entity_name }, "target": view.target,
         "peer_address": view.peer_address, "via": view.via,
         "description": view.description.as_ref().filter(|_| event.row.integrity != piperoll_format::verify::Integrity::Ok),
-        "omitted": (event.omit != Omit::Nothing).then_some(event.omit.words()),
-        "whole_at": (event.omit != Omit::Nothing).then(|| event.place()),
-        "bytes": (event.omit != Omit::Nothing).then_some(event.row.body.len()),
+        "omitted": (event.omit != OmittedFields::Nothing).then_some(event.omit.words()),
+        "whole_at": (event.omit != OmittedFields::Nothing).then(|| event.place()),
+        "bytes": (event.omit != OmittedFields::Nothing).then_some(event.row.body.len()),
     }));
     own.push_raw("changes", view.changes);
     own.push_raw("details", view.details);

@@ -13,7 +13,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 
-/// Maximum length, as JSON, of a field that [`Omit::Most`] keeps. Only a malicious value, such as a name of quotes alone, is longer.
+/// Maximum length, as JSON, of a field that [`OmittedFields::Most`] keeps. Only a malicious value, such as a name of quotes alone, is longer.
 const SHORT_BYTES_MAX: usize = 514;
 
 /// Format of a message.
@@ -44,7 +44,7 @@ impl Format {
 
 /// Parts that are omitted from a message, and reported as omitted, to keep it within its size limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Omit {
+pub enum OmittedFields {
     #[default]
     Nothing,
     /// `details` and `changes`.
@@ -53,7 +53,7 @@ pub enum Omit {
     Most,
 }
 
-impl Omit {
+impl OmittedFields {
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Nothing => "",
@@ -73,7 +73,7 @@ pub struct Event<'a> {
     pub recorded: Timestamp,
     pub row: &'a Row<'a>,
     pub(super) view: EntryView<'a>,
-    pub(super) omit: Omit,
+    pub(super) omit: OmittedFields,
 }
 
 impl<'a> Event<'a> {
@@ -85,16 +85,16 @@ impl<'a> Event<'a> {
             // An attacker who edits a row can insert white space, and with it a forged line.
             (view.changes, view.details, view.flags, view.redacted) = (None, None, None, None);
         }
-        Self { cluster, node_id, generation, seq, recorded, row, view, omit: Omit::Nothing }
+        Self { cluster, node_id, generation, seq, recorded, row, view, omit: OmittedFields::Nothing }
     }
 
     /// Returns the event with these parts omitted.
-    pub fn without(mut self, omit: Omit) -> Self {
+    pub fn without(mut self, omit: OmittedFields) -> Self {
         self.omit = omit;
-        if omit != Omit::Nothing {
+        if omit != OmittedFields::Nothing {
             (self.view.changes, self.view.details) = (None, None);
         }
-        if omit == Omit::Most {
+        if omit == OmittedFields::Most {
             let EntryView { id, occurred_at, user, category, action, outcome, ip_address, flags, via, .. } =
                 std::mem::take(&mut self.view);
             // An edited row may exceed the limits of entries.
@@ -165,7 +165,7 @@ impl<'a> Event<'a> {
     }
 
     pub(super) fn flags_with_reasons(&self) -> Option<&'a RawValue> {
-        self.view.flags.filter(|_| self.omit != Omit::Most)
+        self.view.flags.filter(|_| self.omit != OmittedFields::Most)
     }
 
     /// SHA-256 of the body, so that a message with omitted parts can be compared with the log.

@@ -12,5 +12,5 @@ mod parts;
 mod syslog;
 mod text;
 
-pub use event::{Event, Format, Omit};
+pub use event::{Event, Format, OmittedFields};
 pub use syslog::{ENTERPRISE_DEFAULT, SYSLOG_BYTES_MIN, Syslog};

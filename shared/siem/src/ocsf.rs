@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::event::{Event, Omit, millis};
+use super::event::{Event, OmittedFields, millis};
 use super::parts::Parts;
 use piperoll_format::verify::Integrity;
 
@@ -51,7 +51,7 @@ pub(super) fn write(event: &Event<'_>) -> String {
         "failure" | "denied" => (2, "Failure"),
         _ => (0, "Unknown"),
     };
-    let truncated = event.omit != Omit::Nothing;
+    let truncated = event.omit != OmittedFields::Nothing;
     let mut labels: Vec<String> = flags.iter().map(|rule| format!("flag:{rule}")).collect();
     if event.row.integrity != Integrity::Ok {
         labels.push(format!("integrity:{}", event.integrity()));
@@ -212,8 +212,8 @@ fn unmapped(event: &Event<'_>, route: Route) -> String {
         "method": view.method.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
         "path": view.path.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
         "peer_address": view.peer_address,
-        "omitted": (event.omit != Omit::Nothing).then_some(event.omit.words()),
-        "whole_at": (event.omit != Omit::Nothing).then(|| event.place()),
+        "omitted": (event.omit != OmittedFields::Nothing).then_some(event.omit.words()),
+        "whole_at": (event.omit != OmittedFields::Nothing).then(|| event.place()),
     }));
     unmapped.push_raw("changes", view.changes);
     unmapped.push_raw("details", view.details);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::event::{Event, Format, Omit};
+use super::event::{Event, Format, OmittedFields};
 use piperoll_format::limits::SHORT_WORD_BYTES_MAX;
 use piperoll_format::verify::Integrity;
 
@@ -28,10 +28,10 @@ pub struct Syslog {
 impl Syslog {
     /// Writes one message with its length prefix, and returns what was omitted from it. `synced` says whether the node's clock
     /// is synchronised, if that is known.
-    pub fn frame(&self, event: Event<'_>, synced: Option<bool>) -> (Vec<u8>, Omit) {
+    pub fn frame(&self, event: Event<'_>, synced: Option<bool>) -> (Vec<u8>, OmittedFields) {
         let mut event = event;
         let mut message = self.message(&event, synced);
-        for omit in [Omit::Bulk, Omit::Most] {
+        for omit in [OmittedFields::Bulk, OmittedFields::Most] {
             if message.len() <= self.size_max {
                 break;
             }
@@ -102,7 +102,7 @@ impl Syslog {
         if event.row.integrity != Integrity::Ok {
             put("integrity", event.integrity());
         }
-        if event.omit != Omit::Nothing {
+        if event.omit != OmittedFields::Nothing {
             put("omitted", event.omit.words());
             put("bytes", &event.row.body.len().to_string());
             put("sha256", &event.digest());

@@ -1,6 +1,6 @@
 //! Writes an event as one line of text.
 
-use super::event::{Event, Format, Omit};
+use super::event::{Event, Format, OmittedFields};
 use super::parts::Parts;
 use super::{cef, ecs, ocsf};
 
@@ -16,7 +16,7 @@ impl Event<'_> {
     }
 
     fn native(&self) -> String {
-        if self.omit == Omit::Nothing {
+        if self.omit == OmittedFields::Nothing {
             let mut line = Vec::with_capacity(self.row.body.len() + 160);
             self.row.write_json(&mut line);
             return String::from_utf8(line).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());

@@ -3,20 +3,20 @@
 
 use std::path::Path;
 
-use piperoll_format::entry::{CallerEntry, Stamp, write_body};
+use piperoll_format::entry::{CallerEntry, NodeFields, write_body};
 use piperoll_format::ids::Generation;
 use piperoll_format::limits;
 use piperoll_format::row::Row;
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
-use piperoll_siem::{ENTERPRISE_DEFAULT, Event, Format, Omit, SYSLOG_BYTES_MIN, Syslog};
+use piperoll_siem::{ENTERPRISE_DEFAULT, Event, Format, OmittedFields, SYSLOG_BYTES_MIN, Syslog};
 use serde_json::Value;
 
 const FLAG: &str = r#"[{"rule":"outside_hours","reason":"at 23:10, outside 06:00 to 22:00 (UTC)"}]"#;
 
 fn body(seq: u64, caller: &str, flags: &str) -> String {
     let caller = CallerEntry::parse(caller.as_bytes()).expect("an entry");
-    let stamp = Stamp {
+    let stamp = NodeFields {
         node_id: &"mx1".parse().expect("a node id"),
         generation: &Generation::from_bytes([7; 16]),
         seq,
@@ -131,7 +131,7 @@ fn syslog_is_what_it_was() {
     for (seq, (body, integrity)) in (0..).zip(texts()) {
         let row = row(&body, integrity);
         let (frame, omit) = syslog.frame(event(&row, seq), (seq % 2 == 0).then_some(true));
-        assert_eq!(omit, Omit::Nothing);
+        assert_eq!(omit, OmittedFields::Nothing);
         lines.push_str(std::str::from_utf8(&frame).expect("UTF-8"));
         lines.push('\n');
     }
@@ -180,7 +180,7 @@ fn the_longest_entry_fits_into_the_smallest_message() {
         let row = row(&body, Integrity::Ok);
         let syslog = Syslog { format, enterprise: u32::MAX, size_max: SYSLOG_BYTES_MIN };
         let (frame, omit) = syslog.frame(event(&row, 1 << 40), Some(false));
-        assert_eq!(omit, Omit::Most);
+        assert_eq!(omit, OmittedFields::Most);
         assert!(frame.len() <= SYSLOG_BYTES_MIN, "{format:?}: {} bytes", frame.len());
         // An edited row need not respect any limits.
         let edited = body.replace("security", &"s".repeat(9_000)).replace("sensitive_deletion", &"d".repeat(900));

@@ -155,13 +155,16 @@ pub(crate) fn lies() -> Vec<Lie> {
             parts.manifest.nodes[0].earlier[1].borders = 1;
             parts.seal()
         }),
-        lie("a former key beyond its end", "signed with a key that is not valid", Check::KeySpan, log(|_| {})).trusting(|trust| {
-            // The earlier log was cosigned after its key had been replaced.
-            let replaced = trust.nodes[0].keys[0].clone();
-            let present = "00000000000000000000000000000007".to_owned();
-            trust.nodes[0].keys.insert(0, piperoll_evidence::bundle::KeySpan { generation: Some(present), ..replaced });
-            trust.nodes[0].keys[1].until = Some(Timestamp::from_micros(START));
-        }),
+        lie("a former key beyond its end", "signed with a key that is not valid", Check::KeySpan, log(|_| {}))
+            .trusting(|trust| {
+                // The earlier log was cosigned after its key had been replaced.
+                let replaced = trust.nodes[0].keys[0].clone();
+                let present = "00000000000000000000000000000007".to_owned();
+                trust.nodes[0]
+                    .keys
+                    .insert(0, piperoll_evidence::bundle::KeySpan { generation: Some(present), ..replaced });
+                trust.nodes[0].keys[1].until = Some(Timestamp::from_micros(START));
+            }),
     ]
 }
 

@@ -10,8 +10,8 @@ mod maker;
 
 use maker::{Case, Log, START, seed, trust};
 use piperoll_evidence::bundle::{
-    CSV, Check, Instant, KeySpan, Life, Moved, Outcome, README, REPORT, TIMELINE, TRUST, Trust, Verdict, entries_name,
-    verdict_words, verify_bundle, verify_bundle_without,
+    CSV, Check, Instant, KeySpan, Membership, Moved, Outcome, README, REPORT, TIMELINE, TRUST, Trust, Verdict,
+    entries_name, verdict_words, verify_bundle, verify_bundle_without,
 };
 use piperoll_format::note::KeyKind;
 use piperoll_format::time::Timestamp;
@@ -101,7 +101,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
         let mut trust = trust();
         let mut third = trust.nodes[0].clone();
         third.id = "mx9".parse().unwrap();
-        third.life = Life { from: seconds(from), until: seconds(until) };
+        third.life = Membership { from: seconds(from), until: seconds(until) };
         trust.nodes.push(third);
         let verdict = verify_bundle(&bundle, Some(&Trust::parse(&trust.to_text()).unwrap()));
         assert!(verdict.is_sound(), "it makes nobody a liar: {:?}", verdict.findings);
@@ -119,7 +119,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     let mut trust = trust();
     let mut third = trust.nodes[0].clone();
     third.id = "mx9".parse().unwrap();
-    third.life = Life { from: seconds(START + 1_000_000_000), until: Timestamp::MAX };
+    third.life = Membership { from: seconds(START + 1_000_000_000), until: Timestamp::MAX };
     trust.nodes.push(third);
     assert!(!verify_bundle(&bundle, Some(&trust)).complete);
     // The verdict mentions a moved instant.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use piperoll_evidence::bundle::{
-    Asked, CSV, EarlierPart, KeySpan, Life, MANIFEST, Manifest, MemberDigest, NodePart, NodeTrust, README, README_TEXT,
-    REPORT, REPORT_ROWS_MAX, Rows, StoredEntry, TIMELINE, TRUST, Trust, checkpoint_name, csv_line, earlier_names,
-    entries_name, manifest_note, member_header, member_padding, merged, proof_name, rejected_name, report,
-    timeline_line, write_end, write_entry, write_erased,
+    BundleRequest, CSV, EarlierPart, KeySpan, MANIFEST, Manifest, MemberDigest, Membership, NodePart, NodeTrust,
+    README, README_TEXT, REPORT, REPORT_ROWS_MAX, Rows, StoredEntry, TIMELINE, TRUST, Trust, checkpoint_name, csv_line,
+    earlier_names, entries_name, manifest_note, member_header, member_padding, merged, proof_name, rejected_name,
+    report, timeline_line, write_end, write_entry, write_erased,
 };
 use piperoll_evidence::csv;
 use piperoll_format::checkpoint::Checkpoint;
-use piperoll_format::entry::{Prefix, Stamp, lifecycle, write_body};
+use piperoll_format::entry::{NodeFields, Prefix, lifecycle, write_body};
 use piperoll_format::merkle::{Hash, TreeBuilder, TreeReader, encode_hash, leaf_hash, range_proof, runs_of};
 use piperoll_format::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_format::statement::{Erased, GENERATION_BEGUN, Pruned, Statement};
@@ -37,7 +37,7 @@ pub(crate) fn witness() -> SigningKey {
 pub(crate) fn trust() -> Trust {
     let nodes = NODES.iter().zip(1..).map(|(id, number)| NodeTrust {
         id: id.parse().unwrap(),
-        life: Life::ALWAYS,
+        life: Membership::ALWAYS,
         moved: Vec::new(),
         keys: vec![KeySpan {
             public: seed(number).public_bytes(),
@@ -153,7 +153,7 @@ impl Log {
     }
 
     pub(crate) fn statement(&self, at: u64, statement: &Statement) -> Vec<u8> {
-        let stamp = Stamp {
+        let stamp = NodeFields {
             node_id: &self.id.parse().unwrap(),
             generation: &self.generation.parse().unwrap(),
             seq: at,
@@ -170,7 +170,7 @@ impl Log {
     pub(crate) fn take_the_place(&mut self, previous: &serde_json::Value) {
         let entry =
             lifecycle(GENERATION_BEGUN, "a new log takes the place of another one", &json!({ "previous": previous }));
-        let stamp = Stamp {
+        let stamp = NodeFields {
             node_id: &self.id.parse().unwrap(),
             generation: &self.generation.parse().unwrap(),
             seq: 0,
@@ -251,13 +251,13 @@ type WriteLine = fn(&StoredEntry<'_>, &mut Vec<u8>);
 #[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) logs: Vec<Log>,
-    pub(crate) asked: Asked,
+    pub(crate) asked: BundleRequest,
     pub(crate) created: Timestamp,
 }
 
 impl Case {
     pub(crate) fn new() -> Self {
-        let asked = Asked {
+        let asked = BundleRequest {
             by: "auditor".to_owned(),
             reason: "the yearly audit".to_owned(),
             filter: String::new(),

@@ -72,9 +72,10 @@ async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
         let output = cluster.command(&["query"]).envs(shim.environment(&clock)).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    for (days, words) in
-        [(-40, "is not valid yet according to this machine's clock"), (8_000, "has expired according to this machine's clock")]
-    {
+    for (days, words) in [
+        (-40, "is not valid yet according to this machine's clock"),
+        (8_000, "has expired according to this machine's clock"),
+    ] {
         let (code, stderr) = query(days);
         assert!(
             code == 1 && stderr.contains(words) && stderr.contains("set the clock"),

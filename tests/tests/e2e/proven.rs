@@ -151,7 +151,11 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     );
     assert_eq!(answer.status_of("mx2"), "ok");
     let found = cluster.run(&["query", "--json", "user:u39"]);
-    assert!(found.code == 4 && found.stdout.contains("was changed after it was indexed"), "also by what it said: {}", found.stdout);
+    assert!(
+        found.code == 4 && found.stdout.contains("was changed after it was indexed"),
+        "also by what it said: {}",
+        found.stdout
+    );
     assert_eq!(cluster.run(&["verify"]).code, 4);
     // The same with a matching tile: the tree then leads to another root.
     let conn = Connection::open(&database).unwrap();

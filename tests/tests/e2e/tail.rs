@@ -258,7 +258,9 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     let events = rows(&mut resumed, 3).await;
     in_order(&events);
     assert_eq!(users(&events), ["two", "other", "next"]);
-    assert!(events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("the log was replaced"))));
+    assert!(
+        events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("the log was replaced")))
+    );
     // Resume from each position in the earlier log, with more rows in the present one.
     cluster.append(0, &[entry("three", "auth.login")]).await;
     assert_eq!(users(&rows(&mut resumed, 1).await), ["three"]);

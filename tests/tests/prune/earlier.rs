@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use piperoll_format::ids::Generation;
 use piperoll_format::statement::{Hold, HoldRelease, Pruned};
-use piperoll_node::store::{OfflineAdmin, PruneTarget, UpkeepError, begin_generation};
+use piperoll_node::store::{AdminError, OfflineAdmin, PruneTarget, begin_generation};
 use piperoll_protocol::node::PrunePlan;
 
 use super::*;
@@ -42,7 +42,7 @@ impl Three {
         self.log.store.plan_prune(wish).await.unwrap()
     }
 
-    async fn state(&self, wish: PruneTarget) -> Result<Pruned, UpkeepError> {
+    async fn state(&self, wish: PruneTarget) -> Result<Pruned, AdminError> {
         let plan = self.plan(wish).await;
         self.log.store.state_prune(wish, plan, "a test".to_owned(), None).await
     }

@@ -5,7 +5,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::path::Path;
 
 use piperoll_evidence::bundle::{
-    self, Asked, EarlierPart, Manifest, MemberDigest, NodePart, REPORT_ROWS_MAX, Rows, StoredEntry, csv_line,
+    self, BundleRequest, EarlierPart, Manifest, MemberDigest, NodePart, REPORT_ROWS_MAX, Rows, StoredEntry, csv_line,
     manifest_note, member_header, member_padding, timeline_line,
 };
 use piperoll_evidence::csv;
@@ -22,7 +22,7 @@ use crate::scan::verified_row::BorderRow;
 
 /// Manifest fields that are not computed in this module.
 pub(super) struct Heading {
-    pub(super) asked: Asked,
+    pub(super) asked: BundleRequest,
     pub(super) created: Timestamp,
     pub(super) complete: bool,
 }

@@ -22,10 +22,10 @@ use crate::answer::fanout::NodeOutcome;
 use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::pinned::Pinned;
-use crate::config::Limits;
+use crate::config::FanOutLimits;
 use crate::scan::node_reader::{NodeReader, conclude};
 use crate::scan::plan::NodeRequest;
-use crate::scan::proof_verifier::Proof;
+use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::verified_row::{BorderRow, VerifiedRow};
 use crate::witness::look::look;
 
@@ -154,11 +154,11 @@ fn statement(seq: u64, body: &Bytes, mac: &Bytes) -> BorderRow {
 pub(super) async fn collect(
     member: Arc<NodeHandle>,
     asked: NodeRequest,
-    limits: Limits,
+    limits: FanOutLimits,
     created: Timestamp,
     dir: &Path,
 ) -> io::Result<Collected> {
-    if let Some((status, reason)) = member.known_down() {
+    if let Some((status, reason)) = member.circuit_open() {
         return Ok(Collected::none(NodeOutcome {
             aside: asked.aside,
             ..NodeOutcome::unasked(&member, status, reason)
@@ -193,7 +193,7 @@ pub(super) async fn collect(
     (part.status, part.reason) = conclude(&reader.tally, true, failure.as_ref());
     part.took = Some(started.elapsed());
     let unfiltered = asked.request.filter.is_empty();
-    if let (Status::Ok, true, Proof::Not(words)) = (part.status, unfiltered, &reader.tally.proof) {
+    if let (Status::Ok, true, RangeCompleteness::Not(words)) = (part.status, unfiltered, &reader.tally.proof) {
         (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {words}")));
     }
     // The answer to a filtered query has no border rows, whatever the node sends.

@@ -31,13 +31,13 @@ pub(crate) enum Incomplete {
 
 /// Requester and reason of an export, and its handling of missing nodes.
 #[derive(Debug, Clone)]
-pub(crate) struct Order {
+pub(crate) struct ExportJob {
     pub(crate) by: String,
     pub(crate) reason: String,
     pub(crate) incomplete: Incomplete,
 }
 
-impl Order {
+impl ExportJob {
     /// Returns how long the export is retried while nodes are missing.
     pub(crate) fn patience(&self) -> Duration {
         match self.incomplete {
@@ -59,7 +59,7 @@ impl Exporter {
         self: &Arc<Self>,
         cluster: &Cluster,
         query: &Query,
-        order: Order,
+        order: ExportJob,
     ) -> io::Result<Outcome> {
         let started = Instant::now();
         loop {
@@ -88,7 +88,7 @@ impl Exporter {
                 Incomplete::Wait(_) => "wait",
                 Incomplete::Partial => "partial",
             };
-            let asked = bundle::Asked {
+            let asked = bundle::BundleRequest {
                 by: order.by,
                 reason: order.reason,
                 filter: query.filter.to_string(),
@@ -123,7 +123,7 @@ impl Exporter {
             let (exporter, member, query, limits) =
                 (Arc::clone(self), Arc::clone(member), query.clone(), cluster.limits);
             reading.push(tokio::spawn(async move {
-                if dialled && member.known_down().is_none() {
+                if dialled && member.circuit_open().is_none() {
                     settle(&member).await;
                 }
                 let mut logs = vec![match ask(&member, &query, None) {

@@ -9,5 +9,5 @@ mod exporter;
 mod signer;
 mod spool;
 
-pub(crate) use exporter::{Incomplete, Order, Outcome, RETRY_PAUSE};
+pub(crate) use exporter::{ExportJob, Incomplete, Outcome, RETRY_PAUSE};
 pub(crate) use signer::Exporter;

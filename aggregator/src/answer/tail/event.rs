@@ -6,7 +6,7 @@ use piperoll_format::ids::NodeId;
 use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::Status;
 
-use super::position::Place;
+use super::position::TailPosition;
 use crate::scan::verified_row::VerifiedRow;
 
 /// How long a row waits for a node that has not said whether it has an earlier one, and how long a node may be silent
@@ -26,7 +26,7 @@ pub(crate) enum Event {
         /// Whether a row with a larger key was emitted before.
         late: bool,
         /// Positions that changed since the previous event, from which the tail resumes after this row.
-        after: Vec<(NodeId, Place)>,
+        after: Vec<(NodeId, TailPosition)>,
     },
     /// The state of a node changed: it stopped answering, came back, or has a fault.
     Node(NodeEvent),
@@ -36,7 +36,7 @@ pub(crate) enum Event {
         /// Whether every node has reached the end of its log since the tail began.
         is_current: bool,
         nodes: Vec<NodeEvent>,
-        after: Vec<(NodeId, Place)>,
+        after: Vec<(NodeId, TailPosition)>,
     },
     /// The last event: the client was too slow. It resumes after the previous event.
     Dropped,

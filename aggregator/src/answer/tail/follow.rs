@@ -11,10 +11,10 @@ use piperoll_protocol::node::ScanRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::event::ROW_OVERHEAD_BYTES;
-use super::position::Place;
+use super::position::TailPosition;
 use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
-use crate::config::Limits;
+use crate::config::FanOutLimits;
 use crate::scan::node_reader::{NodeReader, conclude};
 use crate::scan::plan::NodeRequest;
 use crate::scan::query::Query;
@@ -65,7 +65,7 @@ pub(super) enum News {
 }
 
 /// The tail has ended.
-struct Gone;
+struct ClientGone;
 
 /// The end of one connection to a node.
 struct Ended {
@@ -73,14 +73,14 @@ struct Ended {
     /// Whether rows waited for the client for so long that the node may have closed the connection.
     was_held_up: bool,
     /// Position in the log that was read, if another log has replaced it.
-    replaced: Option<Place>,
+    replaced: Option<TailPosition>,
 }
 
 /// A superseded log, and the position at which reading it continues.
 #[derive(Debug, Clone, Copy)]
 struct Earlier {
     generation: Generation,
-    place: Place,
+    place: TailPosition,
     /// Whether all rows of it that were witnessed are available.
     is_whole: bool,
     /// How often the node refused to read it.
@@ -96,14 +96,14 @@ fn earlier_since(member: &NodeHandle, time: Timestamp) -> Vec<Earlier> {
     let readable = member.witness.logs_before().into_iter().filter_map(|(_, readable)| readable);
     let wanted = readable.filter(|(generation, _)| in_range.iter().any(|(wanted, _)| wanted == generation));
     wanted
-        .map(|(generation, is_whole)| Earlier { generation, place: Place::Since(time), is_whole, refused: 0 })
+        .map(|(generation, is_whole)| Earlier { generation, place: TailPosition::Since(time), is_whole, refused: 0 })
         .collect()
 }
 
 /// Returns the rest of a log that was replaced while it was followed, the logs that came after it, and a message if any
 /// of these are unknown or cannot be read.
-fn earlier_from(member: &NodeHandle, place: Place) -> (Vec<Earlier>, Option<String>) {
-    let Place::At { generation, .. } = place else { return (Vec::new(), None) };
+fn earlier_from(member: &NodeHandle, place: TailPosition) -> (Vec<Earlier>, Option<String>) {
+    let TailPosition::At { generation, .. } = place else { return (Vec::new(), None) };
     let mut logs = vec![Earlier { generation, place, is_whole: true, refused: 0 }];
     let before = member.witness.logs_before();
     let Some(at) = before.iter().position(|(known, _)| *known == generation.to_string()) else {
@@ -117,7 +117,7 @@ fn earlier_from(member: &NodeHandle, place: Place) -> (Vec<Earlier>, Option<Stri
             missing.push(generation.as_str());
         }
         if let Some((generation, is_whole)) = *readable {
-            let place = Place::At { generation, next_seq: 0 };
+            let place = TailPosition::At { generation, next_seq: 0 };
             logs.push(Earlier { generation, place, is_whole, refused: 0 });
         }
     }
@@ -138,27 +138,27 @@ impl Room {
     }
 
     /// Waits until there is room for a row. A row that needs more than all of the room gets all of it.
-    async fn take(&self, row: &VerifiedRow) -> Result<OwnedSemaphorePermit, Gone> {
+    async fn take(&self, row: &VerifiedRow) -> Result<OwnedSemaphorePermit, ClientGone> {
         let bytes = u32::try_from(row.body.len() + ROW_OVERHEAD_BYTES).unwrap_or(u32::MAX).min(self.bytes);
-        Arc::clone(&self.semaphore).acquire_many_owned(bytes).await.map_err(|_| Gone)
+        Arc::clone(&self.semaphore).acquire_many_owned(bytes).await.map_err(|_| ClientGone)
     }
 }
 
 pub(super) async fn follow(
     member: Arc<NodeHandle>,
     node: usize,
-    mut place: Place,
+    mut place: TailPosition,
     query: Query,
-    limits: Limits,
+    limits: FanOutLimits,
     room: Room,
     send: mpsc::Sender<News>,
 ) {
     let begin = place;
-    let mut earlier = if let Place::Since(time) = begin { earlier_since(&member, time) } else { Vec::new() };
+    let mut earlier = if let TailPosition::Since(time) = begin { earlier_since(&member, time) } else { Vec::new() };
     let mut read = Vec::new();
     let mut has_said = false;
     loop {
-        let (status, reason) = match member.known_down() {
+        let (status, reason) = match member.circuit_open() {
             Some(down) => down,
             None if let Some(log) = earlier.first_mut() => {
                 match read_earlier(&member, node, log, &query, &limits, &room, &send).await {
@@ -183,10 +183,10 @@ pub(super) async fn follow(
                     }
                     Ok(Err(Ended { was_held_up: true, .. })) => continue,
                     Ok(Err(Ended { failure, .. })) => words_of(false, &failure),
-                    Err(Gone) => return,
+                    Err(ClientGone) => return,
                 }
             }
-            None if let (Place::Since(time), false) = (begin, has_said) => {
+            None if let (TailPosition::Since(time), false) = (begin, has_said) => {
                 has_said = true;
                 if let Some(lost) = member.witness.lost_in(time, Timestamp::MAX, &read)
                     && send.send(News::Superseded { node, words: lost.words }).await.is_err()
@@ -216,7 +216,7 @@ pub(super) async fn follow(
                         continue;
                     }
                     Ok(Ended { failure, .. }) => words_of(true, &failure),
-                    Err(Gone) => return,
+                    Err(ClientGone) => return,
                 },
             },
         };
@@ -234,10 +234,10 @@ fn words_of(began: bool, failure: &Failure) -> (Status, String) {
 
 /// Builds the request that continues at `place`. `earlier` names a superseded log, which is read to its end and not
 /// followed.
-fn asked(place: Place, query: &Query, earlier: Option<Generation>) -> NodeRequest {
+fn asked(place: TailPosition, query: &Query, earlier: Option<Generation>) -> NodeRequest {
     let (from, from_seq) = match place {
-        Place::At { next_seq, .. } => (Timestamp::MIN, Some(next_seq)),
-        Place::Since(time) => (time, None),
+        TailPosition::At { next_seq, .. } => (Timestamp::MIN, Some(next_seq)),
+        TailPosition::Since(time) => (time, None),
     };
     let request = ScanRequest {
         filter: query.filter.to_string(),
@@ -262,10 +262,10 @@ async fn read_earlier(
     node: usize,
     log: &mut Earlier,
     query: &Query,
-    limits: &Limits,
+    limits: &FanOutLimits,
     room: &Room,
     send: &mpsc::Sender<News>,
-) -> Result<Result<(), Ended>, Gone> {
+) -> Result<Result<(), Ended>, ClientGone> {
     let generation = log.generation;
     let ended = |failure, was_held_up| Ended { failure, was_held_up, replaced: None };
     let mut reader =
@@ -305,20 +305,20 @@ async fn read_earlier(
 async fn read_on(
     mut reader: NodeReader,
     node: usize,
-    place: &mut Place,
+    place: &mut TailPosition,
     room: &Room,
     send: &mpsc::Sender<News>,
-) -> Result<Ended, Gone> {
+) -> Result<Ended, ClientGone> {
     let ended = |failure| Ended { failure, was_held_up: false, replaced: None };
     let generation = reader.head.generation;
-    if let Place::At { generation: known, next_seq } = *place {
+    if let TailPosition::At { generation: known, next_seq } = *place {
         let rows = reader.head.head_seq.map_or(0, |head| head + 1);
         if known != generation {
             let words = format!(
                 "the log was replaced: generation {generation} instead of {known}; reading the rest of the old log, then the new one from its start"
             );
             let replaced = Some(*place);
-            *place = Place::At { generation, next_seq: 0 };
+            *place = TailPosition::At { generation, next_seq: 0 };
             tell(send, News::Fault { node, words }).await?;
             let failure = Failure::Broken("a new generation began".to_owned());
             return Ok(Ended { failure, was_held_up: false, replaced });
@@ -347,7 +347,7 @@ async fn read_on(
                 for words in std::mem::take(&mut reader.tally.faults).into_iter().chain(mark.faults) {
                     tell(send, News::Fault { node, words }).await?;
                 }
-                *place = Place::At { generation, next_seq: mark.next_seq };
+                *place = TailPosition::At { generation, next_seq: mark.next_seq };
                 tell(send, News::Mark { node, generation, next_seq: mark.next_seq, time: mark.time }).await?;
             }
             Err(failure) => {
@@ -363,18 +363,18 @@ async fn read_on(
 async fn hand_over(
     row: VerifiedRow,
     (node, generation): (usize, Generation),
-    place: &mut Place,
+    place: &mut TailPosition,
     room: &Room,
     send: &mpsc::Sender<News>,
-) -> Result<Option<Instant>, Gone> {
+) -> Result<Option<Instant>, ClientGone> {
     let waited = Instant::now();
     let room = room.take(&row).await?;
-    let next = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
+    let next = TailPosition::At { generation, next_seq: row.key.seq.saturating_add(1) };
     tell(send, News::Row { node, generation, row: Box::new(row), room }).await?;
     *place = next;
     Ok((waited.elapsed() >= HELD_UP).then(Instant::now))
 }
 
-async fn tell(send: &mpsc::Sender<News>, news: News) -> Result<(), Gone> {
-    send.send(news).await.map_err(|_| Gone)
+async fn tell(send: &mpsc::Sender<News>, news: News) -> Result<(), ClientGone> {
+    send.send(news).await.map_err(|_| ClientGone)
 }

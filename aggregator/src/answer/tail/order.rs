@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::event::{BACKLOG_WAIT_MAX, Event, GRACE, NodeEvent};
 use super::follow::News;
-use super::position::Place;
+use super::position::TailPosition;
 use crate::scan::verified_row::VerifiedRow;
 
 /// Rows of one node that were not emitted yet, in the node's order.
@@ -24,8 +24,8 @@ struct Followed {
     /// Time before which no further row arrives.
     time: Option<Timestamp>,
     /// Position of the node once its waiting rows are emitted.
-    marked: Option<Place>,
-    state: State,
+    marked: Option<TailPosition>,
+    state: NodeState,
     backlog: Backlog,
     /// When the node last sent a row or a mark, or began to answer.
     heard: Instant,
@@ -51,7 +51,7 @@ enum Backlog {
     SinceAbsence,
 }
 
-enum State {
+enum NodeState {
     /// The node has not answered yet, or no longer answers, since `since`.
     Silent {
         since: Instant,
@@ -70,7 +70,7 @@ pub(super) struct Ordering {
     nodes: Vec<Followed>,
     last: Option<Key>,
     /// Positions that no event has reported yet, by index of the node.
-    moved: BTreeMap<usize, Place>,
+    moved: BTreeMap<usize, TailPosition>,
     /// Events of nodes to emit before the next row.
     said: VecDeque<NodeEvent>,
     beat: bool,
@@ -81,7 +81,7 @@ impl Ordering {
     pub(super) fn new(nodes: impl Iterator<Item = (NodeId, bool)>) -> Self {
         let (now, at) = (Instant::now(), SystemClock.now());
         let silent =
-            || State::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
+            || NodeState::Silent { since: now, at, status: Status::Timeout, reason: Some("no answer yet".to_owned()) };
         let followed = |(id, with_backlog)| {
             let backlog = if with_backlog { Backlog::SinceStart } else { Backlog::None };
             Followed {
@@ -105,7 +105,7 @@ impl Ordering {
     }
 
     /// Takes the positions that no event has reported yet.
-    fn moved(&mut self) -> Vec<(NodeId, Place)> {
+    fn moved(&mut self) -> Vec<(NodeId, TailPosition)> {
         let moved = std::mem::take(&mut self.moved);
         moved.into_iter().map(|(index, place)| (self.nodes[index].id.clone(), place)).collect()
     }
@@ -120,12 +120,12 @@ impl Ordering {
             News::Begun { node } => {
                 let node = &mut self.nodes[node];
                 let since = SystemClock.now();
-                if let State::Missing(_) = &node.state {
+                if let NodeState::Missing(_) = &node.state {
                     let reason = Some("the node is answering again".to_owned());
                     self.said.push_back(NodeEvent { node_id: node.id.clone(), status: Status::Ok, reason, since });
                     node.backlog = Backlog::SinceAbsence;
                 }
-                node.state = State::Answering { since };
+                node.state = NodeState::Answering { since };
                 node.heard = Instant::now();
             }
             News::Row { node, generation, row, room } => {
@@ -139,7 +139,7 @@ impl Ordering {
                 node.time = node.time.max(Some(time));
                 node.backlog = Backlog::None;
                 node.heard = Instant::now();
-                let place = Place::At { generation, next_seq };
+                let place = TailPosition::At { generation, next_seq };
                 if node.rows.is_empty() {
                     self.moved.insert(index, place);
                 } else {
@@ -160,12 +160,12 @@ impl Ordering {
             News::Lost { node, status, reason } => {
                 let node = &mut self.nodes[node];
                 match &mut node.state {
-                    State::Answering { .. } => {
+                    NodeState::Answering { .. } => {
                         let (since, at) = (Instant::now(), SystemClock.now());
-                        node.state = State::Silent { since, at, status, reason: Some(reason) };
+                        node.state = NodeState::Silent { since, at, status, reason: Some(reason) };
                     }
-                    State::Silent { status: known, reason: why, .. } => (*known, *why) = (status, Some(reason)),
-                    State::Missing(event) => (event.status, event.reason) = (status, Some(reason)),
+                    NodeState::Silent { status: known, reason: why, .. } => (*known, *why) = (status, Some(reason)),
+                    NodeState::Missing(event) => (event.status, event.reason) = (status, Some(reason)),
                 }
             }
         }
@@ -195,12 +195,12 @@ impl Ordering {
             if node.backlog == Backlog::SinceStart && node.rows.is_empty() && node.heard.elapsed() >= BACKLOG_WAIT_MAX {
                 node.backlog = Backlog::SinceAbsence;
             }
-            if let State::Silent { since, .. } = &node.state
+            if let NodeState::Silent { since, .. } = &node.state
                 && since.elapsed() >= GRACE
             {
                 let event = node.event();
                 self.said.push_back(event.clone());
-                node.state = State::Missing(event);
+                node.state = NodeState::Missing(event);
                 node.backlog = Backlog::None;
             }
         }
@@ -209,7 +209,7 @@ impl Ordering {
     /// Returns the time up to which no awaited node has more rows: `Some(None)` if that is not known yet, `None` if no
     /// node is awaited.
     fn watermark(&self) -> Option<Option<Timestamp>> {
-        let waited_for = self.nodes.iter().filter(|node| !matches!(node.state, State::Missing(_)));
+        let waited_for = self.nodes.iter().filter(|node| !matches!(node.state, NodeState::Missing(_)));
         waited_for.map(|node| node.time).min()
     }
 
@@ -228,7 +228,7 @@ impl Ordering {
         }
         let node = &mut self.nodes[index];
         let Held { generation, row, .. } = node.rows.pop_front()?;
-        let place = Place::At { generation, next_seq: row.key.seq.saturating_add(1) };
+        let place = TailPosition::At { generation, next_seq: row.key.seq.saturating_add(1) };
         let place = if node.rows.is_empty() { node.marked.take().unwrap_or(place) } else { place };
         self.moved.insert(index, place);
         if !late {
@@ -242,12 +242,12 @@ impl Ordering {
 impl Followed {
     fn event(&self) -> NodeEvent {
         let (status, reason, since) = match &self.state {
-            State::Silent { at, status, reason, .. } => (*status, reason.clone(), *at),
-            State::Answering { since } => match &self.superseded {
+            NodeState::Silent { at, status, reason, .. } => (*status, reason.clone(), *at),
+            NodeState::Answering { since } => match &self.superseded {
                 Some(words) => (Status::Superseded, Some(words.clone()), *since),
                 None => (Status::Ok, None, *since),
             },
-            State::Missing(event) => return event.clone(),
+            NodeState::Missing(event) => return event.clone(),
         };
         NodeEvent { node_id: self.id.clone(), status, reason, since }
     }

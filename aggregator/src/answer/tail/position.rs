@@ -13,7 +13,7 @@ pub(crate) const POSITIONS_BYTES_MAX: usize = 128 * 1_024;
 
 /// Position at which the tail of one node continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum TailPosition {
     /// This row of this log.
     At { generation: Generation, next_seq: u64 },
     /// The first row recorded from this time on; nothing is known of the node yet.
@@ -22,7 +22,7 @@ pub(crate) enum Place {
 
 /// `mx1:<generation>:<next seq>` or `mx1@<microseconds since 1970>` for every node, with commas in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Positions(BTreeMap<NodeId, Place>);
+pub(crate) struct Positions(BTreeMap<NodeId, TailPosition>);
 
 /// Error for a text that is no position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ impl Positions {
         Ok(Self(places))
     }
 
-    pub(crate) fn of(&self, node: &NodeId) -> Option<Place> {
+    pub(crate) fn of(&self, node: &NodeId) -> Option<TailPosition> {
         self.0.get(node).copied()
     }
 
@@ -56,13 +56,13 @@ impl Positions {
     }
 
     /// Applies the position changes of an event.
-    pub(crate) fn follow(&mut self, changes: &[(NodeId, Place)]) {
+    pub(crate) fn follow(&mut self, changes: &[(NodeId, TailPosition)]) {
         for (node, place) in changes {
             self.set(node, *place);
         }
     }
 
-    pub(crate) fn set(&mut self, node: &NodeId, place: Place) {
+    pub(crate) fn set(&mut self, node: &NodeId, place: TailPosition) {
         match self.0.get_mut(node) {
             Some(known) => *known = place,
             None => {
@@ -72,14 +72,14 @@ impl Positions {
     }
 }
 
-fn parse_part(part: &str) -> Option<(NodeId, Place)> {
+fn parse_part(part: &str) -> Option<(NodeId, TailPosition)> {
     if let Some((node, micros)) = part.split_once('@') {
-        return Some((node.parse().ok()?, Place::Since(Timestamp::from_micros(micros.parse().ok()?))));
+        return Some((node.parse().ok()?, TailPosition::Since(Timestamp::from_micros(micros.parse().ok()?))));
     }
     let mut pieces = part.split(':');
     let node = pieces.next()?.parse().ok()?;
     let (generation, next_seq) = (pieces.next()?.parse().ok()?, pieces.next()?.parse().ok()?);
-    pieces.next().is_none().then_some((node, Place::At { generation, next_seq }))
+    pieces.next().is_none().then_some((node, TailPosition::At { generation, next_seq }))
 }
 
 impl fmt::Display for Positions {
@@ -87,8 +87,8 @@ impl fmt::Display for Positions {
         for (number, (node, place)) in self.0.iter().enumerate() {
             let comma = if number > 0 { "," } else { "" };
             match place {
-                Place::At { generation, next_seq } => write!(f, "{comma}{node}:{generation}:{next_seq}")?,
-                Place::Since(time) => write!(f, "{comma}{node}@{}", time.micros())?,
+                TailPosition::At { generation, next_seq } => write!(f, "{comma}{node}:{generation}:{next_seq}")?,
+                TailPosition::Since(time) => write!(f, "{comma}{node}@{}", time.micros())?,
             }
         }
         Ok(())

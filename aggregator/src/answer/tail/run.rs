@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::event::{Event, GRACE, ROW_OVERHEAD_BYTES};
 use super::follow::{News, Room, follow};
 use super::order::Ordering;
-use super::position::{Place, Positions};
+use super::position::{Positions, TailPosition};
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
 use crate::scan::query::Query;
@@ -71,17 +71,18 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
     let mut from = positions;
     for member in &members {
         if from.of(&member.node.id).is_none() {
-            from.set(&member.node.id, Place::Since(since));
+            from.set(&member.node.id, TailPosition::Since(since));
         }
     }
     let recent = SystemClock.now().minus(GRACE);
-    let begins_behind = |place: Option<Place>| !matches!(place, Some(Place::Since(time)) if time >= recent);
+    let begins_behind =
+        |place: Option<TailPosition>| !matches!(place, Some(TailPosition::Since(time)) if time >= recent);
     let nodes = members.iter().map(|member| (member.node.id.clone(), begins_behind(from.of(&member.node.id))));
     let mut ordering = Ordering::new(nodes);
     let room = HELD_BYTES_MAX.checked_div(members.len()).unwrap_or(0).max(HELD_BYTES_MIN);
     let room = u32::try_from(room).unwrap_or(u32::MAX);
     for (index, member) in members.into_iter().enumerate() {
-        let place = from.of(&member.node.id).unwrap_or(Place::Since(since));
+        let place = from.of(&member.node.id).unwrap_or(TailPosition::Since(since));
         followers.spawn(follow(member, index, place, query.clone(), cluster.limits, Room::new(room), news.clone()));
     }
     drop(news);

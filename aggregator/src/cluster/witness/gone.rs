@@ -5,7 +5,7 @@ use piperoll_format::statement::EarlierPruned;
 use piperoll_format::time::Timestamp;
 
 use super::memory::Lost;
-use super::watch::{NodeWitness, State};
+use super::watch::{NodeWitness, WatchState};
 
 /// Logs of a range that were deleted with the rows of another one, after they had been kept for as long as the policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) struct GoneHere {
     pub(crate) words: String,
 }
 
-impl State {
+impl WatchState {
     /// Whether a log was pruned in time, with every row that is known of it, and the node no longer lists it.
     pub(crate) fn has_let_go(&self, lost: &Lost) -> bool {
         lost.gone.as_ref().is_some_and(|gone| gone.is_kept && lost.to_seq <= gone.rows)

@@ -121,9 +121,7 @@ impl Lost {
             );
         }
         if *learned || from_seq == to_seq {
-            return format!(
-                "the log of generation {generation}, which was replaced at {witnessed}, is unavailable"
-            );
+            return format!("the log of generation {generation}, which was replaced at {witnessed}, is unavailable");
         }
         format!(
             "rows {from_seq} to {} of generation {generation}, witnessed up to {witnessed}, are not in the log that was accepted",
@@ -405,7 +403,7 @@ impl Memory {
     /// Findings in the evidence that no operator has accepted since.
     fn unaccepted(&self) -> (Option<Alarm>, Option<BadRow>) {
         #[derive(Deserialize)]
-        struct Kept {
+        struct StoredEvidence {
             at: Timestamp,
             what: String,
             words: String,
@@ -416,7 +414,7 @@ impl Memory {
         let (mut alarm, mut bad_row) = (None, None);
         let text = std::fs::read_to_string(self.dir.join(format!("{}.evidence.ndjson", self.node))).unwrap_or_default();
         // A line that a crash cut short belongs to a finding that was never reported.
-        for kept in text.lines().filter_map(|line| serde_json::from_str::<Kept>(line).ok()) {
+        for kept in text.lines().filter_map(|line| serde_json::from_str::<StoredEvidence>(line).ok()) {
             match kept.what.as_str() {
                 ACCEPTED => (alarm, bad_row) = (None, None),
                 ROW_INVALID => bad_row = bad_row.or(kept.row),

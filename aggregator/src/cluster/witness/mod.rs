@@ -4,8 +4,8 @@
 //! A node can lose, cut or rewrite its log; it cannot make a witness forget what it signed.
 
 pub(crate) mod aside;
+pub(crate) mod compare;
 pub(crate) mod gone;
-pub(crate) mod judge;
 pub(crate) mod log_start;
 pub(crate) mod memory;
 pub(crate) mod pinned;

@@ -14,7 +14,7 @@ use piperoll_protocol::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan};
 use piperoll_protocol::verdict::Verdict;
 
 use super::aside::LookedAt;
-use super::judge::{Judgement, judge};
+use super::compare::{Comparison, compare};
 use super::log_start::{Keeping, LogStart};
 use super::memory::{
     Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span,
@@ -91,13 +91,13 @@ pub(crate) struct NodeWitness {
     pub(crate) keeping: Keeping,
     /// Whether the node's log was witnessed in an earlier run of this aggregator.
     pub(crate) was_known: bool,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Mutex<WatchState>,
     /// Serializes polls of the node and `accept`: if two polls overlapped, the slower one would present a smaller log than the other has
     /// pinned. Locked by `look`, `look_unless_looked_at` and `accept`.
     pub(crate) looking: tokio::sync::Mutex<()>,
 }
 
-pub(crate) struct State {
+pub(crate) struct WatchState {
     pub(crate) remembered: Remembered,
     /// The checkpoint of `remembered.pin`, parsed and verified.
     pub(crate) pinned: Option<Checkpoint>,
@@ -124,7 +124,7 @@ impl NodeWitness {
     ) -> std::io::Result<Self> {
         let (memory, remembered) = Memory::open(state_dir, &member.id)?;
         let was_known = was_witnessed || memory.has_evidence();
-        let state = Mutex::new(State {
+        let state = Mutex::new(WatchState {
             remembered,
             pinned: None,
             trouble: None,
@@ -171,7 +171,7 @@ impl NodeWitness {
         Some(Pinned { generation, size: checkpoint.size, root: checkpoint.root, note, seen })
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,7 +194,8 @@ impl NodeWitness {
             (None, _) if let Some(row) = &state.remembered.bad_row => {
                 let again =
                     state.remembered.again.iter().map(|again| format!("; {} (since {})", again.words, again.since));
-                let words = format!("{}; accept it once you understand the cause{}", row.words(), again.collect::<String>());
+                let words =
+                    format!("{}; accept it once you understand the cause{}", row.words(), again.collect::<String>());
                 (Verdict::RowInvalid, Some(words))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
@@ -407,15 +408,17 @@ impl NodeWitness {
         }
         if state.remembered.pin.as_ref().map_or(0, |pin| pin.size) != old {
             // `recalled` found the pin in this aggregator's own log after the node was asked, so the proof is for another size.
-            return Err("its pinned checkpoint was found in the meantime; reading the node's checkpoint again".to_owned());
+            return Err(
+                "its pinned checkpoint was found in the meantime; reading the node's checkpoint again".to_owned()
+            );
         }
-        let (verdict, reason) = match judge(pinned.as_ref(), &presented, &proof) {
+        let (verdict, reason) = match compare(pinned.as_ref(), &presented, &proof) {
             // An alarm stays whatever the node presents later; only an operator clears it.
-            Judgement::Advance | Judgement::Same if state.remembered.alarm.is_some() => {
+            Comparison::Advance | Comparison::Same if state.remembered.alarm.is_some() => {
                 self.present(&mut state, &presented, &answer.note)?;
                 return Ok(None);
             }
-            Judgement::Advance | Judgement::Same => {
+            Comparison::Advance | Comparison::Same => {
                 let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
                 let cosigned = note.clone().with(self.cosigner.cosign(note.text(), seconds)).to_string();
                 let (origin, size) = (presented.origin.clone(), presented.size);
@@ -429,13 +432,15 @@ impl NodeWitness {
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
                 // Stored before it is returned: this witness must never forget a checkpoint that a node holds cosigned.
-                self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember the checkpoint: {e}"))?;
+                self.memory
+                    .store(&remembered)
+                    .map_err(|e| format!("the witness cannot remember the checkpoint: {e}"))?;
                 state.remembered = remembered;
                 state.pinned = Some(presented);
                 return Ok(Some(cosigned));
             }
-            Judgement::Fork(reason) => (Verdict::Fork, reason),
-            Judgement::Rollback(reason) => (Verdict::Rollback, reason),
+            Comparison::Fork(reason) => (Verdict::Fork, reason),
+            Comparison::Rollback(reason) => (Verdict::Rollback, reason),
         };
         if state.remembered.alarm.is_none() {
             let generation = generation_of(&presented);
@@ -468,7 +473,7 @@ impl NodeWitness {
 
     /// Stores an alarm and its evidence. The alarm is raised even if they cannot be stored: forgetting it at a restart is bad, staying
     /// silent now is worse.
-    pub(crate) fn raise(&self, state: &mut State, alarm: Alarm) {
+    pub(crate) fn raise(&self, state: &mut WatchState, alarm: Alarm) {
         let mut remembered = state.remembered.clone();
         let (at, words) = (alarm.since, alarm.reason.clone());
         let (verdict, presented) = (alarm.verdict, alarm.presented.clone());
@@ -485,7 +490,7 @@ impl NodeWitness {
 
     /// Records what the node presents during an alarm. Accepting refers to the log that was seen last, not to the one that raised the
     /// alarm, which an operator may have replaced since. The evidence keeps the first one.
-    pub(crate) fn present(&self, state: &mut State, presented: &Checkpoint, note: &str) -> Result<(), String> {
+    pub(crate) fn present(&self, state: &mut WatchState, presented: &Checkpoint, note: &str) -> Result<(), String> {
         let mut remembered = state.remembered.clone();
         let Some(alarm) = &mut remembered.alarm else { return Ok(()) };
         if alarm.presented.as_deref() == Some(note) {
@@ -514,7 +519,8 @@ impl NodeWitness {
         if !origin.starts_with(&self.origins) {
             return Err(format!("the checkpoint is of another log, {origin:?}"));
         }
-        let key = VerifyingKey::new(origin, KeyKind::Log, key).ok_or("the origin of the checkpoint is not a valid name")?;
+        let key =
+            VerifyingKey::new(origin, KeyKind::Log, key).ok_or("the origin of the checkpoint is not a valid name")?;
         Checkpoint::open(note, &key).map_err(|e| e.to_string())
     }
 }

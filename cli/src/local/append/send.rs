@@ -10,7 +10,7 @@ use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{Appended, LogDir, OpenError, append_offline, parse_draft};
 use piperoll_protocol::node::{BatchReport, LineResult};
 
-use super::super::place::Place;
+use super::super::place::LogAccess;
 use crate::args::PlaceArgs;
 
 /// Pauses between two attempts, and the time for which the same entries are retried, which is longer than a restart of the node takes.
@@ -20,16 +20,16 @@ const RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// Log to which entries are appended.
 pub(super) struct Target {
-    place: Place,
+    place: LogAccess,
     /// Configuration of a node that was found through it, to open its log if the node stops meanwhile.
     config: Option<Box<NodeConfig>>,
 }
 
 impl Target {
     pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
-        let place = Place::find(args).await?;
+        let place = LogAccess::find(args).await?;
         let config = match (&place, &args.socket) {
-            (Place::Socket(_), None) => NodeConfig::load(&args.config).ok().map(Box::new),
+            (LogAccess::Socket(_), None) => NodeConfig::load(&args.config).ok().map(Box::new),
             _ => None,
         };
         Ok(Self { place, config })
@@ -84,7 +84,7 @@ fn is_in_use(error: &anyhow::Error) -> bool {
 
 async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
     match &target.place {
-        Place::Socket(client) => match client.append_lines(lines.to_vec(), import).await {
+        LogAccess::Socket(client) => match client.append_lines(lines.to_vec(), import).await {
             // The node has stopped since it was found. If its log cannot be opened either, the node may be starting again.
             Err(error) if error.is_down() => {
                 let Some(config) = target.config.clone() else { return Err(error.into()) };
@@ -94,7 +94,7 @@ async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Resul
             }
             sent => Ok(sent?),
         },
-        Place::Directory(config) => {
+        LogAccess::Directory(config) => {
             let (here, text) = (config.clone(), lines.to_vec());
             let tried = tokio::task::spawn_blocking(move || append_to_directory(&here, &text, import)).await?;
             match tried {

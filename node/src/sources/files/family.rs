@@ -23,7 +23,7 @@ pub(super) enum Packing {
 
 /// One file of the family.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
+pub(super) struct FamilyFile {
     pub(super) path: PathBuf,
     pub(super) packing: Packing,
     /// Device and inode.
@@ -38,7 +38,7 @@ pub(super) struct Member {
 /// The files of one family, oldest first, the one with the followed name last.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Family {
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<FamilyFile>,
     /// Rotated files that are compressed in an unsupported format.
     pub(super) unreadable: Vec<PathBuf>,
 }
@@ -75,8 +75,8 @@ pub(super) fn list(path: &Path) -> io::Result<Family> {
     Ok(family)
 }
 
-fn member(path: PathBuf, packing: Packing, meta: &std::fs::Metadata, is_current: bool) -> Member {
-    Member { path, packing, id: (meta.dev(), meta.ino()), length: meta.len(), modified: modified(meta), is_current }
+fn member(path: PathBuf, packing: Packing, meta: &std::fs::Metadata, is_current: bool) -> FamilyFile {
+    FamilyFile { path, packing, id: (meta.dev(), meta.ino()), length: meta.len(), modified: modified(meta), is_current }
 }
 
 /// Time of the last change of the contents, in nanoseconds since 1970.
@@ -86,7 +86,7 @@ pub(super) fn modified(meta: &std::fs::Metadata) -> i64 {
 
 /// Sorts the oldest first: by rotation number if all have one (`.2` is older than `.1`, even if it was written to later), otherwise by
 /// modification time.
-fn sort(path: &Path, rotated: &mut [Member]) {
+fn sort(path: &Path, rotated: &mut [FamilyFile]) {
     if rotated.iter().all(|member| rotation_number(path, &member.path).is_some()) {
         rotated.sort_by_key(|member| Reverse(rotation_number(path, &member.path)));
     } else {
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn the_oldest_comes_first() {
         let path = Path::new("/l/a.log");
-        let made = |name: &str, modified: i64| Member {
+        let made = |name: &str, modified: i64| FamilyFile {
             path: Path::new("/l").join(name),
             packing: Packing::Plain,
             id: (0, 0),
@@ -172,7 +172,7 @@ mod tests {
             modified,
             is_current: false,
         };
-        let order = |mut members: Vec<Member>| {
+        let order = |mut members: Vec<FamilyFile>| {
             sort(path, &mut members);
             members
                 .iter()

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 use super::content::{self, Content, Line, digest};
-use super::family::{self, Family, Member, list};
+use super::family::{self, Family, FamilyFile, list};
 use super::seen::Seen;
 use crate::sources::counts::Problems;
 use crate::sources::mark::{FilePosition, Mark};
-use crate::sources::record::{Cut, Heard, Heards, Record};
+use crate::sources::record::{Cut, Heards, Record, SourceMessage};
 use crate::sources::safe::Safe;
 
 /// Interval between polls.
@@ -30,7 +30,7 @@ const OPEN_MAX: usize = 8;
 const MARK_EVERY: u32 = 64;
 
 /// Configuration of a followed file.
-pub(in crate::sources) struct Asked {
+pub(in crate::sources) struct FileConfig {
     /// Name of the source, for health.
     pub(in crate::sources) name: String,
     pub(in crate::sources) path: PathBuf,
@@ -39,7 +39,7 @@ pub(in crate::sources) struct Asked {
 }
 
 pub(in crate::sources) async fn follow(
-    asked: Asked,
+    asked: FileConfig,
     mark: Option<Mark>,
     heards: Heards,
     problems: Problems,
@@ -67,12 +67,12 @@ pub(in crate::sources) async fn follow(
         tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(POLL) => {} }
     }
     if !follower.is_kept {
-        let _ = follower.heards.send(Heard::Place(follower.mark())).await;
+        let _ = follower.heards.send(SourceMessage::Place(follower.mark())).await;
     }
 }
 
 /// One file that has, or had, the followed name.
-pub(super) struct Life {
+pub(super) struct FollowedFile {
     pub(super) at: FilePosition,
     /// Path where it was found last.
     pub(super) path: PathBuf,
@@ -100,7 +100,7 @@ pub(super) struct Follower {
     pub(super) heards: Heards,
     pub(super) stop: CancellationToken,
     /// Oldest first.
-    pub(super) lives: Vec<Life>,
+    pub(super) lives: Vec<FollowedFile>,
     /// Number of the next file.
     pub(super) next: u64,
     /// Rotated files that changed no later than this were already read, or existed before the first poll; nanoseconds since 1970.
@@ -141,8 +141,8 @@ pub(super) enum First {
 }
 
 impl Follower {
-    pub(super) fn new(asked: Asked, mark: Option<Mark>, heards: Heards, stop: CancellationToken) -> Self {
-        let Asked { path, safe, from_now, .. } = asked;
+    pub(super) fn new(asked: FileConfig, mark: Option<Mark>, heards: Heards, stop: CancellationToken) -> Self {
+        let FileConfig { path, safe, from_now, .. } = asked;
         let mut follower = Self {
             path,
             safe,
@@ -166,7 +166,7 @@ impl Follower {
         };
         match mark {
             Some(Mark::Files { files, next, since }) => {
-                follower.lives = files.into_iter().map(Life::known).collect();
+                follower.lives = files.into_iter().map(FollowedFile::known).collect();
                 (follower.next, follower.since, follower.first) = (next, since, First::Done);
                 follower.newest_before = follower.lives.iter().map(|life| life.at.number).max();
             }
@@ -191,7 +191,7 @@ impl Follower {
         self.is_upgrade = false;
         let is_whole = self.read_all()?;
         self.close_some()?;
-        if !self.is_kept && !self.say(Heard::Place(self.mark())) {
+        if !self.is_kept && !self.say(SourceMessage::Place(self.mark())) {
             return Ok(());
         }
         (self.is_kept, self.since_mark) = (true, 0);
@@ -252,7 +252,7 @@ impl Follower {
         move || !stop.is_cancelled()
     }
 
-    pub(super) fn say(&self, heard: Heard) -> bool {
+    pub(super) fn say(&self, heard: SourceMessage) -> bool {
         self.heards.blocking_send(heard).is_ok()
     }
 
@@ -337,7 +337,7 @@ impl Follower {
                 (self.since_mark, self.is_kept) = (0, true);
             }
             let record = Record { text: text.to_vec(), cut, place: Some(place), earlier_place, mark };
-            if !self.say(Heard::Record(record)) {
+            if !self.say(SourceMessage::Record(record)) {
                 return Ok(false);
             }
         }
@@ -345,7 +345,7 @@ impl Follower {
 
     pub(super) fn mark(&self) -> Mark {
         // A file without a complete line cannot be recognized yet.
-        let files = self.lives.iter().filter(|life| !life.at.first.is_empty()).map(Life::position).collect();
+        let files = self.lives.iter().filter(|life| !life.at.first.is_empty()).map(FollowedFile::position).collect();
         Mark::Files { files, next: self.next, since: self.since }
     }
 
@@ -382,7 +382,7 @@ impl Follower {
     }
 }
 
-impl Life {
+impl FollowedFile {
     pub(super) fn known(at: FilePosition) -> Self {
         Self {
             at,
@@ -409,7 +409,7 @@ impl Life {
     }
 
     /// Attaches a file that was found, opened at this life's position.
-    pub(super) fn open(&mut self, member: &Member, content: Content) {
+    pub(super) fn open(&mut self, member: &FamilyFile, content: Content) {
         self.content = Some(content);
         self.id = member.id;
         self.is_packed = member.packing != family::Packing::Plain;
@@ -417,7 +417,7 @@ impl Life {
         self.found(member);
     }
 
-    pub(super) fn found(&mut self, member: &Member) {
+    pub(super) fn found(&mut self, member: &FamilyFile) {
         self.path.clone_from(&member.path);
         (self.is_found, self.was_found, self.missing) = (true, true, None);
         (self.at.inode, self.at.modified) = (member.id.1, member.modified);

@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use super::content::{Content, first_line, is_beginning_of};
-use super::family::{Family, Member, Packing, modified};
-use super::follower::{Follower, Life, NEW_FILES_MAX};
+use super::family::{Family, FamilyFile, Packing, modified};
+use super::follower::{FollowedFile, Follower, NEW_FILES_MAX};
 use super::seen::Seen;
 use crate::sources::mark::FilePosition;
-use crate::sources::record::Heard;
+use crate::sources::record::SourceMessage;
 
 impl Follower {
     /// Matches every file of the family with a position, or begins a new position for it; oldest first.
@@ -81,7 +81,7 @@ impl Follower {
             }
         }
         for cause in losses {
-            self.say(Heard::Lost { count: None, cause });
+            self.say(SourceMessage::Lost { count: None, cause });
         }
     }
 
@@ -96,11 +96,11 @@ impl Follower {
         life.at = life.position();
         (life.content, life.at.is_ended) = (None, true);
         self.is_kept = false;
-        self.say(Heard::Lost { count: None, cause });
+        self.say(SourceMessage::Lost { count: None, cause });
     }
 
     /// Whether a file is unchanged since the last poll.
-    fn is_same_as_before(&mut self, member: &Member) -> io::Result<bool> {
+    fn is_same_as_before(&mut self, member: &FamilyFile) -> io::Result<bool> {
         let Some(at) = self.lives.iter().position(|life| life.content.is_some() && life.id == member.id) else {
             let Some(seen) = self.seen.get(&member.id) else { return Ok(false) };
             if (seen.length, seen.modified) != (member.length, member.modified) {
@@ -116,7 +116,7 @@ impl Follower {
         Ok(true)
     }
 
-    fn match_one(&mut self, member: &Member, current: Option<&Member>) -> io::Result<()> {
+    fn match_one(&mut self, member: &FamilyFile, current: Option<&FamilyFile>) -> io::Result<()> {
         // The file has not changed since everything in it was read, or since before anything was.
         let is_known = self.lives.iter().any(|life| life.at.inode == member.id.1);
         if !member.is_current && !is_known && member.modified <= self.since {
@@ -145,7 +145,7 @@ impl Follower {
                         member.path.display(),
                         self.path.display()
                     );
-                    self.say(Heard::Lost { count: None, cause });
+                    self.say(SourceMessage::Lost { count: None, cause });
                 }
                 self.seen.insert(member.id, Seen::new(member, None));
                 return Ok(());
@@ -190,7 +190,7 @@ impl Follower {
         self.begin_new(member, first)
     }
 
-    fn begin_new(&mut self, member: &Member, first: Option<String>) -> io::Result<()> {
+    fn begin_new(&mut self, member: &FamilyFile, first: Option<String>) -> io::Result<()> {
         // The remaining files are started in later polls, in their order.
         if self.lives.len() >= self.lives_before + NEW_FILES_MAX {
             self.is_waiting = true;
@@ -204,7 +204,7 @@ impl Follower {
 
     /// Finds the stored position that this file continues: one whose bytes up to the offset are the same. Of several, the one with this
     /// inode, otherwise the one that was read furthest.
-    fn find_life(&self, member: &Member, first: &str) -> io::Result<Option<(usize, Content)>> {
+    fn find_life(&self, member: &FamilyFile, first: &str) -> io::Result<Option<(usize, Content)>> {
         let mut candidates: Vec<usize> = (0..self.lives.len())
             .filter(|at| {
                 let life = &self.lives[*at];
@@ -240,14 +240,14 @@ impl Follower {
     }
 
     /// Whether the open file of a life begins with all of this one.
-    fn has_all_of(&self, at: usize, member: &Member) -> io::Result<bool> {
+    fn has_all_of(&self, at: usize, member: &FamilyFile) -> io::Result<bool> {
         let Some(mut open) = self.lives[at].opened_again()? else { return Ok(false) };
         let mut part = Content::open(self.safe.open(&member.path)?, member.packing)?;
         Ok(is_beginning_of(&mut part, &mut open, &self.may_go_on())?.is_some())
     }
 
     /// Whether this file begins with all of the open file of a life.
-    fn is_continued_by(&self, at: usize, member: &Member) -> io::Result<bool> {
+    fn is_continued_by(&self, at: usize, member: &FamilyFile) -> io::Result<bool> {
         let Some(mut open) = self.lives[at].opened_again()? else { return Ok(true) };
         let mut whole = Content::open(self.safe.open(&member.path)?, member.packing)?;
         Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
@@ -255,8 +255,8 @@ impl Follower {
 
     /// Finds the life of the current file if `member` is a copy of it from before it was truncated, and the new content begins with the
     /// same lines: both files contain everything that was read so far, and differ after that.
-    fn find_cut(&self, member: &Member, first: &str, current: &Member) -> io::Result<Option<(usize, Content)>> {
-        let is_it = |life: &Life| life.content.is_some() && life.id == current.id && life.at.first == first;
+    fn find_cut(&self, member: &FamilyFile, first: &str, current: &FamilyFile) -> io::Result<Option<(usize, Content)>> {
+        let is_it = |life: &FollowedFile| life.content.is_some() && life.id == current.id && life.at.first == first;
         let Some(at) = self.lives.iter().position(is_it) else { return Ok(None) };
         let position = self.lives[at].position();
         let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
@@ -265,7 +265,7 @@ impl Follower {
     }
 
     /// Returns the number of lines of a rotated file if the current file begins with all of it.
-    fn is_copy_of(&self, member: &Member, current: &Member) -> io::Result<Option<u64>> {
+    fn is_copy_of(&self, member: &FamilyFile, current: &FamilyFile) -> io::Result<Option<u64>> {
         if member.packing == Packing::Plain && member.length > current.length
             || current.length == 0
             || member.length == 0
@@ -277,7 +277,7 @@ impl Follower {
         is_beginning_of(&mut part, &mut whole, &self.may_go_on())
     }
 
-    pub(super) fn add_life(&mut self, member: &Member, content: Content, first: String) {
+    pub(super) fn add_life(&mut self, member: &FamilyFile, content: Content, first: String) {
         let at = FilePosition {
             first,
             number: self.next,
@@ -288,7 +288,7 @@ impl Follower {
             length: member.length,
             is_ended: false,
         };
-        let mut life = Life::known(at);
+        let mut life = FollowedFile::known(at);
         life.open(member, content);
         life.may_be_known = self.is_upgrade && self.next > 0;
         self.lives.push(life);
@@ -322,11 +322,11 @@ impl Follower {
         self.since =
             family.members.iter().filter(|member| !member.is_current).map(|member| member.modified).max().unwrap_or(0);
         let cause = self.words_not_found(family, 0);
-        self.say(Heard::Lost { count: None, cause });
+        self.say(SourceMessage::Lost { count: None, cause });
         Ok(())
     }
 
-    fn newest_before(&self, family: &Family, current: &Member) -> i64 {
+    fn newest_before(&self, family: &Family, current: &FamilyFile) -> i64 {
         let rotated = family.members.iter().filter(|member| member.id != current.id);
         rotated.map(|member| member.modified).max().unwrap_or(0)
     }
@@ -360,7 +360,7 @@ impl Follower {
             } else {
                 self.words_not_found(family, unread)
             };
-            self.say(Heard::Lost { count: None, cause });
+            self.say(SourceMessage::Lost { count: None, cause });
             self.lives.retain(|life| life.at.number != number);
             self.is_kept = false;
         }
@@ -378,7 +378,7 @@ impl Follower {
     }
 }
 
-impl Life {
+impl FollowedFile {
     /// Closes a file that was truncated in place, and perhaps written to again: the open file no longer holds what was read of it. A copy
     /// of what it held may be in the family. Returns whether it was truncated.
     fn look_for_cut(&mut self) -> io::Result<bool> {

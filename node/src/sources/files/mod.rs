@@ -15,4 +15,4 @@ mod seen;
 mod tests;
 
 pub use content::unpacked;
-pub(super) use follower::{Asked, follow};
+pub(super) use follower::{FileConfig, follow};

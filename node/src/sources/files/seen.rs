@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::family::Member;
+use super::family::FamilyFile;
 
 /// State of a file at the last poll.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new(member: &Member, number: Option<u64>) -> Self {
+    pub(super) fn new(member: &FamilyFile, number: Option<u64>) -> Self {
         Self { length: member.length, modified: member.modified, number, damaged: None }
     }
 }

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::content::digest;
-use super::follower::{Asked, Follower};
+use super::follower::{FileConfig, Follower};
 use crate::sources::mark::Mark;
-use crate::sources::record::Heard;
+use crate::sources::record::SourceMessage;
 use crate::sources::safe::Safe;
 
 /// Events of the file or of the node.
@@ -58,7 +58,7 @@ struct World {
     folder: tempfile::TempDir,
     path: PathBuf,
     follower: Option<Follower>,
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<SourceMessage>,
     /// The position that is on disk.
     kept: Option<Mark>,
     written: Vec<String>,
@@ -97,7 +97,7 @@ impl World {
     fn start(&mut self) {
         let (heards, heard) = mpsc::channel(100_000);
         let safe = Safe { owners: Vec::new(), links_in: None, own: Vec::new() };
-        let asked = Asked { name: "test".to_owned(), path: self.path.clone(), safe, from_now: false };
+        let asked = FileConfig { name: "test".to_owned(), path: self.path.clone(), safe, from_now: false };
         let mut follower = Follower::new(asked, self.kept.clone(), heards, CancellationToken::new());
         (follower.grace, follower.grace_max) = (Duration::ZERO, Duration::ZERO);
         (self.follower, self.heard) = (Some(follower), heard);
@@ -112,15 +112,15 @@ impl World {
         }
         for _ in 0..at_most {
             match self.heard.try_recv() {
-                Ok(Heard::Record(record)) => {
+                Ok(SourceMessage::Record(record)) => {
                     let text = String::from_utf8(record.text).expect("text");
                     let place = record.place.expect("a place");
                     let before = self.recorded.insert(place.clone(), text.clone());
                     assert!(before.is_none_or(|before| before == text), "{place} is two records");
                     self.kept = record.mark.or(self.kept.take());
                 }
-                Ok(Heard::Place(mark)) => self.kept = Some(mark),
-                Ok(Heard::Lost { cause, .. }) => self.lost.push(cause),
+                Ok(SourceMessage::Place(mark)) => self.kept = Some(mark),
+                Ok(SourceMessage::Lost { cause, .. }) => self.lost.push(cause),
                 Err(_) => return,
             }
         }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::counts::Problems;
 use super::mark::{Mark, Reached};
-use super::record::{Heard, Heards, Record};
+use super::record::{Heards, Record, SourceMessage};
 pub(super) use export::next_entry;
 use export::{Cursor, Entry};
 use files::{JournalFile, list};
@@ -41,7 +41,7 @@ const COPY_WAIT: Duration = Duration::from_secs(600);
 const QUIET_MARK_EVERY: Duration = Duration::from_secs(60);
 
 /// Configuration of a followed journal.
-pub(super) struct Asked {
+pub(super) struct JournalConfig {
     /// Name of the source, for health.
     pub(super) name: String,
     pub(super) unit: Option<String>,
@@ -50,7 +50,7 @@ pub(super) struct Asked {
 }
 
 pub(super) async fn follow(
-    asked: Asked,
+    asked: JournalConfig,
     mark: Option<Mark>,
     heards: Heards,
     problems: Problems,
@@ -74,7 +74,7 @@ pub(super) async fn follow(
 }
 
 struct Follower {
-    asked: Asked,
+    asked: JournalConfig,
     heards: Heards,
     sequences: BTreeMap<String, Reached>,
     /// Treatment of sequences without a position at the first poll, if there is no position at all or only one from before sequences were
@@ -103,7 +103,7 @@ enum First {
 }
 
 impl Follower {
-    fn new(asked: Asked, mark: Option<Mark>, heards: Heards) -> Self {
+    fn new(asked: JournalConfig, mark: Option<Mark>, heards: Heards) -> Self {
         let mut sequences = BTreeMap::new();
         let mut first = if asked.from_now { First::PassOver } else { First::Read };
         match mark {
@@ -248,7 +248,7 @@ impl Follower {
                 Some(_) => {}
                 None if reached.is_open => {
                     let cause = "the journal files that were last read have been removed; the number of entries added since then is unknown";
-                    let _ = self.heards.send(Heard::Lost { count: None, cause: cause.to_owned() }).await;
+                    let _ = self.heards.send(SourceMessage::Lost { count: None, cause: cause.to_owned() }).await;
                 }
                 None => {}
             }
@@ -280,7 +280,7 @@ impl Follower {
                     "{} entries of the journal are counted in its files but cannot be read; `journalctl --verify` shows the damage",
                     last - from
                 );
-                let _ = self.heards.send(Heard::Lost { count: Some(last - from), cause }).await;
+                let _ = self.heards.send(SourceMessage::Lost { count: Some(last - from), cause }).await;
                 if let Some(reached) = self.sequences.get_mut(sequence) {
                     (reached.read, reached.through) = (last, last.max(reached.through));
                     self.is_kept = false;
@@ -294,7 +294,7 @@ impl Follower {
         let count = self.asked.unit.is_none().then_some(gone);
         let of_all = if count.is_none() { ", of this unit and others," } else { "" };
         let cause = format!("{gone} entries of the journal{of_all} were removed before they were read");
-        let _ = self.heards.send(Heard::Lost { count, cause }).await;
+        let _ = self.heards.send(SourceMessage::Lost { count, cause }).await;
     }
 
     /// Reads new entries of all sequences, merged by time. Returns false if some were left for the next pass.
@@ -361,7 +361,7 @@ impl Follower {
         });
         let record = Record { text: record, cut: None, place: Some(place), earlier_place: Some(cursor.text), mark };
         // `follow` drops this call when the node stops, and stores the positions as they are then: they move only once the entry is sent.
-        if self.heards.send(Heard::Record(record)).await.is_err() {
+        if self.heards.send(SourceMessage::Record(record)).await.is_err() {
             return false;
         }
         self.sequences.insert(cursor.sequence, reached);
@@ -375,7 +375,7 @@ impl Follower {
 
     async fn keep_positions(&mut self) {
         if !self.is_kept {
-            let _ = self.heards.send(Heard::Place(self.mark())).await;
+            let _ = self.heards.send(SourceMessage::Place(self.mark())).await;
             (self.is_kept, self.since_mark, self.kept) = (true, 0, Instant::now());
         }
     }
@@ -427,7 +427,7 @@ impl Reader {
         Self { sequence: sequence.to_owned(), files, read, limit, is_cut: false, output: None }
     }
 
-    fn start(&mut self, asked: &Asked) -> Result<(), String> {
+    fn start(&mut self, asked: &JournalConfig) -> Result<(), String> {
         let mut command = Command::new("journalctl");
         // Print all of a field, however long; values that are too long are cut when they are parsed.
         command.args(["--output=export", "--all", "--no-pager", "--quiet"]);
@@ -518,7 +518,7 @@ mod tests {
     fn a_position_of_an_earlier_version_is_understood() {
         let cursor = "s=ab;i=1f;b=cd;m=3e9;t=6608b015f3001;x=2c21".to_owned();
         for from_now in [false, true] {
-            let asked = Asked { name: "ssh".to_owned(), unit: None, directory: None, from_now };
+            let asked = JournalConfig { name: "ssh".to_owned(), unit: None, directory: None, from_now };
             let (heards, _heard) = tokio::sync::mpsc::channel(1);
             let follower = Follower::new(asked, Some(Mark::Journal { cursor: cursor.clone() }), heards);
             let reached = follower.sequences.get("ab").expect("the sequence of the cursor");

@@ -199,7 +199,10 @@ impl Input {
         };
         let items = items.ok_or_else(not_an_object)?;
         if items.len() > RECORDS_MAX {
-            return Err(MapError::plain(format!("{} records in one document; the limit is {RECORDS_MAX}", items.len())));
+            return Err(MapError::plain(format!(
+                "{} records in one document; the limit is {RECORDS_MAX}",
+                items.len()
+            )));
         }
         Ok(items.into_iter().flat_map(|item| self.unwrap(&item)).collect())
     }

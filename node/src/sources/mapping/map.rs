@@ -60,7 +60,7 @@ enum Found {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Typed {
+struct RawMapping {
     #[serde(default)]
     description: String,
     /// Where the records are found, for `map list`.
@@ -183,14 +183,14 @@ impl Mapping {
                 bad(format!("neither a readable file ({error}) nor a built-in mapping ({})", names.join(", ")))
             })?,
         };
-        let typed: Typed = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let typed: RawMapping = toml::from_str(&text).map_err(|error| bad(error.to_string()))?;
         typed.check().map_err(bad)
     }
 
     /// Returns the mappings that ship with the program.
     pub fn built_in() -> Vec<BuiltIn> {
         let read = |(name, text): &(&'static str, &str)| {
-            let typed: Typed = toml::from_str(text).ok()?;
+            let typed: RawMapping = toml::from_str(text).ok()?;
             let (description, source) = (typed.description.clone(), typed.source.clone());
             let fields = typed.check().ok()?.fields();
             Some(BuiltIn { name, description, source, fields })
@@ -273,9 +273,7 @@ impl Mapping {
         }
         // The mapping parses texts, and this record had none of the forms it knows.
         if !has_action(&entry) && !self.patterns.is_empty() {
-            return Err(MapError::plain(
-                "no pattern of this mapping matches the record, so its action is unknown",
-            ));
+            return Err(MapError::plain("no pattern of this mapping matches the record, so its action is unknown"));
         }
         if !rest.0.is_empty()
             && let Some(raw) = rest.to_raw()
@@ -353,7 +351,7 @@ fn known_field(name: &str) -> Option<&'static str> {
     CALLER_TEXTS.iter().find(|field| **field == name).copied()
 }
 
-impl Typed {
+impl RawMapping {
     fn check(self) -> Result<Mapping, String> {
         let field = |name: &str| {
             known_field(name).ok_or_else(|| {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::drops::KernelDrops;
 use super::framing::{Message, message};
 use super::message::take_apart;
-use crate::sources::record::{Cut, Heard, Heards, Record, Shared};
+use crate::sources::record::{Cut, Heards, Record, Shared, SourceMessage};
 
 /// Largest payload of a datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -86,22 +86,22 @@ async fn say_drops(dropped: &Shared<u64>, kernel: &Shared<KernelDrops>, heards: 
 }
 
 /// An open connection: when it last sent something, and the token that ends it.
-struct Open {
+struct OpenConnection {
     heard: Arc<Mutex<Instant>>,
     cut: CancellationToken,
 }
 
 /// Removes the connection that has been silent the longest, even if it sends a little now and then: a new connection that is refused
 /// loses its messages, but one that is closed between two messages can connect again.
-fn most_idle(open: &mut Vec<Open>) -> Option<Open> {
-    let since = |open: &Open| *open.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn most_idle(open: &mut Vec<OpenConnection>) -> Option<OpenConnection> {
+    let since = |open: &OpenConnection| *open.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (at, _) = open.iter().enumerate().map(|(at, open)| (at, since(open))).min_by_key(|(_, since)| *since)?;
     Some(open.swap_remove(at))
 }
 
 async fn streams(listener: TcpListener, heards: Heards) {
     let mut connections = tokio::task::JoinSet::new();
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenConnection> = Vec::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -113,7 +113,7 @@ async fn streams(listener: TcpListener, heards: Heards) {
                         idle.cut.cancel();
                     }
                     let (heard, cut) = (Arc::new(Mutex::new(Instant::now())), CancellationToken::new());
-                    open.push(Open { heard: Arc::clone(&heard), cut: cut.clone() });
+                    open.push(OpenConnection { heard: Arc::clone(&heard), cut: cut.clone() });
                     let heards = heards.clone();
                     connections.spawn(async move {
                         if let Err(error) = messages(stream, peer, &heards, &heard, &cut).await {
@@ -154,8 +154,12 @@ pub(in crate::sources) async fn messages(
         }
         *heard_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
         if cut.is_cancelled() && *until.get_or_insert_with(|| Instant::now() + LAST_WORDS) <= Instant::now() {
-            lost(heards, None, "a sender was cut off mid-stream because its connection was closed to make room for another one")
-                .await;
+            lost(
+                heards,
+                None,
+                "a sender was cut off mid-stream because its connection was closed to make room for another one",
+            )
+            .await;
             return Err(std::io::Error::other("closed to make room for another connection"));
         }
         let message = tokio::select! {
@@ -173,7 +177,8 @@ pub(in crate::sources) async fn messages(
             }
         };
         if missing.is_some() {
-            lost(heards, Some(1), "a sender hung up in the middle of a message; the part that arrived is recorded").await;
+            lost(heards, Some(1), "a sender hung up in the middle of a message; the part that arrived is recorded")
+                .await;
         }
         let text = text.trim_ascii_end();
         if !text.trim_ascii().is_empty() && heards.send(heard(text, too_long.as_ref(), peer)).await.is_err() {
@@ -189,11 +194,11 @@ async fn quiet(cut: &CancellationToken) {
 }
 
 async fn lost(heards: &Heards, count: Option<u64>, cause: &str) {
-    let _ = heards.send(Heard::Lost { count, cause: cause.to_owned() }).await;
+    let _ = heards.send(SourceMessage::Lost { count, cause: cause.to_owned() }).await;
 }
 
-fn heard(message: &[u8], cut: Option<&Cut>, peer: SocketAddr) -> Heard {
-    Heard::Record(Record {
+fn heard(message: &[u8], cut: Option<&Cut>, peer: SocketAddr) -> SourceMessage {
+    SourceMessage::Record(Record {
         text: take_apart(message, cut, peer.ip()).into_bytes(),
         cut: None,
         place: None,
@@ -228,9 +233,9 @@ mod tests {
         let mut found = Vec::new();
         while let Some(next) = heard.recv().await {
             found.push(match next {
-                Heard::Record(record) => String::from_utf8_lossy(&record.text).into_owned(),
-                Heard::Lost { cause, .. } => cause,
-                Heard::Place(_) => continue,
+                SourceMessage::Record(record) => String::from_utf8_lossy(&record.text).into_owned(),
+                SourceMessage::Lost { cause, .. } => cause,
+                SourceMessage::Place(_) => continue,
             });
         }
         assert!(

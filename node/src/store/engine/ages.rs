@@ -39,7 +39,7 @@ struct Sample {
 /// A sample together with its cosigned checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Shown {
+struct CosignedSample {
     size: u64,
     age_micros: i64,
     /// The note as the witness returned it.
@@ -60,7 +60,7 @@ struct Book {
     samples: Vec<Sample>,
     /// Kept checkpoints, ascending in both fields; missing in files of earlier versions.
     #[serde(default)]
-    notes: Vec<Shown>,
+    notes: Vec<CosignedSample>,
     /// Rows below this seq are aged by their own timestamps, because an operator confirmed them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     confirmed_below: Option<u64>,
@@ -203,7 +203,7 @@ impl Ages {
             return false;
         }
         make_room(&mut self.book.notes, NOTES_MAX);
-        self.book.notes.push(Shown { size, age_micros: self.book.age_micros, note: note.to_string() });
+        self.book.notes.push(CosignedSample { size, age_micros: self.book.age_micros, note: note.to_string() });
         true
     }
 

@@ -42,7 +42,7 @@ pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
             tracing::warn!(%error, "the detection rules start without earlier state");
         }
     }
-    detector.settle();
+    detector.commit();
     detector
 }
 
@@ -80,20 +80,20 @@ fn learn(
         let batch = scan.next_batch(conn)?;
         for row in batch.rows.iter().filter(|row| row.checked.integrity == Integrity::Ok) {
             if let Some(view) = EntryView::parse(&row.body).filter(|view| view.via != "node") {
-                found.push((facts(&view), row.timestamp));
+                found.push((rule_input(&view), row.timestamp));
             }
         }
         if batch.done {
             break;
         }
     }
-    for (facts, recorded) in found.iter().rev() {
-        remember(detector, facts, *recorded);
+    for (rule_input, recorded) in found.iter().rev() {
+        remember(detector, rule_input, *recorded);
     }
     Ok(())
 }
 
-fn facts(view: &EntryView<'_>) -> RuleInput {
+fn rule_input(view: &EntryView<'_>) -> RuleInput {
     let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().map(str::to_owned);
     RuleInput {
         occurred_at: view.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok()),

@@ -20,12 +20,12 @@ const SPARE_BUFFERS_MAX: usize = 4;
 /// Bodies and MACs one after another, in one buffer: freeing row by row what another thread allocated would make both threads wait
 /// for the allocator.
 #[derive(Default)]
-struct Rows {
+struct RowBuffer {
     bytes: Vec<u8>,
     macs: Vec<(usize, [u8; MAC_BYTES])>,
 }
 
-impl Rows {
+impl RowBuffer {
     fn push(&mut self, body: &str, mac: [u8; MAC_BYTES]) {
         self.bytes.extend_from_slice(body.as_bytes());
         self.macs.push((self.bytes.len(), mac));
@@ -52,23 +52,23 @@ impl Rows {
 #[error("the tree integrator thread has stopped; restart the node")]
 pub struct IntegratorStopped;
 
-enum Order {
+enum Command {
     /// Rolls back to this many rows; the rows after them were not committed.
     Back(u64),
     /// The next rows. Those after the first `begun` rows belong to a transaction that may still fail.
-    Rows { rows: Rows, begun: u64 },
+    Rows { rows: RowBuffer, begun: u64 },
     /// Asks for the root over this many rows: either all rows of the newest transaction, or all rows before it.
     Root(u64, Sender<Hash>),
 }
 
 /// Handle of the tree thread, owned by the writer.
 pub(in crate::store) struct TreeIntegrator {
-    orders: Sender<Order>,
+    orders: Sender<Command>,
     filled: Receiver<Vec<FullTile>>,
     /// Used buffers that can be filled again.
-    spare: Receiver<Rows>,
+    spare: Receiver<RowBuffer>,
     /// Rows pushed and not handed over yet; they include committed rows when a transaction had only a few.
-    waiting: Rows,
+    waiting: RowBuffer,
     /// Number of rows pushed, including those of the open transaction.
     size: u64,
     /// Number of rows before the open transaction.
@@ -93,7 +93,7 @@ impl TreeIntegrator {
             orders,
             filled,
             spare,
-            waiting: Rows::default(),
+            waiting: RowBuffer::default(),
             size,
             begun: size,
             due: 0,
@@ -116,7 +116,7 @@ impl TreeIntegrator {
             return Ok(());
         }
         self.waiting.truncate(usize::try_from(size.saturating_sub(handed_over)).unwrap_or(usize::MAX));
-        if handed_over > size { self.orders.send(Order::Back(size)).map_err(|_| IntegratorStopped) } else { Ok(()) }
+        if handed_over > size { self.orders.send(Command::Back(size)).map_err(|_| IntegratorStopped) } else { Ok(()) }
     }
 
     /// Adds the next row of the transaction.
@@ -147,7 +147,7 @@ impl TreeIntegrator {
     pub(in crate::store) fn root(&mut self, size: u64) -> Result<Hash, IntegratorStopped> {
         self.hand_over()?;
         let (reply, root) = channel();
-        self.orders.send(Order::Root(size, reply)).map_err(|_| IntegratorStopped)?;
+        self.orders.send(Command::Root(size, reply)).map_err(|_| IntegratorStopped)?;
         root.recv().map_err(|_| IntegratorStopped)
     }
 
@@ -157,7 +157,7 @@ impl TreeIntegrator {
         }
         let next = self.spare.try_recv().unwrap_or_default();
         let rows = std::mem::replace(&mut self.waiting, next);
-        self.orders.send(Order::Rows { rows, begun: self.begun }).map_err(|_| IntegratorStopped)
+        self.orders.send(Command::Rows { rows, begun: self.begun }).map_err(|_| IntegratorStopped)
     }
 
     fn due_tiles(&mut self) -> Result<Vec<FullTile>, IntegratorStopped> {
@@ -179,12 +179,12 @@ struct Growing {
 
 impl Growing {
     /// Runs until the writer is gone or sends an impossible order: a tree of other rows must never be signed.
-    fn run(mut self, orders: &Receiver<Order>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<Rows>) {
+    fn run(mut self, orders: &Receiver<Command>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<RowBuffer>) {
         while let Ok(order) = orders.recv() {
             match order {
-                Order::Back(size) if self.base.size() == size => self.tree = self.base.clone(),
-                Order::Back(_) => return,
-                Order::Rows { mut rows, begun } => {
+                Command::Back(size) if self.base.size() == size => self.tree = self.base.clone(),
+                Command::Back(_) => return,
+                Command::Rows { mut rows, begun } => {
                     for leaf in rows.leaves() {
                         if self.tree.size() == begun {
                             self.base = self.tree.clone();
@@ -198,7 +198,7 @@ impl Growing {
                     rows.truncate(0);
                     let _ = used.try_send(rows);
                 }
-                Order::Root(size, reply) => {
+                Command::Root(size, reply) => {
                     let Some(tree) = self.at(size) else { return };
                     // The caller may have stopped waiting.
                     let _ = reply.send(tree.root());

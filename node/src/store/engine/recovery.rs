@@ -11,7 +11,7 @@ use piperoll_format::view::EntryView;
 use rusqlite::Connection;
 
 use super::integrator::TreeIntegrator;
-use super::signer::{Place, Signer};
+use super::signer::{NoteCopy, Signer};
 use super::transaction::AppendPosition;
 use crate::store::table::erased;
 use crate::store::table::health::Health;
@@ -63,8 +63,8 @@ impl Recovery<'_> {
                     // Keep the damaged file as evidence; the next signature rewrites the copy from the note that
                     // could be read.
                     let aside = match damaged.place {
-                        Place::ScanContext => self.dir.set_checkpoint_aside().ok(),
-                        Place::Database | Place::Witnessed => None,
+                        NoteCopy::ScanContext => self.dir.set_checkpoint_aside().ok(),
+                        NoteCopy::Database | NoteCopy::Witnessed => None,
                     };
                     tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
                 }
@@ -98,7 +98,10 @@ impl Recovery<'_> {
         let words = |error: TreeError| format!("the tree cannot be read: {error}");
         let keys = self.keys;
         let origin = keys.origin(self.generation);
-        let key = keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} is not a valid key name"))?;
+        let key = keys
+            .checkpoint
+            .named(&origin, KeyKind::Log)
+            .ok_or_else(|| format!("{origin:?} is not a valid key name"))?;
         let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&origin, KeyKind::Log));
         let signer = match Signer::open(self.conn, self.dir, key, next) {
             Ok(signer) => {
@@ -108,7 +111,8 @@ impl Recovery<'_> {
             Err(_) if self.dir.is_aside() => None,
             Err(error) => return Err(error.to_string()),
         };
-        let floor = floor(self.conn, &mut RowChecker::new(keys.ring.clone(), self.generation)).map_err(|e| e.to_string())??;
+        let floor =
+            floor(self.conn, &mut RowChecker::new(keys.ring.clone(), self.generation)).map_err(|e| e.to_string())??;
         let first = floor.map_or(0, |floor| floor.pruned.to_seq);
         tiles::check_last_tile(self.conn, first, size).map_err(words)??;
         Ok((tiles::resume(self.conn, size).map_err(words)?, signer))

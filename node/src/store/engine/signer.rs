@@ -17,14 +17,14 @@ const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Selects one of the two stored notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum StoredNote {
     /// The newest note signed by this node.
     Signed,
     /// The newest note that a witness returned cosigned.
     Witnessed,
 }
 
-impl Kept {
+impl StoredNote {
     pub(in crate::store) fn word(self) -> &'static str {
         match self {
             Self::Signed => "signed",
@@ -71,7 +71,7 @@ pub(in crate::store) struct Signer {
 
 /// Where a signed note is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Place {
+pub(in crate::store) enum NoteCopy {
     Database,
     /// `log.checkpoint`.
     ScanContext,
@@ -82,27 +82,27 @@ pub(in crate::store) enum Place {
 /// A stored note that can no longer be read.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Damaged {
-    pub(in crate::store) place: Place,
+    pub(in crate::store) place: NoteCopy,
     error: String,
 }
 
 impl Damaged {
     pub(in crate::store) fn words(&self) -> String {
         let place = match self.place {
-            Place::Database => "the checkpoint in log.db",
-            Place::ScanContext => "the file log.checkpoint",
-            Place::Witnessed => "the cosigned checkpoint in log.db",
+            NoteCopy::Database => "the checkpoint in log.db",
+            NoteCopy::ScanContext => "the file log.checkpoint",
+            NoteCopy::Witnessed => "the cosigned checkpoint in log.db",
         };
         format!("{place} is damaged: {}", self.error)
     }
 }
 
 /// Reads a note from the database without checking it.
-pub(in crate::store) fn kept(conn: &Connection, kept: Kept) -> rusqlite::Result<Option<String>> {
+pub(in crate::store) fn kept(conn: &Connection, kept: StoredNote) -> rusqlite::Result<Option<String>> {
     conn.query_row("SELECT note FROM checkpoints WHERE kind = ?1", [kept.word()], |row| row.get(0)).optional()
 }
 
-fn keep(conn: &Connection, which: Kept, signed: &SignedCheckpoint) -> rusqlite::Result<()> {
+fn keep(conn: &Connection, which: StoredNote, signed: &SignedCheckpoint) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO checkpoints (kind, size, note) VALUES (?1, ?2, ?3)
          ON CONFLICT (kind) DO UPDATE SET size = excluded.size, note = excluded.note",
@@ -121,16 +121,16 @@ impl Signer {
         key: SigningKey,
         next: Option<SigningKey>,
     ) -> Result<Self, CheckpointFault> {
-        let stored = kept(conn, Kept::Signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let stored = kept(conn, StoredNote::Signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Read(e.to_string()))?;
         let mut newest: Option<SignedCheckpoint> = None;
         let mut damaged: Vec<Damaged> = Vec::new();
         // A note that a witness cosigned was signed by this node too, and may still exist where the other two were removed.
-        let witnessed = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let witnessed = kept(conn, StoredNote::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let places = [
-            (Place::Database, stored.map(String::into_bytes)),
-            (Place::ScanContext, beside),
-            (Place::Witnessed, witnessed.map(String::into_bytes)),
+            (NoteCopy::Database, stored.map(String::into_bytes)),
+            (NoteCopy::ScanContext, beside),
+            (NoteCopy::Witnessed, witnessed.map(String::into_bytes)),
         ];
         for (place, bytes) in places.into_iter().filter_map(|(place, bytes)| Some((place, bytes?))) {
             let signed = match open_bytes(&bytes, &key) {
@@ -218,7 +218,7 @@ impl Signer {
         let signed = SignedCheckpoint { checkpoint, note };
         // Store in the database first: the file next to it is then never newer than the database, unless an older database was
         // restored. A crash between the two writes leaves an older file, which covers fewer rows but is not wrong.
-        keep(conn, Kept::Signed, &signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        keep(conn, StoredNote::Signed, &signed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         dir.write_checkpoint(&signed.note.to_string()).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         self.signed_at = Some(Instant::now());
         self.damaged.clear();
@@ -233,17 +233,17 @@ impl Signer {
         if self.newest.as_ref().is_none_or(|newest| newest.checkpoint.size < size) {
             return Err(CheckpointFault::Refused(format!("this node never signed a checkpoint of {size} rows")));
         }
-        let before = kept(conn, Kept::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+        let before = kept(conn, StoredNote::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let older = before.and_then(|text| open_note(&text, &self.key).ok()).is_some_and(|b| b.checkpoint.size > size);
         if !older {
-            keep(conn, Kept::Witnessed, &cosigned).map_err(|e| CheckpointFault::Store(e.to_string()))?;
+            keep(conn, StoredNote::Witnessed, &cosigned).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         }
         Ok(size)
     }
 
     /// Number of rows that a witness has seen, as far as this node knows.
     pub(in crate::store) fn witnessed_size(&self, conn: &Connection) -> rusqlite::Result<Option<u64>> {
-        let note = kept(conn, Kept::Witnessed)?;
+        let note = kept(conn, StoredNote::Witnessed)?;
         Ok(note.and_then(|text| open_note(&text, &self.key).ok()).map(|cosigned| cosigned.checkpoint.size))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use piperoll_detect::Detector;
-use piperoll_format::entry::{CallerEntry, Prefix, Stamp, lifecycle, write_body};
+use piperoll_format::entry::{CallerEntry, NodeFields, Prefix, lifecycle, write_body};
 use piperoll_format::ids::{EntryId, Generation, NodeId};
 use piperoll_format::limits::CLOCK_CLAMP_MICROS_MAX;
 use piperoll_format::mac::MacKey;
@@ -128,7 +128,7 @@ impl<'a> Transaction<'a> {
         let seq = self.pending.end.next_seq;
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(WriteError::Random)?;
-        let stamp = Stamp {
+        let stamp = NodeFields {
             node_id: &self.sealing.node_id,
             generation: &self.sealing.generation,
             seq,
@@ -139,20 +139,27 @@ impl<'a> Transaction<'a> {
             via: &draft.via,
         };
         let mark = self.pending.detector.mark();
-        let flags = to_text(&self.pending.detector.detect(draft.entry.facts(), stamp.timestamp));
+        let flags = to_text(&self.pending.detector.detect(draft.entry.rule_input(), stamp.timestamp));
         let body = match write_body(&stamp, &draft.entry, &flags) {
             Ok(body) => body,
             Err(error) => {
-                self.pending.detector.back_to(mark);
+                self.pending.detector.rollback_to(mark);
                 return Ok(Err(error.into()));
             }
         };
         if self.insert_id.execute((id.as_bytes(), seq))? == 0 {
-            self.pending.detector.back_to(mark);
+            self.pending.detector.rollback_to(mark);
             return self.known_id(&draft, id);
         }
         let mac = self.sealing.key.mac(body.as_bytes());
-        self.insert.execute((seq, self.pending.end.last.micros(), self.pending.end.era, self.sealing.epoch, &mac[..], &body))?;
+        self.insert.execute((
+            seq,
+            self.pending.end.last.micros(),
+            self.pending.end.era,
+            self.sealing.epoch,
+            &mac[..],
+            &body,
+        ))?;
         self.pending.tree.push(&body, mac)?;
         self.pending.fresh.push(self.pending.end.last, &body);
         self.pending.end.next_seq += 1;

@@ -386,14 +386,14 @@ impl Writer {
         self.health.stamped();
         match done {
             Ok(done) => {
-                self.detector.settle();
+                self.detector.commit();
                 self.end = end;
                 self.index.grew(end.next_seq, &self.fresh);
                 self.health.set_transient_fault(None);
                 Ok(done)
             }
             Err(error) => {
-                self.detector.back_to(0);
+                self.detector.rollback_to(0);
                 self.health.claim(self.end.next_seq);
                 Err(self.fail(&error))
             }
@@ -539,9 +539,9 @@ impl Writer {
             Some(ErrorCode::ReadOnly) => AppendError::Fault(
                 "the database or its disk is read-only; make it writable and send the entry again".to_owned(),
             ),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                AppendError::Fault("another process has locked the database; stop it and send the entry again".to_owned())
-            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => AppendError::Fault(
+                "another process has locked the database; stop it and send the entry again".to_owned(),
+            ),
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
                 self.broken.set(Some(Instant::now()));
                 self.health.refuse_writes(format!(

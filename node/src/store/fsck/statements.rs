@@ -30,7 +30,7 @@ impl Check {
         lines: &mut Vec<VerifyLine>,
     ) -> rusqlite::Result<()> {
         let first = self.floor.as_ref().map_or(0, |floor| floor.pruned.to_seq);
-        for (seq, fault) in erased::strays(conn, &mut self.checker, first)? {
+        for (seq, fault) in erased::orphans(conn, &mut self.checker, first)? {
             self.find(lines, Some(seq), FindingKind::Derived, fault);
         }
         let held = match holds::holds(conn, &mut self.checker)? {

@@ -6,7 +6,7 @@ use piperoll_format::note::{Note, SigningKey};
 use piperoll_format::statement::Pruned;
 use rusqlite::Connection;
 
-use crate::store::engine::signer::{Kept, kept};
+use crate::store::engine::signer::{StoredNote, kept};
 use crate::store::table::tiles::{self, TreeError, stored_tile};
 
 /// Tree check, fed with all rows in order.
@@ -36,8 +36,8 @@ impl TreeCheck {
         });
         let stored = |which| kept(conn, which).map(|note| note.map(String::into_bytes));
         let notes = [
-            (Kept::Signed.word(), stored(Kept::Signed)?),
-            (Kept::Witnessed.word(), stored(Kept::Witnessed)?),
+            (StoredNote::Signed.word(), stored(StoredNote::Signed)?),
+            (StoredNote::Witnessed.word(), stored(StoredNote::Witnessed)?),
             ("log.checkpoint's", beside),
         ];
         for (which, bytes) in notes.into_iter().filter_map(|(which, bytes)| Some((which, bytes?))) {
@@ -60,7 +60,10 @@ impl TreeCheck {
                 self.builder = builder;
                 return Ok(None);
             }
-            Ok(_) => format!("the stored hashes of the {} pruned rows do not match the root recorded when they were pruned", pruned.to_seq),
+            Ok(_) => format!(
+                "the stored hashes of the {} pruned rows do not match the root recorded when they were pruned",
+                pruned.to_seq
+            ),
             Err(TreeError::Sqlite(error)) => return Err(error),
             Err(problem) => format!("the hashes of the pruned rows: {problem}"),
         };

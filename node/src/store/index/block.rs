@@ -110,12 +110,12 @@ pub(super) trait Block {
 }
 
 /// Rows that may match, and the subset that certainly does.
-struct Answer {
+struct MatchedRows {
     may: Set,
     must: Set,
 }
 
-impl Answer {
+impl MatchedRows {
     fn exactly(set: Set) -> Self {
         Self { must: set.clone(), may: set }
     }
@@ -127,7 +127,7 @@ impl Answer {
 }
 
 /// A filter condition to evaluate on every block.
-pub(in crate::store) struct Ask<'a> {
+pub(in crate::store) struct IndexQuery<'a> {
     pub(in crate::store) condition: Condition<'a>,
     /// Seqs of the IDs that the condition names.
     pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
@@ -145,35 +145,35 @@ pub(in crate::store) struct Candidates {
 }
 
 /// Rows that may match in the block that begins at seq `first`.
-pub(super) fn candidates(block: &dyn Block, first: u64, ask: &Ask<'_>) -> io::Result<Candidates> {
+pub(super) fn candidates(block: &dyn Block, first: u64, ask: &IndexQuery<'_>) -> io::Result<Candidates> {
     let there = Set::from(block.pruned(), block.rows());
-    let Answer { may, must } = holds(block, first, &ask.condition, ask)?;
+    let MatchedRows { may, must } = holds(block, first, &ask.condition, ask)?;
     let (may, must) = (may.and(&there), must.and(&there));
     let odd = block.odd()?.and(&there);
     let exact = may.clone().but(&must).but(&odd).is_empty();
     Ok(Candidates { rows: may.or(&odd), odd, exact })
 }
 
-fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
+fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &IndexQuery<'_>) -> io::Result<MatchedRows> {
     let rows = block.rows();
     Ok(match condition {
         Condition::Atom(atom) => fits(block, first, atom, ask)?,
         Condition::All(parts) => {
-            let mut all = Answer::exactly(Set::from(0, rows));
+            let mut all = MatchedRows::exactly(Set::from(0, rows));
             for part in parts {
                 if all.may.is_empty() {
                     break;
                 }
                 let one = holds(block, first, part, ask)?;
-                all = Answer { may: all.may.and(&one.may), must: all.must.and(&one.must) };
+                all = MatchedRows { may: all.may.and(&one.may), must: all.must.and(&one.must) };
             }
             all
         }
         Condition::Any(parts) => {
-            let mut any = Answer::exactly(Set::none(rows));
+            let mut any = MatchedRows::exactly(Set::none(rows));
             for part in parts {
                 let one = holds(block, first, part, ask)?;
-                any = Answer { may: any.may.or(&one.may), must: any.must.or(&one.must) };
+                any = MatchedRows { may: any.may.or(&one.may), must: any.must.or(&one.must) };
             }
             any
         }
@@ -181,15 +181,15 @@ fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &Ask<'_>
         Condition::Not(part) => {
             let one = holds(block, first, part, ask)?;
             let all = Set::from(0, rows);
-            Answer { may: all.clone().but(&one.must), must: all.but(&one.may) }
+            MatchedRows { may: all.clone().but(&one.must), must: all.but(&one.may) }
         }
-        Condition::AtMost(part) => Answer::at_most(holds(block, first, part, ask)?.may),
+        Condition::AtMost(part) => MatchedRows::at_most(holds(block, first, part, ask)?.may),
     })
 }
 
-fn fits(block: &dyn Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Result<Answer> {
+fn fits(block: &dyn Block, first: u64, atom: &Atom<'_>, ask: &IndexQuery<'_>) -> io::Result<MatchedRows> {
     let rows = block.rows();
-    let exactly = Answer::exactly;
+    let exactly = MatchedRows::exactly;
     Ok(match atom {
         Atom::Is(column, values) => {
             let mut wanted = Vec::new();
@@ -197,19 +197,19 @@ fn fits(block: &dyn Block, first: u64, atom: &Atom<'_>, ask: &Ask<'_>) -> io::Re
                 wanted.extend(block.code_of(*column, value)?);
             }
             let set = with_codes(block, *column, &wanted)?;
-            if block.is_hashed(*column) { Answer::at_most(set) } else { exactly(set) }
+            if block.is_hashed(*column) { MatchedRows::at_most(set) } else { exactly(set) }
         }
         Atom::Fits(column, fits) => {
             if block.is_hashed(*column) {
-                return Ok(Answer::at_most(Set::from(0, rows)));
+                return Ok(MatchedRows::at_most(Set::from(0, rows)));
             }
             let values = block.values(*column)?;
             let wanted: Vec<u32> = (1..=values.len()).filter(|code| values.of(*code).is_some_and(fits)).collect();
             exactly(with_codes(block, *column, &wanted)?)
         }
         Atom::Net(net) => exactly(with_codes(block, Column::Ip, &block.codes_in(net)?)?),
-        Atom::Description(needle) => Answer::at_most(with_text(block, Text::Description, needle)?),
-        Atom::Details(needle) => Answer::at_most(with_text(block, Text::Details, needle)?),
+        Atom::Description(needle) => MatchedRows::at_most(with_text(block, Text::Description, needle)?),
+        Atom::Details(needle) => MatchedRows::at_most(with_text(block, Text::Details, needle)?),
         Atom::Seq(range) => {
             let place = |seq: u64| usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX).min(rows);
             let mut set = Set::none(rows);

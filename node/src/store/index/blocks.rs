@@ -17,7 +17,7 @@ use piperoll_protocol::node::IndexExtent;
 use piperoll_query::stats::Counter;
 use rusqlite::Connection;
 
-use super::block::{Ask, Block, Candidates};
+use super::block::{Block, Candidates, IndexQuery};
 use super::builder::Builder;
 use super::fresh::{self, PendingRows};
 use super::layout::Head;
@@ -39,7 +39,7 @@ pub(in crate::store) struct Index {
     pub(super) dir: PathBuf,
     pub(super) generation: Generation,
     pub(super) level: u32,
-    pub(super) state: RwLock<State>,
+    pub(super) state: RwLock<LoadedBlocks>,
     /// Files opened by earlier queries, kept for reuse.
     pub(super) open: Mutex<BTreeMap<u64, Arc<Stored>>>,
     /// Rows committed recently.
@@ -54,7 +54,7 @@ pub(in crate::store) struct Index {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct LoadedBlocks {
     /// Blocks that have a file.
     pub(super) whole: BTreeSet<u64>,
     /// Blocks in memory: the newest one, one whose first rows were pruned, and one being built.
@@ -98,11 +98,11 @@ impl Index {
         index
     }
 
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, LoadedBlocks> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, LoadedBlocks> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,7 +128,7 @@ impl Index {
 
     /// Determines which rows of the block containing `seq` are worth reading. `None` when the whole block must be read, because the
     /// index has no block for it or the block does not belong to these rows.
-    pub(in crate::store) fn look(&self, conn: &Connection, seq: u64, ask: &Ask<'_>) -> Option<Look> {
+    pub(in crate::store) fn look(&self, conn: &Connection, seq: u64, ask: &IndexQuery<'_>) -> Option<Look> {
         let block = seq / self.block_rows();
         self.ask(conn, block, |known| block::candidates(known, block * self.block_rows(), ask))
     }
@@ -185,7 +185,7 @@ impl Index {
         &self,
         conn: &Connection,
         seq: u64,
-        ask: &Ask<'_>,
+        ask: &IndexQuery<'_>,
         range: &Range<u64>,
         times: &Range<Timestamp>,
         counter: &mut Counter,
@@ -193,7 +193,7 @@ impl Index {
         let block = seq / self.block_rows();
         let first = block * self.block_rows();
         let place = |seq: u64| usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
-        let part = count::Part { rows: place(range.start)..place(range.end), times: times.clone() };
+        let part = count::BlockPart { rows: place(range.start)..place(range.end), times: times.clone() };
         self.ask(conn, block, |known: &dyn Block| {
             let candidates = block::candidates(known, first, ask)?;
             let counted = count::count(known, &candidates, &part, counter)?;
@@ -310,7 +310,7 @@ impl Index {
         Ok(())
     }
 
-    pub(super) fn remove(&self, state: &mut State, block: u64) -> io::Result<()> {
+    pub(super) fn remove(&self, state: &mut LoadedBlocks, block: u64) -> io::Result<()> {
         state.changes += 1;
         self.waiting.clear();
         state.parts.remove(&block);

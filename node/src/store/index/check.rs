@@ -12,7 +12,7 @@ use crate::store::table::rows::{StoredRow, extent};
 
 /// Source of the rows that a check compares with the index files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Rows {
+pub(in crate::store) enum RowSource {
     /// Rows of a running node, whose writer knows how many there are and which blocks are merely late.
     Live,
     /// Rows of a log that is read offline.
@@ -24,7 +24,7 @@ pub(in crate::store) enum Rows {
 /// Check of the index, fed with all rows of a log in order.
 pub(in crate::store) struct IndexCheck {
     index: Arc<Index>,
-    rows: Rows,
+    rows: RowSource,
     builder: Option<Builder>,
     changes: u64,
     floor: u64,
@@ -34,7 +34,7 @@ pub(in crate::store) struct IndexCheck {
 }
 
 impl IndexCheck {
-    pub(in crate::store) fn new(index: Arc<Index>, rows: Rows) -> Self {
+    pub(in crate::store) fn new(index: Arc<Index>, rows: RowSource) -> Self {
         Self { index, rows, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
     }
 
@@ -102,28 +102,31 @@ impl IndexCheck {
     /// Reports missing files that are not merely late, and files of rows that do not exist.
     pub(in crate::store) fn finish(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let last = self.last_whole;
-        let gone =
-            self.unwritten.iter().filter(|block| self.rows != Rows::Live && last.is_some_and(|last| **block < last));
+        let gone = self
+            .unwritten
+            .iter()
+            .filter(|block| self.rows != RowSource::Live && last.is_some_and(|last| **block < last));
         let mut faults: Vec<String> = gone
             .map(|block| format!("{} is missing; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
         // List the files first and read the end of the log after that: files written in between cover rows that exist. The
         // connection of this check may see an older end than the writer knows.
         let (files, rows) = match self.rows {
-            Rows::Live => {
+            RowSource::Live => {
                 let files = self.index.files();
                 (files, self.index.head.load(Ordering::SeqCst))
             }
             // Only files that existed when the log was opened, which was before its end is read here.
-            Rows::AtRest => {
+            RowSource::AtRest => {
                 let files = self.index.read().whole.iter().copied().collect();
                 (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))
             }
-            Rows::Copied => return Ok(faults),
+            RowSource::Copied => return Ok(faults),
         };
-        let strays = files.into_iter().filter(|block| (block + 1) * self.index.block_rows() > rows);
-        faults
-            .extend(strays.map(|block| format!("{} indexes rows that do not exist", self.index.path(block).display())));
+        let orphans = files.into_iter().filter(|block| (block + 1) * self.index.block_rows() > rows);
+        faults.extend(
+            orphans.map(|block| format!("{} indexes rows that do not exist", self.index.path(block).display())),
+        );
         Ok(faults)
     }
 

@@ -14,7 +14,7 @@ use super::block::{Block, Candidates, Values};
 use super::set::Set;
 
 /// Part of a block to count: row positions in it, and times of its rows.
-pub(super) struct Part {
+pub(super) struct BlockPart {
     pub(super) rows: Range<usize>,
     pub(super) times: Range<Timestamp>,
 }
@@ -23,7 +23,7 @@ pub(super) struct Part {
 pub(super) fn count(
     block: &dyn Block,
     candidates: &Candidates,
-    part: &Part,
+    part: &BlockPart,
     counter: &mut Counter,
 ) -> io::Result<bool> {
     if !candidates.exact || columns(counter.plan()).any(|column| block.is_hashed(column)) {

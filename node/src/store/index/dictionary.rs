@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::layout::Part;
+use super::layout::Section;
 
 /// A dictionary of texts, read into memory.
 pub(super) struct Dictionary {
@@ -11,7 +11,7 @@ pub(super) struct Dictionary {
 }
 
 impl Dictionary {
-    pub(super) fn read(bytes: &[u8], part: &Part) -> io::Result<Self> {
+    pub(super) fn read(bytes: &[u8], part: &Section) -> io::Result<Self> {
         let (ends, texts) = bytes.split_at_checked(part.count as usize * 4).ok_or_else(damaged)?;
         let ends = ends.as_chunks::<4>().0.iter().map(|end| u32::from_le_bytes(*end)).collect();
         Ok(Self { ends, texts: String::from_utf8(texts.to_vec()).map_err(|_| damaged())? })

@@ -6,7 +6,7 @@ use piperoll_query::column::{COLUMNS, Column};
 
 use super::block::{Block as _, Text};
 use super::builder::{Builder, Values};
-use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Part, add_sums, place_of, short_hash};
+use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Section, add_sums, place_of, short_hash};
 use super::text::write_varint;
 
 /// A column with fewer rows per distinct value than this stores hashes of its values: counting by it is not useful, and its text
@@ -26,12 +26,12 @@ pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
     for (column, values) in COLUMNS.iter().zip(&builder.columns) {
         let start = at(&data);
         let part = write_column(*column, values, &mut data);
-        parts.push(Part { at: start, middle: start + part.middle, ..part });
+        parts.push(Section { at: start, middle: start + part.middle, ..part });
     }
     let mut whole = |bytes: Vec<u8>, count: u32| {
         let start = at(&data);
         data.extend_from_slice(&bytes);
-        parts.push(Part { at: start, middle: at(&data), count, ..Part::default() });
+        parts.push(Section { at: start, middle: at(&data), count, ..Section::default() });
     };
     let odd = builder.odd()?;
     whole(odd.to_bytes(), odd.len() as u32);
@@ -66,7 +66,7 @@ pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
 }
 
 /// Writes dictionary and codes; the part's `middle` is relative to its start.
-fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Part {
+fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Section {
     let start = data.len();
     let hashed = may_be_hashed(column) && values.values.len() * ROWS_PER_VALUE_MIN > values.codes.len();
     // Maps each code in order of appearance to its code in the sorted dictionary.
@@ -103,7 +103,7 @@ fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Part {
         _ => 4,
     };
     codes.for_each(|code| data.extend_from_slice(&code.to_le_bytes()[..width]));
-    Part { hashed, width: width as u8, count: count as u32, at: 0, middle }
+    Section { hashed, width: width as u8, count: count as u32, at: 0, middle }
 }
 
 fn write_numbers(numbers: impl Iterator<Item = i64>) -> Vec<u8> {
@@ -130,7 +130,7 @@ mod tests {
     use piperoll_query::filter::Filter;
     use piperoll_query::stats::{Axis, Counter, Facet, Plan};
 
-    use super::super::block::{Ask, Block, candidates};
+    use super::super::block::{Block, IndexQuery, candidates};
     use super::super::count;
     use super::super::stored::Stored;
     use super::*;
@@ -195,11 +195,11 @@ mod tests {
         let filters = filters.map(|text| Filter::parse(text, Timestamp::from_micros(0)).map_err(io::Error::other));
         let facets = vec![Facet::Of(Column::Ip), Facet::Flag, Facet::Entity];
         let plan = Plan { facets, top: 10, bucket_micros: Some(2_000), axis: Axis::Occurred };
-        let part = count::Part { rows: 0..8, times: Timestamp::MIN..Timestamp::MAX };
+        let part = count::BlockPart { rows: 0..8, times: Timestamp::MIN..Timestamp::MAX };
         let counted = |known: &dyn Block, filter: &Filter| -> (io::Result<Counter>, Counter) {
             let ids = std::collections::HashMap::new();
             let mut counter = Counter::new(plan.clone());
-            let found = candidates(known, 8, &Ask { condition: filter.condition(), ids: &ids })
+            let found = candidates(known, 8, &IndexQuery { condition: filter.condition(), ids: &ids })
                 .and_then(|candidates| count::count(known, &candidates, &part, &mut counter));
             (found.map(|_| counter.clone()), counter)
         };
@@ -260,7 +260,7 @@ mod tests {
         ] {
             let filter = Filter::parse(text, Timestamp::from_micros(0)).map_err(io::Error::other)?;
             let ids = std::collections::HashMap::new();
-            let ask = Ask { condition: filter.condition(), ids: &ids };
+            let ask = IndexQuery { condition: filter.condition(), ids: &ids };
             let (built, read) = (candidates(&block(), 8, &ask)?, candidates(&stored, 8, &ask)?);
             assert_eq!((&built.rows, &built.odd), (&read.rows, &read.odd), "{text}");
         }

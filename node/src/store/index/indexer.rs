@@ -11,7 +11,7 @@ use piperoll_format::verify::RowChecker;
 use piperoll_protocol::node::IndexExtent;
 use rusqlite::Connection;
 
-use super::blocks::{BLOCK_LEVEL, Index, State};
+use super::blocks::{BLOCK_LEVEL, Index, LoadedBlocks};
 use super::builder::Builder;
 use super::encode::encode;
 use super::fresh::PendingRows;
@@ -20,7 +20,7 @@ use crate::store::table::error::OpenError;
 use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::log_start::{first_seq, floor};
-use crate::store::table::mac_epochs::teach;
+use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{StoredRow, extent, read_row};
 
 /// Rows read by one statement and added to a block under one lock, for which readers may have to wait.
@@ -40,7 +40,7 @@ struct Task {
 }
 
 /// Rows to add to a block.
-enum Rows {
+enum BlockRows {
     /// Rows as the writer committed them.
     Fresh(PendingRows),
     /// Rows read and checked, up to this seq.
@@ -140,7 +140,7 @@ impl Work {
         if let Err(error) = self.index.cut(first_seq(floor.as_ref())) {
             tracing::error!(%error, "cannot remove an index block with pruned rows");
         }
-        let _ = teach(&self.conn, &mut self.checker, floor.as_ref());
+        let _ = load_epochs(&self.conn, &mut self.checker, floor.as_ref());
         let head = self.index.head.load(Ordering::Acquire);
         let whole: Vec<u64> = self.index.read().whole.iter().copied().collect();
         for block in whole {
@@ -184,7 +184,7 @@ impl Work {
         let head = self.index.head.load(Ordering::Acquire);
         let rows = self.index.block_rows();
         let mut state = self.index.write();
-        let State { whole, parts, failed, floor, changes, .. } = &mut *state;
+        let LoadedBlocks { whole, parts, failed, floor, changes, .. } = &mut *state;
         failed.retain(|_, at| at.elapsed() < RETRY);
         let blocks = *floor / rows..head.div_ceil(rows);
         for block in blocks.rev().filter(|block| !whole.contains(block) && !failed.contains_key(block)) {
@@ -214,10 +214,10 @@ impl Work {
 
     fn take_rows(&mut self, task: &Task) -> io::Result<()> {
         let rows = match self.index.waiting.take(task.from) {
-            Ok(fresh) => Rows::Fresh(fresh),
+            Ok(fresh) => BlockRows::Fresh(fresh),
             Err(next) => {
                 let to = task.to.min(task.from + BATCH_ROWS).min(next.unwrap_or(u64::MAX));
-                Rows::Stored(self.rows(task.from, to).map_err(io::Error::other)?, to)
+                BlockRows::Stored(self.rows(task.from, to).map_err(io::Error::other)?, to)
             }
         };
         let state = self.index.read();
@@ -227,7 +227,7 @@ impl Work {
         }
         let mut part = task.part.write().unwrap_or_else(PoisonError::into_inner);
         match rows {
-            Rows::Fresh(fresh) => {
+            BlockRows::Fresh(fresh) => {
                 let to = task.to.min(task.from + BATCH_ROWS);
                 let wanted = fresh.from(task.from).take(usize::try_from(to - task.from).unwrap_or(usize::MAX));
                 wanted.for_each(|(timestamp, body)| part.push_sound(timestamp, body));
@@ -235,7 +235,7 @@ impl Work {
                     self.index.waiting.give_back(fresh);
                 }
             }
-            Rows::Stored(rows, to) => {
+            BlockRows::Stored(rows, to) => {
                 rows.iter().for_each(|row| part.push(row));
                 while part.next() < to {
                     part.push_missing();

@@ -33,7 +33,7 @@ pub(super) struct Head {
 
 /// A line of the list of parts.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Part {
+pub(super) struct Section {
     /// Whether the dictionary holds hashes.
     pub(super) hashed: bool,
     /// Bytes per code; 0 when all rows have the same code.

@@ -19,9 +19,9 @@ mod set;
 mod stored;
 mod text;
 
-pub(super) use block::Ask;
+pub(super) use block::IndexQuery;
 pub(super) use blocks::{BLOCK_LEVEL, Index, Look};
-pub(super) use check::{IndexCheck, Rows as CheckedRows};
+pub(super) use check::{IndexCheck, RowSource as CheckedRows};
 pub(super) use fresh::PendingRows;
 pub(super) use indexer::Indexer;
 pub use indexer::{Made, make_index};

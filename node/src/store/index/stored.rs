@@ -17,8 +17,8 @@ use piperoll_query::filter::net_contains;
 use super::block::{Block, Codes, Text, Values};
 use super::dictionary::{Dictionary, damaged};
 use super::layout::{
-    CHUNK_BYTES, DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, Part, SUM_BYTES, TIMES, number_of,
-    place_of, short_hash, sum,
+    CHUNK_BYTES, DESCRIPTION, DETAILS, EARLIER, HEAD_BYTES, Head, MAGIC, ODD, PARTS, SUM_BYTES, Section, TIMES,
+    number_of, place_of, short_hash, sum,
 };
 use super::set::Set;
 use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
@@ -61,7 +61,7 @@ pub(super) struct Stored {
     rows: usize,
     pub(super) head: Head,
     span: (i64, i64),
-    parts: [Part; PARTS],
+    parts: [Section; PARTS],
 }
 
 impl Stored {
@@ -86,11 +86,11 @@ impl Stored {
         if parts_there != PARTS {
             return Err(damaged());
         }
-        let mut parts = [Part::default(); PARTS];
+        let mut parts = [Section::default(); PARTS];
         for part in &mut parts {
             let kind = take(4);
             let (hashed, width) = (kind[0] == 1, kind[1]);
-            *part = Part { hashed, width, count: short(take(4)), at: long(take(8)), middle: long(take(8)) };
+            *part = Section { hashed, width, count: short(take(4)), at: long(take(8)), middle: long(take(8)) };
             if part.at > part.middle || part.middle > bytes {
                 return Err(damaged());
             }
@@ -157,7 +157,7 @@ impl Stored {
     }
 
     /// Reads the value at this position in a dictionary of texts.
-    fn value(&self, part: &Part, place: u64) -> io::Result<String> {
+    fn value(&self, part: &Section, place: u64) -> io::Result<String> {
         let texts = part.at + u64::from(part.count) * 4;
         let line = part.at + place * 4;
         let ends = self.read(if place == 0 { line } else { line - 4 }, line + 4)?;
@@ -176,7 +176,7 @@ impl Stored {
 
     /// Finds the code of a hash. Hashes are distributed evenly, so the wanted one is close to the position that its value suggests;
     /// one read finds nearly all of them.
-    fn hash_code(&self, part: &Part, wanted: u32) -> io::Result<Option<u32>> {
+    fn hash_code(&self, part: &Section, wanted: u32) -> io::Result<Option<u32>> {
         let guess = (u64::from(wanted) * u64::from(part.count)) >> 32;
         let from = guess.saturating_sub(HASHES_READ / 2);
         let to = (from + HASHES_READ).min(u64::from(part.count));
@@ -192,7 +192,7 @@ impl Stored {
     }
 
     /// First position in a sorted dictionary whose value is not below the wanted one.
-    fn first_not_below<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<u32> {
+    fn first_not_below<T: Ord>(part: &Section, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<u32> {
         Self::first_not_below_within(0..part.count, wanted, at)
     }
 
@@ -214,7 +214,7 @@ impl Stored {
     }
 
     /// Finds the code of a value in a sorted dictionary.
-    fn search<T: Ord>(part: &Part, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<Option<u32>> {
+    fn search<T: Ord>(part: &Section, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<Option<u32>> {
         let place = Self::first_not_below(part, wanted, &at)?;
         Ok(if place < part.count && at(u64::from(place))? == *wanted { Some(place + 1) } else { None })
     }

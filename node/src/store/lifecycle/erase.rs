@@ -3,14 +3,14 @@
 use piperoll_format::entry::Prefix;
 use piperoll_format::statement::{Begun, Erased, Hold, Statement};
 use piperoll_format::verify::Integrity;
-use piperoll_protocol::node::Done;
+use piperoll_protocol::node::EntryRecorded;
 
 use crate::store::engine::writer::{WAL_TRIES, Writer};
 use crate::store::table::erased::row_at;
-use crate::store::table::error::{UpkeepError, check_reason};
+use crate::store::table::error::{AdminError, check_reason};
 use crate::store::table::holds;
 use crate::store::table::log_start::{first_seq, floor};
-use crate::store::table::mac_epochs::teach;
+use crate::store::table::mac_epochs::load_epochs;
 
 /// Erases a row and records the erasure, both in one transaction, so that a crash leaves both or neither. `holds` protect rows
 /// in addition to the holds of this log.
@@ -20,38 +20,38 @@ pub(in crate::store) fn erase(
     reason: &str,
     by: &str,
     holds: &[Hold],
-) -> Result<Done, UpkeepError> {
+) -> Result<EntryRecorded, AdminError> {
     check_reason(reason)?;
     let mut checker = writer.checker();
-    let floor = floor(writer.conn(), &mut checker)?.map_err(UpkeepError::Refused)?;
-    teach(writer.conn(), &mut checker, floor.as_ref())?.map_err(UpkeepError::Refused)?;
+    let floor = floor(writer.conn(), &mut checker)?.map_err(AdminError::Refused)?;
+    load_epochs(writer.conn(), &mut checker, floor.as_ref())?.map_err(AdminError::Refused)?;
     let first = first_seq(floor.as_ref());
     if seq < first {
-        return Err(UpkeepError::NotFound(format!("row {seq} was pruned; this log begins at row {first}")));
+        return Err(AdminError::NotFound(format!("row {seq} was pruned; this log begins at row {first}")));
     }
     let row = if seq < writer.next_seq() { row_at(writer.conn(), &mut checker, seq)? } else { None };
-    let row = row.ok_or_else(|| UpkeepError::NotFound(format!("no such row: {seq}")))?;
+    let row = row.ok_or_else(|| AdminError::NotFound(format!("no such row: {seq}")))?;
     match row.checked.integrity {
         Integrity::Ok => {}
         Integrity::Erased => {
             let under = row.erased.map_or(0, |erased| erased.entry_seq);
-            return Err(UpkeepError::Refused(format!("row {seq} was already erased under entry {under}")));
+            return Err(AdminError::Refused(format!("row {seq} was already erased under entry {under}")));
         }
         Integrity::Violation | Integrity::UnknownKey => {
             let why = row.checked.reason.unwrap_or_default();
             let words =
                 format!("row {seq} fails verification ({why}) and is kept as evidence; run `piperoll node verify`");
-            return Err(UpkeepError::Refused(words));
+            return Err(AdminError::Refused(words));
         }
     }
     if Statement::read(&row.body).is_some() || Begun::read(&row.body).is_some() {
-        return Err(UpkeepError::Refused(format!("row {seq} records what happened to other rows and cannot be erased")));
+        return Err(AdminError::Refused(format!("row {seq} records what happened to other rows and cannot be erased")));
     }
     if let Some(hold) = holds::over(writer.conn(), &mut checker, row.timestamp)? {
-        return Err(UpkeepError::Refused(format!("row {seq} is under the hold {:?}; release it first", hold.name)));
+        return Err(AdminError::Refused(format!("row {seq} is under the hold {:?}; release it first", hold.name)));
     }
     if let Some(hold) = holds.iter().find(|hold| (hold.from..hold.to).contains(&row.timestamp)) {
-        return Err(UpkeepError::Refused(format!(
+        return Err(AdminError::Refused(format!(
             "row {seq} is under the hold {:?} of the log that replaced this one; release it there first",
             hold.name
         )));
@@ -61,9 +61,10 @@ pub(in crate::store) fn erase(
     let (reason, by) = (reason.to_owned(), by.to_owned());
     let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
     // The index holds the content too. The guard keeps the indexer from writing any of it again before the row is empty.
-    let _held = writer.index().forget(seq).map_err(|error| {
-        UpkeepError::Refused(format!("cannot remove row {seq} from the index: {error}"))
-    })?;
+    let _held = writer
+        .index()
+        .forget(seq)
+        .map_err(|error| AdminError::Refused(format!("cannot remove row {seq} from the index: {error}")))?;
     // Overwrite erased content in the file with zeros, overflow pages included.
     writer.conn().pragma_update(None, "secure_delete", true)?;
     let entry_seq = writer.transact(|transaction, now| {
@@ -76,5 +77,5 @@ pub(in crate::store) fn erase(
         Ok(entry_seq)
     })?;
     let wal_emptied = writer.empty_wal(WAL_TRIES);
-    Ok(Done { entry_seq, wal_emptied })
+    Ok(EntryRecorded { entry_seq, wal_emptied })
 }

@@ -4,7 +4,7 @@ use piperoll_format::statement::{Hold, HoldRelease, Statement, TimesConfirmed};
 use rusqlite::OptionalExtension as _;
 
 use crate::store::engine::writer::Writer;
-use crate::store::table::error::{UpkeepError, check_reason};
+use crate::store::table::error::{AdminError, check_reason};
 use crate::store::table::log_start::unfinished;
 
 /// Maximum number of holds at one time.
@@ -13,7 +13,7 @@ const HOLDS_MAX: u64 = 1_000;
 const NAME_BYTES_MAX: usize = 128;
 
 /// Records that an operator confirms the timestamps of rows; returns the seq of the entry.
-pub(in crate::store) fn confirm_times(writer: &mut Writer, confirmed: &TimesConfirmed) -> Result<u64, UpkeepError> {
+pub(in crate::store) fn confirm_times(writer: &mut Writer, confirmed: &TimesConfirmed) -> Result<u64, AdminError> {
     check_reason(&confirmed.reason)?;
     let statement = Statement::TimesConfirmed(confirmed.clone());
     Ok(writer.transact(|transaction, now| transaction.state(&statement, now))?)
@@ -21,30 +21,30 @@ pub(in crate::store) fn confirm_times(writer: &mut Writer, confirmed: &TimesConf
 
 /// Sets a hold; returns the seq of its entry. Refuses a hold over rows of an unfinished prune, because nothing can keep these
 /// any longer.
-pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64, UpkeepError> {
+pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64, AdminError> {
     check_reason(&hold.reason)?;
     let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;
     if !named || hold.name.chars().any(char::is_control) {
         let words = format!("the hold's name must be 1 to {NAME_BYTES_MAX} bytes, without control characters");
-        return Err(UpkeepError::Refused(words));
+        return Err(AdminError::Refused(words));
     }
     if hold.to <= hold.from {
-        return Err(UpkeepError::Refused(format!("the hold's range {} to {} is empty", hold.from, hold.to)));
+        return Err(AdminError::Refused(format!("the hold's range {} to {} is empty", hold.from, hold.to)));
     }
     let (count, known): (u64, u64) =
         writer.conn().query_row("SELECT count(*), coalesce(sum(name = ?1), 0) FROM holds", [&hold.name], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
     if known > 0 {
-        return Err(UpkeepError::Refused(format!("a hold {:?} already exists; release it first", hold.name)));
+        return Err(AdminError::Refused(format!("a hold {:?} already exists; release it first", hold.name)));
     }
     if count >= HOLDS_MAX {
-        return Err(UpkeepError::Refused(format!("the limit of {HOLDS_MAX} holds is reached; release one first")));
+        return Err(AdminError::Refused(format!("the limit of {HOLDS_MAX} holds is reached; release one first")));
     }
     if let Some(going) = unfinished(writer.conn(), &mut writer.checker())?
         && hold.from <= going.pruned.newest
     {
-        return Err(UpkeepError::Refused(format!(
+        return Err(AdminError::Refused(format!(
             "rows up to {} are already recorded as pruned and can no longer be kept; start the hold at a later time",
             going.pruned.newest
         )));
@@ -58,12 +58,14 @@ pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64
 }
 
 /// Releases a hold; returns the seq of the entry that records it.
-pub(in crate::store) fn release_hold(writer: &mut Writer, release: &HoldRelease) -> Result<u64, UpkeepError> {
+pub(in crate::store) fn release_hold(writer: &mut Writer, release: &HoldRelease) -> Result<u64, AdminError> {
     check_reason(&release.reason)?;
-    let known: Option<i64> = writer.conn().query_row("SELECT entry_seq FROM holds WHERE name = ?1", [&release.name], |row| row.get(0))
+    let known: Option<i64> = writer
+        .conn()
+        .query_row("SELECT entry_seq FROM holds WHERE name = ?1", [&release.name], |row| row.get(0))
         .optional()?;
     if known.is_none() {
-        return Err(UpkeepError::NotFound(format!("no such hold: {:?}", release.name)));
+        return Err(AdminError::NotFound(format!("no such hold: {:?}", release.name)));
     }
     let statement = Statement::HoldReleased(release.clone());
     Ok(writer.transact(|transaction, now| {

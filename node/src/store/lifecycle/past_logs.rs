@@ -13,9 +13,9 @@ use piperoll_format::merkle::{TreeReader, consistency_proof, encode_hash};
 use piperoll_format::note::Note;
 use piperoll_protocol::node::{CheckpointAnswer, LogAside, ScanRequest};
 
-use crate::store::engine::signer::{Kept, kept};
+use crate::store::engine::signer::{StoredNote, kept};
 use crate::store::index::{BLOCK_LEVEL, Index};
-use crate::store::read::past_log::{Aside, Stamp};
+use crate::store::read::past_log::{ArchivedLog, FileStamp};
 use crate::store::read::scan::{Scan, ScanContext, parse_filter};
 use crate::store::table::error::{OpenError, ReadError};
 use crate::store::table::health::Health;
@@ -32,7 +32,7 @@ const LOGS_MAX: usize = 16;
 /// How long the list of folders is cached.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-fn stamp(dir: &LogDir) -> Stamp {
+fn stamp(dir: &LogDir) -> FileStamp {
     let of = |suffix: &str| {
         let mut path = dir.database().into_os_string();
         path.push(suffix);
@@ -44,7 +44,7 @@ fn stamp(dir: &LogDir) -> Stamp {
 }
 
 /// All archived logs next to a log.
-pub(in crate::store) struct Asides {
+pub(in crate::store) struct ArchivedLogs {
     dir: PathBuf,
     known: Mutex<Known>,
 }
@@ -52,7 +52,7 @@ pub(in crate::store) struct Asides {
 #[derive(Default)]
 struct Known {
     looked: Option<Instant>,
-    open: BTreeMap<Generation, Aside>,
+    open: BTreeMap<Generation, ArchivedLog>,
     /// Folders that cannot be read, so that each is reported only once.
     failed: BTreeMap<Generation, String>,
 }
@@ -82,13 +82,13 @@ pub fn generations_aside(dir: &std::path::Path) -> Vec<(Generation, PathBuf)> {
     found
 }
 
-impl Asides {
+impl ArchivedLogs {
     pub(in crate::store) fn new(dir: &LogDir) -> Self {
         Self { dir: dir.path().to_owned(), known: Mutex::default() }
     }
 
     /// Archived logs that can be read. Blocks on the file system.
-    fn look(&self, keys: &LogKeys) -> Vec<Aside> {
+    fn look(&self, keys: &LogKeys) -> Vec<ArchivedLog> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return known.open.values().cloned().collect();
@@ -103,7 +103,7 @@ impl Asides {
             if known.open.contains_key(&generation) {
                 continue;
             }
-            match Aside::open(&LogDir::new(&path), keys, generation) {
+            match ArchivedLog::open(&LogDir::new(&path), keys, generation) {
                 Ok(aside) => {
                     known.failed.remove(&generation);
                     known.open.insert(generation, aside);
@@ -127,16 +127,16 @@ impl Asides {
 
     /// Lists the archived logs for clients.
     pub(in crate::store) fn list(&self, keys: &LogKeys) -> Vec<LogAside> {
-        let rows = |aside: &Aside| aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
+        let rows = |aside: &ArchivedLog| aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
         self.look(keys).iter().map(|aside| LogAside { generation: aside.generation, rows: rows(aside) }).collect()
     }
 
-    pub(in crate::store) fn find(&self, keys: &LogKeys, generation: Generation) -> Option<Aside> {
+    pub(in crate::store) fn find(&self, keys: &LogKeys, generation: Generation) -> Option<ArchivedLog> {
         self.look(keys).into_iter().find(|aside| aside.generation == generation)
     }
 }
 
-impl Aside {
+impl ArchivedLog {
     fn open(dir: &LogDir, keys: &LogKeys, generation: Generation) -> Result<Self, OpenError> {
         let (ring, stamp) = (keys.ring.clone(), stamp(dir));
         let first = dir.open_reader(ring.cluster(), ring.node_id())?;
@@ -159,7 +159,8 @@ impl Aside {
     /// Returns the log's times, and the last checkpoint that it signed with the proof that it extends `old` rows.
     pub(in crate::store) async fn last_signed(&self, old: u64) -> Result<CheckpointAnswer, ReadError> {
         let rows = self.extent.head_seq.map_or(0, |head| head.saturating_add(1));
-        let (note, span) = self.readers.run(move |conn| (kept(conn, Kept::Signed), rows::span(conn, rows))).await?;
+        let (note, span) =
+            self.readers.run(move |conn| (kept(conn, StoredNote::Signed), rows::span(conn, rows))).await?;
         let mut answer = CheckpointAnswer {
             note: String::new(),
             generation: Some(self.generation),
@@ -199,7 +200,7 @@ impl Aside {
 }
 
 /// Whether an archived log has enough rows for proofs under a tree of `size` rows.
-pub(in crate::store) fn covers(aside: &Aside, size: u64) -> bool {
+pub(in crate::store) fn covers(aside: &ArchivedLog, size: u64) -> bool {
     let rows: Range<u64> = 0..aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
     size <= rows.end
 }

@@ -18,12 +18,12 @@ use super::past_logs::folder_of;
 use super::prune_request::PruneTarget;
 use crate::store::offline::log::OfflineLog;
 use crate::store::table::erased::row_at;
-use crate::store::table::error::{OpenError, ReadError, UpkeepError};
+use crate::store::table::error::{AdminError, OpenError, ReadError};
 use crate::store::table::holds::{HeldBy, holds};
 use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::{LogDir, Opened};
 use crate::store::table::log_start::{first_seq, floor};
-use crate::store::table::mac_epochs::teach;
+use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{self, entry_at};
 use crate::store::table::time_search::Search;
 
@@ -34,12 +34,12 @@ const NAMED_MAX: usize = 64;
 
 /// Location of a log, and the keys that it is sealed and signed with.
 #[derive(Clone)]
-pub(in crate::store) struct Place {
+pub(in crate::store) struct LogLocation {
     pub(in crate::store) dir: LogDir,
     pub(in crate::store) keys: LogKeys,
 }
 
-impl Place {
+impl LogLocation {
     /// Folder of an archived log.
     fn aside(&self, generation: Generation) -> LogDir {
         LogDir::new(folder_of(self.dir.path(), &generation.to_string()))
@@ -105,7 +105,7 @@ struct EarlierLog {
 }
 
 impl EarlierLog {
-    fn open(place: &Place, generation: Generation) -> Result<Self, Obstacle> {
+    fn open(place: &LogLocation, generation: Generation) -> Result<Self, Obstacle> {
         let evidence = Obstacle::Evidence;
         let dir = place.aside(generation);
         // Do not read a log that this user cannot remove, and state nothing about it.
@@ -120,7 +120,7 @@ impl EarlierLog {
         }
         let mut checker = RowChecker::new(ring.clone(), generation);
         let floor = floor(&opened.conn, &mut checker)?.map_err(evidence)?;
-        teach(&opened.conn, &mut checker, floor.as_ref())?.map_err(Obstacle::Evidence)?;
+        load_epochs(&opened.conn, &mut checker, floor.as_ref())?.map_err(Obstacle::Evidence)?;
         let extent = rows::extent(&opened.conn)?;
         let rows = extent.head_seq.map_or(0, |head| head.saturating_add(1));
         let first = first_seq(floor.as_ref());
@@ -200,10 +200,10 @@ enum Fate {
 pub(in crate::store) fn leaving(
     conn: &Connection,
     checker: &mut RowChecker,
-    place: &Place,
+    place: &LogLocation,
     wish: PruneTarget,
     held: &[HeldBy],
-) -> Result<Leaving, UpkeepError> {
+) -> Result<Leaving, AdminError> {
     let mut leaving = Leaving::default();
     let mut before = begun(conn, checker)?;
     while let Some(begun) = before.take() {
@@ -220,7 +220,8 @@ pub(in crate::store) fn leaving(
                 before = its;
             }
             Ok(Fate::Kept(words)) => {
-                leaving.kept = Some(format!("the archived log {generation}, together with everything after it, {words}"))
+                leaving.kept =
+                    Some(format!("the archived log {generation}, together with everything after it, {words}"))
             }
             Err(Obstacle::Evidence(words)) => {
                 leaving.evidence =
@@ -236,7 +237,7 @@ pub(in crate::store) fn leaving(
 
 /// Decides what happens to one archived log. `begun_after` is the first entry of the log that replaced it.
 fn fate(
-    place: &Place,
+    place: &LogLocation,
     generation: Generation,
     begun_after: &Begun,
     wish: PruneTarget,
@@ -274,12 +275,12 @@ fn fate(
 /// Opens the logs to be removed once more. Returns the logs that the statement names, and the newest time of a row removed with
 /// them or before.
 pub(in crate::store) fn named(
-    place: &Place,
+    place: &LogLocation,
     logs: &[EarlierPruned],
-) -> Result<(Vec<EarlierPruned>, Timestamp), UpkeepError> {
+) -> Result<(Vec<EarlierPruned>, Timestamp), AdminError> {
     let (mut all, mut newest) = (logs.to_vec(), Timestamp::MIN);
     for log in logs {
-        let mut open = EarlierLog::open(place, log.generation).map_err(|found| UpkeepError::Refused(found.words()))?;
+        let mut open = EarlierLog::open(place, log.generation).map_err(|found| AdminError::Refused(found.words()))?;
         newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
         // A log that it had named and that still exists is judged by its present state.
         open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
@@ -301,8 +302,8 @@ pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]
 pub(in crate::store) fn oldest(
     conn: &Connection,
     checker: &mut RowChecker,
-    place: &Place,
-) -> Result<Option<Timestamp>, UpkeepError> {
+    place: &LogLocation,
+) -> Result<Option<Timestamp>, AdminError> {
     let wish = PruneTarget { before: Timestamp::MAX, to_max: u64::MAX, earlier_before: Timestamp::MAX };
     let mut oldest = None;
     for log in leaving(conn, checker, place, wish, &[])?.logs {
@@ -316,7 +317,7 @@ pub(in crate::store) fn oldest(
 
 /// Verifies a whole log as `node verify` does, including all checkpoints signed over it. Returns a description of the first fault;
 /// a damaged index is not evidence.
-pub(in crate::store) fn verify(place: &Place, log: &EarlierPruned) -> Result<Option<String>, UpkeepError> {
+pub(in crate::store) fn verify(place: &LogLocation, log: &EarlierPruned) -> Result<Option<String>, AdminError> {
     let verified = || -> Result<Option<String>, Obstacle> {
         let direct = OfflineLog::open(&place.aside(log.generation), place.keys.clone())?;
         let mut check = direct.check()?;
@@ -339,8 +340,8 @@ pub(in crate::store) fn verify(place: &Place, log: &EarlierPruned) -> Result<Opt
     }
 }
 
-fn not_now(generation: Generation, words: &str) -> UpkeepError {
-    UpkeepError::Refused(format!("the archived log {generation} cannot be read now: {words}"))
+fn not_now(generation: Generation, words: &str) -> AdminError {
+    AdminError::Refused(format!("the archived log {generation} cannot be read now: {words}"))
 }
 
 /// Removes a log that was stated as pruned, unless something was recorded or changed in it since; the error says why it still
@@ -348,7 +349,7 @@ fn not_now(generation: Generation, words: &str) -> UpkeepError {
 ///
 /// The caller must have seen the statement witnessed. The folder is renamed first: a crash after that leaves a folder that is not
 /// taken for a log, and that the next call removes.
-pub(in crate::store) fn remove(place: &Place, log: &EarlierPruned, held: &[HeldBy]) -> Result<bool, String> {
+pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &[HeldBy]) -> Result<bool, String> {
     let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
     let io = |error: std::io::Error| error.to_string();
     if going.is_dir() {

@@ -19,14 +19,14 @@ use piperoll_format::verify::RowChecker;
 use piperoll_protocol::node::PrunePlan;
 use rusqlite::Connection;
 
-use super::past_retention::{self, Place};
+use super::past_retention::{self, LogLocation};
 use super::prune_request::PruneTarget;
 use crate::store::engine::writer::{WAL_TRIES, Writer};
 use crate::store::table::erased::{self, row_at};
-use crate::store::table::error::{UpkeepError, refused};
+use crate::store::table::error::{AdminError, refused};
 use crate::store::table::holds::{HoldScan, holds};
 use crate::store::table::log_start::{first_seq, floor, unfinished};
-use crate::store::table::mac_epochs::teach;
+use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::read_row;
 use crate::store::table::tiles::{StoredTiles, leaves, stored_roots, stored_tile, tile_id};
 use crate::store::table::time_search::Search;
@@ -44,8 +44,8 @@ pub(in crate::store) fn plan(
     checker: &mut RowChecker,
     wish: PruneTarget,
     witnessed: u64,
-    place: &Place,
-) -> Result<PrunePlan, UpkeepError> {
+    place: &LogLocation,
+) -> Result<PrunePlan, AdminError> {
     let first = first_seq(refused(floor(conn, checker)?)?.as_ref());
     let held = refused(holds(conn, checker)?)?;
     let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
@@ -90,14 +90,16 @@ pub(in crate::store) fn plan(
 /// Maximum bytes of an archive's name.
 const ARCHIVE_NAME_BYTES_MAX: usize = 255;
 
-fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), UpkeepError> {
+fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), AdminError> {
     let Some(ArchiveDigest { name, sha256 }) = archive else { return Ok(()) };
     let named = !name.is_empty() && name.len() <= ARCHIVE_NAME_BYTES_MAX && !name.chars().any(char::is_control);
     if named && sha256.len() == 64 && sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Ok(());
     }
-    let words = format!("an archive must have a name of 1 to {ARCHIVE_NAME_BYTES_MAX} bytes and a SHA-256 of 64 hexadecimal digits");
-    Err(UpkeepError::Refused(words))
+    let words = format!(
+        "an archive must have a name of 1 to {ARCHIVE_NAME_BYTES_MAX} bytes and a SHA-256 of 64 hexadecimal digits"
+    );
+    Err(AdminError::Refused(words))
 }
 
 impl Search<'_> {
@@ -131,15 +133,15 @@ impl PruneCheck {
     }
 
     /// Reads the next rows. Returns whether all are read; the first row that fails verification ends the check with an error.
-    pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
+    pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, AdminError> {
         if self.next >= self.to {
             return self.holds.step(conn, checker);
         }
         let floor = refused(floor(conn, checker)?)?;
-        refused(teach(conn, checker, floor.as_ref())?)?;
+        refused(load_epochs(conn, checker, floor.as_ref())?)?;
         let end = self.to.min(self.next + TILES_PER_STEP * TILE_WIDTH);
         let evidence = |seq: u64, why: &str| {
-            UpkeepError::Refused(format!(
+            AdminError::Refused(format!(
                 "row {seq}: {why}; pruning would destroy evidence, so nothing was pruned (run `piperoll node verify` for details)"
             ))
         };
@@ -175,7 +177,7 @@ impl PruneCheck {
 }
 
 /// Whether the stored root of a tile matches its hashes, both in the tile's own row and in the tile above, if that is full.
-fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, UpkeepError> {
+fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, AdminError> {
     let root = perfect_root(tile);
     let above = stored_tile(conn, 1, index / TILE_WIDTH).ok();
     let there = above.and_then(|above| above.get(usize::try_from(index % TILE_WIDTH).ok()?).copied());
@@ -199,28 +201,31 @@ impl<'a> Pruner<'a> {
         checked: &PrunePlan,
         policy: &str,
         archive: Option<ArchiveDigest>,
-    ) -> Result<Pruned, UpkeepError> {
+    ) -> Result<Pruned, AdminError> {
         check_archive(archive.as_ref())?;
         let mut checker = self.writer.checker();
         if unfinished(self.writer.conn(), &mut checker)?.is_some() {
-            return Err(UpkeepError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
+            return Err(AdminError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
         }
         // A hold may have been set since the check.
-        let place = Place { dir: self.writer.dir().clone(), keys: self.writer.keys().clone() };
+        let place = LogLocation { dir: self.writer.dir().clone(), keys: self.writer.keys().clone() };
         let now = plan(self.writer.conn(), &mut checker, wish, self.writer.witnessed_size(), &place)?;
         let same_logs = now.earlier.starts_with(&checked.earlier);
         if now.from_seq != checked.from_seq || now.to_seq < checked.to_seq || !same_logs {
-            return Err(UpkeepError::Refused("the rows that may be pruned have changed in the meantime; try again".to_owned()));
+            return Err(AdminError::Refused(
+                "the rows that may be pruned have changed in the meantime; try again".to_owned(),
+            ));
         }
         let (from_seq, to_seq) = (checked.from_seq, checked.to_seq);
         if to_seq <= from_seq {
-            return Err(UpkeepError::Refused("nothing to prune".to_owned()));
+            return Err(AdminError::Refused("nothing to prune".to_owned()));
         }
         refused(self.writer.check_signed()?)?;
         let floor_now = refused(floor(self.writer.conn(), &mut checker)?)?;
-        refused(teach(self.writer.conn(), &mut checker, floor_now.as_ref())?)?;
-        let last = row_at(self.writer.conn(), &mut checker, to_seq - 1)?.filter(crate::store::table::rows::StoredRow::is_sound);
-        let last = last.ok_or_else(|| UpkeepError::Refused(format!("row {} fails verification", to_seq - 1)))?;
+        refused(load_epochs(self.writer.conn(), &mut checker, floor_now.as_ref())?)?;
+        let last = row_at(self.writer.conn(), &mut checker, to_seq - 1)?
+            .filter(crate::store::table::rows::StoredRow::is_sound);
+        let last = last.ok_or_else(|| AdminError::Refused(format!("row {} fails verification", to_seq - 1)))?;
         let (mut earlier, newest) = past_retention::named(&place, &checked.earlier)?;
         let mut newest =
             newest.max(past_retention::newest(self.writer.conn(), &mut checker, from_seq, to_seq)?.unwrap_or(newest));
@@ -245,7 +250,9 @@ impl<'a> Pruner<'a> {
         let statement = Statement::Pruned(pruned.clone());
         self.writer.transact(|transaction, now| {
             let entry_seq = transaction.state(&statement, now)?;
-            transaction.conn().execute("INSERT INTO pruned (to_seq, entry_seq) VALUES (?1, ?2)", (to_seq, entry_seq))?;
+            transaction
+                .conn()
+                .execute("INSERT INTO pruned (to_seq, entry_seq) VALUES (?1, ?2)", (to_seq, entry_seq))?;
             Ok(())
         })?;
         Ok(pruned)
@@ -253,13 +260,18 @@ impl<'a> Pruner<'a> {
 
     /// Drops the next batch of rows below the log start. Returns whether none is left. The caller must have seen the statement
     /// witnessed.
-    pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, UpkeepError> {
+    pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, AdminError> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(true) };
         let (seq, to) = (floor.pruned.to_seq, floor.pruned.to_seq);
-        self.writer.index().cut(seq).map_err(|error| UpkeepError::Refused(format!("cannot remove the pruned rows from the index: {error}")))?;
+        self.writer
+            .index()
+            .cut(seq)
+            .map_err(|error| AdminError::Refused(format!("cannot remove the pruned rows from the index: {error}")))?;
         let first: Option<u64> =
-            self.writer.conn().query_row("SELECT min(seq) FROM entries WHERE seq >= 0 AND seq < ?1", [to], |row| row.get(0))?;
+            self.writer
+                .conn()
+                .query_row("SELECT min(seq) FROM entries WHERE seq >= 0 AND seq < ?1", [to], |row| row.get(0))?;
         let Some(first) = first else {
             self.tidy_tiles(seq)?;
             return Ok(true);
@@ -282,17 +294,18 @@ impl<'a> Pruner<'a> {
     }
 
     /// Compares the tiles of the rows `from..to` with their rows once more, and returns the IDs to be dropped.
-    fn check_going(&self, from: u64, to: u64) -> Result<Vec<(Vec<u8>, u64)>, UpkeepError> {
+    fn check_going(&self, from: u64, to: u64) -> Result<Vec<(Vec<u8>, u64)>, AdminError> {
         for index in from / TILE_WIDTH..to / TILE_WIDTH {
             let first = index * TILE_WIDTH;
             let made = leaves(self.writer.conn(), first, first + TILE_WIDTH)?;
             if stored_tile(self.writer.conn(), 0, index).ok() != Some(made) {
-                return Err(UpkeepError::Refused(format!(
+                return Err(AdminError::Refused(format!(
                     "rows from {first} on were changed after they were checked; they are kept as evidence"
                 )));
             }
         }
-        let mut statement = self.writer.conn().prepare_cached("SELECT seq, body FROM entries WHERE seq >= ?1 AND seq < ?2")?;
+        let mut statement =
+            self.writer.conn().prepare_cached("SELECT seq, body FROM entries WHERE seq >= ?1 AND seq < ?2")?;
         let mut rows = statement.query((from, to))?;
         let mut ids = Vec::new();
         while let Some(row) = rows.next()? {
@@ -302,7 +315,8 @@ impl<'a> Pruner<'a> {
             }
         }
         // An erased row no longer contains its ID.
-        let mut statement = self.writer.conn().prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
+        let mut statement =
+            self.writer.conn().prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
         let mut rows = statement.query((from, to))?;
         while let Some(row) = rows.next()? {
             ids.push((row.get(0)?, row.get(1)?));
@@ -311,7 +325,7 @@ impl<'a> Pruner<'a> {
     }
 
     /// Drops the tiles of higher levels below the log start.
-    fn tidy_tiles(&mut self, floor: u64) -> Result<(), UpkeepError> {
+    fn tidy_tiles(&mut self, floor: u64) -> Result<(), AdminError> {
         let size = self.writer.next_seq();
         self.writer.transact(|transaction, _| {
             for level in 0..TILE_LEVELS {
@@ -325,10 +339,11 @@ impl<'a> Pruner<'a> {
     }
 
     /// Returns some free pages to the file system. Returns whether none is left.
-    pub(in crate::store) fn shrink(&mut self) -> Result<bool, UpkeepError> {
+    pub(in crate::store) fn shrink(&mut self) -> Result<bool, AdminError> {
         let before: u64 = self.writer.conn().query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if before > 0 {
-            let mut statement = self.writer.conn().prepare(&format!("PRAGMA incremental_vacuum({PAGES_PER_VACUUM})"))?;
+            let mut statement =
+                self.writer.conn().prepare(&format!("PRAGMA incremental_vacuum({PAGES_PER_VACUUM})"))?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
         }
@@ -337,7 +352,7 @@ impl<'a> Pruner<'a> {
     }
 
     /// Records that the rows below the log start are gone.
-    pub(in crate::store) fn finish(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, UpkeepError> {
+    pub(in crate::store) fn finish(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, AdminError> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(None) };
         let (from_seq, to_seq) = (floor.pruned.from_seq, floor.pruned.to_seq);

@@ -18,7 +18,7 @@ use super::hold_changes::add_hold;
 use super::past_logs::folder_of;
 use super::past_retention::begun;
 use crate::store::engine::open_writer::{OpenWriter, open_writer};
-use crate::store::engine::signer::{Kept, kept};
+use crate::store::engine::signer::{StoredNote, kept};
 use crate::store::index::BLOCK_LEVEL;
 use crate::store::table::draft::Draft;
 use crate::store::table::error::OpenError;
@@ -62,7 +62,7 @@ pub fn begin_generation(
         rows::extent(&conn).ok().map(|extent| extent.head_seq.map_or(0, |head| head.saturating_add(1)))
     };
     let previous = json!({
-        "generation": old_generation, "signed_rows": seen(Kept::Signed), "witnessed_rows": seen(Kept::Witnessed),
+        "generation": old_generation, "signed_rows": seen(StoredNote::Signed), "witnessed_rows": seen(StoredNote::Witnessed),
         "rows": there(),
     });
     let holds = held_there(dir, keys);

@@ -22,7 +22,7 @@ use piperoll_protocol::node::{ScanRequest, VerifyLine};
 use rusqlite::Connection;
 
 use crate::store::engine::open_writer::{OpenWriter, open_writer};
-use crate::store::engine::signer::{self, Kept, Signer};
+use crate::store::engine::signer::{self, Signer, StoredNote};
 use crate::store::fsck::check::Check;
 use crate::store::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck};
 use crate::store::read::scan::{Batch, Scan, ScanContext, parse_filter};
@@ -142,7 +142,7 @@ impl OfflineLog {
     }
 
     /// Reads the newest stored note of a kind without verifying who signed it.
-    pub fn kept_note(&self, kept: Kept) -> Result<Option<String>, ReadError> {
+    pub fn kept_note(&self, kept: StoredNote) -> Result<Option<String>, ReadError> {
         Ok(signer::kept(&self.conn, kept)?)
     }
 
@@ -150,7 +150,7 @@ impl OfflineLog {
     /// that a witness cosigned. The file is synced.
     pub fn archive(&self, path: &Path, from: u64, to: u64) -> Result<(), ArchiveError> {
         let keep = |kept| signer::kept(&self.conn, kept).map_err(ReadError::from);
-        let note = keep(Kept::Witnessed)?.ok_or(ArchiveError::Unwitnessed)?;
+        let note = keep(StoredNote::Witnessed)?.ok_or(ArchiveError::Unwitnessed)?;
         let text = Note::parse(&note).map_err(|e| ArchiveError::Note(e.to_string()))?;
         let size = Checkpoint::parse(text.text()).map_err(|e| ArchiveError::Note(e.to_string()))?.size;
         let (ring, node_id) = (&self.keys.ring, self.keys.ring.node_id());
@@ -229,7 +229,11 @@ impl OfflineLog {
 
     fn held_against_signed(&self) -> Result<(), String> {
         let origin = self.keys.origin(self.generation);
-        let key = self.keys.checkpoint.named(&origin, KeyKind::Log).ok_or_else(|| format!("{origin:?} is not a valid key name"))?;
+        let key = self
+            .keys
+            .checkpoint
+            .named(&origin, KeyKind::Log)
+            .ok_or_else(|| format!("{origin:?} is not a valid key name"))?;
         let signer = Signer::open(&self.conn, &self.dir, key, None).map_err(|e| e.to_string())?;
         let size = self.extent().map_err(|e| e.to_string())?.head_seq.map_or(0, |head| head + 1);
         signer.check(&self.conn, size).map_err(|error| format!("the tree cannot be read: {error}"))?

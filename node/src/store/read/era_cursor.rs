@@ -12,8 +12,8 @@ use piperoll_query::filter::Filter;
 use piperoll_query::stats::Counter;
 use rusqlite::Connection;
 
-use super::prove::EraPart;
-use crate::store::index::{Ask, Index, Look};
+use super::prove::ProofPart;
+use crate::store::index::{Index, IndexQuery, Look};
 use crate::store::table::erased;
 use crate::store::table::error::ReadError;
 use crate::store::table::rows::{ERA_COLUMN, StoredRow, read_row};
@@ -86,12 +86,12 @@ impl EraCursor {
     }
 
     /// The part of the era that has been returned so far.
-    pub(in crate::store) fn read(&self, order: Order) -> EraPart {
+    pub(in crate::store) fn read(&self, order: Order) -> ProofPart {
         let given = match order {
             Order::Asc => self.part.start..self.buffer.front().map_or(self.from, |row| row.seq),
             Order::Desc => self.buffer.front().map_or(self.to, |row| row.seq + 1)..self.part.end,
         };
-        EraPart { era: self.era.clone(), part: self.part.clone(), given }
+        ProofPart { era: self.era.clone(), part: self.part.clone(), given }
     }
 
     /// Fetches the next rows, and notes every missing seq among those worth reading. Ends early when time is up; then the buffer
@@ -119,7 +119,7 @@ impl EraCursor {
         let at = if asc { self.from } else { self.to - 1 };
         let block = at / index.block_rows();
         if self.looked.as_ref().is_none_or(|(looked, _)| *looked != block) {
-            let ask = Ask { condition: reading.filter.condition(), ids: reading.ids };
+            let ask = IndexQuery { condition: reading.filter.condition(), ids: reading.ids };
             let times = reading.range.0..reading.range.1;
             let look = match &mut reading.counter {
                 None => index.look(reading.conn, at, &ask),

@@ -11,16 +11,16 @@ use crate::store::table::rows::Extent;
 
 /// An archived log, open for reading.
 #[derive(Clone)]
-pub(in crate::store) struct Aside {
+pub(in crate::store) struct ArchivedLog {
     pub(in crate::store) readers: Readers,
     pub(in crate::store) generation: Generation,
     pub(in crate::store) extent: Extent,
     pub(in crate::store) index: Arc<Index>,
     pub(in crate::store) tiles: Arc<TileCache>,
     /// State of its files when it was opened.
-    pub(in crate::store) stamp: Stamp,
+    pub(in crate::store) stamp: FileStamp,
 }
 
 /// Length and modification time of the database and its WAL. Rows are added to an archived log only when an operator erases or
 /// holds some of its rows.
-pub(in crate::store) type Stamp = [Option<(u64, std::time::SystemTime)>; 2];
+pub(in crate::store) type FileStamp = [Option<(u64, std::time::SystemTime)>; 2];

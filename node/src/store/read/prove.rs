@@ -81,7 +81,7 @@ impl Making {
 
 /// The part of one era that a scan has read.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct EraPart {
+pub(in crate::store) struct ProofPart {
     /// All rows of the era that the scan may read.
     pub(in crate::store) era: Range<u64>,
     /// Rows within the requested range.
@@ -90,7 +90,7 @@ pub(in crate::store) struct EraPart {
     pub(in crate::store) given: Range<u64>,
 }
 
-impl EraPart {
+impl ProofPart {
     /// Rows that show, in addition to those returned, that no row of the range below `size` was left out.
     fn borders(&self, size: u64) -> impl Iterator<Item = u64> {
         let end = self.era.end.min(size);
@@ -112,7 +112,7 @@ impl EraPart {
 /// Reads the border rows of all eras, and the entry that states the log start.
 pub(in crate::store) fn border_rows(
     conn: &Connection,
-    parts: &[EraPart],
+    parts: &[ProofPart],
     statement: Option<u64>,
     size: u64,
     checker: &mut RowChecker,

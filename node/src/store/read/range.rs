@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::store::table::erased;
 use crate::store::table::error::ReadError;
 use crate::store::table::log_start::{first_seq, floor};
-use crate::store::table::mac_epochs::teach;
+use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{StoredRow, read_row};
 
 /// Maximum bytes of bodies in one slice.
@@ -14,7 +14,7 @@ const SLICE_BYTES_MAX: usize = 256 * 1024;
 
 /// Consecutive rows.
 #[derive(Debug, Default)]
-pub struct Slice {
+pub struct RowRange {
     pub rows: Vec<StoredRow>,
     /// Seq at which the next slice begins.
     pub next: u64,
@@ -33,13 +33,14 @@ pub(in crate::store) fn read_range(
     from: u64,
     end: u64,
     rows_max: usize,
-) -> Result<Slice, ReadError> {
+) -> Result<RowRange, ReadError> {
     let _one_moment = conn.unchecked_transaction()?;
     // Faults in the derived tables are findings of `verify`; each row's own check shows whether it is sound.
     let floor = floor(conn, checker)?.ok().flatten();
-    let _ = teach(conn, checker, floor.as_ref())?;
+    let _ = load_epochs(conn, checker, floor.as_ref())?;
     let first = first_seq(floor.as_ref());
-    let mut slice = Slice { next: from.max(first), pruned_to: (from < first).then_some(first), ..Slice::default() };
+    let mut slice =
+        RowRange { next: from.max(first), pruned_to: (from < first).then_some(first), ..RowRange::default() };
     let sql =
         "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq ASC LIMIT ?3";
     let mut statement = conn.prepare_cached(sql)?;

@@ -20,8 +20,8 @@ use piperoll_query::stats::Counter;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::era_cursor::{EraCursor, Faults, Reading};
-use super::past_log::Aside;
-use super::prove::{EraPart, Prover, ROWS_PER_PROOF, border_rows};
+use super::past_log::ArchivedLog;
+use super::prove::{ProofPart, Prover, ROWS_PER_PROOF, border_rows};
 use crate::store::index::Index;
 use crate::store::table::erased::{self, row_at};
 use crate::store::table::error::ReadError;
@@ -29,7 +29,7 @@ use crate::store::table::log_start::{LogStart, first_seq, floor};
 use crate::store::table::mac_epochs::epochs;
 use crate::store::table::rows::{Extent, SEQ_MAX, StoredRow};
 use crate::store::table::tiles::TreeError;
-use crate::store::table::time_search::{Part, Search};
+use crate::store::table::time_search::{EraPart, Search};
 
 /// Rows fetched at once: the maximum, and the minimum when a filter may drop some of them.
 const BLOCK_ROWS: usize = 512;
@@ -77,7 +77,7 @@ pub struct Scan {
     /// Every row up to this position, in the requested order, has been examined.
     reached: Option<Position>,
     /// The archived log, if the scan reads one.
-    aside: Option<Aside>,
+    aside: Option<ArchivedLog>,
     /// Counts the sound matching rows, if they are to be counted.
     counter: Option<Counter>,
 }
@@ -164,7 +164,7 @@ impl Scan {
                 if from >= to {
                     continue;
                 }
-                let Part { from: start, to: end, carry } = search.narrow(from, to, request)?;
+                let EraPart { from: start, to: end, carry } = search.narrow(from, to, request)?;
                 let end = end.max(start);
                 scan.erased += erased::count_undecided(conn, &scan.filter, &scan.node_id, start..end)?;
                 scan.runs.push(EraCursor::new(from..to, start..end, carry, request.order));
@@ -174,11 +174,11 @@ impl Scan {
     }
 
     /// Marks this as a scan of an archived log.
-    pub(in crate::store) fn of_aside(&mut self, aside: Aside) {
+    pub(in crate::store) fn of_aside(&mut self, aside: ArchivedLog) {
         self.aside = Some(aside);
     }
 
-    pub(in crate::store) fn aside(&self) -> Option<&Aside> {
+    pub(in crate::store) fn aside(&self) -> Option<&ArchivedLog> {
         self.aside.as_ref()
     }
 
@@ -347,7 +347,7 @@ impl Scan {
         let Some(prover) = &mut self.prover else { return Ok(()) };
         batch.proof = Some(prover.prove(conn, &batch.rows)?);
         if batch.done && self.filter.is_empty() {
-            let parts: Vec<EraPart> = self.runs.iter().map(|run| run.read(self.order)).collect();
+            let parts: Vec<ProofPart> = self.runs.iter().map(|run| run.read(self.order)).collect();
             let statement = self.floor.as_ref().map(|floor| floor.entry_seq);
             batch.borders = border_rows(conn, &parts, statement, prover.size(), &mut self.checker)?;
             batch.borders_proof = Some(prover.prove(conn, &batch.borders)?);

@@ -75,7 +75,7 @@ pub(in crate::store) fn count_undecided(
 }
 
 /// Reports rows that the table names and no entry erased, for a full check.
-pub(in crate::store) fn strays(
+pub(in crate::store) fn orphans(
     conn: &Connection,
     checker: &mut RowChecker,
     first: u64,
@@ -88,7 +88,8 @@ pub(in crate::store) fn strays(
         let said = statement_at(conn, checker, entry_seq.unsigned_abs())?;
         let fits = matches!(&said, Some(Statement::Erased(erased)) if i64::try_from(erased.seq) == Ok(seq));
         if !fits {
-            let words = format!("row {seq} is listed as erased under row {entry_seq}, but that row does not confirm it");
+            let words =
+                format!("row {seq} is listed as erased under row {entry_seq}, but that row does not confirm it");
             faults.push((seq.unsigned_abs(), words));
         }
     }

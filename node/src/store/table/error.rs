@@ -25,15 +25,15 @@ pub enum OpenError {
     Emptied { path: PathBuf, marker: PathBuf },
     #[error("{path} is the log of {found}, but {expected} is expected here; restore the right file")]
     Foreign { path: PathBuf, found: String, expected: String },
-    #[error(
-        "{path} is the log of {found}, but {marker} names {expected}; restore whichever of the two files is wrong"
-    )]
+    #[error("{path} is the log of {found}, but {marker} names {expected}; restore whichever of the two files is wrong")]
     OtherGeneration { path: PathBuf, found: String, marker: PathBuf, expected: String },
     #[error("{path} is a database of another program; move it away, or give this node a directory of its own")]
     NotOurs { path: PathBuf },
     #[error("no log in {path}; start the node once, or specify the right directory")]
     NoLog { path: PathBuf },
-    #[error("{path} has format version {found}, but this program supports only versions up to {known}; use a newer program")]
+    #[error(
+        "{path} has format version {found}, but this program supports only versions up to {known}; use a newer program"
+    )]
     Version { path: PathBuf, found: i64, known: i64 },
     #[error(
         "{path} is not a readable database ({source}); restore it from a backup, or move it away together with its marker to begin a new generation"
@@ -80,7 +80,7 @@ pub enum ReadError {
 
 /// Why a maintenance operation failed. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UpkeepError {
+pub enum AdminError {
     /// The operation would break a rule.
     #[error("{0}")]
     Refused(String),
@@ -92,19 +92,19 @@ pub enum UpkeepError {
     Read(String),
 }
 
-impl From<rusqlite::Error> for UpkeepError {
+impl From<rusqlite::Error> for AdminError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Read(error.to_string())
     }
 }
 
-impl From<super::tiles::TreeError> for UpkeepError {
+impl From<super::tiles::TreeError> for AdminError {
     fn from(error: super::tiles::TreeError) -> Self {
         Self::Read(error.to_string())
     }
 }
 
-impl From<ReadError> for UpkeepError {
+impl From<ReadError> for AdminError {
     fn from(error: ReadError) -> Self {
         Self::Read(error.to_string())
     }
@@ -113,14 +113,14 @@ impl From<ReadError> for UpkeepError {
 /// Maximum bytes of UTF-8 in the reason for an erasure or a hold.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
-pub(in crate::store) fn check_reason(reason: &str) -> Result<(), UpkeepError> {
+pub(in crate::store) fn check_reason(reason: &str) -> Result<(), AdminError> {
     if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
-        return Err(UpkeepError::Refused(format!("the reason must be 1 to {REASON_BYTES_MAX} bytes of text")));
+        return Err(AdminError::Refused(format!("the reason must be 1 to {REASON_BYTES_MAX} bytes of text")));
     }
     Ok(())
 }
 
 /// Converts a message about an untrustworthy part of the log into an error.
-pub(in crate::store) fn refused<T>(found: Result<T, String>) -> Result<T, UpkeepError> {
-    found.map_err(|words| UpkeepError::Refused(format!("{words}; run `piperoll node verify`")))
+pub(in crate::store) fn refused<T>(found: Result<T, String>) -> Result<T, AdminError> {
+    found.map_err(|words| AdminError::Refused(format!("{words}; run `piperoll node verify`")))
 }

@@ -10,7 +10,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::verify::RowChecker;
 use rusqlite::Connection;
 
-use super::error::UpkeepError;
+use super::error::AdminError;
 use super::rows::statement_at;
 
 /// A hold and the entry that set it.
@@ -34,7 +34,11 @@ pub(in crate::store) fn holds(
             Some(Statement::HoldAdded(hold)) if hold.name == name => {
                 found.push(HeldBy { entry_seq: entry_seq.unsigned_abs(), hold });
             }
-            _ => return Ok(Err(format!("the hold {name:?} is listed as set by row {entry_seq}, but that row does not confirm it"))),
+            _ => {
+                return Ok(Err(format!(
+                    "the hold {name:?} is listed as set by row {entry_seq}, but that row does not confirm it"
+                )));
+            }
         }
     }
     Ok(Ok(found))
@@ -45,8 +49,8 @@ pub(in crate::store) fn over(
     conn: &Connection,
     checker: &mut RowChecker,
     timestamp: Timestamp,
-) -> Result<Option<Hold>, UpkeepError> {
-    let held = holds(conn, checker)?.map_err(UpkeepError::Refused)?;
+) -> Result<Option<Hold>, AdminError> {
+    let held = holds(conn, checker)?.map_err(AdminError::Refused)?;
     Ok(held.into_iter().map(|held| held.hold).find(|hold| (hold.from..hold.to).contains(&timestamp)))
 }
 
@@ -65,7 +69,7 @@ impl HoldScan {
     }
 
     /// Scans the next rows. Returns whether the end is reached, and fails when the table omits a hold that was never released.
-    pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, UpkeepError> {
+    pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, AdminError> {
         let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
         let to = end.min(self.next + SCAN_ROWS);
         let mut statement = conn.prepare_cached(
@@ -88,10 +92,10 @@ impl HoldScan {
         if to < end {
             return Ok(false);
         }
-        let named = holds(conn, checker)?.map_err(UpkeepError::Refused)?;
+        let named = holds(conn, checker)?.map_err(AdminError::Refused)?;
         for (name, seq) in &self.held {
             if !named.iter().any(|held| &held.hold.name == name && held.entry_seq == *seq) {
-                return Err(UpkeepError::Refused(format!(
+                return Err(AdminError::Refused(format!(
                     "the hold {name:?} was set by entry {seq} and never released, but is missing from the table of holds; run `piperoll node verify`"
                 )));
             }

@@ -8,7 +8,7 @@ use piperoll_format::verify::RowChecker;
 use piperoll_protocol::node::PrunedRows;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::error::{UpkeepError, refused};
+use super::error::{AdminError, refused};
 use super::rows::statement_at;
 
 /// The first row that a log must contain, and the entry that states this.
@@ -38,7 +38,9 @@ pub(in crate::store) fn floor(
         Some(Statement::Pruned(pruned)) if i64::try_from(pruned.to_seq) == Ok(to_seq) => {
             Ok(Some(LogStart { entry_seq: entry_seq.unsigned_abs(), pruned, finished }))
         }
-        _ => Err(format!("rows below {to_seq} are listed as pruned under row {entry_seq}, but that row does not confirm it")),
+        _ => Err(format!(
+            "rows below {to_seq} are listed as pruned under row {entry_seq}, but that row does not confirm it"
+        )),
     })
 }
 
@@ -58,6 +60,6 @@ impl LogStart {
 pub(in crate::store) fn unfinished(
     conn: &Connection,
     checker: &mut RowChecker,
-) -> Result<Option<LogStart>, UpkeepError> {
+) -> Result<Option<LogStart>, AdminError> {
     Ok(refused(floor(conn, checker)?)?.filter(|floor| !floor.finished))
 }

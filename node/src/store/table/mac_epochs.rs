@@ -34,7 +34,9 @@ pub(in crate::store) fn epochs(
             said.epoch == epoch && said.first_seq == first_seq && base.is_none_or(|base| base == said.from_epoch)
         });
         let Some(said) = said.filter(|_| fits) else {
-            return Ok(Err(format!("row {first_seq} is listed as the first of key epoch {epoch}, but does not confirm it")));
+            return Ok(Err(format!(
+                "row {first_seq} is listed as the first of key epoch {epoch}, but does not confirm it"
+            )));
         };
         if spans.is_empty() && first < first_seq {
             spans.push(EpochSpan { epoch: said.from_epoch, first_seq: first });
@@ -52,7 +54,7 @@ pub(in crate::store) fn epochs(
 }
 
 /// Gives a checker the key epochs of the rows, or returns a message if they cannot be determined.
-pub(in crate::store) fn teach(
+pub(in crate::store) fn load_epochs(
     conn: &Connection,
     checker: &mut RowChecker,
     floor: Option<&LogStart>,

@@ -14,7 +14,7 @@ use super::rows::read_row;
 /// Maximum number of rows read to find one landmark, so that a search does not read the whole of a log whose rows all fail.
 const LANDMARK_ROWS_MAX: u32 = 4_096;
 /// A part of one era's rows, and the timeline position of unsound rows at its beginning (in reading order).
-pub(in crate::store) struct Part {
+pub(in crate::store) struct EraPart {
     pub(in crate::store) from: u64,
     pub(in crate::store) to: u64,
     pub(in crate::store) carry: Timestamp,
@@ -22,7 +22,7 @@ pub(in crate::store) struct Part {
 
 /// A row whose MAC is valid, used as a landmark for searching.
 #[derive(Debug, Clone, Copy)]
-struct Landmark {
+struct SoundRow {
     seq: u64,
     timestamp: Timestamp,
     era: u32,
@@ -54,11 +54,11 @@ impl Search<'_> {
 
     /// The part of an era's rows that the request asks for. Its `carry` depends only on the log and the request's range, not on the
     /// page, so that an unsound row has the same position on every page.
-    pub(in crate::store) fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<Part> {
+    pub(in crate::store) fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<EraPart> {
         let (mut start, mut below) = self.first_from(from, to, request.from)?;
         let (mut end, mut above) = self.first_to(from, to, request.to)?;
         if let Some(after) = request.after {
-            let place = |row: Landmark| Position { timestamp: row.timestamp, seq: row.seq };
+            let place = |row: SoundRow| Position { timestamp: row.timestamp, seq: row.seq };
             match request.order {
                 Order::Asc => {
                     let (behind, last) = self.behind_last(from, to, |row| place(row) <= after)?;
@@ -76,10 +76,10 @@ impl Search<'_> {
         }
         let newest = request.to.plus_micros(-1).max(request.from);
         let carry = match request.order {
-            Order::Asc => below.map_or(request.from, |row: Landmark| row.timestamp),
-            Order::Desc => above.map_or(newest, |row: Landmark| row.timestamp),
+            Order::Asc => below.map_or(request.from, |row: SoundRow| row.timestamp),
+            Order::Desc => above.map_or(newest, |row: SoundRow| row.timestamp),
         };
-        Ok(Part { from: start, to: end, carry: carry.clamp(request.from, newest) })
+        Ok(EraPart { from: start, to: end, carry: carry.clamp(request.from, newest) })
     }
 
     /// The part of an era's rows whose times are in `begin..end`.
@@ -93,14 +93,14 @@ impl Search<'_> {
         Ok(self.first_from(from, to, begin)?.0..self.first_to(from, to, end)?.0)
     }
 
-    fn first_from(&mut self, from: u64, to: u64, begin: Timestamp) -> rusqlite::Result<(u64, Option<Landmark>)> {
+    fn first_from(&mut self, from: u64, to: u64, begin: Timestamp) -> rusqlite::Result<(u64, Option<SoundRow>)> {
         if begin == Timestamp::MIN {
             return Ok((from, None));
         }
         self.behind_last(from, to, |row| row.timestamp < begin)
     }
 
-    fn first_to(&mut self, from: u64, to: u64, end: Timestamp) -> rusqlite::Result<(u64, Option<Landmark>)> {
+    fn first_to(&mut self, from: u64, to: u64, end: Timestamp) -> rusqlite::Result<(u64, Option<SoundRow>)> {
         if end == Timestamp::MAX {
             return Ok((to, None));
         }
@@ -113,8 +113,8 @@ impl Search<'_> {
         &mut self,
         from: u64,
         to: u64,
-        before: impl Fn(Landmark) -> bool,
-    ) -> rusqlite::Result<(u64, Option<Landmark>)> {
+        before: impl Fn(SoundRow) -> bool,
+    ) -> rusqlite::Result<(u64, Option<SoundRow>)> {
         let (mut low, mut high, mut last) = (from, to, None);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -131,8 +131,8 @@ impl Search<'_> {
         &mut self,
         from: u64,
         to: u64,
-        before: impl Fn(Landmark) -> bool,
-    ) -> rusqlite::Result<(u64, Option<Landmark>)> {
+        before: impl Fn(SoundRow) -> bool,
+    ) -> rusqlite::Result<(u64, Option<SoundRow>)> {
         let (behind, _) = self.behind_last(from, to, before)?;
         let first = self.landmark(behind, to)?;
         Ok((first.map_or(to, |row| row.seq), first))
@@ -140,7 +140,7 @@ impl Search<'_> {
 
     /// First row in `from..to` whose MAC is valid. `None` also when too many consecutive rows are invalid, which makes the range
     /// that is read larger, never smaller.
-    fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<Landmark>> {
+    fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<SoundRow>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
         )?;
@@ -150,7 +150,7 @@ impl Search<'_> {
             erased::recognise(self.conn, self.checker, &mut row)?;
             if row.is_sound() {
                 // The check has compared both columns with the signed values.
-                return Ok(Some(Landmark { seq: row.seq, timestamp: row.timestamp, era: row.era }));
+                return Ok(Some(SoundRow { seq: row.seq, timestamp: row.timestamp, era: row.era }));
             }
         }
         Ok(None)

@@ -19,7 +19,7 @@ pub struct Manifest {
     /// Program and version that wrote the bundle.
     pub tool: String,
     pub created: Timestamp,
-    pub asked: Asked,
+    pub asked: BundleRequest,
     /// Whether every expected node is in the bundle with everything that was requested.
     pub complete: bool,
     pub rows: u64,
@@ -33,7 +33,7 @@ pub struct Manifest {
 /// The request: its author, reason, filter and range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct BundleRequest {
     pub by: String,
     pub reason: String,
     /// Filter in its canonical text form; empty if every entry was requested.
@@ -128,9 +128,7 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     let note = Note::parse_up_to(text, MANIFEST_BYTES_MAX).map_err(|error| format!("invalid manifest: {error}"))?;
     if note.signatures() > MANIFEST_SIGNATURES_MAX {
         let count = note.signatures();
-        return Err(format!(
-            "the manifest has {count} signatures, more than the limit of {MANIFEST_SIGNATURES_MAX}"
-        ));
+        return Err(format!("the manifest has {count} signatures, more than the limit of {MANIFEST_SIGNATURES_MAX}"));
     }
     let (format, json) = note.text().split_once('\n').unwrap_or_default();
     if ![FORMAT, FORMAT_2].contains(&format) {
@@ -138,10 +136,7 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     }
     let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("invalid manifest: {error}"))?;
     if manifest.nodes.len() > NODES_MAX {
-        return Err(format!(
-            "the manifest names {} nodes, more than the limit of {NODES_MAX}",
-            manifest.nodes.len()
-        ));
+        return Err(format!("the manifest names {} nodes, more than the limit of {NODES_MAX}", manifest.nodes.len()));
     }
     if manifest.nodes.iter().any(|node| node.earlier.len() > EARLIER_LOGS_MAX) {
         return Err(format!("the manifest names more than {EARLIER_LOGS_MAX} archived logs of a node"));

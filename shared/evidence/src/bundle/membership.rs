@@ -7,14 +7,14 @@ use piperoll_format::time::Timestamp;
 
 /// Period in which a node is expected to answer, half-open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Life {
+pub struct Membership {
     /// [`Timestamp::MIN`] if the node has always been a member, as for nodes added before these instants were recorded.
     pub from: Timestamp,
     /// [`Timestamp::MAX`] if the node is still a member.
     pub until: Timestamp,
 }
 
-impl Life {
+impl Membership {
     pub const ALWAYS: Self = Self { from: Timestamp::MIN, until: Timestamp::MAX };
 
     /// Returns whether the node has left at or before `now`.

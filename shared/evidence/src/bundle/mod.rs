@@ -23,8 +23,8 @@ mod words;
 
 pub use archive::{ArchiveError, Member, Members, member_header, member_padding, write_end};
 pub use archive_head::{ARCHIVE, ArchiveHead};
-pub use manifest::{Asked, EarlierPart, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
-pub use membership::{Instant, KeepPolicy, Life, Moved};
+pub use manifest::{BundleRequest, EarlierPart, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
+pub use membership::{Instant, KeepPolicy, Membership, Moved};
 pub use names::{
     BUNDLE_BYTES_MAX, CHECKPOINT_AGE_SECONDS_MAX, CSV, EARLIER_LOGS_MAX, FORMAT, FORMAT_2, MANIFEST,
     MANIFEST_BYTES_MAX, README, README_TEXT, REPORT, TIMELINE, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names,

@@ -8,7 +8,7 @@ use super::rows::{Rows, StoredEntry};
 use super::trust::{NodeTrust, Trust};
 use super::verdict::{Check, Checks, NodeVerdict};
 use piperoll_format::checkpoint::Checkpoint;
-use piperoll_format::completeness::{Place, Shown};
+use piperoll_format::completeness::{Coverage, Place};
 use piperoll_format::entry::is_one_entry;
 use piperoll_format::merkle::{Hash, RangeRoot, decode_hash, leaf_hash};
 use piperoll_format::note::{KeyKind, Note, VerifyingKey};
@@ -28,7 +28,7 @@ pub(super) struct NodeMembers<'a> {
 }
 
 /// The parsed request of a bundle, and the checks to make.
-pub(super) struct Question {
+pub(super) struct BundleQuery {
     pub(super) filter: Filter,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
@@ -37,7 +37,7 @@ pub(super) struct Question {
     pub(super) checks: Checks,
 }
 
-impl Question {
+impl BundleQuery {
     /// Returns whether an entry belongs in the timeline. With `erased_apart`, the manifest only counts erased entries that the
     /// filter could select by their lost content alone; they are not in the timeline.
     fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>, erased_apart: bool) -> bool {
@@ -56,7 +56,7 @@ impl Question {
 pub(super) fn check_node<'a>(
     trust: &Trust,
     node: Option<&NodeTrust>,
-    question: &Question,
+    question: &BundleQuery,
     members: NodeMembers<'a>,
     verdict: &mut NodeVerdict,
 ) -> Vec<StoredEntry<'a>> {
@@ -157,7 +157,7 @@ fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
 /// Checks each entry in turn: its content, its position under the checkpoint, and whether the request asks for it.
 fn walk<'a>(
     trust: &Trust,
-    question: &Question,
+    question: &BundleQuery,
     generation: &str,
     entries: &'a [u8],
     checkpoint: &Checkpoint,
@@ -166,7 +166,7 @@ fn walk<'a>(
 ) -> Vec<StoredEntry<'a>> {
     let (unfiltered, checks) = (question.filter.is_empty(), question.checks);
     let mut root = RangeRoot::new(checkpoint.size, proof);
-    let (mut shown, mut sequence) = (Shown::default(), SequenceWalk::default());
+    let (mut shown, mut sequence) = (Coverage::default(), SequenceWalk::default());
     let mut wanted = Vec::new();
     // Time of the newest entry under the checkpoint, if that entry is in the bundle.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
@@ -273,8 +273,7 @@ fn walk<'a>(
 fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verdict: &mut NodeVerdict) {
     for (entry_seq, seq, leaf) in needed {
         if met.get(&entry_seq) != Some(&leaf) {
-            verdict
-                .fault(format!("row {seq} is shown as erased, but the erasure entry {entry_seq} is not proven"));
+            verdict.fault(format!("row {seq} is shown as erased, but the erasure entry {entry_seq} is not proven"));
         }
     }
 }
@@ -286,8 +285,8 @@ const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 /// entries had been kept for as long as the policy requires.
 fn rest(
     trust: &Trust,
-    question: &Question,
-    shown: &Shown,
+    question: &BundleQuery,
+    shown: &Coverage,
     checkpoint: &Checkpoint,
     (pruned, stated): (&Pruned, Timestamp),
     witnessed_at: Option<Timestamp>,
@@ -307,7 +306,7 @@ fn rest(
 }
 
 /// Returns why entries of the range could be missing although no check failed.
-fn unproven(question: &Question, shown: &Shown, size: u64) -> Option<String> {
+fn unproven(question: &BundleQuery, shown: &Coverage, size: u64) -> Option<String> {
     let at = |timestamp| Position { timestamp, seq: 0 };
     if !question.filter.is_empty() {
         return Some("the export has a filter".to_owned());
@@ -323,7 +322,7 @@ fn unproven(question: &Question, shown: &Shown, size: u64) -> Option<String> {
 ///
 /// The first entry of every log names the log that it replaced and how many entries that log had. All of these logs must be in
 /// the bundle, back to the start of the range.
-pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option<String> {
+pub(super) fn missing_earlier(question: &BundleQuery, node: &NodeVerdict) -> Option<String> {
     if !question.checks.on(Check::Whole) {
         return None;
     }
@@ -340,9 +339,7 @@ pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option
         });
         let generation = generation.as_deref().unwrap_or("unknown");
         let Some(found) = found else {
-            return Some(format!(
-                "its log replaced generation {generation} at {at}, and the range begins before that"
-            ));
+            return Some(format!("its log replaced generation {generation} at {at}, and the range begins before that"));
         };
         let log = left.swap_remove(found);
         let (size, rows) = (log.size.unwrap_or_default(), begun.and_then(Begun::rows_before));
@@ -363,7 +360,7 @@ pub(super) fn missing_earlier(question: &Question, node: &NodeVerdict) -> Option
 /// Returns why the checkpoint does not cover the whole range. A checkpoint says nothing about entries recorded after it. It
 /// covers the range if its newest entry is at or after the end of the range, or if it was witnessed as late as the range ends. An
 /// open range ends when the export was made; an exporter that claims an earlier time only claims less.
-fn stale(question: &Question, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
+fn stale(question: &BundleQuery, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
     let end = if question.to == Timestamp::MAX { question.created } else { question.to };
     let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);
     let late_enough = witnessed.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end;

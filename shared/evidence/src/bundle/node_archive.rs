@@ -5,7 +5,7 @@
 use super::archive::Member;
 use super::archive_head::ArchiveHead;
 use super::names::{checkpoint_name, entries_name, proof_name};
-use super::node::{NodeMembers, Question, check_node};
+use super::node::{BundleQuery, NodeMembers, check_node};
 use super::trust::Trust;
 use super::verdict::{Check, Checks, NodeVerdict, Verdict};
 use piperoll_format::statement::Statement;
@@ -46,7 +46,10 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         // The head is not signed, but the checkpoint is. If the checkpoint belongs to this cluster and the head names another
         // cluster, the head was changed.
         if checkpoint.bytes.starts_with(format!("{}/", trust.cluster).as_bytes()) {
-            verdict.find(None, format!("it belongs to cluster {}, but its checkpoint to cluster {}", head.cluster, trust.cluster));
+            verdict.find(
+                None,
+                format!("it belongs to cluster {}, but its checkpoint to cluster {}", head.cluster, trust.cluster),
+            );
             return verdict;
         }
         return verdict.set_aside(format!(
@@ -56,7 +59,7 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
     }
     let all = Timestamp::MAX;
     let question =
-        Question { filter: Filter::default(), from: Timestamp::MIN, to: all, created: Timestamp::MIN, checks };
+        BundleQuery { filter: Filter::default(), from: Timestamp::MIN, to: all, created: Timestamp::MIN, checks };
     let mut node = NodeVerdict { node_id: id.to_owned(), status: "ok".to_owned(), ..NodeVerdict::default() };
     let members = NodeMembers { checkpoint: checkpoint.bytes, entries: entries.bytes, proof: proof.bytes };
     let known = trust.nodes.iter().find(|known| known.id.as_str() == id);
@@ -67,7 +70,10 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         && inside.first().is_some_and(|row| row.seq() == head.from_seq)
         && behind.iter().all(|row| matches!(Statement::read(row.body), Some(Statement::Erased(_))));
     if !whole {
-        verdict.find(Some(id), format!("some of the rows {} to {} are missing", head.from_seq, head.to_seq.saturating_sub(1)));
+        verdict.find(
+            Some(id),
+            format!("some of the rows {} to {} are missing", head.from_seq, head.to_seq.saturating_sub(1)),
+        );
     }
     if node.generation.as_deref() != Some(&head.generation) {
         verdict.find(Some(id), "its rows belong to another log than its head names");

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::membership::{KeepPolicy, Life, Moved};
+use super::membership::{KeepPolicy, Membership, Moved};
 use super::names::{AGGREGATORS_MAX, NODES_MAX};
 use piperoll_format::ids::{ClusterName, NodeId};
 use piperoll_format::merkle::{decode_hash, encode_hash};
@@ -71,7 +71,7 @@ impl NodeTrust {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeTrust {
     pub id: NodeId,
-    pub life: Life,
+    pub life: Membership,
     /// Changes of the node's membership instants.
     pub moved: Vec<Moved>,
     pub keys: Vec<KeySpan>,
@@ -91,7 +91,7 @@ pub struct Trust {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Typed {
+struct RawTrust {
     format: String,
     cluster: ClusterName,
     #[serde(default, rename = "node")]
@@ -147,7 +147,7 @@ struct TypedAggregator {
 
 impl Trust {
     pub fn parse(text: &str) -> Result<Self, TrustError> {
-        let typed: Typed = toml::from_str(text).map_err(|error| TrustError::Form(error.message().to_owned()))?;
+        let typed: RawTrust = toml::from_str(text).map_err(|error| TrustError::Form(error.message().to_owned()))?;
         let first = typed.format == FORMAT;
         if !first && typed.format != FORMAT_2 {
             return Err(TrustError::Format(typed.format));
@@ -212,11 +212,11 @@ impl Trust {
     /// Returns the text of the file.
     pub fn to_text(&self) -> String {
         let plain = |node: &NodeTrust| {
-            node.life == Life::ALWAYS && node.moved.is_empty() && node.keys.iter().all(|key| key.until.is_none())
+            node.life == Membership::ALWAYS && node.moved.is_empty() && node.keys.iter().all(|key| key.until.is_none())
         };
         let format = if self.retention.is_empty() && self.nodes.iter().all(plain) { FORMAT } else { FORMAT_2 };
         let nodes = self.nodes.iter().map(|node| {
-            let Life { from, until } = node.life;
+            let Membership { from, until } = node.life;
             let keys = node.keys.iter().map(|key| TypedKey {
                 public: encode_hash(&key.public),
                 generation: key.generation.clone(),
@@ -238,7 +238,7 @@ impl Trust {
             let id = witness.name().rsplit('/').next()?.parse().ok()?;
             Some(TypedAggregator { id, witness: witness.to_string(), exporter: exporter.to_string() })
         });
-        let typed = Typed {
+        let typed = RawTrust {
             format: format.to_owned(),
             cluster: self.cluster.clone(),
             nodes: nodes.collect(),
@@ -258,7 +258,7 @@ impl TypedNode {
     fn open(self) -> Result<NodeTrust, TrustError> {
         let bad_day = || TrustError::Day(self.id.to_string());
         let life = match (&self.first_day, &self.last_day) {
-            (None, None) => Life {
+            (None, None) => Membership {
                 from: self.member_from.unwrap_or(Timestamp::MIN),
                 until: self.member_until.unwrap_or(Timestamp::MAX),
             },
@@ -266,7 +266,7 @@ impl TypedNode {
             (Some(first), Some(last)) if self.member_from.is_none() && self.member_until.is_none() => {
                 let from = human_time::day_range(first).ok_or_else(bad_day)?.0;
                 let until = human_time::day_range(last).ok_or_else(bad_day)?.1;
-                Life { from, until }
+                Membership { from, until }
             }
             _ => return Err(bad_day()),
         };
@@ -302,7 +302,7 @@ mod tests {
         let span =
             |to_size| KeySpan { public: seed.public_bytes(), generation: None, from_size: 3, to_size, until: None };
         let day = |text| human_time::day_range(text).expect("a day");
-        let retired = Life { from: day("2026-01-01").0, until: day("2026-02-03").1 };
+        let retired = Membership { from: day("2026-01-01").0, until: day("2026-02-03").1 };
         let moved = Moved {
             instant: Instant::MemberUntil,
             was: Some(day("2026-03-01").0),
@@ -314,7 +314,7 @@ mod tests {
             nodes: vec![
                 NodeTrust {
                     id: "mx1".parse().expect("an id"),
-                    life: Life::ALWAYS,
+                    life: Membership::ALWAYS,
                     moved: Vec::new(),
                     keys: vec![span(Some(9)), span(None)],
                 },

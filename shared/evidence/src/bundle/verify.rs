@@ -10,7 +10,7 @@ use super::manifest::{EarlierPart, Manifest, NodePart, read_manifest};
 use super::names::{
     MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names, entries_name, proof_name, rejected_name,
 };
-use super::node::{NodeMembers, Question, check_node, missing_earlier};
+use super::node::{BundleQuery, NodeMembers, check_node, missing_earlier};
 use super::node_archive::verify_archive;
 use super::policy::PolicyFit;
 use super::readable::{check_readable, merged};
@@ -95,7 +95,10 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
             .find(None, format!("the manifest is not signed by an exporter of the trust file ({})", manifest.exporter));
     }
     if checks.on(Check::Cluster) && manifest.cluster != trust.cluster {
-        verdict.find(None, format!("it belongs to cluster {}, but the trust file to cluster {}", manifest.cluster, trust.cluster));
+        verdict.find(
+            None,
+            format!("it belongs to cluster {}, but the trust file to cluster {}", manifest.cluster, trust.cluster),
+        );
     }
     // Hashing every member takes as long as all other checks together, so it runs in parallel with them.
     let digests = || if checks.on(Check::Digests) { check_digests(&manifest, rest) } else { Vec::new() };
@@ -116,7 +119,7 @@ fn check_question(trust: &Trust, manifest: &Manifest, rest: &[Member<'_>], check
     match Filter::parse_stored(&manifest.asked.filter, manifest.created) {
         Ok(filter) => {
             let (from, to, created) = (manifest.asked.from, manifest.asked.to, manifest.created);
-            let question = Question { filter, from, to, created, checks };
+            let question = BundleQuery { filter, from, to, created, checks };
             check_nodes(trust, &question, manifest, rest, verdict);
         }
         Err(error) => verdict.find(None, format!("invalid filter in the manifest: {error}")),
@@ -147,7 +150,13 @@ fn check_digests(manifest: &Manifest, members: &[Member<'_>]) -> Vec<String> {
     wrong
 }
 
-fn check_nodes(trust: &Trust, question: &Question, manifest: &Manifest, members: &[Member<'_>], verdict: &mut Verdict) {
+fn check_nodes(
+    trust: &Trust,
+    question: &BundleQuery,
+    manifest: &Manifest,
+    members: &[Member<'_>],
+    verdict: &mut Verdict,
+) {
     if !manifest.nodes.is_sorted_by(|a, b| a.node_id < b.node_id) {
         verdict.find(None, "the manifest's nodes are not in order");
         return;
@@ -245,12 +254,12 @@ fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
 
 /// Returns the time at which the bundle was made, which decides who was a member: the exporter's time, or the newest cosignature
 /// in the bundle if that is later. An exporter thus cannot leave out a node by backdating the bundle.
-fn made_at(question: &Question, verdict: &Verdict) -> Timestamp {
+fn made_at(question: &BundleQuery, verdict: &Verdict) -> Timestamp {
     verdict.nodes.iter().filter_map(|node| node.witnessed_at).fold(question.created, Timestamp::max)
 }
 
 /// Checks that the nodes that the trust file expects are in the bundle in full.
-fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdict: &mut Verdict) {
+fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, verdict: &mut Verdict) {
     // A map instead of a scan, because the author of the bundle decides how long both lists are.
     let mut places: HashMap<String, usize> =
         verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
@@ -287,12 +296,13 @@ fn check_expected(trust: &Trust, question: &Question, manifest: &Manifest, verdi
                     known.complete_since = Some(*since);
                     None
                 }
-                PolicyFit::Kept if said == PRUNED_EARLY => {
-                    Some("the exporter found that some of its rows were pruned earlier than the policy allows".to_owned())
-                }
-                PolicyFit::Kept => {
-                    Some("some of its rows were pruned, and the exporter does not confirm that the policy was followed".to_owned())
-                }
+                PolicyFit::Kept if said == PRUNED_EARLY => Some(
+                    "the exporter found that some of its rows were pruned earlier than the policy allows".to_owned(),
+                ),
+                PolicyFit::Kept => Some(
+                    "some of its rows were pruned, and the exporter does not confirm that the policy was followed"
+                        .to_owned(),
+                ),
                 PolicyFit::Early(words) => {
                     Some(format!("some of its rows were pruned earlier than the policy allows: {words}"))
                 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::caller::CallerEntry;
-use super::facts::RuleInput;
+use super::rule_input::RuleInput;
 use super::spoken::push_json;
 use super::terms::{EntryError, FORMAT_VERSION, NODE_CATEGORY};
 use crate::ids::{EntryId, Generation, NodeId};
@@ -19,12 +19,12 @@ pub fn lifecycle(action: &str, description: &str, details: &serde_json::Value) -
     push_json(&mut fields, "description", description);
     push_json(&mut fields, "details", details);
     // Detection rules do not apply to the node's own entries.
-    CallerEntry { id: None, fields, redacted: String::new(), facts: RuleInput::default() }
+    CallerEntry { id: None, fields, redacted: String::new(), rule_input: RuleInput::default() }
 }
 
 /// The node's own fields of a body.
 #[derive(Debug, Clone, Copy)]
-pub struct Stamp<'a> {
+pub struct NodeFields<'a> {
     pub node_id: &'a NodeId,
     pub generation: &'a Generation,
     pub seq: u64,
@@ -39,7 +39,7 @@ pub struct Stamp<'a> {
 
 /// Writes the bytes that are signed, stored, sent and exported (docs/format.md, "Body"). `flags` is a JSON list of at most
 /// [`limits::FLAGS_BYTES_MAX`] bytes, or empty.
-pub fn write_body(stamp: &Stamp<'_>, caller: &CallerEntry, flags: &str) -> Result<String, EntryError> {
+pub fn write_body(stamp: &NodeFields<'_>, caller: &CallerEntry, flags: &str) -> Result<String, EntryError> {
     let mut body = String::with_capacity(336 + caller.fields.len() + caller.redacted.len() + flags.len());
     let mut salt = [0; 32];
     let _ = hex::encode_to_slice(stamp.salt, &mut salt);

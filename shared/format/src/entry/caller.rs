@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::facts::RuleInput;
 use super::prefix::{ID_FIELD_BYTES, Prefix};
+use super::rule_input::RuleInput;
 use super::spoken::{CallerFields, push_json};
 use super::terms::EntryError;
 use crate::ids::EntryId;
@@ -22,7 +22,7 @@ pub struct CallerEntry {
     pub(super) fields: String,
     /// `,"redacted":[…]` or empty; written after `flags` in a body.
     pub(super) redacted: String,
-    pub(super) facts: RuleInput,
+    pub(super) rule_input: RuleInput,
 }
 
 impl CallerEntry {
@@ -54,7 +54,7 @@ impl CallerEntry {
         if let Some(paths) = spoken.redacted.as_ref().filter(|paths| !paths.is_empty()) {
             push_json(&mut redacted, "redacted", paths);
         }
-        Ok(Self { id: spoken.id, fields, redacted, facts: spoken.facts() })
+        Ok(Self { id: spoken.id, fields, redacted, rule_input: spoken.rule_input() })
     }
 
     /// Checks that the entry does not exceed the size limit of a body, even with the longest possible fields of the node.
@@ -65,8 +65,8 @@ impl CallerEntry {
     }
 
     /// Properties of the entry for detection rules.
-    pub fn facts(&self) -> &RuleInput {
-        &self.facts
+    pub fn rule_input(&self) -> &RuleInput {
+        &self.rule_input
     }
 
     /// Returns the caller's fields and the list of redacted paths as one JSON object.
@@ -138,7 +138,7 @@ fn schema_error(error: &serde_json::Error) -> EntryError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Stamp, write_body};
+    use crate::entry::{NodeFields, write_body};
     use crate::ids::{Generation, NodeId};
     use crate::time::Timestamp;
 
@@ -148,7 +148,7 @@ mod tests {
 
     fn stamped(entry: &CallerEntry) -> String {
         let node_id: NodeId = "mx1".parse().expect("a node id");
-        let stamp = Stamp {
+        let stamp = NodeFields {
             node_id: &node_id,
             generation: &Generation::from_bytes([7; 16]),
             seq: 42,

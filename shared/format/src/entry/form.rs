@@ -66,7 +66,7 @@ struct Reader<'a> {
 }
 
 /// An open object or list: for an object, the index of its first key in the list of all keys; `None` for a list.
-type Open = Option<usize>;
+type OpenContainer = Option<usize>;
 
 impl<'a> Reader<'a> {
     fn peek(&self) -> Option<u8> {
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
 
     /// Reads one value without recursion. Returns `None` if the value is not strict JSON without white space.
     fn read(&mut self) -> Option<()> {
-        let mut open: Vec<Open> = Vec::with_capacity(JSON_DEPTH_MAX);
+        let mut open: Vec<OpenContainer> = Vec::with_capacity(JSON_DEPTH_MAX);
         let mut keys: Vec<Cow<'a, str>> = Vec::with_capacity(32);
         loop {
             let mut must_be_text = false;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::facts::{RuleInput, amounts};
+use super::rule_input::{RuleInput, amounts};
 use super::terms::{CATEGORIES, EntryError, NODE_CATEGORY, OUTCOMES, is_category};
 use crate::ids::EntryId;
 use crate::limits;
@@ -235,7 +235,7 @@ impl<'a> CallerFields<'a> {
         Ok(())
     }
 
-    pub(super) fn facts(&self) -> RuleInput {
+    pub(super) fn rule_input(&self) -> RuleInput {
         let text = |value: &Option<Cow<'_, str>>| value.as_deref().map(str::to_owned);
         RuleInput {
             occurred_at: self.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok()),

@@ -8,7 +8,7 @@ use super::evaluate::{ACTOR, SUBJECT, range_contains, via_matches};
 use super::expr::{Expr, Filter};
 use super::fold::fold;
 use super::path::PathValue;
-use super::pattern::{Needle, Pattern};
+use super::pattern::{Pattern, TextPattern};
 use super::test::{EntityPattern, IpPattern, Property, Test, verb};
 use crate::column::{Column, FLAG_SEPARATOR};
 use piperoll_format::ids::EntryId;
@@ -64,7 +64,7 @@ impl Filter {
 
     /// Returns the texts that no index can find because they are too short: to find them, every entry of the range is read.
     pub fn too_short_to_index(&self) -> Vec<&str> {
-        let short = |needle: &Needle| needle.lower().iter().all(|piece| piece.chars().count() < TRIGRAM_CHARS);
+        let short = |needle: &TextPattern| needle.lower().iter().all(|piece| piece.chars().count() < TRIGRAM_CHARS);
         let needles = self.tests().flat_map(|test| match test {
             Test::Text(needles) | Test::Details(needles) => needles.iter().collect(),
             Test::Subject(subjects) => subjects.iter().map(|subject| &subject.part).collect(),
@@ -106,7 +106,7 @@ fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> C
 }
 
 /// Requires the pieces in any order and at any position, which is all that an index can tell about a text.
-fn text<'a>(needle: &Needle, atom: impl Fn(String) -> Atom<'a>) -> Condition<'a> {
+fn text<'a>(needle: &TextPattern, atom: impl Fn(String) -> Atom<'a>) -> Condition<'a> {
     Condition::AtMost(Box::new(Condition::All(
         needle.lower().iter().map(|piece| Condition::Atom(atom(piece.clone()))).collect(),
     )))

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::expr::{Expr, Filter};
 use super::fold::{fold, unescaped};
 use super::path;
-use super::pattern::{Needle, Pattern};
+use super::pattern::{Pattern, TextPattern};
 use super::test::{EntityPattern, IpPattern, Property, Test, verb};
 use crate::column::Column;
 use piperoll_format::time::Timestamp;
@@ -64,7 +64,7 @@ impl<'a> Text<'a> {
 
     /// Whether the text contains the needle. JSON is also searched with its escapes resolved, unless the
     /// needle is for the stored form only.
-    fn has(&self, needle: &Needle, is_json: bool) -> bool {
+    fn has(&self, needle: &TextPattern, is_json: bool) -> bool {
         let Some(stored) = self.stored else { return false };
         if needle.is_in_folded(self.folded.get_or_init(|| fold(stored))) {
             return true;
@@ -86,7 +86,7 @@ impl<'a> Texts<'a> {
         }
     }
 
-    fn json_has(&self, needle: &Needle) -> bool {
+    fn json_has(&self, needle: &TextPattern) -> bool {
         self.json.iter().any(|text| text.has(needle, true))
     }
 }

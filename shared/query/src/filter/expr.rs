@@ -75,7 +75,7 @@ fn one_or(mut parts: Vec<Expr>, several: impl Fn(Vec<Expr>) -> Expr) -> Expr {
 
 /// A filter as it was typed, with hints for its author.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Typed {
+pub struct TypedFilter {
     pub filter: Filter,
     /// Parts that may have been read differently than intended, one sentence each.
     pub hints: Vec<String>,

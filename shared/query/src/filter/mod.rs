@@ -25,7 +25,7 @@ mod words;
 pub use conditions::{Atom, Condition, TRIGRAM_CHARS};
 pub use erased::ErasedFit;
 pub use evaluate::{net_contains, net_has};
-pub use expr::{FILTER_VERSION, Filter, FilterError, Typed};
+pub use expr::{FILTER_VERSION, Filter, FilterError, TypedFilter};
 pub use fold::{fold, unescaped};
 pub use nodes::NodeName;
 pub use pattern::matches_pattern;

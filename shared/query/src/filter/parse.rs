@@ -1,6 +1,6 @@
 //! Parses filters in every version of the language, and prints them for readers of each version.
 
-use super::expr::{Expr, Filter, FilterError, Typed, VERSION_1_MARK, VERSION_2_MARK, chars_before};
+use super::expr::{Expr, Filter, FilterError, TypedFilter, VERSION_1_MARK, VERSION_2_MARK, chars_before};
 use super::{print, version_1, version_2};
 use crate::zone::Now;
 use piperoll_format::time::Timestamp;
@@ -13,11 +13,11 @@ impl Filter {
     }
 
     /// Like [`Self::parse`], with hints.
-    pub fn parse_typed(text: &str, now: impl Into<Now>) -> Result<Typed, FilterError> {
+    pub fn parse_typed(text: &str, now: impl Into<Now>) -> Result<TypedFilter, FilterError> {
         let now = now.into();
         let read = match text.trim_start().strip_prefix(VERSION_1_MARK) {
             Some(rest) => version_1::parse(rest, now.at)
-                .map(|filter| Typed { filter, hints: Vec::new() })
+                .map(|filter| TypedFilter { filter, hints: Vec::new() })
                 .map_err(|(at, problem)| (at + chars_before(text, rest), problem)),
             None => {
                 let rest = text.trim_start().strip_prefix(VERSION_2_MARK).unwrap_or(text);
@@ -70,7 +70,8 @@ impl Filter {
         let text = format!("{key}:{value}");
         let filter = Self::parse(&text, now)?;
         if !matches!(filter.all[..], [Expr::Test(_)]) {
-            let problem = format!("the value of {key} contains more than one condition; quote a value that contains spaces");
+            let problem =
+                format!("the value of {key} contains more than one condition; quote a value that contains spaces");
             return Err(FilterError::new(&text, (key.chars().count() + 1, problem)));
         }
         Ok(filter)
@@ -126,7 +127,8 @@ impl Filter {
     /// Returns hints on what to try when nothing matched: values in which case matters.
     pub fn hints_when_empty(&self) -> Vec<String> {
         let mut values = self.tests().flat_map(print::values_with_case);
-        let hint = |(key, value): (String, String)| format!("{key}:{value} is case-sensitive; {key}:~{value} ignores case");
+        let hint =
+            |(key, value): (String, String)| format!("{key}:{value} is case-sensitive; {key}:~{value} ignores case");
         values.next().map(hint).into_iter().collect()
     }
 

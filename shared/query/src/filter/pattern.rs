@@ -83,7 +83,7 @@ fn contains_in_order(text: &str, pieces: &[String]) -> bool {
 
 /// Text to find anywhere in a longer one, case ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Needle {
+pub(super) struct TextPattern {
     /// As typed: the texts between the stars. `a*b` is found where a `b` follows an `a`.
     pub(super) pieces: Vec<String>,
     lower: Vec<String>,
@@ -91,7 +91,7 @@ pub(super) struct Needle {
     pub(super) stored_form_only: bool,
 }
 
-impl Needle {
+impl TextPattern {
     pub(super) fn new(pieces: Vec<String>) -> Self {
         let mut pieces: Vec<String> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
         if pieces.is_empty() {
@@ -146,7 +146,7 @@ mod tests {
             let pieces = pattern.split('*').map(str::to_owned).collect();
             let chars = |text: &str| text.chars().collect::<Vec<_>>();
             prop_assert_eq!(Pattern::new(pieces, false).matches(&text), naive(&chars(&pattern), &chars(&text)));
-            let needle = Needle::new(pattern.split('*').map(str::to_owned).collect());
+            let needle = TextPattern::new(pattern.split('*').map(str::to_owned).collect());
             prop_assert_eq!(needle.is_in(&text), naive(&chars(&format!("*{pattern}*")), &chars(&text)));
         }
     }

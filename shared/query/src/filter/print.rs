@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::expr::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK};
 use super::path::{Bound, Number, PathValue, Root};
-use super::pattern::{Needle, Pattern};
+use super::pattern::{Pattern, TextPattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Test};
 use super::version_2::is_hidden;
 use super::words::{FLAG_WORDS, VIA_WORDS};
@@ -186,7 +186,7 @@ fn field_value(column: Column, pattern: &Pattern) -> String {
     }
 }
 
-fn needle(needle: &Needle) -> String {
+fn needle(needle: &TextPattern) -> String {
     if needle.pieces.iter().all(String::is_empty) { "*".to_owned() } else { stars(&needle.pieces, quoted) }
 }
 
@@ -271,13 +271,13 @@ fn values_of_version_1(test: &Test) -> Option<(Option<&'static str>, Vec<String>
     fn literals(patterns: &[Pattern]) -> Option<Vec<String>> {
         patterns.iter().map(|pattern| pattern.literal().map(str::to_owned)).collect()
     }
-    fn one_piece(needle: &Needle) -> Option<String> {
+    fn one_piece(needle: &TextPattern) -> Option<String> {
         match &needle.pieces[..] {
             [one] if !one.is_empty() => Some(one.clone()),
             _ => None,
         }
     }
-    fn stored_form(needle: &Needle) -> Option<String> {
+    fn stored_form(needle: &TextPattern) -> Option<String> {
         one_piece(needle).filter(|_| needle.stored_form_only)
     }
     let action = |pattern: &Pattern| match (pattern.literal(), pattern.prefix()) {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::expr::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK, no_time};
 use super::path::{Bound, PathValue, Root};
-use super::pattern::{Needle, Pattern};
+use super::pattern::{Pattern, TextPattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Subject, Test};
 use super::value::time_range;
 use super::{version_1, version_2};
@@ -56,8 +56,8 @@ fn pattern() -> impl Strategy<Value = Pattern> {
         .prop_map(|(pieces, ignore_case)| Pattern::new(pieces, ignore_case))
 }
 
-fn needle() -> impl Strategy<Value = Needle> {
-    prop::collection::vec(text(), 1..3).prop_map(Needle::new)
+fn needle() -> impl Strategy<Value = TextPattern> {
+    prop::collection::vec(text(), 1..3).prop_map(TextPattern::new)
 }
 
 fn several<T: std::fmt::Debug>(one: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
@@ -123,7 +123,7 @@ fn test() -> impl Strategy<Value = Test> {
         )),
         several(pattern()).prop_map(Test::Actor),
         several(pattern()).prop_map(Test::Verb),
-        several(pattern().prop_map(|whole| Subject { part: Needle::new(whole.pieces().to_vec()), whole }))
+        several(pattern().prop_map(|whole| Subject { part: TextPattern::new(whole.pieces().to_vec()), whole }))
             .prop_map(Test::Subject),
         several(entity()).prop_map(Test::Entity),
         several(ip()).prop_map(Test::Ip),

@@ -82,7 +82,9 @@ pub(super) fn unknown_key(typed: &str) -> String {
         Some(meant) => {
             format!("unknown key {typed:?}; did you mean {meant}?{why} Quote text to search for it literally")
         }
-        None => format!("unknown key {typed:?}; the keys are {}; quote text to search for it literally", KEYS.join(" ")),
+        None => {
+            format!("unknown key {typed:?}; the keys are {}; quote text to search for it literally", KEYS.join(" "))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::path::{PathValue, Root};
-use super::pattern::{Needle, Pattern};
+use super::pattern::{Pattern, TextPattern};
 use crate::column::Column;
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
@@ -24,7 +24,7 @@ pub(super) enum Test {
     Entity(Vec<EntityPattern>),
     Ip(Vec<IpPattern>),
     /// Part of `user_agent`.
-    Agent(Vec<Needle>),
+    Agent(Vec<TextPattern>),
     Flag(Vec<Pattern>),
     Via(Vec<Pattern>),
     Id(Vec<EntryId>),
@@ -33,19 +33,19 @@ pub(super) enum Test {
     /// Half-open ranges of `occurred_at`.
     Occurred(Vec<TimeRange>),
     /// Part of the text of `changes` or `details`.
-    Details(Vec<Needle>),
+    Details(Vec<TextPattern>),
     /// A value inside `details` or `changes`.
     Path(Root, Vec<String>, Vec<PathValue>),
     Is(Vec<Property>),
     /// Part of the description.
-    Text(Vec<Needle>),
+    Text(Vec<TextPattern>),
 }
 
 /// A person or thing, as a whole value and as a part of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subject {
     pub(super) whole: Pattern,
-    pub(super) part: Needle,
+    pub(super) part: TextPattern,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -53,9 +53,9 @@ pub(super) fn net_of_wildcard(text: &str) -> Option<IpNet> {
 /// Parses a range from one address to another.
 pub(super) fn ip_range(from: &str, to: &str) -> Result<(IpAddr, IpAddr)> {
     let address = |text: &str| {
-        text.parse::<IpAddr>()
-            .map(|address| address.to_canonical())
-            .map_err(|_| format!("{text:?} is not an address; a range has an address on both sides, as in 10.0.0.1..10.0.0.9"))
+        text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| {
+            format!("{text:?} is not an address; a range has an address on both sides, as in 10.0.0.1..10.0.0.9")
+        })
     };
     let (from, to) = (address(from)?, address(to)?);
     if from.is_ipv4() != to.is_ipv4() {

@@ -8,7 +8,7 @@ use piperoll_format::limits::{FILTER_BYTES_MAX, FILTER_TERMS_MAX, FILTER_VALUES_
 use piperoll_format::time::Timestamp;
 
 use super::expr::{Expr, Filter, Result};
-use super::pattern::{Needle, Pattern};
+use super::pattern::{Pattern, TextPattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Property, Subject, Test};
 use super::value;
 
@@ -226,18 +226,18 @@ fn known_word(key: &str, value: &Word) -> Result<()> {
     Err((value.at, format!("{key} is one of {}", known.join(" "))))
 }
 
-fn needle(word: Word) -> Result<Needle> {
+fn needle(word: Word) -> Result<TextPattern> {
     if word.text.is_empty() {
         return Err((word.at, "there is no text to look for".to_owned()));
     }
-    Ok(Needle::new(vec![word.text]))
+    Ok(TextPattern::new(vec![word.text]))
 }
 
-fn stored_form(word: Word) -> Result<Needle> {
+fn stored_form(word: Word) -> Result<TextPattern> {
     if word.text.is_empty() {
         return Err((word.at, "there is no text to look for".to_owned()));
     }
-    Ok(Needle::of_version_1(word.text))
+    Ok(TextPattern::of_version_1(word.text))
 }
 
 fn subject(word: Word) -> Result<Subject> {

@@ -180,7 +180,10 @@ async fn what_cannot_be_handed_on_to_is_said_before_the_start() {
         ("name = \"x\"\nto = \"file://relative\"", "absolute path"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nfilter = \"colour:red\"", "filter"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nconfirm_every = \"1d\"", "confirm_every"),
-        ("name = \"x\"\nto = \"tcp://h:1\"\n[[forward]]\nname = \"x\"\nto = \"tcp://h:2\"", "duplicate destination name"),
+        (
+            "name = \"x\"\nto = \"tcp://h:1\"\n[[forward]]\nname = \"x\"\nto = \"tcp://h:2\"",
+            "duplicate destination name",
+        ),
     ] {
         std::fs::write(&config, format!("{text}\n[[forward]]\n{table}\n")).unwrap();
         let run = cluster.on_node(0, &["serve"]);

@@ -50,7 +50,10 @@ async fn a_link_in_the_place_of_a_followed_file_is_not_read() {
         health.contains("source app").then_some(health)
     })
     .await;
-    assert!(health.starts_with("ok\n") && health.contains("is a symbolic link") && health.contains("links_in"), "{health}");
+    assert!(
+        health.starts_with("ok\n") && health.contains("is a symbolic link") && health.contains("links_in"),
+        "{health}"
+    );
     let (_, status) = on_socket(&cluster, 0, "/v1/status", None);
     assert!(status.contains("is a symbolic link"), "{status}");
     // After a restart the offset is kept, and the link is still not read.

@@ -4,7 +4,7 @@ use super::typed::{Comparison, Key, Piece, Value};
 use crate::column::Column;
 use crate::filter::expr::Result;
 use crate::filter::path::{Bound, Number, PathValue, Root};
-use crate::filter::pattern::{Needle, Pattern};
+use crate::filter::pattern::{Pattern, TextPattern};
 use crate::filter::suggest;
 use crate::filter::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Property, Subject, Test, TimeRange};
 use crate::filter::value::{self, time_range};
@@ -28,7 +28,10 @@ pub(super) fn test_of(key: &Key, values: &[Value], now: Now) -> Result<Test> {
     if !matches!(name, "seq" | "occurred")
         && let Some(value) = values.iter().find(|value| value.comparison.is_some())
     {
-        return Err((value.at, format!("{name} is not numeric; < and > compare only seq, occurred and numbers in details")));
+        return Err((
+            value.at,
+            format!("{name} is not numeric; < and > compare only seq, occurred and numbers in details"),
+        ));
     }
     let whole = |value: &Value| whole_value(name, value);
     if let Some((_, column)) = FIELDS.iter().find(|(field, _)| *field == name) {
@@ -62,10 +65,7 @@ fn each<T>(values: &[Value], read: impl Fn(&Value) -> Result<T>) -> Result<Vec<T
 
 /// Returns the text of a value in which neither `*` nor `~` has a meaning.
 fn plain(value: &Value) -> Result<String> {
-    value
-        .text()
-        .filter(|_| !value.ignore_case)
-        .ok_or_else(|| (value.at, "neither * nor ~ is allowed here".to_owned()))
+    value.text().filter(|_| !value.ignore_case).ok_or_else(|| (value.at, "neither * nor ~ is allowed here".to_owned()))
 }
 
 /// Parses a value that is compared as a whole.
@@ -89,7 +89,10 @@ fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
         } else if key == "verb" && bare.contains(['.', ':', '/']) {
             Some("a verb is the last word of an action; write action:mailbox.delete, or verb:delete".to_owned())
         } else if bare.contains("..") {
-            Some("ranges are for seq, occurred, ip and numbers in details only; quote a value that contains two dots".to_owned())
+            Some(
+                "ranges are for seq, occurred, ip and numbers in details only; quote a value that contains two dots"
+                    .to_owned(),
+            )
         } else if bare.contains('?') {
             Some("* matches any characters, and ? has no special meaning; quote a value that contains ?".to_owned())
         } else if bare.len() > 2 && bare.starts_with('/') && bare.ends_with('/') {
@@ -108,7 +111,7 @@ fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
 fn subject(value: &Value) -> Result<Subject> {
     needle(value)?;
     let whole = value.pattern();
-    Ok(Subject { part: Needle::new(whole.pieces().to_vec()), whole })
+    Ok(Subject { part: TextPattern::new(whole.pieces().to_vec()), whole })
 }
 
 /// Returns a hint if the condition may not mean what its author intended.
@@ -133,7 +136,7 @@ pub(super) fn hint(key: &Key, values: &[Value]) -> Option<String> {
 }
 
 /// Parses text that is found anywhere in a longer one, regardless of case.
-fn needle(value: &Value) -> Result<Needle> {
+fn needle(value: &Value) -> Result<TextPattern> {
     let needle = value.needle();
     if needle.pieces.iter().all(String::is_empty) && !value.bare().contains('*') {
         return Err((value.at, "there is no text to look for".to_owned()));

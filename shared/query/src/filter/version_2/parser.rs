@@ -2,7 +2,7 @@
 
 use super::keys::{self, test_of};
 use super::typed::{Comparison, Key};
-use crate::filter::expr::{Expr, Filter, Result, Typed, VERSION_1_MARK, VERSION_2_MARK};
+use crate::filter::expr::{Expr, Filter, Result, TypedFilter, VERSION_1_MARK, VERSION_2_MARK};
 use crate::filter::path::PATH_KEYS_MAX;
 use crate::filter::test::Test;
 use crate::filter::words::canonical_key;
@@ -11,7 +11,7 @@ use crate::zone::Now;
 use piperoll_format::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_TEXTS_MAX};
 
 /// Parses text of version 2. `is_stored` is for text that this program wrote, which may be nested more deeply.
-pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<Typed> {
+pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<TypedFilter> {
     let depth_spare = if is_stored { 4 } else { 0 };
     if text.trim().len() > FILTER_BYTES_MAX {
         return Err((0, format!("{} bytes, more than the limit of {FILTER_BYTES_MAX}", text.trim().len())));
@@ -22,9 +22,12 @@ pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<
     filter.check_written_length()?;
     let texts: usize = filter.tests().map(Test::texts).sum();
     if texts > FILTER_TEXTS_MAX {
-        return Err((0, format!("{texts} texts to search for inside others, more than the limit of {FILTER_TEXTS_MAX}")));
+        return Err((
+            0,
+            format!("{texts} texts to search for inside others, more than the limit of {FILTER_TEXTS_MAX}"),
+        ));
     }
-    Ok(Typed { filter, hints: parser.hints })
+    Ok(TypedFilter { filter, hints: parser.hints })
 }
 
 pub(super) struct Parser {
@@ -227,7 +230,8 @@ impl Parser {
                     Some('-') => {
                         return Err((
                             at,
-                            "one minus is enough to exclude a condition; quote text that begins with minus signs".to_owned(),
+                            "one minus is enough to exclude a condition; quote text that begins with minus signs"
+                                .to_owned(),
                         ));
                     }
                     Some(_) => {}
@@ -360,7 +364,10 @@ impl Parser {
                 Some('.') => self.at += 1,
                 Some(':' | '=' | '<' | '>' | '!') => return Ok(keys),
                 Some('[') => {
-                    return Err((self.at, "list elements cannot be indexed here; every element is compared".to_owned()));
+                    return Err((
+                        self.at,
+                        "list elements cannot be indexed here; every element is compared".to_owned(),
+                    ));
                 }
                 _ => {
                     return Err((self.at, "a value is missing after this key, as in details.subject:hello".to_owned()));
@@ -406,7 +413,10 @@ impl Parser {
             && !is_in_brackets
         {
             let at = less.at.min(greater.at);
-            return Err((at, "a comma means or; for a value between two bounds, write 5..9 or two conditions".to_owned()));
+            return Err((
+                at,
+                "a comma means or; for a value between two bounds, write 5..9 or two conditions".to_owned(),
+            ));
         }
         if let Operator::Compare(comparison) = operator {
             if let Some(twice) = values.iter().find(|value| value.comparison.is_some()) {

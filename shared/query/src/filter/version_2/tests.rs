@@ -1,6 +1,6 @@
 //! Tests of text that people type, valid and invalid.
 
-use super::super::{Filter, FilterError, Typed};
+use super::super::{Filter, FilterError, TypedFilter};
 use crate::zone::{Now, Zone};
 use piperoll_format::time::Timestamp;
 
@@ -8,7 +8,7 @@ fn now() -> Timestamp {
     Timestamp::parse_rfc3339("2026-04-15T08:00:00Z").expect("a time")
 }
 
-fn typed(text: &str) -> Result<Typed, FilterError> {
+fn typed(text: &str) -> Result<TypedFilter, FilterError> {
     Filter::parse_typed(text, now())
 }
 

@@ -1,6 +1,6 @@
 //! Keys and values as they were typed.
 
-use crate::filter::pattern::{Needle, Pattern};
+use crate::filter::pattern::{Pattern, TextPattern};
 use crate::filter::value::net_of_wildcard;
 use piperoll_format::terminal::escape;
 
@@ -64,10 +64,7 @@ impl Value {
             }
             let hidden = text.chars().find(|c| !c.is_whitespace() && is_hidden(*c));
             if let Some(c) = hidden {
-                return Err(format!(
-                    "invisible character U+{:04X}; quote a value that contains it",
-                    u32::from(c)
-                ));
+                return Err(format!("invisible character U+{:04X}; quote a value that contains it", u32::from(c)));
             }
             let problem = match text.as_str() {
                 _ if text.starts_with('\'') => "use \" as the quote; quote a value that begins with '",
@@ -144,8 +141,8 @@ impl Value {
         Pattern::new(self.split(), self.ignore_case)
     }
 
-    pub(super) fn needle(&self) -> Needle {
-        Needle::new(self.split())
+    pub(super) fn needle(&self) -> TextPattern {
+        TextPattern::new(self.split())
     }
 
     pub(super) fn net_of_wildcard(&self) -> Option<ipnet::IpNet> {

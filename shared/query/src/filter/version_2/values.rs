@@ -16,7 +16,10 @@ impl Parser {
                 None | Some(')') => return Ok(values),
                 Some(c) if c.is_whitespace() => return Ok(values),
                 Some(_) => {
-                    return Err((self.at, "quote a value with parentheses, or put a space before the parenthesis".to_owned()));
+                    return Err((
+                        self.at,
+                        "quote a value with parentheses, or put a space before the parenthesis".to_owned(),
+                    ));
                 }
             }
         }
@@ -108,7 +111,10 @@ impl Parser {
                 None | Some(')') => break,
                 Some(c) if c.is_whitespace() || (c == ',' && !is_free_text) => break,
                 Some('(') if is_free_text && !value.pieces.is_empty() => {
-                    return Err((self.at, "quote text with parentheses, or put a space before the parenthesis".to_owned()));
+                    return Err((
+                        self.at,
+                        "quote text with parentheses, or put a space before the parenthesis".to_owned(),
+                    ));
                 }
                 Some('(') => break,
                 Some('“' | '”' | '„' | '«' | '»') => {

@@ -5,7 +5,7 @@ use piperoll_format::merkle::{Hash, verify_consistency};
 
 /// Result of comparing a checkpoint, whose signature is valid, with the pinned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub(crate) enum Comparison {
     /// Nothing was pinned, or the checkpoint extends the pinned one: pin it.
     Advance,
     /// The same log at the same size.
@@ -17,33 +17,33 @@ pub(crate) enum Judgement {
 }
 
 /// Compares `presented` with `pinned`, the checkpoint that this witness cosigned last; `proof` leads from one to the other.
-pub(crate) fn judge(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: &[Hash]) -> Judgement {
-    let Some(pinned) = pinned else { return Judgement::Advance };
+pub(crate) fn compare(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: &[Hash]) -> Comparison {
+    let Some(pinned) = pinned else { return Comparison::Advance };
     if pinned.origin != presented.origin {
-        return Judgement::Rollback(format!(
+        return Comparison::Rollback(format!(
             "the log {} was witnessed with {} rows, and the node now presents {}",
             pinned.origin, pinned.size, presented.origin
         ));
     }
     if presented.size < pinned.size {
-        return Judgement::Rollback(format!(
+        return Comparison::Rollback(format!(
             "{} rows were witnessed, but the node now signs only {}: the end of its log was cut off, or an older copy was put back",
             pinned.size, presented.size
         ));
     }
     if presented.size == pinned.size {
         return if presented.root == pinned.root {
-            Judgement::Same
+            Comparison::Same
         } else {
-            Judgement::Fork(format!("the node signed two different logs of {} rows", pinned.size))
+            Comparison::Fork(format!("the node signed two different logs of {} rows", pinned.size))
         };
     }
     // An empty log has nothing that could have been changed since.
     if pinned.size == 0 || verify_consistency(pinned.size, &pinned.root, presented.size, &presented.root, proof).is_ok()
     {
-        return Judgement::Advance;
+        return Comparison::Advance;
     }
-    Judgement::Fork(format!(
+    Comparison::Fork(format!(
         "the {} witnessed rows are not the first of the {} rows that the node now signs",
         pinned.size, presented.size
     ))
@@ -72,14 +72,14 @@ mod tests {
     fn every_history_has_its_judgement() {
         let pinned = checkpoint("c/n/1", 2, None);
         let proof = proof_from_two_to_three();
-        let judge = |presented: &Checkpoint, proof: &[Hash]| judge(Some(&pinned), presented, proof);
-        assert_eq!(super::judge(None, &pinned, &[]), Judgement::Advance);
-        assert_eq!(judge(&pinned, &[]), Judgement::Same);
-        assert_eq!(judge(&checkpoint("c/n/1", 3, None), &proof), Judgement::Advance);
-        assert!(matches!(judge(&checkpoint("c/n/1", 3, None), &[]), Judgement::Fork(_)));
-        assert!(matches!(judge(&checkpoint("c/n/1", 3, Some(1)), &proof), Judgement::Fork(_)));
-        assert!(matches!(judge(&checkpoint("c/n/1", 2, Some(0)), &[]), Judgement::Fork(_)));
-        assert!(matches!(judge(&checkpoint("c/n/1", 1, None), &[]), Judgement::Rollback(_)));
-        assert!(matches!(judge(&checkpoint("c/n/2", 9, None), &[]), Judgement::Rollback(_)));
+        let compare = |presented: &Checkpoint, proof: &[Hash]| compare(Some(&pinned), presented, proof);
+        assert_eq!(super::compare(None, &pinned, &[]), Comparison::Advance);
+        assert_eq!(compare(&pinned, &[]), Comparison::Same);
+        assert_eq!(compare(&checkpoint("c/n/1", 3, None), &proof), Comparison::Advance);
+        assert!(matches!(compare(&checkpoint("c/n/1", 3, None), &[]), Comparison::Fork(_)));
+        assert!(matches!(compare(&checkpoint("c/n/1", 3, Some(1)), &proof), Comparison::Fork(_)));
+        assert!(matches!(compare(&checkpoint("c/n/1", 2, Some(0)), &[]), Comparison::Fork(_)));
+        assert!(matches!(compare(&checkpoint("c/n/1", 1, None), &[]), Comparison::Rollback(_)));
+        assert!(matches!(compare(&checkpoint("c/n/2", 9, None), &[]), Comparison::Rollback(_)));
     }
 }

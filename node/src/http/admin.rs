@@ -13,12 +13,13 @@ use piperoll_format::statement::{Hold, HoldRelease, Pruned};
 use piperoll_format::time::Timestamp;
 use piperoll_net::serve::UnixPeer;
 use piperoll_protocol::node::{
-    ConfirmTimesRequest, ConfirmedTimes, Done, EraseRequest, ForwardPauseRequest, ForwardResumeRequest, ForwardStatus,
-    HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus, socket_path,
+    ConfirmTimesRequest, ConfirmedTimes, EntryRecorded, EraseRequest, ForwardPauseRequest, ForwardResumeRequest,
+    ForwardStatus, HeldRows, HoldReleaseRequest, HoldRequest, IndexExtent, PrunePlan, PruneRequest, RetentionStatus,
+    socket_path,
 };
 
 use super::app::App;
-use super::body::Typed;
+use super::body::JsonBody;
 use super::error::ApiError;
 
 pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
@@ -56,40 +57,43 @@ async fn holds(State(app): State<Arc<App>>) -> Result<Json<Vec<HeldRows>>, ApiEr
 async fn add_hold(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(asked): Typed<HoldRequest>,
-) -> Result<Json<Done>, ApiError> {
+    JsonBody(asked): JsonBody<HoldRequest>,
+) -> Result<Json<EntryRecorded>, ApiError> {
     let HoldRequest { name, from, to, reason } = asked;
     let (from, to) = (from.unwrap_or(Timestamp::MIN), to.unwrap_or(Timestamp::MAX));
     let entry_seq = app.store.add_hold(Hold { name, from, to, reason, by: by(&peer) }).await?;
-    Ok(Json(Done { entry_seq, wal_emptied: true }))
+    Ok(Json(EntryRecorded { entry_seq, wal_emptied: true }))
 }
 
 async fn release_hold(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(asked): Typed<HoldReleaseRequest>,
-) -> Result<Json<Done>, ApiError> {
+    JsonBody(asked): JsonBody<HoldReleaseRequest>,
+) -> Result<Json<EntryRecorded>, ApiError> {
     let HoldReleaseRequest { name, reason } = asked;
     let entry_seq = app.store.release_hold(HoldRelease { name, reason, by: by(&peer) }).await?;
-    Ok(Json(Done { entry_seq, wal_emptied: true }))
+    Ok(Json(EntryRecorded { entry_seq, wal_emptied: true }))
 }
 
 async fn erase(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(asked): Typed<EraseRequest>,
-) -> Result<Json<Done>, ApiError> {
+    JsonBody(asked): JsonBody<EraseRequest>,
+) -> Result<Json<EntryRecorded>, ApiError> {
     Ok(Json(app.store.erase(asked.seq, asked.reason, by(&peer)).await?))
 }
 
-async fn plan(State(app): State<Arc<App>>, Typed(asked): Typed<PruneRequest>) -> Result<Json<PrunePlan>, ApiError> {
+async fn plan(
+    State(app): State<Arc<App>>,
+    JsonBody(asked): JsonBody<PruneRequest>,
+) -> Result<Json<PrunePlan>, ApiError> {
     Ok(Json(app.retention.plan(asked.before).await?))
 }
 
 async fn confirm_times(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(asked): Typed<ConfirmTimesRequest>,
+    JsonBody(asked): JsonBody<ConfirmTimesRequest>,
 ) -> Result<Json<ConfirmedTimes>, ApiError> {
     let confirmed = app.store.confirm_times(asked.reason, by(&peer), asked.dry_run).await?;
     app.retention.look_again();
@@ -100,7 +104,7 @@ async fn confirm_times(
 async fn prune(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(asked): Typed<PruneRequest>,
+    JsonBody(asked): JsonBody<PruneRequest>,
 ) -> Result<(StatusCode, Json<Pruned>), ApiError> {
     let to_seq = asked.to_seq.ok_or_else(|| ApiError::new(400, "no_plan", "specify the `to_seq` from the plan"))?;
     let pruned = app.retention.ask(asked.before, to_seq, &by(&peer), asked.archive, asked.confirm).await?;
@@ -124,7 +128,7 @@ async fn forwards(State(app): State<Arc<App>>) -> Json<Vec<ForwardStatus>> {
 async fn pause(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(asked): Typed<ForwardPauseRequest>,
+    JsonBody(asked): JsonBody<ForwardPauseRequest>,
 ) -> Result<Json<ForwardStatus>, ApiError> {
     Ok(Json(app.forwarding.pause(&asked.name, &asked.reason, &by(&peer)).await?))
 }
@@ -132,7 +136,7 @@ async fn pause(
 async fn resume(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
-    Typed(asked): Typed<ForwardResumeRequest>,
+    JsonBody(asked): JsonBody<ForwardResumeRequest>,
 ) -> Result<Json<ForwardStatus>, ApiError> {
     Ok(Json(app.forwarding.resume(&asked.name, &by(&peer)).await?))
 }

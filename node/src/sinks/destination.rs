@@ -8,22 +8,22 @@ use piperoll_protocol::node::ForwardStatus;
 use tokio::sync::Notify;
 
 use super::config::ForwardConfig;
-use super::place::{Place, PlaceError, PlaceFile};
+use super::offset::{OffsetError, OffsetFile, StoredOffset};
 use crate::store::{AppendError, Draft, Store};
 
 /// One destination, shared by its task and the API.
-pub(crate) struct Outlet {
+pub(crate) struct Destination {
     pub(crate) config: ForwardConfig,
-    pub(super) file: PlaceFile,
-    pub(super) state: Arc<Mutex<State>>,
+    pub(super) file: OffsetFile,
+    pub(super) state: Arc<Mutex<Progress>>,
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// Notifies the destination's task of a change.
     pub(crate) changed: Notify,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct State {
-    pub(super) place: Place,
+pub(super) struct Progress {
+    pub(super) place: StoredOffset,
     /// Recording time of the oldest unconfirmed row, among the rows that were read.
     pub(super) waits_since: Option<Timestamp>,
     pub(super) arrived_at: Option<Timestamp>,
@@ -33,13 +33,13 @@ pub(super) struct State {
     pub(super) problem: Option<(Timestamp, String)>,
 }
 
-impl Outlet {
-    pub(super) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+impl Destination {
+    pub(super) fn state(&self) -> std::sync::MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a change to disk before any caller acts on it. Changes take turns; status requests never wait for a disk.
-    pub(super) async fn change(&self, change: impl FnOnce(&mut Place)) -> Result<(), PlaceError> {
+    pub(super) async fn change(&self, change: impl FnOnce(&mut StoredOffset)) -> Result<(), OffsetError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut place = self.state().place.clone();
         change(&mut place);
@@ -52,7 +52,7 @@ impl Outlet {
             Ok(())
         })
         .await;
-        written.unwrap_or_else(|e| Err(PlaceError::Io { path: self.file.path().to_owned(), source: e.into() }))?;
+        written.unwrap_or_else(|e| Err(OffsetError::Io { path: self.file.path().to_owned(), source: e.into() }))?;
         self.changed.notify_waiters();
         Ok(())
     }
