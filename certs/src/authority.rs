@@ -217,9 +217,9 @@ impl Authority {
         let after =
             Membership { from: wanted.from.unwrap_or(before.from), until: wanted.until.unwrap_or(before.until) };
         if after.until < after.from {
-            let words =
+            let message =
                 format!("the membership of {id} would end at {} before it starts at {}", after.until, after.from);
-            return Err(CertsError::Keys(words));
+            return Err(CertsError::Keys(message));
         }
         let now = SystemClock.now();
         for (instant, was, is, open) in [
@@ -240,9 +240,9 @@ impl Authority {
                 continue;
             }
             let Some(reason) = wanted.reason.clone().filter(|reason| !reason.trim().is_empty()) else {
-                let words =
+                let message =
                     format!("{} of {id} is already {was}; say with --reason why it is changed", instant.as_str());
-                return Err(CertsError::Keys(words));
+                return Err(CertsError::Keys(message));
             };
             node.moved.push(Moved { instant, was: Some(was).filter(|was| *was != open), at: now, reason });
         }

@@ -48,8 +48,8 @@ impl Authority {
         let (at, folder) = self.node_here(id)?;
         let keys = &self.members.list[at].keys;
         if keys.next.is_some() {
-            let words = format!("{id} already has a next key; finish that rotation with --finish first");
-            return Err(CertsError::Keys(words));
+            let message = format!("{id} already has a next key; finish that rotation with --finish first");
+            return Err(CertsError::Keys(message));
         }
         let made = keys.made + 1;
         let file = key_file(made);

@@ -143,8 +143,8 @@ impl Member {
     pub fn life(&self) -> Result<Membership> {
         let days = self.retired.as_ref().map(|retired| {
             let day = |text: &str| {
-                let words = format!("{text:?} is not a valid date; retire {} again", self.id);
-                human_time::day_range(text).ok_or(CertsError::Keys(words))
+                let message = format!("{text:?} is not a valid date; retire {} again", self.id);
+                human_time::day_range(text).ok_or(CertsError::Keys(message))
             };
             Ok::<_, CertsError>((day(&retired.first_day)?.0, day(&retired.last_day)?.1))
         });

@@ -145,11 +145,11 @@ fn list(authority: &Authority) -> anyhow::Result<()> {
     outln!("cluster {}", authority.cluster());
     for member in authority.members() {
         let kind = format!("{:?}", member.kind).to_lowercase();
-        let mut words = vec![life_words(member.life()?)];
-        words.extend(member.role.map(|role| format!("role {}", role.word())));
+        let mut message = vec![life_words(member.life()?)];
+        message.extend(member.role.map(|role| format!("role {}", role.word())));
         let revoked = authority.revoked(&member.id);
-        words.extend((revoked > 0).then(|| format!("{revoked} {} revoked", certificates(revoked))));
-        outln!("{kind:<11} {:<24} {:<28} {}", member.id, member.address.as_deref().unwrap_or("-"), words.join(", "));
+        message.extend((revoked > 0).then(|| format!("{revoked} {} revoked", certificates(revoked))));
+        outln!("{kind:<11} {:<24} {:<28} {}", member.id, member.address.as_deref().unwrap_or("-"), message.join(", "));
     }
     Ok(())
 }

@@ -63,15 +63,15 @@ fn main() -> std::process::ExitCode {
 
 /// Joins the chain of causes, without those whose text the line already contains.
 fn in_one_line(error: &anyhow::Error) -> String {
-    let mut words = String::new();
+    let mut message = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        if !words.contains(&text) {
-            let separator = if words.is_empty() { "" } else { ": " };
-            words = format!("{words}{separator}{text}");
+        if !message.contains(&text) {
+            let separator = if message.is_empty() { "" } else { ": " };
+            message = format!("{message}{separator}{text}");
         }
     }
-    words
+    message
 }
 
 async fn run(command: Command) -> anyhow::Result<Exit> {

@@ -9,22 +9,22 @@ static FAILURE: OnceLock<std::io::Error> = OnceLock::new();
 /// Prints a line to standard output, as `println!` does, without its panic.
 macro_rules! outln {
     () => { $crate::out::write(&mut std::io::stdout(), format_args!("\n")) };
-    ($($words:tt)*) => {
-        $crate::out::write(&mut std::io::stdout(), format_args!("{}\n", format_args!($($words)*)))
+    ($($message:tt)*) => {
+        $crate::out::write(&mut std::io::stdout(), format_args!("{}\n", format_args!($($message)*)))
     };
 }
 
 /// Prints a line with colors, which are left out if standard output is not a terminal.
 macro_rules! paintln {
-    ($($words:tt)*) => {
-        $crate::out::write(&mut anstream::stdout(), format_args!("{}\n", format_args!($($words)*)))
+    ($($message:tt)*) => {
+        $crate::out::write(&mut anstream::stdout(), format_args!("{}\n", format_args!($($message)*)))
     };
 }
 
 /// Prints a line to standard error, as `eprintln!` does, but without a panic if it is full or closed: the error could not be reported.
 macro_rules! errln {
     () => { $crate::out::tell(format_args!("\n")) };
-    ($($words:tt)*) => { $crate::out::tell(format_args!("{}\n", format_args!($($words)*))) };
+    ($($message:tt)*) => { $crate::out::tell(format_args!("{}\n", format_args!($($message)*))) };
 }
 
 /// Writes to standard error, with colors if it is a terminal.

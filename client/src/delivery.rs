@@ -136,7 +136,7 @@ impl Delivery {
         let report = GapReport {
             id: gap_id(&kept.text),
             count: Some(1),
-            cause: Cause::Refused.words().to_owned(),
+            cause: Cause::Refused.label().to_owned(),
             source: Some(self.source.clone()).filter(|source| !source.is_empty()),
             from: Some(time),
             to: Some(time),

@@ -35,7 +35,7 @@ pub(crate) enum Cause {
 impl Cause {
     const ALL: [Self; 4] = [Self::NoRoom, Self::Unwritable, Self::Refused, Self::Damaged];
 
-    pub(crate) fn words(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::NoRoom => "the application's spool was full",
             Self::Unwritable => "the application's spool could not be written",
@@ -137,7 +137,7 @@ impl LossCounters {
                 let report = GapReport {
                     id: EntryId::from_uuid(slot.id),
                     count: (!slot.is_unknown).then_some(slot.count),
-                    cause: cause.words().to_owned(),
+                    cause: cause.label().to_owned(),
                     source: Some(source.to_owned()).filter(|source| !source.is_empty()),
                     from: Some(Timestamp::from_micros(slot.first)),
                     to: Some(Timestamp::from_micros(slot.last)),

@@ -148,11 +148,11 @@ impl Retention {
             let (Ok(by_time), Ok(by_age), Ok(confirmed)) = (by_time, by_age, confirmed) else { return Ok(()) };
             let by_age = by_age.to_seq.max(confirmed.to_seq);
             let seen = self.store.oldest_witnessed().as_secs() / DAY.as_secs();
-            let words = format!(
+            let message = format!(
                 "rows expire once they have been witnessed for {days} days, and this node has counted {seen} days so far; \
                  if the clock was right when older rows were recorded, run `piperoll node confirm-times` to expire them by their own times"
             );
-            let by_rows = (by_time.to_seq > by_age).then_some(words);
+            let by_rows = (by_time.to_seq > by_age).then_some(message);
             let of_earlier = over(now, earlier);
             match by_rows {
                 None if of_earlier > 0 => (of_earlier, Some(EARLIER_LATE.to_owned())),
@@ -170,8 +170,8 @@ impl Retention {
     async fn policy(&self) -> Result<(), AdminError> {
         if let Some(days) = self.config.keep_days {
             self.prune_if_any(self.witnessed_for(days).await?, &format!("{days} days")).await?;
-            let words = format!("{days} days, by operator-confirmed times");
-            self.prune_if_any(self.confirmed_for(days).await?, &words).await?;
+            let message = format!("{days} days, by operator-confirmed times");
+            self.prune_if_any(self.confirmed_for(days).await?, &message).await?;
             self.say_late(days).await?;
         }
         let Some(size_max) = self.config.size_max else { return Ok(()) };
@@ -271,8 +271,8 @@ impl Retention {
             )));
         }
         if plan.to_seq != to_seq {
-            let words = format!("only rows below {} can be pruned now, not below {to_seq}; plan again", plan.to_seq);
-            return Err(AdminError::Refused(words));
+            let message = format!("only rows below {} can be pruned now, not below {to_seq}; plan again", plan.to_seq);
+            return Err(AdminError::Refused(message));
         }
         let pruned = self.begin(wish, plan, format!("requested by {by}: before {before}"), archive).await?;
         {

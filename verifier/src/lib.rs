@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use piperoll_evidence::bundle::Outcome;
-use piperoll_evidence::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, verdict_words, verify_bundle};
+use piperoll_evidence::bundle::{BUNDLE_BYTES_MAX, TRUST_BYTES_MAX, Trust, Verdict, render_verdict, verify_bundle};
 
 /// Arguments of the verification: the files to check and the output format.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,18 +34,18 @@ pub fn run(args: &VerifyBundleArgs, out: &mut impl Write) -> Result<Outcome, Str
     let bundle = read(&args.bundle, BUNDLE_BYTES_MAX)?;
     let verdict = verify_bundle(&bundle, trust.as_ref());
     let outcome = Outcome::of(&verdict);
-    let said = if args.json { json(&verdict, outcome) } else { verdict_words(&verdict, outcome) };
+    let said = if args.json { json(&verdict, outcome) } else { render_verdict(&verdict, outcome) };
     out.write_all(said.as_bytes()).map_err(|error| format!("cannot write to standard output: {error}"))?;
     Ok(outcome)
 }
 
 fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
-    let words = |error: std::io::Error| format!("{}: {error}", path.display());
-    let bytes = std::fs::metadata(path).map_err(words)?.len();
+    let message = |error: std::io::Error| format!("{}: {error}", path.display());
+    let bytes = std::fs::metadata(path).map_err(message)?.len();
     if bytes > bytes_max as u64 {
         return Err(format!("{}: {bytes} bytes, more than the limit of {bytes_max}", path.display()));
     }
-    std::fs::read(path).map_err(words)
+    std::fs::read(path).map_err(message)
 }
 
 fn json(verdict: &Verdict, outcome: Outcome) -> String {

@@ -85,7 +85,7 @@ impl Scope {
     }
 
     /// The filter as people type it; `None` for everything.
-    pub fn words(&self) -> Option<String> {
+    pub fn describe(&self) -> Option<String> {
         self.0.as_ref().map(|limit| limit.filter.typed())
     }
 
@@ -152,7 +152,7 @@ mod tests {
         let kept = scope.text().map(str::to_owned);
         assert_eq!(kept.as_deref(), Some("v2: actor:reseller-7 OR (entity:subscriber/* domain:example.org)"));
         let again = Scope::of(Role::Viewer, kept.as_deref(), Written::Kept, Timestamp::MIN)?;
-        assert_eq!((again.text(), again.words()), (scope.text(), scope.words()));
+        assert_eq!((again.text(), again.describe()), (scope.text(), scope.describe()));
         let body = |fields: &str| format!("{{\"node_id\":\"mx1\",\"via\":\"cli\",{fields}}}");
         let admits = |fields: &str| again.admits(Integrity::Ok, body(fields).as_bytes());
         assert!(admits(r#""user":"reseller-7""#));

@@ -105,11 +105,11 @@ impl NodeOutcome {
         part.let_go(query);
         if let Some(lost) = part.member.witness.lost_in(query.from, query.to, &part.read) {
             if matches!(part.status, Status::Ok | Status::Pruned) {
-                let pruned = part.reason.take().map(|words| format!("; {words}")).unwrap_or_default();
+                let pruned = part.reason.take().map(|message| format!("; {message}")).unwrap_or_default();
                 part.since = None;
                 part.status = Status::Superseded;
-                let unread: String = part.unread.iter().map(|words| format!("; {words}")).collect();
-                part.reason = Some(format!("{}{pruned}{unread}", lost.words));
+                let unread: String = part.unread.iter().map(|message| format!("; {message}")).collect();
+                part.reason = Some(format!("{}{pruned}{unread}", lost.message));
             }
             part.tally.proof = RangeCompleteness::Not("rows of this range were in a log that was replaced".to_owned());
             part.lost = Some(lost);
@@ -121,11 +121,11 @@ impl NodeOutcome {
     /// logs its rows are in.
     fn take_in(&mut self, earlier: &Self) {
         let Some(AsideOf { generation, whole }) = earlier.aside else { return };
-        let said = |words: &str| format!("the log of generation {generation}: {words}");
+        let said = |message: &str| format!("the log of generation {generation}: {message}");
         let tally = earlier.tally.clone();
         let faults = tally.faults.iter().map(|fault| said(fault)).collect();
         let proof = match tally.proof {
-            RangeCompleteness::Not(words) => RangeCompleteness::Not(said(&words)),
+            RangeCompleteness::Not(message) => RangeCompleteness::Not(said(&message)),
             proof => proof,
         };
         let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
@@ -137,9 +137,9 @@ impl NodeOutcome {
         match earlier.status {
             Status::Ok if whole => self.read.push(generation),
             Status::Invalid => {
-                let words = earlier.reason.as_deref().map(said);
+                let message = earlier.reason.as_deref().map(said);
                 self.status = Status::Invalid;
-                self.reason = Some([self.reason.take(), words].into_iter().flatten().collect::<Vec<_>>().join("; "));
+                self.reason = Some([self.reason.take(), message].into_iter().flatten().collect::<Vec<_>>().join("; "));
             }
             // The range determines which rows are lost with the log (see `within`); the reason is reported only here.
             _ => self.unread.extend(earlier.reason.as_deref().map(said)),
@@ -162,21 +162,21 @@ impl NodeOutcome {
         self.held = true;
         let floor = self.tally.floor.and_then(|to_seq| self.member.witness.floor(to_seq));
         let early = self.member.witness.pruned_early(query.from);
-        let words = match (early, floor) {
-            (Some(words), _) => {
+        let message = match (early, floor) {
+            (Some(message), _) => {
                 self.early = true;
-                words
+                message
             }
             (None, Some(LogStart { fit: PolicyFit::Kept, since, .. })) => {
                 let proven = if let RangeCompleteness::Since(time) = self.tally.proof { time } else { since };
                 self.since = Some(since.max(proven).max(query.from));
                 "they had been kept for as long as the cluster's policy requires".to_owned()
             }
-            (None, Some(LogStart { fit: PolicyFit::Unshown(words) | PolicyFit::Early(words), .. })) => words,
+            (None, Some(LogStart { fit: PolicyFit::Unshown(message) | PolicyFit::Early(message), .. })) => message,
             (None, None) => "the entry about the prune has not been read and checked against the policy yet".to_owned(),
         };
         let reason = self.reason.take().unwrap_or_default();
-        self.reason = Some(format!("{reason}; {words}"));
+        self.reason = Some(format!("{reason}; {message}"));
     }
 
     /// Accounts for logs of the range that were pruned together with the first rows of their successor: their rows count
@@ -192,7 +192,7 @@ impl NodeOutcome {
             self.status = Status::Pruned;
             self.since = Some(since);
             self.reason =
-                Some(format!("{}; they had been kept for as long as the cluster's policy requires", gone.words));
+                Some(format!("{}; they had been kept for as long as the cluster's policy requires", gone.message));
             self.held = true;
         }
         self.since = self.since.map(|known| known.max(since));
@@ -233,7 +233,7 @@ impl NodeOutcome {
                 RangeCompleteness::Since(time) => {
                     Some(format!("proven complete from {time} on; older rows were pruned"))
                 }
-                RangeCompleteness::Not(words) => Some(words.clone()),
+                RangeCompleteness::Not(message) => Some(message.clone()),
             },
             rows_witnessed: self.tally.witnessed,
             verdict: self.verdict(&standing),
@@ -343,7 +343,7 @@ pub(crate) fn envelope(
         previous_cursor: cursors.previous,
         from: query.from.to_text(),
         to: end.to_text(),
-        limited_to: query.scope.words(),
+        limited_to: query.scope.describe(),
         filter_hints: query.hints(rows_in_answer == 0 && through.is_none()),
         searched_to: None,
         erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
@@ -426,7 +426,7 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for node in nodes.iter().filter(|node| !node.is_proven()) {
         let reason = match (&node.unproven, node.status) {
-            (Some(words), Status::Ok | Status::Invalid | Status::Superseded) => words.as_str(),
+            (Some(message), Status::Ok | Status::Invalid | Status::Superseded) => message.as_str(),
             _ => "did not answer in full",
         };
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
@@ -435,11 +435,11 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
         }
     }
     let all = reasons.len() == 1 && nodes.iter().all(|node| !node.is_proven());
-    let words: Vec<String> = reasons
+    let message: Vec<String> = reasons
         .into_iter()
         .map(|(reason, names)| if all { reason.to_owned() } else { format!("{}: {reason}", names.join(", ")) })
         .collect();
-    format!("authentic, completeness not proven ({})", words.join("; "))
+    format!("authentic, completeness not proven ({})", message.join("; "))
 }
 
 /// Returns the time up to which nothing is missing, in the order of the query: the end of the answer, or the point where

@@ -262,8 +262,8 @@ async fn answer(
             }
             reached = reader.stop_here();
             is_full = true;
-            let words = format!("still searching after {} ms; narrow the range", limits.search.as_millis());
-            break if reached.is_some() { None } else { Some(Failure::Timeout(words)) };
+            let message = format!("still searching after {} ms; narrow the range", limits.search.as_millis());
+            break if reached.is_some() { None } else { Some(Failure::Timeout(message)) };
         };
         match next {
             Ok(Some(row)) => {

@@ -226,8 +226,8 @@ impl NodeConnection {
         let silent = format!("connected, but silent for {} ms", timeout.as_millis());
         Err(match probed {
             Ok(()) => Failure::Timeout(format!("{silent}; the node accepts other connections, so it is busy")),
-            Err(Failure::Frozen(words)) => {
-                Failure::Frozen(format!("{silent}, and on another connection {words}: the node does not respond"))
+            Err(Failure::Frozen(message)) => {
+                Failure::Frozen(format!("{silent}, and on another connection {message}: the node does not respond"))
             }
             Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
             Err(other) => Failure::Timeout(format!("{silent}; another connection: {}", other.reason())),
@@ -552,7 +552,7 @@ async fn check_status(response: Response<Incoming>) -> Result<Response<Incoming>
 
 fn tls_words(error: &std::io::Error) -> String {
     match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::General(words)) => words.clone(),
+        Some(rustls::Error::General(message)) => message.clone(),
         Some(rustls::Error::AlertReceived(alert)) => alert_words(*alert),
         Some(rustls::Error::InvalidMessage(_)) => "the server at this address does not speak TLS".to_owned(),
         Some(other) => format!("TLS failed: {other}"),

@@ -80,8 +80,8 @@ pub(super) async fn identify(
     let room = match app.requests.wait(caller.name(), ROOM_WAIT).await {
         Ok(room) => room,
         Err(full) => {
-            let words = format!("too many concurrent requests: {full}");
-            return turned_away("too_many_requests", ApiError::new(429, "busy", words).into_response());
+            let message = format!("too many concurrent requests: {full}");
+            return turned_away("too_many_requests", ApiError::new(429, "busy", message).into_response());
         }
     };
     let mut request = Request::from_parts(parts, body);

@@ -181,12 +181,12 @@ async fn find_proof(
     let pinned = match log {
         Some(log) if !is_present && member.witness.presents(log) => None,
         Some(log) if !is_present => member.witness.aside(log).ok_or_else(|| {
-            if let Some(words) = member.witness.gone(log) {
-                return ApiError::new(404, "no_such_log", words);
+            if let Some(message) = member.witness.gone(log) {
+                return ApiError::new(404, "no_such_log", message);
             }
             if member.witness.is_past(log) {
-                let words = format!("{node} has not reported that it can still read its log of generation {log}");
-                return ApiError::new(503, "node_failed", words);
+                let message = format!("{node} has not reported that it can still read its log of generation {log}");
+                return ApiError::new(503, "node_failed", message);
             }
             no_such_log(node, Some(log))
         })?,

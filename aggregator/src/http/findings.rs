@@ -7,7 +7,7 @@ use axum::body::{Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use piperoll_evidence::bundle::{Outcome, Trust, verdict_words, verify_bundle};
+use piperoll_evidence::bundle::{Outcome, Trust, render_verdict, verify_bundle};
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 use piperoll_protocol::access::{Acknowledge, Judge};
@@ -150,7 +150,7 @@ pub(super) async fn verify_upload(
         let outcome = Outcome::of(&verdict);
         let mut answer = serde_json::to_value(&verdict).unwrap_or_default();
         answer["outcome"] = outcome.word().into();
-        answer["words"] = verdict_words(&verdict, outcome).into();
+        answer["words"] = render_verdict(&verdict, outcome).into();
         answer["sha256"] = digest.clone().into();
         (outcome, digest, answer)
     });

@@ -73,7 +73,7 @@ impl Caller {
 
     /// Refuses a caller with a scope, for operations that need all rows.
     pub(super) fn require_everything(&self) -> Result<(), ApiError> {
-        match self.scope.words() {
+        match self.scope.describe() {
             None => Ok(()),
             Some(scope) => Err(ApiError::new(
                 403,

@@ -388,7 +388,7 @@ pub(super) async fn find_entry(
     if page.rows.is_empty() && answered && page.envelope.complete {
         return Err(ApiError::new(404, "no_such_entry", format!("{node} has no row {seq}")));
     }
-    if let Some(scope) = caller.scope().words().filter(|_| page.rows.iter().any(|row| row.withheld)) {
+    if let Some(scope) = caller.scope().describe().filter(|_| page.rows.iter().any(|row| row.withheld)) {
         let detail = format!("{node} has no row {seq} that you may see: you are limited to {scope}");
         return Err(ApiError::new(404, "no_such_entry", detail));
     }

@@ -65,9 +65,9 @@ pub(super) async fn nodes(
 
 async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
     if member.is_out_of_reach() {
-        let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
-        let words = format!("left the cluster at {}{folder}", member.node.life.until);
-        let part = NodeOutcome::unasked(&member, Status::Excluded, words);
+        let folder = member.unreadable.iter().map(|message| format!("; its folder: {message}")).collect::<String>();
+        let message = format!("left the cluster at {}{folder}", member.node.life.until);
+        let part = NodeOutcome::unasked(&member, Status::Excluded, message);
         return info(&member, &part, None);
     }
     if let Some((status, reason)) = member.circuit_open() {
@@ -88,7 +88,8 @@ async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
             part.oldest_seq = status.oldest_seq;
             part.tally.faults.extend(status.read_fault.iter().cloned().chain(member.alarm()));
             if member.has_left() {
-                let trouble = member.witness.standing().reason.map(|words| format!("; {words}")).unwrap_or_default();
+                let trouble =
+                    member.witness.standing().reason.map(|message| format!("; {message}")).unwrap_or_default();
                 let left = member.node.life.until;
                 part.reason = Some(format!("left the cluster at {left}; its folder is read here{trouble}"));
             }
@@ -180,9 +181,11 @@ fn acceptance<'a>(
             Some(shown.ok_or_else(|| bad("the root must be 32 bytes in base64".into()))?)
         }
         _ => {
-            return Err(bad("size and root must be given together; both are in `alarm.presented` of GET /nodes".into()));
+            return Err(
+                bad("size and root must be given together; both are in `alarm.presented` of GET /nodes".into()),
+            );
         }
     };
-    let acceptance = Acceptance { generation, shown, words: request.reason.clone() };
+    let acceptance = Acceptance { generation, shown, message: request.reason.clone() };
     Ok((member, acceptance, request))
 }

@@ -51,12 +51,12 @@ fn complete(operation: &mut Operation, needs: Option<Permission>) {
     }
     if let Some(permission) = needs {
         let roles = Role::ALL.iter().filter(|role| role.may(permission)).map(|role| role.word()).collect::<Vec<_>>();
-        let words = format!(
+        let message = format!(
             "The caller's role is not {}, or the request is outside the caller's scope or cross-site",
             roles.join(" or ")
         );
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let answer = ResponseBuilder::new().description(words).content(Problem::MEDIA_TYPE, problem).build();
+        let answer = ResponseBuilder::new().description(message).content(Problem::MEDIA_TYPE, problem).build();
         operation.responses.responses.entry("403".to_owned()).or_insert_with(|| answer.into());
     }
     add_common_answers(operation);
@@ -74,9 +74,9 @@ fn add_common_answers(operation: &mut Operation) {
             answer.content.insert(Problem::MEDIA_TYPE.to_owned(), content);
         }
     }
-    for (status, words) in EVERYWHERE {
+    for (status, message) in EVERYWHERE {
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let answer = ResponseBuilder::new().description(words).content(Problem::MEDIA_TYPE, problem).build();
+        let answer = ResponseBuilder::new().description(message).content(Problem::MEDIA_TYPE, problem).build();
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| answer.into());
     }
 }

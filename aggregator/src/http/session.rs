@@ -107,7 +107,7 @@ fn info(app: &App, caller: &Caller, ends: Option<Timestamp>) -> SessionInfo {
         name: caller.name().to_owned(),
         role: caller.role(),
         permissions: caller.role().permissions().to_vec(),
-        limited_to: caller.scope().words(),
+        limited_to: caller.scope().describe(),
         method: caller.method().to_owned(),
         session: ends.map(|ends| SessionTimes { idle_seconds: app.sessions.idle.as_secs(), ends: ends.to_text() }),
         cluster: app.cluster_name.to_string(),

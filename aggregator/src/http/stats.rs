@@ -157,10 +157,10 @@ fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> 
     let width = width.ok_or_else(|| bad("bucket", text, "use whole seconds or more, such as 15m, 1h or 1d"))?;
     let range = query.to.min(now).micros().saturating_sub(query.from.micros());
     if range / width >= BUCKETS_MAX {
-        let words = format!(
+        let message = format!(
             "the range has more than {BUCKETS_MAX} buckets of this width; narrow the range or use wider buckets"
         );
-        return Err(bad("bucket", text, &words));
+        return Err(bad("bucket", text, &message));
     }
     Ok(width)
 }

@@ -57,8 +57,8 @@ pub(super) async fn tail(
     let room = app.tails.take(caller.name());
     let room = room.map_err(|full| ApiError::new(429, "busy", format!("too many concurrent live tails: {full}")))?;
     if let Some(unknown) = asked.positions.unknown(&app.cluster) {
-        let words = format!("{unknown:?} is not in the roster; send back the id of the last event of this cluster");
-        return Err(ApiError::new(400, "no_such_node", words));
+        let message = format!("{unknown:?} is not in the roster; send back the id of the last event of this cluster");
+        return Err(ApiError::new(400, "no_such_node", message));
     }
     let tail = start(&app.cluster, &asked.query, asked.positions, asked.since);
     let (given_up, who) = (tail.given_up, caller.name().to_owned());
@@ -110,8 +110,8 @@ impl Reader {
 }
 
 fn ended() -> Sent {
-    let words = json!({ "reason": "your session has ended, or your token is no longer valid; sign in again" });
-    Sent::default().event("ended").data(words.to_string())
+    let message = json!({ "reason": "your session has ended, or your token is no longer valid; sign in again" });
+    Sent::default().event("ended").data(message.to_string())
 }
 
 /// Query and starting position of a tail.

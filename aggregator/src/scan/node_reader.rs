@@ -152,8 +152,8 @@ async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequ
         return Ok((request.clone(), None));
     }
     if request.count.is_some() {
-        let words = "upgrade needed: the node runs a version that cannot count this; statistics with `verify` read its rows instead";
-        return Err(Failure::Error(words.to_owned()));
+        let message = "upgrade needed: the node runs a version that cannot count this; statistics with `verify` read its rows instead";
+        return Err(Failure::Error(message.to_owned()));
     }
     let widened = filter.widened_to_version_1();
     // It is not known how many rows the node has to return to yield the wanted number.
@@ -281,8 +281,8 @@ impl NodeReader {
                     if scanned > self.scanned {
                         (self.scanned, self.advanced) = (scanned, Instant::now());
                     } else if self.advanced.elapsed() > STANDSTILL_MAX {
-                        let words = format!("the node made no progress for {} s", STANDSTILL_MAX.as_secs());
-                        return Err(Failure::Timeout(words));
+                        let message = format!("the node made no progress for {} s", STANDSTILL_MAX.as_secs());
+                        return Err(Failure::Timeout(message));
                     }
                 }
                 Some(Frame::End(end)) => self.end(end),
@@ -398,8 +398,8 @@ impl NodeReader {
 
     fn proof(&mut self, proof: &RangeProof) {
         let Some(proving) = &mut self.proving else { return };
-        if let Err(words) = proving.prove(proof) {
-            self.fault(words);
+        if let Err(message) = proving.prove(proof) {
+            self.fault(message);
         }
         self.release();
     }
@@ -409,8 +409,8 @@ impl NodeReader {
         let (rows, fault) = proving.release();
         self.tally.witnessed += rows.iter().filter(|row| row.witnessed).count() as u64;
         self.ready.extend(rows);
-        if let Some(words) = fault {
-            self.fault(words);
+        if let Some(message) = fault {
+            self.fault(message);
         }
     }
 
@@ -438,9 +438,9 @@ impl NodeReader {
         };
     }
 
-    fn fault(&mut self, words: String) {
-        if self.tally.faults.len() < FAULTS_MAX && !self.tally.faults.contains(&words) {
-            self.tally.faults.push(words);
+    fn fault(&mut self, message: String) {
+        if self.tally.faults.len() < FAULTS_MAX && !self.tally.faults.contains(&message) {
+            self.tally.faults.push(message);
         }
     }
 
@@ -538,7 +538,7 @@ pub(crate) fn conclude(tally: &NodeCounters, began: bool, failure: Option<&Failu
     let integrity = integrity_words(tally);
     match failure {
         None => match integrity {
-            Some(words) => (Status::Invalid, Some(words)),
+            Some(message) => (Status::Invalid, Some(message)),
             None if tally.pruned.is_some() => (Status::Pruned, tally.pruned.clone()),
             None => (Status::Ok, None),
         },
@@ -551,20 +551,21 @@ pub(crate) fn conclude(tally: &NodeCounters, began: bool, failure: Option<&Failu
                 Failure::Broken(_) => Status::Unreachable,
                 Failure::Error(_) => Status::Error,
             };
-            let words = integrity.map_or_else(|| failure.reason().to_owned(), |i| format!("{}; {i}", failure.reason()));
-            (status, Some(words))
+            let message =
+                integrity.map_or_else(|| failure.reason().to_owned(), |i| format!("{}; {i}", failure.reason()));
+            (status, Some(message))
         }
     }
 }
 
 fn integrity_words(tally: &NodeCounters) -> Option<String> {
-    let mut words = Vec::new();
+    let mut message = Vec::new();
     if tally.invalid > 0 {
-        words.push(format!("{} of {} rows fail verification", tally.invalid, tally.rows));
+        message.push(format!("{} of {} rows fail verification", tally.invalid, tally.rows));
     }
     if tally.unknown_key > 0 {
-        words.push(format!("{} rows use a key epoch that this aggregator has no key for", tally.unknown_key));
+        message.push(format!("{} rows use a key epoch that this aggregator has no key for", tally.unknown_key));
     }
-    words.extend(tally.faults.iter().cloned());
-    (!words.is_empty()).then(|| words.join("; "))
+    message.extend(tally.faults.iter().cloned());
+    (!message.is_empty()).then(|| message.join("; "))
 }

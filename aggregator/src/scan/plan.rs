@@ -201,7 +201,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
 fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     let left = member.node.life.until;
     let missing = |why: &str| {
-        let folder = member.unreadable.iter().map(|words| format!("; its folder: {words}")).collect::<String>();
+        let folder = member.unreadable.iter().map(|message| format!("; its folder: {message}")).collect::<String>();
         let reason = format!("left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
         NodePlan::Not { status: Status::Retired, reason }
     };
@@ -209,8 +209,8 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
         return missing("");
     }
     // Rows that a witness saw count more than a leaving time that an operator typed.
-    if let Some(words) = member.witness.saw_rows_in(query.from, query.to) {
-        return missing(&format!("; {words}"));
+    if let Some(message) = member.witness.saw_rows_in(query.from, query.to) {
+        return missing(&format!("; {message}"));
     }
     let unseen = member.node.last_seq.zip(member.witness.witnessed_rows()).filter(|(last, rows)| last >= rows);
     match unseen {

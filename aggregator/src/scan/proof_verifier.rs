@@ -34,7 +34,7 @@ impl RangeCompleteness {
     /// Combines two consecutive parts. Two whole parts are whole together, because the second one begins after the last row of the first.
     pub(crate) fn and(self, next: Self) -> Self {
         match (self, next) {
-            (Self::Not(words), _) | (_, Self::Not(words)) => Self::Not(words),
+            (Self::Not(message), _) | (_, Self::Not(message)) => Self::Not(message),
             (Self::Since(one), Self::Since(other)) => Self::Since(one.max(other)),
             (Self::Since(time), Self::Whole) | (Self::Whole, Self::Since(time)) => Self::Since(time),
             (Self::Whole, Self::Whole) => Self::Whole,

@@ -257,23 +257,23 @@ impl NodeWitness {
             (Some(pin), Some((checkpoint, written)))
                 if written.seen > pin.seen && (pin.origin != checkpoint.origin || pin.size < checkpoint.size) =>
             {
-                let words = format!(
+                let message = format!(
                     "the state directory has a pin of {} rows of {}, but this aggregator's own log has one of {} rows of {}, seen at {}: an older copy of the state directory was restored",
                     pin.size, pin.origin, checkpoint.size, checkpoint.origin, written.seen
                 );
-                self.adopt(&mut remembered, &checkpoint, written, words);
+                self.adopt(&mut remembered, &checkpoint, written, message);
             }
             (None, Some((checkpoint, written))) if was_gone => {
-                let words = format!(
+                let message = format!(
                     "the node's pinned checkpoint is missing from the state directory; this aggregator's own log records {} rows of {} at {}, and the node is checked \
                      against that",
                     checkpoint.size, checkpoint.origin, written.seen
                 );
-                self.adopt(&mut remembered, &checkpoint, written, words);
+                self.adopt(&mut remembered, &checkpoint, written, message);
             }
             (None, None) if was_gone && self.was_known => {
-                let words = "the node's pinned checkpoint is missing from the state directory, and this aggregator's own log has no record of it";
-                remembered.again = Some(Again { since: SystemClock.now(), words: words.to_owned() });
+                let message = "the node's pinned checkpoint is missing from the state directory, and this aggregator's own log has no record of it";
+                remembered.again = Some(Again { since: SystemClock.now(), message: message.to_owned() });
             }
             _ => return,
         }
@@ -300,12 +300,12 @@ impl NodeWitness {
         state.floor = None;
     }
 
-    fn adopt(&self, remembered: &mut Remembered, checkpoint: &Checkpoint, written: &Written, words: String) {
+    fn adopt(&self, remembered: &mut Remembered, checkpoint: &Checkpoint, written: &Written, message: String) {
         let (origin, size) = (checkpoint.origin.clone(), checkpoint.size);
-        tracing::error!(origin, size, "{words}");
+        tracing::error!(origin, size, "{message}");
         remembered.pin = Some(Pin { origin, size, note: written.note.clone(), seen: written.seen, span: None });
         remembered.marks.clear();
-        remembered.again = Some(Again { since: SystemClock.now(), words });
+        remembered.again = Some(Again { since: SystemClock.now(), message });
     }
 
     /// Whether an operator accepted the loss of a history of this many rows.

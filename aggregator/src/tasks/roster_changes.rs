@@ -69,7 +69,7 @@ impl KnownNode {
 struct Change {
     action: &'static str,
     node: Option<String>,
-    words: String,
+    message: String,
     details: Value,
 }
 
@@ -77,15 +77,15 @@ impl Change {
     fn of(
         action: &'static str,
         node: &str,
-        words: String,
+        message: String,
         before: Option<&KnownNode>,
         after: Option<&KnownNode>,
     ) -> Self {
-        Self { action, node: Some(node.to_owned()), words, details: json!({ "before": before, "after": after }) }
+        Self { action, node: Some(node.to_owned()), message, details: json!({ "before": before, "after": after }) }
     }
 
     fn entry(&self) -> Entry {
-        let entry = Entry::new(Category::Cluster, self.action).description(self.words.clone());
+        let entry = Entry::new(Category::Cluster, self.action).description(self.message.clone());
         let entry = match &self.node {
             Some(node) => entry.entity("node", node.clone()),
             None => entry,
@@ -110,8 +110,8 @@ fn changes(before: &Known, after: &Known) -> Vec<Change> {
                 ));
             }
             (Some(old), None) => {
-                let words = format!("{id} is no longer in the roster; the reason is unknown");
-                all.push(Change::of("cluster.node_removed", id, words, Some(old), None));
+                let message = format!("{id} is no longer in the roster; the reason is unknown");
+                all.push(Change::of("cluster.node_removed", id, message, Some(old), None));
             }
             (Some(old), Some(new)) => node_changes(id, old, new, &mut all),
             (None, None) => {}
@@ -121,7 +121,7 @@ fn changes(before: &Known, after: &Known) -> Vec<Change> {
         all.push(Change {
             action: "cluster.retention_changed",
             node: None,
-            words: "the cluster's retention policy was changed".to_owned(),
+            message: "the cluster's retention policy was changed".to_owned(),
             details: json!({ "before": before.retention, "after": after.retention }),
         });
     }
@@ -129,7 +129,7 @@ fn changes(before: &Known, after: &Known) -> Vec<Change> {
         all.push(Change {
             action: "cluster.revocations_changed",
             node: None,
-            words: "certificates were revoked, or the revocation list was renewed".to_owned(),
+            message: "certificates were revoked, or the revocation list was renewed".to_owned(),
             details: json!({ "before": before.revocations, "after": after.revocations }),
         });
     }
@@ -137,7 +137,7 @@ fn changes(before: &Known, after: &Known) -> Vec<Change> {
 }
 
 fn node_changes(id: &str, old: &KnownNode, new: &KnownNode, all: &mut Vec<Change>) {
-    let mut push = |action, words: String| all.push(Change::of(action, id, words, Some(old), Some(new)));
+    let mut push = |action, message: String| all.push(Change::of(action, id, message, Some(old), Some(new)));
     if new.left && !old.left {
         let at = new.member_until.map(Timestamp::to_text).unwrap_or_default();
         push("cluster.node_retired", format!("{id} left the cluster at {at}"));

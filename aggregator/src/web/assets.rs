@@ -83,8 +83,8 @@ async fn file(Path((asked, name)): Path<(String, String)>) -> Response {
 }
 
 async fn not_found(uri: Uri) -> Response {
-    let words = format!("not found: {}; available pages: {}\n", uri.path(), PAGES.map(|(path, ..)| path).join(", "));
-    (StatusCode::NOT_FOUND, words).into_response()
+    let message = format!("not found: {}; available pages: {}\n", uri.path(), PAGES.map(|(path, ..)| path).join(", "));
+    (StatusCode::NOT_FOUND, message).into_response()
 }
 
 /// Returns a hash of the names and contents of all files.

@@ -27,7 +27,7 @@ pub(crate) struct Acceptance {
     /// Size and root that the operator was shown. If missing, the log that is presented now is meant.
     pub(crate) shown: Option<(u64, Hash)>,
     /// Reason given by the operator.
-    pub(crate) words: String,
+    pub(crate) message: String,
 }
 
 /// Reasons for refusing an operator's acceptance.
@@ -113,7 +113,7 @@ pub(crate) async fn accept(member: &NodeHandle, wanted: &Acceptance) -> Result<(
         };
         break (presented, lost);
     };
-    watch.pin_accepted(&presented, lost, &wanted.words)
+    watch.pin_accepted(&presented, lost, &wanted.message)
 }
 
 /// Returns everything under the pin as lost. Used if the roster no longer has the pin's key, because nothing can be compared with it
@@ -238,15 +238,15 @@ impl NodeWitness {
         }
         let mut cleared = state.remembered.clone();
         (cleared.again, cleared.bad_row) = (None, None);
-        let (at, words) = (SystemClock.now(), wanted.words.as_str());
-        let evidence = Evidence { at, what: ACCEPTED, words, pinned: None, presented: Some(&pin.note), row: None };
+        let (at, message) = (SystemClock.now(), wanted.message.as_str());
+        let evidence = Evidence { at, what: ACCEPTED, message, pinned: None, presented: Some(&pin.note), row: None };
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
         state.remembered = cleared;
         Ok(())
     }
 
     /// Pins the accepted log in the same step that clears the alarm. The node's next checkpoint must extend it.
-    fn pin_accepted(&self, presented: &Presented, lost: Option<Lost>, words: &str) -> Result<(), AcceptError> {
+    fn pin_accepted(&self, presented: &Presented, lost: Option<Lost>, message: &str) -> Result<(), AcceptError> {
         let store = |error: std::io::Error| AcceptError::Store(error.to_string());
         let note = Note::parse(&presented.note).map_err(|e| AcceptError::Store(e.to_string()))?;
         let now = SystemClock.now();
@@ -258,7 +258,7 @@ impl NodeWitness {
         let evidence = Evidence {
             at: now,
             what: ACCEPTED,
-            words,
+            message,
             row: None,
             pinned: before.as_ref().map(|pin| pin.note.as_str()),
             presented: Some(&presented.note),

@@ -50,8 +50,8 @@ pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     for (aside, old) in wanted {
         let path = format!("{}?old={old}&generation={}", peer_path::CHECKPOINT, aside.generation);
         let is_known = match member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await {
-            Ok(answer) => watch.take_earlier(&aside, old, &answer, SystemClock.now()).unwrap_or_else(|words| {
-                tracing::warn!(node = %member.node.id, generation = %aside.generation, words, "cannot check an archived log yet");
+            Ok(answer) => watch.take_earlier(&aside, old, &answer, SystemClock.now()).unwrap_or_else(|message| {
+                tracing::warn!(node = %member.node.id, generation = %aside.generation, message, "cannot check an archived log yet");
                 false
             }),
             Err(Failure::Error(_)) => false,

@@ -52,16 +52,21 @@ pub(crate) async fn look(member: &Arc<NodeHandle>, said: Option<PrunedRows>, old
         kept_to_policy(&origin, &pruned, stated.min(seen), policies, witnesses)
     };
     let since = pruned.newest.max(oldest.unwrap_or(Timestamp::MIN)).plus_micros(1);
-    if let PolicyFit::Early(words) = &fit {
+    if let PolicyFit::Early(message) = &fit {
         let generation = pinned.generation.to_string();
-        let early =
-            EarlyPrune { generation, to_seq: pruned.to_seq, newest: pruned.newest, words: words.clone(), found: now };
+        let early = EarlyPrune {
+            generation,
+            to_seq: pruned.to_seq,
+            newest: pruned.newest,
+            message: message.clone(),
+            found: now,
+        };
         watch.found_early(early);
     }
     let is_kept = fit == PolicyFit::Kept;
-    if let Err(words) = watch.let_go(&pruned.earlier, &pinned.generation, pruned.to_seq, is_kept) {
+    if let Err(message) = watch.let_go(&pruned.earlier, &pinned.generation, pruned.to_seq, is_kept) {
         // The next poll tries again: until this is stored, these logs count as missing.
-        tracing::error!(node = %member.node.id, words, "cannot check a prune yet");
+        tracing::error!(node = %member.node.id, message, "cannot check a prune yet");
         return;
     }
     watch.state().floor = Some(LogStart { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });

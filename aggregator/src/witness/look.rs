@@ -49,14 +49,14 @@ async fn looked(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
     let answer: CheckpointAnswer = match member.link.get_json(&path, LOOK_TIMEOUT).await {
-        Err(Failure::Error(words)) => {
+        Err(Failure::Error(message)) => {
             // The node signs nothing, for whatever reason. Check separately whether its log still has what was witnessed.
             if let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, LOOK_TIMEOUT).await {
                 let known = status.head_seq.map_or(0, |head| head.saturating_add(1));
                 let rows = status.rows_stored.map_or(known, |stored| stored.min(known));
-                watch.take_short(status.generation, rows, &words, SystemClock.now());
+                watch.take_short(status.generation, rows, &message, SystemClock.now());
             }
-            return Err(Failure::Error(words));
+            return Err(Failure::Error(message));
         }
         answer => answer?,
     };

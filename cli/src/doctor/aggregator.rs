@@ -42,17 +42,17 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     for node in config.roster.iter().filter(|node| !node.life.has_ended_by(SystemClock.now())) {
         let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
         let tried = tokio::time::timeout(CONNECT_TIMEOUT, probe(&material, &expected, &node.address)).await;
-        let words = format!("{} at {}", node.id, node.address);
+        let message = format!("{} at {}", node.id, node.address);
         match tried {
-            Ok(Ok(())) => findings.ok("reaches", words),
+            Ok(Ok(())) => findings.ok("reaches", message),
             Ok(Err(problem)) => findings.bad(
                 "reaches",
-                format!("{words}: {problem}"),
+                format!("{message}: {problem}"),
                 "run `piperoll doctor` on that machine; if the node left for good, run `piperoll cluster retire`",
             ),
             Err(_) => findings.bad(
                 "reaches",
-                format!("{words}: no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                format!("{message}: no answer within {} s", CONNECT_TIMEOUT.as_secs()),
                 "check for a firewall in between, or a machine that is down",
             ),
         }

@@ -21,7 +21,7 @@ pub(super) struct Finding {
     pub(super) about: String,
     pub(super) what: &'static str,
     pub(super) verdict: Verdict,
-    pub(super) words: String,
+    pub(super) message: String,
     /// Advice on what to do, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) advice: Option<String>,
@@ -38,24 +38,24 @@ impl Findings {
         Self { about: about.into(), all: Vec::new() }
     }
 
-    pub(super) fn ok(&mut self, what: &'static str, words: impl Into<String>) {
-        self.add(what, Verdict::Ok, words, None);
+    pub(super) fn ok(&mut self, what: &'static str, message: impl Into<String>) {
+        self.add(what, Verdict::Ok, message, None);
     }
 
-    pub(super) fn unknown(&mut self, what: &'static str, words: impl Into<String>) {
-        self.add(what, Verdict::Unknown, words, None);
+    pub(super) fn unknown(&mut self, what: &'static str, message: impl Into<String>) {
+        self.add(what, Verdict::Unknown, message, None);
     }
 
-    pub(super) fn warn(&mut self, what: &'static str, words: impl Into<String>, advice: &str) {
-        self.add(what, Verdict::Warning, words, Some(advice));
+    pub(super) fn warn(&mut self, what: &'static str, message: impl Into<String>, advice: &str) {
+        self.add(what, Verdict::Warning, message, Some(advice));
     }
 
-    pub(super) fn bad(&mut self, what: &'static str, words: impl Into<String>, advice: &str) {
-        self.add(what, Verdict::Bad, words, Some(advice));
+    pub(super) fn bad(&mut self, what: &'static str, message: impl Into<String>, advice: &str) {
+        self.add(what, Verdict::Bad, message, Some(advice));
     }
 
-    fn add(&mut self, what: &'static str, verdict: Verdict, words: impl Into<String>, advice: Option<&str>) {
+    fn add(&mut self, what: &'static str, verdict: Verdict, message: impl Into<String>, advice: Option<&str>) {
         let (about, advice) = (self.about.clone(), advice.map(str::to_owned));
-        self.all.push(Finding { about, what, verdict, words: words.into(), advice });
+        self.all.push(Finding { about, what, verdict, message: message.into(), advice });
     }
 }

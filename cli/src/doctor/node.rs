@@ -31,9 +31,9 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     let config = match NodeConfig::load(path) {
         Ok(config) => config,
         Err(error) if error.to_string().contains(CREDENTIAL) && std::env::var_os("CREDENTIALS_DIRECTORY").is_none() => {
-            let words =
+            let message =
                 "its keys come from systemd, which passes them only to the daemon; try `piperoll node status --socket`";
-            findings.unknown("configuration", words);
+            findings.unknown("configuration", message);
             return findings.all;
         }
         Err(error) => {
@@ -63,8 +63,8 @@ pub(super) fn certificate(findings: &mut Findings, files: &TlsFiles, expected: &
     };
     let days = (material.not_after.micros() - SystemClock.now().micros()) / DAY_MICROS;
     if material.identity != *expected {
-        let words = format!("issued to {}, but this is {expected}", material.identity);
-        findings.bad("certificate", words, "copy the folder that was created for this machine");
+        let message = format!("issued to {}, but this is {expected}", material.identity);
+        findings.bad("certificate", message, "copy the folder that was created for this machine");
     } else if material.not_after <= SystemClock.now() {
         findings.bad(
             "certificate",
@@ -100,15 +100,15 @@ fn directory(findings: &mut Findings, config: &NodeConfig) {
     let Ok(disk) = nix::sys::statvfs::statvfs(directory) else { return };
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
     let all = disk.blocks().saturating_mul(disk.fragment_size()).max(1);
-    let words = format!("{} MB of {} MB free", group_digits(free / 1_000_000), group_digits(all / 1_000_000));
+    let message = format!("{} MB of {} MB free", group_digits(free / 1_000_000), group_digits(all / 1_000_000));
     let advice =
         "free up space, or set [retention] size_max_gib; a node with a full disk refuses entries until there is space";
     match free {
-        0 => findings.bad("disk", words, advice),
+        0 => findings.bad("disk", message, advice),
         _ if free < DISK_LOW_BYTES || free / (all / 100).max(1) < DISK_LOW_PERCENT => {
-            findings.warn("disk", words, advice)
+            findings.warn("disk", message, advice)
         }
-        _ => findings.ok("disk", words),
+        _ => findings.ok("disk", message),
     }
 }
 

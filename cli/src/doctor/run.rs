@@ -53,7 +53,7 @@ fn print(finding: &Finding) {
         Verdict::Bad => (paint::RED, "BAD"),
     };
     let plain = paint::PLAIN;
-    paintln!("{color}{word:<5}{plain} {:<18} {:<13} {}", finding.about, finding.what, escape(&finding.words));
+    paintln!("{color}{word:<5}{plain} {:<18} {:<13} {}", finding.about, finding.what, escape(&finding.message));
     if let Some(advice) = &finding.advice {
         paintln!("{:38} do: {}", "", escape(advice));
     }

@@ -206,25 +206,25 @@ fn print_status(status: &NodeStatus) {
 
 fn retention_words(retention: &RetentionStatus) -> String {
     let keep = retention.keep_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
-    let mut words = format!("rows are kept {keep}");
+    let mut message = format!("rows are kept {keep}");
     if let Some(size_max) = retention.size_max {
         let used = group_digits(retention.used_bytes);
-        words.push_str(&format!(", {used} of at most {} bytes used", group_digits(size_max)));
+        message.push_str(&format!(", {used} of at most {} bytes used", group_digits(size_max)));
     }
     if !retention.holds.is_empty() {
-        words.push_str(&format!(", held by {}", retention.holds.join(", ")));
+        message.push_str(&format!(", held by {}", retention.holds.join(", ")));
     }
     if retention.rows_left == 0 && retention.doing == "waiting for a witness" {
-        words.push_str("; waiting for a witness");
+        message.push_str("; waiting for a witness");
     }
     if retention.rows_left > 0 {
-        words.push_str(&format!(
+        message.push_str(&format!(
             "; {}, {} left to delete",
             retention.doing,
             counted(retention.rows_left, "row", "rows")
         ));
     }
-    words
+    message
 }
 
 /// Prints the status from the files while no daemon runs. The JSON has the same field names as that of a running node.

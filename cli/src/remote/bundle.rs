@@ -130,7 +130,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
     let page: OneRow<'_> = serde_json::from_str(&text).context("cannot parse the row")?;
     let line = page.entries.first().with_context(|| format!("{node} did not return row {seq}"))?;
     if let Some(gone) = &line.erased {
-        anyhow::bail!("row {seq} of {node} was {}; that entry holds its hash", gone.words());
+        anyhow::bail!("row {seq} of {node} was {}; that entry holds its hash", gone.describe());
     }
     let row = line.to_row();
     ensure!(
@@ -142,7 +142,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
         Prefix::parse(&row.body).with_context(|| format!("row {seq} of {node} does not state its log's generation"))?;
     let proof = one(connection, &node, &row_path(&node, seq, Some(prefix.generation), "/proof")).await?;
     proves(&proof, seq, &leaf_hash(&row.body, &row.mac), prefix.generation)
-        .map_err(|words| anyhow::anyhow!("invalid proof of row {seq} of {node}: {words}"))?;
+        .map_err(|message| anyhow::anyhow!("invalid proof of row {seq} of {node}: {message}"))?;
     let entry = [row.body.as_ref(), row.mac.as_ref()].concat();
     for (extension, bytes) in [("entry", entry.as_slice()), ("tlog-proof", proof.as_bytes())] {
         let log = generation.iter().map(|generation| format!("@{generation}")).collect::<String>();

@@ -36,13 +36,13 @@ pub(super) fn report(events: &[Event], person: &str) -> Report {
     for event in events {
         addresses.entry(event.address.as_deref().unwrap_or("(no address)")).or_default().add(event);
         actions.entry(&event.action).or_default().add(event);
-        let words = match (event.impersonator.as_deref(), event.user.as_deref()) {
+        let message = match (event.impersonator.as_deref(), event.user.as_deref()) {
             (Some(real), user) if real == person => Some(format!("acted as {}", user.unwrap_or("-"))),
             (Some(real), _) => Some(format!("{real} acted as them")),
             (None, _) => None,
         };
-        if let Some(words) = words {
-            others.entry(words).or_default().add(event);
+        if let Some(message) = message {
+            others.entry(message).or_default().add(event);
         }
     }
     let headline = format!(

@@ -89,11 +89,11 @@ pub(super) fn report(events: &[Event], rule: &Rule) -> Report {
 /// Lists the first few names, and counts the others.
 fn some(names: &BTreeSet<&str>) -> String {
     const NAMED_MAX: usize = 5;
-    let mut words = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    let mut message = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
     if names.len() > NAMED_MAX {
-        words.push_str(&format!(" and {} more", names.len() - NAMED_MAX));
+        message.push_str(&format!(" and {} more", names.len() - NAMED_MAX));
     }
-    words
+    message
 }
 
 #[cfg(test)]

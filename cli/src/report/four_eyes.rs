@@ -235,7 +235,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: BundleRequest, now:
     let mut report = Report::new("four-eyes", "Four-eyes check of actions", headline, broken > 0);
     for rule in &rules.rules {
         let window = span(std::time::Duration::from_micros(rule.window.unsigned_abs()));
-        let words = match rule.order {
+        let message = match rule.order {
             _ if rule.is_one_action() => format!("{} needs two different people within {window}", rule.action),
             ConfirmationOrder::ConfirmedAfter => {
                 format!("{} needs {} by another person within {window} after it", rule.action, rule.confirm)
@@ -244,7 +244,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: BundleRequest, now:
                 format!("{} needs {} by another person within {window} before it", rule.action, rule.confirm)
             }
         };
-        report.asked(&format!("Rule {}", rule.name), words);
+        report.asked(&format!("Rule {}", rule.name), message);
     }
     report.grids.push(grid);
     report

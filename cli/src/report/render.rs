@@ -44,12 +44,12 @@ impl Report {
         self.asked.push((name.to_owned(), value));
     }
 
-    pub(super) fn warn(&mut self, words: String) {
-        self.warnings.push(words);
+    pub(super) fn warn(&mut self, message: String) {
+        self.warnings.push(message);
     }
 
-    pub(super) fn note(&mut self, words: String) {
-        self.notes.push(words);
+    pub(super) fn note(&mut self, message: String) {
+        self.notes.push(message);
     }
 }
 
@@ -133,8 +133,8 @@ fn print_table(report: &Report, envelope: &Envelope) -> anyhow::Result<()> {
     for (name, value) in &report.asked {
         outln!("  {}: {}", escape(name), escape(value));
     }
-    for words in &report.warnings {
-        paintln!("{}{}{}", paint::RED, escape(words), paint::PLAIN);
+    for message in &report.warnings {
+        paintln!("{}{}{}", paint::RED, escape(message), paint::PLAIN);
     }
     for grid in report.grids.iter().filter(|grid| !grid.rows.is_empty()) {
         paintln!("\n{}{}{}", paint::BOLD, escape(&grid.caption), paint::PLAIN);
@@ -148,7 +148,7 @@ fn print_table(report: &Report, envelope: &Envelope) -> anyhow::Result<()> {
         }
         table.lines().for_each(|line| outln!("{}", line.trim_end()));
     }
-    report.notes.iter().for_each(|words| outln!("\n{}", escape(words)));
+    report.notes.iter().for_each(|message| outln!("\n{}", escape(message)));
     Ok(())
 }
 

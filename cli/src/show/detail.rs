@@ -44,13 +44,13 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
     let word = if line.erased.is_some() { "" } else { integrity_word(line) };
     out.push_str(&format!("{:>NAME_WIDTH$}  {colour}{word}{}", "integrity", paint::PLAIN));
     if let Some(gone) = &line.erased {
-        out.push_str(&escape(&gone.words()));
+        out.push_str(&escape(&gone.describe()));
     } else if let Some(reason) = &line.reason {
         out.push_str(&format!(": {}", escape(reason)));
     }
     if line.integrity == Integrity::Ok && !line.withheld {
-        let words = "(the MAC is valid; that is proof for those who trust the node's MAC key, checkpoints are proof for everyone else)";
-        out.push_str(&format!("\n{}", wrap(words, usize::from(width()), &" ".repeat(NAME_WIDTH + 2))));
+        let message = "(the MAC is valid; that is proof for those who trust the node's MAC key, checkpoints are proof for everyone else)";
+        out.push_str(&format!("\n{}", wrap(message, usize::from(width()), &" ".repeat(NAME_WIDTH + 2))));
     }
     out.push('\n');
     out

@@ -165,7 +165,7 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
         .collect();
     let newest_first = envelope.order == "desc";
     let of = |answered: usize| format!("{answered} of {} answered", counted(envelope.expected as u64, "node", "nodes"));
-    let green = |words: &str| format!("{}{words}{}", paint::GREEN, paint::PLAIN);
+    let green = |message: &str| format!("{}{message}{}", paint::GREEN, paint::PLAIN);
     let head = if envelope.complete && envelope.more {
         let which = if newest_first { "newest" } else { "oldest" };
         format!(
@@ -213,8 +213,8 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     let held = envelope.nodes.iter().filter(|node| is_held_against(node));
     let held: Vec<String> = held.map(|node| format!("{}: {}", escape(&node.node_id), node.verdict)).collect();
     if !held.is_empty() {
-        let words = format!("{}HELD AGAINST A LOG{}", paint::RED, paint::PLAIN);
-        lines.push(format!("{words}: {}; `piperoll nodes` shows why", held.join(", ")));
+        let message = format!("{}HELD AGAINST A LOG{}", paint::RED, paint::PLAIN);
+        lines.push(format!("{message}: {}; `piperoll nodes` shows why", held.join(", ")));
     }
     match envelope.order_uncertainty_ms {
         Some(ms) if ms < ORDER_UNCERTAIN_MS_MIN => {}

@@ -299,7 +299,7 @@ impl Cells {
             who,
             action: text(view.action.as_deref()),
             what: match (gone, &line.reason) {
-                (Some(gone), _) => escape(&gone.words()).into_owned(),
+                (Some(gone), _) => escape(&gone.describe()).into_owned(),
                 (None, Some(reason)) if line.withheld => escape(reason).into_owned(),
                 (None, _) => what(&view),
             },

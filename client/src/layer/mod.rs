@@ -6,8 +6,8 @@
 mod caller;
 mod context;
 mod refusals;
+mod request_entry;
 mod service;
-mod words;
 
 pub use caller::Caller;
 pub use context::AuditContext;

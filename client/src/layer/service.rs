@@ -17,8 +17,8 @@ use tower::{Layer, Service};
 
 use super::caller::Caller;
 use super::context::AuditContext;
+use super::request_entry;
 use super::refusals::Refusals;
-use super::words;
 use crate::entry::{Category, Entry, Outcome};
 use crate::outcome::EmitError;
 use crate::policy::DeliveryPolicy;
@@ -193,8 +193,8 @@ impl Settings {
         let peer = peer_of(&parts.extensions);
         let client = peer.map(|peer| self.proxies.client(peer, &parts.headers));
         let caller = self.identify.as_ref().and_then(|identify| identify(parts));
-        let entry = words::first(parts, self.category, peer, client, caller);
-        words::with_parameters(entry, parts, &self.parameters)
+        let entry = request_entry::initial(parts, self.category, peer, client, caller);
+        request_entry::with_parameters(entry, parts, &self.parameters)
     }
 
     /// Handles a request that may change something, or one that is recorded even if its caller does not wait for the response.

@@ -47,12 +47,12 @@ impl From<AppendError> for ApiError {
 
 impl From<AdminError> for ApiError {
     fn from(error: AdminError) -> Self {
-        let words = error.to_string();
+        let message = error.to_string();
         match error {
-            AdminError::Refused(_) => Self::new(409, "refused", words),
-            AdminError::NotFound(_) => Self::new(404, "not_found", words),
+            AdminError::Refused(_) => Self::new(409, "refused", message),
+            AdminError::NotFound(_) => Self::new(404, "not_found", message),
             AdminError::Log(error) => error.into(),
-            AdminError::Read(_) => Self::new(500, "unreadable", words),
+            AdminError::Read(_) => Self::new(500, "unreadable", message),
         }
     }
 }

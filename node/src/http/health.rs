@@ -12,14 +12,14 @@ use super::error::ApiError;
 pub(super) async fn healthz(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     match app.store.health().append_fault() {
         None => {
-            let mut words = "ok\n".to_owned();
+            let mut message = "ok\n".to_owned();
             if let count @ 1.. = app.store.health().reader_panics() {
-                words += &format!("reads: {count} panicked; see the daemon's log\n");
+                message += &format!("reads: {count} panicked; see the daemon's log\n");
             }
             for source in app.metrics.intake.1.all() {
-                words += &format!("source {}: {}\n", source.name, source.problem);
+                message += &format!("source {}: {}\n", source.name, source.problem);
             }
-            Ok(words)
+            Ok(message)
         }
         Some(fault) => Err(ApiError::new(503, "log_fault", fault)),
     }

@@ -88,16 +88,16 @@ impl Destination {
 pub(super) async fn say(
     store: &Store,
     action: &str,
-    words: &str,
+    message: &str,
     details: &serde_json::Value,
 ) -> Result<(), AppendError> {
-    let draft = Draft { entry: lifecycle(action, words, details), via: Arc::from("node") };
+    let draft = Draft { entry: lifecycle(action, message, details), via: Arc::from("node") };
     store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping)).map(|_| ())
 }
 
 /// Records something that has already happened; a log that cannot be written is reported elsewhere.
-pub(super) async fn record(store: &Store, action: &str, words: &str, details: serde_json::Value) {
-    if let Err(error) = say(store, action, words, &details).await {
+pub(super) async fn record(store: &Store, action: &str, message: &str, details: serde_json::Value) {
+    if let Err(error) = say(store, action, message, &details).await {
         tracing::error!(%error, action, "cannot record this change");
     }
 }

@@ -175,7 +175,7 @@ impl Forwarding {
         })
     }
 
-    async fn say(&self, action: &str, words: &str, details: serde_json::Value) -> Result<(), AdminError> {
-        Ok(say(&self.store, action, words, &details).await?)
+    async fn say(&self, action: &str, message: &str, details: serde_json::Value) -> Result<(), AdminError> {
+        Ok(say(&self.store, action, message, &details).await?)
     }
 }

@@ -95,8 +95,8 @@ impl StreamSink {
             match tokio::time::timeout(PROGRESS_TIMEOUT, written).await {
                 Ok(result) => result.map_err(|error| self.problem("the connection broke", error))?,
                 Err(_) => {
-                    let words = format!("for {} s", PROGRESS_TIMEOUT.as_secs());
-                    return Err(self.problem("the receiver accepted no data", words));
+                    let message = format!("for {} s", PROGRESS_TIMEOUT.as_secs());
+                    return Err(self.problem("the receiver accepted no data", message));
                 }
             }
         }
@@ -124,7 +124,7 @@ impl StreamSink {
         let must_say_goodbye = self.target.tls.as_ref().is_some_and(|tls| tls.close_notify);
         wait_until_taken(ends, PROGRESS_TIMEOUT)
             .await
-            .map_err(|words| self.problem("the receiver did not accept all data", words))?;
+            .map_err(|message| self.problem("the receiver did not accept all data", message))?;
         let goodbye = async {
             match &mut stream {
                 Stream::Plain(stream) => read_to_end(stream, false).await?,
@@ -151,8 +151,9 @@ impl StreamSink {
                 Err(self.problem("the receiver closed the connection before it had read everything", error))
             }
             Err(_) => {
-                let words = format!("not finished within {} s; less will be sent at a time", GOODBYE_TIMEOUT.as_secs());
-                Err(self.problem("the receiver did not read everything", words))
+                let message =
+                    format!("not finished within {} s; less will be sent at a time", GOODBYE_TIMEOUT.as_secs());
+                Err(self.problem("the receiver did not read everything", message))
             }
         }
     }

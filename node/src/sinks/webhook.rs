@@ -84,8 +84,8 @@ impl WebhookSink {
                 Err(self.problem("the receiver rejected the request as too large; sending it again in smaller pieces"))
             }
             status => {
-                let words = first_words(answer, &secrets).await;
-                Err(self.problem(format!("the receiver answered {status} {words}")))
+                let message = first_words(answer, &secrets).await;
+                Err(self.problem(format!("the receiver answered {status} {message}")))
             }
         }
     }
@@ -122,13 +122,13 @@ impl WebhookSink {
 /// a secret.
 fn in_words(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut words = error.to_string();
+    let mut message = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
-        words = format!("{words}: {cause}");
+        message = format!("{message}: {cause}");
         source = cause.source();
     }
-    words
+    message
 }
 
 /// Returns the beginning of an error response without secrets, because some receivers repeat what they were sent.
@@ -140,10 +140,10 @@ async fn first_words(mut answer: reqwest::Response, secrets: &[String]) -> Strin
             break;
         }
     }
-    let mut words = String::from_utf8_lossy(&bytes[..bytes.len().min(ANSWER_BYTES_MAX)]).into_owned();
+    let mut message = String::from_utf8_lossy(&bytes[..bytes.len().min(ANSWER_BYTES_MAX)]).into_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        words = words.replace(secret.as_str(), "***");
+        message = message.replace(secret.as_str(), "***");
     }
-    let words = Redactor::shared().text(&words).to_string();
-    words.chars().filter(|c| !c.is_control()).take(WORDS_CHARACTERS_MAX).collect()
+    let message = Redactor::shared().text(&message).to_string();
+    message.chars().filter(|c| !c.is_control()).take(WORDS_CHARACTERS_MAX).collect()
 }

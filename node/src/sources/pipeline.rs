@@ -496,25 +496,25 @@ impl Ids {
     /// Reads the key, or creates it.
     pub(super) fn load(folder: &Path) -> Result<Self, String> {
         let path = folder.join(IDS_KEY);
-        let words = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let text = Zeroizing::new(text);
                 let mut key = Zeroizing::new([0; 32]);
                 hex::decode_to_slice(text.trim(), key.as_mut_slice()).map_err(|_| {
-                    words(&"not a key of 64 hexadecimal digits; restore the file from a backup, or remove it and accept that records may be recorded twice")
+                    describe(&"not a key of 64 hexadecimal digits; restore the file from a backup, or remove it and accept that records may be recorded twice")
                 })?;
                 Ok(Self { key: Some(key) })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut key = Zeroizing::new([0; 32]);
-                getrandom::fill(key.as_mut_slice()).map_err(|e| words(&e))?;
-                std::fs::create_dir_all(folder).map_err(|e| words(&e))?;
+                getrandom::fill(key.as_mut_slice()).map_err(|e| describe(&e))?;
+                std::fs::create_dir_all(folder).map_err(|e| describe(&e))?;
                 let text = Zeroizing::new(hex::encode(key.as_slice()));
-                replace(&path, text.as_bytes()).map_err(|e| words(&e))?;
+                replace(&path, text.as_bytes()).map_err(|e| describe(&e))?;
                 Ok(Self { key: Some(key) })
             }
-            Err(error) => Err(words(&error)),
+            Err(error) => Err(describe(&error)),
         }
     }
 

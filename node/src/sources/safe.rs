@@ -161,8 +161,8 @@ fn normal(path: &Path) -> PathBuf {
     out
 }
 
-fn refused(words: String) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, words)
+fn refused(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, message)
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
         symlink(root.join("nothing"), logs.join("dangling"))?;
         std::fs::hard_link(keys.join("secret.0"), logs.join("hard"))?;
         nix::unistd::mkfifo(&logs.join("pipe"), Mode::S_IRUSR)?;
-        for (name, words) in [
+        for (name, message) in [
             ("link", "is a symbolic link"),
             ("folder/secret.0", "is a symbolic link"),
             ("dangling", "is a symbolic link"),
@@ -201,7 +201,7 @@ mod tests {
             (".", "not a"),
         ] {
             let error = safe.open(&logs.join(name)).expect_err(name).to_string();
-            assert!(error.contains(words), "{name}: {error}");
+            assert!(error.contains(message), "{name}: {error}");
         }
         std::fs::remove_file(logs.join("hard"))?;
         let error = safe.open(&keys.join("secret.0")).expect_err("the node's own").to_string();

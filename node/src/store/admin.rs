@@ -133,8 +133,8 @@ impl Store {
                         tracing::info!(generation = %log.generation, rows = log.rows, "removing an archived log")
                     }
                     Ok(false) => {}
-                    Err(words) => left.push(format!(
-                        "the archived log {} is recorded as pruned but still exists: {words}",
+                    Err(message) => left.push(format!(
+                        "the archived log {} is recorded as pruned but still exists: {message}",
                         log.generation
                     )),
                 }

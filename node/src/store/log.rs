@@ -333,7 +333,7 @@ impl Store {
 
     /// Returns the last signed checkpoint of a read-only log.
     pub(super) async fn kept_checkpoint(&self) -> Result<SignedCheckpoint, CheckpointFault> {
-        let refused = |words: String| CheckpointFault::Refused(words);
+        let refused = |message: String| CheckpointFault::Refused(message);
         let origin = self.keys.origin(self.generation);
         let key = self.keys.checkpoint.named(&origin, KeyKind::Log);
         let key = key.ok_or_else(|| refused(format!("{origin:?} is not a valid key name")))?;

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use chrono::{Datelike as _, Timelike as _, Weekday};
 use serde::{Deserialize, Serialize};
 
-use piperoll_format::entry::{Amount, Login, RuleInput, words};
+use piperoll_format::entry::{Amount, Login, RuleInput, split_words};
 use piperoll_format::limits::FLAG_REASON_BYTES_MAX;
 use piperoll_format::time::{Timestamp, span};
 pub use rules::{
@@ -366,7 +366,8 @@ impl ValueChanged {
     fn look(&self, amounts: &[Amount]) -> Option<String> {
         amounts.iter().find_map(|amount| {
             let last = amount.field.rsplit(['.', '/']).next().unwrap_or(&amount.field);
-            let is_money = words(last).iter().any(|word| self.fields.iter().any(|money| is_same_kind(money, word)));
+            let is_money =
+                split_words(last).iter().any(|word| self.fields.iter().any(|money| is_same_kind(money, word)));
             let percent = (amount.new - amount.old).abs() / amount.old.abs() * 100.0;
             // From 1.2 to 1.5 is a quarter, despite the rounding of binary fractions.
             if !is_money || percent <= self.over_percent + 1e-9 {

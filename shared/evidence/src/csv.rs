@@ -105,7 +105,7 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let broken = row.integrity != Integrity::Ok && view.id.is_empty();
     let tombstone = row.erased.as_ref();
     let description = match tombstone {
-        Some(tombstone) => tombstone.words(),
+        Some(tombstone) => tombstone.describe(),
         None if broken => unreadable.into_owned(),
         None => text(&view.description),
     };

@@ -46,7 +46,7 @@ impl Tombstone {
     }
 
     /// Message about the erasure for people.
-    pub fn words(&self) -> String {
+    pub fn describe(&self) -> String {
         format!("erased under entry {}: {}", self.entry_seq, self.reason)
     }
 }
@@ -60,7 +60,7 @@ impl<'a> Row<'a> {
             mac: Cow::Borrowed(b""),
             integrity: Integrity::Erased,
             witnessed,
-            reason: Some(tombstone.words().into()),
+            reason: Some(tombstone.describe().into()),
             found_at: Some(FoundAt { node_id: node_id.to_owned(), seq: said.seq }),
             erased: Some(tombstone),
             withheld: false,

@@ -189,7 +189,7 @@ impl Statement {
     /// Returns the entry that contains the statement.
     pub fn to_entry(&self) -> CallerEntry {
         let json = |value: Result<serde_json::Value, _>| value.unwrap_or_default();
-        let (action, words, details) = match self {
+        let (action, message, details) = match self {
             Self::Pruned(pruned) => (
                 "log.pruned",
                 "rows below `to_seq` will be pruned once a witness has seen this entry",
@@ -224,7 +224,7 @@ impl Statement {
                 json(serde_json::to_value(confirmed)),
             ),
         };
-        lifecycle(action, words, &details)
+        lifecycle(action, message, &details)
     }
 }
 

@@ -250,7 +250,7 @@ impl ServerCertVerifier for PeerVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match self.check(end_entity, intermediates, now) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(words) => Err(rustls::Error::General(words)),
+            Err(message) => Err(rustls::Error::General(message)),
         }
     }
 

@@ -64,7 +64,7 @@ pub(super) fn write(event: &Event<'_>) -> String {
     .collect();
     let mut left_out = missing.join(",");
     if event.omit != OmittedFields::Nothing {
-        left_out = format!("{}; whole at {}", event.omit.words(), event.place());
+        left_out = format!("{}; whole at {}", event.omit.label(), event.place());
     }
     let integrity = match left_out.as_str() {
         "" => event.integrity().to_owned(),

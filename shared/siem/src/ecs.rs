@@ -128,7 +128,7 @@ fn own_fields(event: &Event<'_>) -> String {
         "entity": { "type": view.entity_type, "id": view.entity_id, "name": view.entity_name }, "target": view.target,
         "peer_address": view.peer_address, "via": view.via,
         "description": view.description.as_ref().filter(|_| event.row.integrity != piperoll_format::verify::Integrity::Ok),
-        "omitted": (event.omit != OmittedFields::Nothing).then_some(event.omit.words()),
+        "omitted": (event.omit != OmittedFields::Nothing).then_some(event.omit.label()),
         "whole_at": (event.omit != OmittedFields::Nothing).then(|| event.place()),
         "bytes": (event.omit != OmittedFields::Nothing).then_some(event.row.body.len()),
     }));

@@ -54,7 +54,7 @@ pub enum OmittedFields {
 }
 
 impl OmittedFields {
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Nothing => "",
             Self::Bulk => "details,changes",

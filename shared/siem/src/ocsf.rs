@@ -212,7 +212,7 @@ fn unmapped(event: &Event<'_>, route: Route) -> String {
         "method": view.method.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
         "path": view.path.as_ref().filter(|_| route.class == APPLICATION_LIFECYCLE),
         "peer_address": view.peer_address,
-        "omitted": (event.omit != OmittedFields::Nothing).then_some(event.omit.words()),
+        "omitted": (event.omit != OmittedFields::Nothing).then_some(event.omit.label()),
         "whole_at": (event.omit != OmittedFields::Nothing).then(|| event.place()),
     }));
     unmapped.push_raw("changes", view.changes);
@@ -227,14 +227,14 @@ fn route(event: &Event<'_>) -> Route {
     let view = &event.view;
     let verb = event.verb();
     let to = |class, table: &[(&str, u32, &'static str)]| {
-        let found = table.iter().find(|(words, ..)| words.split(' ').any(|word| word == verb));
+        let found = table.iter().find(|(message, ..)| message.split(' ').any(|word| word == verb));
         let (activity, activity_name) = found.map_or((OTHER, ""), |(_, activity, name)| (*activity, *name));
         Route { class, activity, activity_name }
     };
     let has_entity = view.entity_id.is_some() || view.entity_name.is_some();
     match view.category.as_deref() {
         Some("auth") if view.user.is_some() => to(AUTHENTICATION, &LOGONS),
-        Some("user") if GRANTS.iter().any(|(words, ..)| words.split(' ').any(|word| word == verb)) => {
+        Some("user") if GRANTS.iter().any(|(message, ..)| message.split(' ').any(|word| word == verb)) => {
             if event.person().is_some() { to(USER_ACCESS, &GRANTS) } else { to(API_ACTIVITY, &CALLS) }
         }
         Some("user") if event.person().is_some() => to(ACCOUNT_CHANGE, &ACCOUNTS),

@@ -103,7 +103,7 @@ impl Syslog {
             put("integrity", event.integrity());
         }
         if event.omit != OmittedFields::Nothing {
-            put("omitted", event.omit.words());
+            put("omitted", event.omit.label());
             put("bytes", &event.row.body.len().to_string());
             put("sha256", &event.digest());
         }

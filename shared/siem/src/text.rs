@@ -35,7 +35,7 @@ impl Event<'_> {
         parts.push_raw("flags", self.flags_with_reasons());
         let entry = parts.finish();
         let mut line = Parts::of(serde_json::json!({
-            "signature": hex::encode(&self.row.mac), "integrity": self.integrity(), "omitted": self.omit.words(),
+            "signature": hex::encode(&self.row.mac), "integrity": self.integrity(), "omitted": self.omit.label(),
             "bytes": self.row.body.len(), "sha256": self.digest(), "whole_at": self.place(),
         }));
         line.push_text("entry", &entry);

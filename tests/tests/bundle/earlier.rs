@@ -1,7 +1,7 @@
 //! Bundles that include earlier logs, which a newer log replaced.
 
 use piperoll_evidence::bundle::{
-    Check, FORMAT, FORMAT_2, MANIFEST, Outcome, checkpoint_name, earlier_names, verdict_words, verify_bundle,
+    Check, FORMAT, FORMAT_2, MANIFEST, Outcome, checkpoint_name, earlier_names, render_verdict, verify_bundle,
     verify_bundle_without,
 };
 use piperoll_format::time::Timestamp;
@@ -52,7 +52,7 @@ fn a_range_over_earlier_logs_is_whole_when_all_of_them_are_here() {
     assert_eq!(verdict.rows, 345);
     let earlier: Vec<_> = verdict.nodes[0].earlier.iter().map(|log| (log.size, log.rows)).collect();
     assert_eq!(earlier, [(Some(30), 30), (Some(10), 10)]);
-    let words = verdict_words(&verdict, Outcome::of(&verdict));
+    let words = render_verdict(&verdict, Outcome::of(&verdict));
     assert!(words.contains("30 entries of its archived log, generation 00000000000000000000000000000065"), "{words}");
     // The order in which they are listed does not matter.
     let turned = changed(|case| case.logs[0].earlier.reverse());

@@ -11,7 +11,7 @@ mod maker;
 use maker::{Case, Log, START, seed, trust};
 use piperoll_evidence::bundle::{
     CSV, Check, Instant, KeySpan, Membership, Moved, Outcome, README, REPORT, TIMELINE, TRUST, Trust, Verdict,
-    entries_name, verdict_words, verify_bundle, verify_bundle_without,
+    entries_name, render_verdict, verify_bundle, verify_bundle_without,
 };
 use piperoll_format::note::KeyKind;
 use piperoll_format::time::Timestamp;
@@ -69,7 +69,7 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     let verdict = verify_bundle(&made, Some(&trust()));
     assert!(accepted(&verdict), "{:?} {:?}", verdict.findings, verdict.nodes);
     assert_eq!((verdict.rows, verdict.nodes[0].erased, verdict.nodes[0].erased_apart), (101, 0, Some(1)));
-    let words = verdict_words(&verdict, Outcome::of(&verdict));
+    let words = render_verdict(&verdict, Outcome::of(&verdict));
     assert!(words.contains("1 erased row of the range is not shown"), "{words}");
     // The older form: the row and the entry that erased it are among the rows, and the manifest has no count.
     let mut before = erased_apart();
@@ -126,7 +126,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     let reason = "its clock was wrong".to_owned();
     trust.nodes[0].moved.push(Moved { instant: Instant::MemberFrom, was: None, at: seconds(made), reason });
     let verdict = verify_bundle(&bundle, Some(&trust));
-    let words = verdict_words(&verdict, Outcome::of(&verdict));
+    let words = render_verdict(&verdict, Outcome::of(&verdict));
     assert!(words.contains("NOTE   member_from of mx1 was moved"), "{words}");
 }
 

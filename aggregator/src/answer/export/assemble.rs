@@ -208,8 +208,8 @@ fn archive(dir: &Path, note: &str, pieces: Vec<Piece>) -> io::Result<File> {
         out.write_all(member_padding(digest.bytes))?;
     }
     if out.stream_position()? > bundle::BUNDLE_BYTES_MAX as u64 {
-        let words = format!("the bundle is larger than {} bytes; request a shorter range", bundle::BUNDLE_BYTES_MAX);
-        return Err(io::Error::other(words));
+        let message = format!("the bundle is larger than {} bytes; request a shorter range", bundle::BUNDLE_BYTES_MAX);
+        return Err(io::Error::other(message));
     }
     let mut end = Vec::new();
     bundle::write_end(&mut end);

@@ -193,8 +193,8 @@ pub(super) async fn collect(
     (part.status, part.reason) = conclude(&reader.tally, true, failure.as_ref());
     part.took = Some(started.elapsed());
     let unfiltered = asked.request.filter.is_empty();
-    if let (Status::Ok, true, RangeCompleteness::Not(words)) = (part.status, unfiltered, &reader.tally.proof) {
-        (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {words}")));
+    if let (Status::Ok, true, RangeCompleteness::Not(message)) = (part.status, unfiltered, &reader.tally.proof) {
+        (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {message}")));
     }
     // The answer to a filtered query has no border rows, whatever the node sends.
     let mut borders = std::mem::take(&mut reader.borders);
@@ -210,8 +210,8 @@ pub(super) async fn collect(
     statements.extend(borders.iter().filter_map(|row| Some(statement(row.erased_under?, &row.body, &row.mac))));
     if let Some(young) = statements.iter().find(|entry| entry.seq >= pinned.size) {
         if part.status == Status::Ok {
-            let words = format!("a row was erased under entry {}, which is not witnessed yet", young.seq);
-            (part.status, part.reason) = (Status::Error, Some(words));
+            let message = format!("a row was erased under entry {}, which is not witnessed yet", young.seq);
+            (part.status, part.reason) = (Status::Error, Some(message));
         }
         return Ok(Collected { part, proven: None, rejected });
     }
@@ -221,8 +221,8 @@ pub(super) async fn collect(
     // A superseded log gets no new rows to wait for, and those of its rows that were never cosigned cannot be proven.
     let unseen = part.head_seq.map_or(0, |head| head.saturating_add(1)).saturating_sub(pinned.size);
     if asked.aside.is_some() && unseen > 0 && part.status == Status::Ok {
-        let words = format!("no witness has cosigned its last {unseen} rows, so they cannot be proven");
-        (part.status, part.reason) = (Status::Error, Some(words));
+        let message = format!("no witness has cosigned its last {unseen} rows, so they cannot be proven");
+        (part.status, part.reason) = (Status::Error, Some(message));
     }
     let old = pinned.seen.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) < created;
     if old && asked.aside.is_none() && part.status == Status::Ok {
@@ -240,8 +240,8 @@ pub(super) async fn collect(
             }
             fits.then_some(proven)
         }
-        Err(words) => {
-            (part.status, part.reason) = (Status::Incomplete, Some(format!("its rows could not be proven: {words}")));
+        Err(message) => {
+            (part.status, part.reason) = (Status::Incomplete, Some(format!("its rows could not be proven: {message}")));
             None
         }
     };

@@ -49,12 +49,12 @@ pub(super) enum News {
     /// A check of the node failed; it is still followed.
     Fault {
         node: usize,
-        words: String,
+        message: String,
     },
     /// Rows of a superseded log belong to the tail and cannot be read.
     Superseded {
         node: usize,
-        words: String,
+        message: String,
     },
     /// The node does not answer.
     Lost {
@@ -107,9 +107,9 @@ fn earlier_from(member: &NodeHandle, place: TailPosition) -> (Vec<Earlier>, Opti
     let mut logs = vec![Earlier { generation, place, is_whole: true, refused: 0 }];
     let before = member.witness.logs_before();
     let Some(at) = before.iter().position(|(known, _)| *known == generation.to_string()) else {
-        let words =
+        let message =
             format!("unknown whether the node had another log between generation {generation} and its current one");
-        return (logs, Some(words));
+        return (logs, Some(message));
     };
     let mut missing = Vec::new();
     for (generation, readable) in &before[at + 1..] {
@@ -121,9 +121,9 @@ fn earlier_from(member: &NodeHandle, place: TailPosition) -> (Vec<Earlier>, Opti
             logs.push(Earlier { generation, place, is_whole, refused: 0 });
         }
     }
-    let words =
+    let message =
         format!("its log of generation {} is unavailable, or lacks rows that were witnessed", missing.join(", "));
-    (logs, (!missing.is_empty()).then_some(words))
+    (logs, (!missing.is_empty()).then_some(message))
 }
 
 /// Bounds the bytes of a node's rows that wait for their turn or for the client.
@@ -174,9 +174,9 @@ pub(super) async fn follow(
                         continue;
                     }
                     Ok(Err(Ended { failure: Failure::Error(reason), .. })) => {
-                        let words = format!("its log of generation {} cannot be read: {reason}", log.generation);
+                        let message = format!("its log of generation {} cannot be read: {reason}", log.generation);
                         earlier.remove(0);
-                        if send.send(News::Superseded { node, words }).await.is_err() {
+                        if send.send(News::Superseded { node, message }).await.is_err() {
                             return;
                         }
                         continue;
@@ -189,7 +189,7 @@ pub(super) async fn follow(
             None if let (TailPosition::Since(time), false) = (begin, has_said) => {
                 has_said = true;
                 if let Some(lost) = member.witness.lost_in(time, Timestamp::MAX, &read)
-                    && send.send(News::Superseded { node, words: lost.words }).await.is_err()
+                    && send.send(News::Superseded { node, message: lost.message }).await.is_err()
                 {
                     return;
                 }
@@ -204,10 +204,10 @@ pub(super) async fn follow(
                     // Query the node again before reporting anything about it.
                     Ok(Ended { was_held_up: true, .. }) => continue,
                     Ok(Ended { replaced: Some(rest), .. }) => {
-                        let words;
-                        (earlier, words) = earlier_from(&member, rest);
-                        if let Some(words) = words
-                            && send.send(News::Superseded { node, words }).await.is_err()
+                        let message;
+                        (earlier, message) = earlier_from(&member, rest);
+                        if let Some(message) = message
+                            && send.send(News::Superseded { node, message }).await.is_err()
                         {
                             return;
                         }
@@ -288,8 +288,8 @@ async fn read_earlier(
                 if reader.mark.take().is_some() {
                     continue;
                 }
-                for words in std::mem::take(&mut reader.tally.faults) {
-                    tell(send, News::Fault { node, words }).await?;
+                for message in std::mem::take(&mut reader.tally.faults) {
+                    tell(send, News::Fault { node, message }).await?;
                 }
                 return Ok(Ok(()));
             }
@@ -314,12 +314,12 @@ async fn read_on(
     if let TailPosition::At { generation: known, next_seq } = *place {
         let rows = reader.head.head_seq.map_or(0, |head| head + 1);
         if known != generation {
-            let words = format!(
+            let message = format!(
                 "the log was replaced: generation {generation} instead of {known}; reading the rest of the old log, then the new one from its start"
             );
             let replaced = Some(*place);
             *place = TailPosition::At { generation, next_seq: 0 };
-            tell(send, News::Fault { node, words }).await?;
+            tell(send, News::Fault { node, message }).await?;
             let failure = Failure::Broken("a new generation began".to_owned());
             return Ok(Ended { failure, was_held_up: false, replaced });
         }
@@ -330,8 +330,8 @@ async fn read_on(
             ))));
         }
     }
-    for words in std::mem::take(&mut reader.tally.faults) {
-        tell(send, News::Fault { node, words }).await?;
+    for message in std::mem::take(&mut reader.tally.faults) {
+        tell(send, News::Fault { node, message }).await?;
     }
     tell(send, News::Begun { node }).await?;
     let mut held_up_at: Option<Instant> = None;
@@ -344,8 +344,8 @@ async fn read_on(
                 let Some(mark) = reader.mark.take() else {
                     return Ok(ended(Failure::Broken("the node ended a stream that should not end".to_owned())));
                 };
-                for words in std::mem::take(&mut reader.tally.faults).into_iter().chain(mark.faults) {
-                    tell(send, News::Fault { node, words }).await?;
+                for message in std::mem::take(&mut reader.tally.faults).into_iter().chain(mark.faults) {
+                    tell(send, News::Fault { node, message }).await?;
                 }
                 *place = TailPosition::At { generation, next_seq: mark.next_seq };
                 tell(send, News::Mark { node, generation, next_seq: mark.next_seq, time: mark.time }).await?;

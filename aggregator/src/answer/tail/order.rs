@@ -146,15 +146,15 @@ impl Ordering {
                     node.marked = Some(place);
                 }
             }
-            News::Fault { node, words } => {
+            News::Fault { node, message } => {
                 let (node_id, since) = (self.nodes[node].id.clone(), SystemClock.now());
-                self.said.push_back(NodeEvent { node_id, status: Status::Invalid, reason: Some(words), since });
+                self.said.push_back(NodeEvent { node_id, status: Status::Invalid, reason: Some(message), since });
             }
-            News::Superseded { node: index, words } => {
+            News::Superseded { node: index, message } => {
                 let node = &mut self.nodes[index];
                 let (node_id, since) = (node.id.clone(), SystemClock.now());
-                let reason = Some(words.clone());
-                node.superseded.get_or_insert(words);
+                let reason = Some(message.clone());
+                node.superseded.get_or_insert(message);
                 self.said.push_back(NodeEvent { node_id, status: Status::Superseded, reason, since });
             }
             News::Lost { node, status, reason } => {
@@ -244,7 +244,7 @@ impl Followed {
         let (status, reason, since) = match &self.state {
             NodeState::Silent { at, status, reason, .. } => (*status, reason.clone(), *at),
             NodeState::Answering { since } => match &self.superseded {
-                Some(words) => (Status::Superseded, Some(words.clone()), *since),
+                Some(message) => (Status::Superseded, Some(message.clone()), *since),
                 None => (Status::Ok, None, *since),
             },
             NodeState::Missing(event) => return event.clone(),

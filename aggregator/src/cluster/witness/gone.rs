@@ -12,7 +12,7 @@ use super::watch::{NodeWitness, WatchState};
 pub(crate) struct GoneHere {
     /// Time that none of their rows is newer than.
     pub(crate) until: Timestamp,
-    pub(crate) words: String,
+    pub(crate) message: String,
 }
 
 impl WatchState {
@@ -29,7 +29,7 @@ impl NodeWitness {
         let state = self.state();
         let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);
         state.remembered.lost.iter().filter(gone).fold(None, |all: Option<GoneHere>, lost| {
-            let Some(all) = all else { return Some(GoneHere { until: lost.until, words: lost.words() }) };
+            let Some(all) = all else { return Some(GoneHere { until: lost.until, message: lost.describe() }) };
             Some(GoneHere { until: all.until.max(lost.until), ..all })
         })
     }
@@ -38,7 +38,7 @@ impl NodeWitness {
     pub(crate) fn gone(&self, generation: Generation) -> Option<String> {
         let (state, generation) = (self.state(), generation.to_string());
         let gone = |lost: &&Lost| lost.generation == generation && state.has_let_go(lost);
-        state.remembered.lost.iter().find(gone).map(Lost::words)
+        state.remembered.lost.iter().find(gone).map(Lost::describe)
     }
 
     /// Records which logs were deleted with the first `to_seq` rows of another one.

@@ -112,7 +112,7 @@ impl Lost {
         from <= self.until && self.oldest.is_none_or(|oldest| oldest < to)
     }
 
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let Self { generation, from_seq, to_seq, witnessed, learned, .. } = self;
         if let Some(gone) = &self.gone {
             return format!(
@@ -158,7 +158,7 @@ pub(crate) struct BadRow {
 }
 
 impl BadRow {
-    pub(crate) fn words(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let Self { generation, seq, reason, found } = self;
         format!("row {seq} of generation {generation} failed verification when it was read at {found}: {reason}")
     }
@@ -223,7 +223,9 @@ const SPLITS_MAX: usize = 64;
 pub(crate) struct Again {
     pub(crate) since: Timestamp,
     /// Message with what is still known about the node.
-    pub(crate) words: String,
+    /// The stored name is that of the first version.
+    #[serde(rename = "words")]
+    pub(crate) message: String,
 }
 
 /// Rows that a node pruned earlier than the policy says. The record is permanent.
@@ -235,15 +237,17 @@ pub(crate) struct EarlyPrune {
     pub(crate) to_seq: u64,
     /// Newest time of a pruned row.
     pub(crate) newest: Timestamp,
-    pub(crate) words: String,
+    /// The stored name is that of the first version.
+    #[serde(rename = "words")]
+    pub(crate) message: String,
     pub(crate) found: Timestamp,
 }
 
 impl EarlyPrune {
-    pub(crate) fn words(&self) -> String {
-        let Self { generation, to_seq, words, .. } = self;
+    pub(crate) fn describe(&self) -> String {
+        let Self { generation, to_seq, message, .. } = self;
         format!(
-            "rows below {to_seq} of generation {generation} were pruned earlier than the cluster's policy allows: {words}"
+            "rows below {to_seq} of generation {generation} were pruned earlier than the cluster's policy allows: {message}"
         )
     }
 }
@@ -338,7 +342,9 @@ impl Remembered {
 pub(crate) struct Evidence<'a> {
     pub(crate) at: Timestamp,
     pub(crate) what: &'a str,
-    pub(crate) words: &'a str,
+    /// The stored name is that of the first version.
+    #[serde(rename = "words")]
+    pub(crate) message: &'a str,
     pub(crate) pinned: Option<&'a str>,
     pub(crate) presented: Option<&'a str>,
     /// The row that failed verification.
@@ -384,7 +390,7 @@ impl Memory {
 
     fn without_memory(&self, node: &NodeId) -> Remembered {
         let (alarm, bad_row) = self.unaccepted();
-        let reasons = alarm.iter().map(|alarm| alarm.reason.clone()).chain(bad_row.iter().map(BadRow::words));
+        let reasons = alarm.iter().map(|alarm| alarm.reason.clone()).chain(bad_row.iter().map(BadRow::describe));
         for reason in reasons {
             tracing::error!(%node, reason, "the witnessed state of a node is missing, but evidence against the node remains");
         }
@@ -406,7 +412,9 @@ impl Memory {
         struct StoredEvidence {
             at: Timestamp,
             what: String,
-            words: String,
+            /// The stored name is that of the first version.
+            #[serde(rename = "words")]
+            message: String,
             presented: Option<String>,
             #[serde(default)]
             row: Option<BadRow>,
@@ -421,7 +429,8 @@ impl Memory {
                 _ => {
                     let origin = kept.presented.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
                     let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
-                    let reason = format!("{}; the earlier witness state is gone from the state directory", kept.words);
+                    let reason =
+                        format!("{}; the earlier witness state is gone from the state directory", kept.message);
                     // Only forks and rollbacks are kept besides rows and acceptances.
                     let verdict = if kept.what == Verdict::Fork.as_str() { Verdict::Fork } else { Verdict::Rollback };
                     let (since, presented) = (kept.at, kept.presented);

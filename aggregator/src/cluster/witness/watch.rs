@@ -73,7 +73,7 @@ pub(crate) struct LostHere {
     pub(crate) oldest: Option<Timestamp>,
     /// Upper bound for the times of the rows.
     pub(crate) until: Timestamp,
-    pub(crate) words: String,
+    pub(crate) message: String,
 }
 
 /// Witness state of one node.
@@ -187,16 +187,16 @@ impl NodeWitness {
             (Some(alarm), _) => {
                 // Whatever a state file says, an alarm stays an alarm.
                 let verdict = if alarm.verdict.is_alarm() { alarm.verdict } else { Verdict::Rollback };
-                let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.words()));
+                let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.describe()));
                 (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
             }
             // A row that failed verification takes precedence over anything that the node could cause itself, such as being unreachable.
             (None, _) if let Some(row) = &state.remembered.bad_row => {
                 let again =
-                    state.remembered.again.iter().map(|again| format!("; {} (since {})", again.words, again.since));
-                let words =
-                    format!("{}; accept it once you understand the cause{}", row.words(), again.collect::<String>());
-                (Verdict::RowInvalid, Some(words))
+                    state.remembered.again.iter().map(|again| format!("; {} (since {})", again.message, again.since));
+                let message =
+                    format!("{}; accept it once you understand the cause{}", row.describe(), again.collect::<String>());
+                (Verdict::RowInvalid, Some(message))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
             (None, None) if !state.looked => {
@@ -204,7 +204,7 @@ impl NodeWitness {
             }
             (None, None) if state.remembered.again.is_some() => {
                 let again = state.remembered.again.as_ref();
-                (Verdict::FirstSeenAgain, again.map(|again| format!("{} (since {})", again.words, again.since)))
+                (Verdict::FirstSeenAgain, again.map(|again| format!("{} (since {})", again.message, again.since)))
             }
             (None, None) if old => (Verdict::Stale, Some("its checkpoint has not been renewed for a while".to_owned())),
             (None, None) => (Verdict::Ok, None),
@@ -226,21 +226,21 @@ impl NodeWitness {
             .iter()
             .filter(|lost| lost.touches(from, to) && !here(lost) && !state.has_let_go(lost));
         let first = all.next()?;
-        let (mut oldest, mut until, mut words) = (first.oldest, first.until, vec![first.words()]);
+        let (mut oldest, mut until, mut message) = (first.oldest, first.until, vec![first.describe()]);
         let mut more = 0;
         for lost in all {
             oldest = oldest.zip(lost.oldest).map(|(a, b)| a.min(b));
             until = until.max(lost.until);
-            if words.len() < LOST_SHOWN_MAX {
-                words.push(lost.words());
+            if message.len() < LOST_SHOWN_MAX {
+                message.push(lost.describe());
             } else {
                 more += 1;
             }
         }
         if more > 0 {
-            words.push(format!("and {more} more"));
+            message.push(format!("and {more} more"));
         }
-        Some(LostHere { oldest, until, words: words.join("; ") })
+        Some(LostHere { oldest, until, message: message.join("; ") })
     }
 
     /// Returns the node's log start, if rows below `to_seq` were pruned, and whether they had been kept for as long as the policy says.
@@ -250,7 +250,7 @@ impl NodeWitness {
 
     /// Explains why rows of a range that reaches back to this time were pruned earlier than the policy says. The finding stays on record.
     pub(crate) fn pruned_early(&self, from: Timestamp) -> Option<String> {
-        self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::words)
+        self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::describe)
     }
 
     /// Returns when a log start was first seen, and records `now` if it is new.
@@ -281,9 +281,9 @@ impl NodeWitness {
         let mut remembered = state.remembered.clone();
         remembered.bad_row = Some(row.clone());
         let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
-        let words = row.words();
+        let message = row.describe();
         let evidence =
-            Evidence { at: found, what: ROW_INVALID, words: &words, pinned, presented: None, row: Some(&row) };
+            Evidence { at: found, what: ROW_INVALID, message: &message, pinned, presented: None, row: Some(&row) };
         // As in `raise`, the finding is reported even if it cannot be stored.
         if let Err(error) = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered)) {
             tracing::error!(%error, "cannot store the evidence against a node");
@@ -475,12 +475,12 @@ impl NodeWitness {
     /// silent now is worse.
     pub(crate) fn raise(&self, state: &mut WatchState, alarm: Alarm) {
         let mut remembered = state.remembered.clone();
-        let (at, words) = (alarm.since, alarm.reason.clone());
+        let (at, message) = (alarm.since, alarm.reason.clone());
         let (verdict, presented) = (alarm.verdict, alarm.presented.clone());
         remembered.alarm = Some(alarm);
         let pinned = remembered.pin.as_ref().map(|pin| pin.note.as_str());
         let presented = presented.as_deref();
-        let evidence = Evidence { at, what: verdict.as_str(), words: &words, pinned, presented, row: None };
+        let evidence = Evidence { at, what: verdict.as_str(), message: &message, pinned, presented, row: None };
         let stored = self.memory.keep(&evidence).and_then(|()| self.memory.store(&remembered));
         if let Err(error) = stored {
             tracing::error!(%error, "cannot store the evidence against a node");

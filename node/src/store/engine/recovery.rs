@@ -59,14 +59,14 @@ impl Recovery<'_> {
         match self.checked_tree(size) {
             Ok((tree, signer)) => {
                 for damaged in signer.iter().flat_map(Signer::damaged) {
-                    let words = damaged.words();
+                    let message = damaged.describe();
                     // Keep the damaged file as evidence; the next signature rewrites the copy from the note that
                     // could be read.
                     let aside = match damaged.place {
                         NoteCopy::ScanContext => self.dir.set_checkpoint_aside().ok(),
                         NoteCopy::Database | NoteCopy::Witnessed => None,
                     };
-                    tracing::error!(fault = %words, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
+                    tracing::error!(fault = %message, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
                 }
                 let newest = signer.as_ref().and_then(Signer::newest);
                 self.health.publish_signed(newest.map(|signed| signed.checkpoint.size));
@@ -95,7 +95,7 @@ impl Recovery<'_> {
     /// Returns the tree and its signer. The signer is `None` in an archived log whose signer cannot be opened because its key was
     /// replaced since; changes to its rows are then still recorded, but stay unsigned.
     fn checked_tree(&self, size: u64) -> Result<(TreeBuilder, Option<Signer>), String> {
-        let words = |error: TreeError| format!("the tree cannot be read: {error}");
+        let message = |error: TreeError| format!("the tree cannot be read: {error}");
         let keys = self.keys;
         let origin = keys.origin(self.generation);
         let key = keys
@@ -105,7 +105,7 @@ impl Recovery<'_> {
         let next = keys.next_checkpoint.as_ref().and_then(|next| next.named(&origin, KeyKind::Log));
         let signer = match Signer::open(self.conn, self.dir, key, next) {
             Ok(signer) => {
-                signer.check(self.conn, size).map_err(words)??;
+                signer.check(self.conn, size).map_err(message)??;
                 Some(signer)
             }
             Err(_) if self.dir.is_aside() => None,
@@ -114,8 +114,8 @@ impl Recovery<'_> {
         let floor =
             floor(self.conn, &mut RowChecker::new(keys.ring.clone(), self.generation)).map_err(|e| e.to_string())??;
         let first = floor.map_or(0, |floor| floor.pruned.to_seq);
-        tiles::check_last_tile(self.conn, first, size).map_err(words)??;
-        Ok((tiles::resume(self.conn, size).map_err(words)?, signer))
+        tiles::check_last_tile(self.conn, first, size).map_err(message)??;
+        Ok((tiles::resume(self.conn, size).map_err(message)?, signer))
     }
 
     /// Finds the position after the last row from that row's signed bytes, and the key epoch of that row. If the schema or the last

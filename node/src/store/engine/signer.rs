@@ -87,7 +87,7 @@ pub(in crate::store) struct Damaged {
 }
 
 impl Damaged {
-    pub(in crate::store) fn words(&self) -> String {
+    pub(in crate::store) fn describe(&self) -> String {
         let place = match self.place {
             NoteCopy::Database => "the checkpoint in log.db",
             NoteCopy::ScanContext => "the file log.checkpoint",
@@ -152,7 +152,7 @@ impl Signer {
             }
         }
         match (&newest, damaged.first()) {
-            (None, Some(first)) => Err(CheckpointFault::Refused(first.words())),
+            (None, Some(first)) => Err(CheckpointFault::Refused(first.describe())),
             _ => Ok(Self { key, next, newest, signed_at: None, damaged }),
         }
     }

@@ -454,7 +454,7 @@ impl Writer {
                 self.health.recovered();
                 tracing::warn!(rows = self.end.next_seq, "the disk works again; the log accepts entries");
             }
-            Err(words) => tracing::debug!(words, "the disk has not recovered yet"),
+            Err(message) => tracing::debug!(message, "the disk has not recovered yet"),
         }
     }
 
@@ -462,10 +462,10 @@ impl Writer {
     /// cache without being on disk, so no row is appended to that WAL: the whole WAL is checkpointed into the database, synced, and
     /// then reset. A crash before that loses only rows that were never acknowledged.
     fn recover(&mut self) -> Result<(), String> {
-        let words = |error: &dyn std::fmt::Display| error.to_string();
+        let describe = |error: &dyn std::fmt::Display| error.to_string();
         // The failed connection may hold locks.
-        self.conn = Connection::open_in_memory().map_err(|e| words(&e))?;
-        let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| words(&e))?;
+        self.conn = Connection::open_in_memory().map_err(|e| describe(&e))?;
+        let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| describe(&e))?;
         if opened.identity != self.identity || opened.generation != self.generation {
             return Err("the database was replaced by another file".to_owned());
         }
@@ -473,9 +473,9 @@ impl Writer {
         match busy {
             Ok(0) => {}
             Ok(_) => return Err("a reader blocks the WAL checkpoint".to_owned()),
-            Err(error) => return Err(words(&error)),
+            Err(error) => return Err(describe(&error)),
         }
-        let stored = rows::extent(&opened.conn).map_err(|e| words(&e))?.head_seq.map_or(0, |head| head + 1);
+        let stored = rows::extent(&opened.conn).map_err(|e| describe(&e))?.head_seq.map_or(0, |head| head + 1);
         if stored < self.end.next_seq {
             let known = self.end.next_seq;
             self.health.distrust(format!(
@@ -485,7 +485,7 @@ impl Writer {
         }
         let (keys, clock, health) = (self.keys.clone(), Arc::clone(&self.clock), Arc::clone(&self.health));
         let fresh =
-            Self::new(opened, &self.dir, &keys, clock, health, Arc::clone(&self.index)).map_err(|e| words(&e))?;
+            Self::new(opened, &self.dir, &keys, clock, health, Arc::clone(&self.index)).map_err(|e| describe(&e))?;
         if fresh.tree.is_none() || fresh.signer.is_none() {
             return Err("cannot read the tree or the signed checkpoints".to_owned());
         }

@@ -147,7 +147,7 @@ impl Check {
                 self.go_to_floor(conn, &mut lines)?;
                 match epochs(conn, &mut self.checker, self.floor.as_ref())? {
                     Ok(epochs) => self.checker.know_epochs(epochs),
-                    Err(words) => self.find(&mut lines, None, FindingKind::Derived, words),
+                    Err(message) => self.find(&mut lines, None, FindingKind::Derived, message),
                 }
                 for fault in self.tree.begin(conn)? {
                     self.find(&mut lines, None, FindingKind::Checkpoint, fault);
@@ -204,10 +204,10 @@ impl Check {
     fn go_to_floor(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let floor = match floor(conn, &mut self.checker)? {
             Ok(floor) => floor.filter(|floor| floor.pruned.to_seq > self.next),
-            Err(words) => {
+            Err(message) => {
                 // Report it only once.
                 if self.stage == Stage::Schema {
-                    self.find(lines, None, FindingKind::Derived, words);
+                    self.find(lines, None, FindingKind::Derived, message);
                 }
                 None
             }

@@ -35,16 +35,16 @@ impl Check {
         }
         let held = match holds::holds(conn, &mut self.checker)? {
             Ok(held) => held,
-            Err(words) => {
-                self.find(lines, None, FindingKind::Derived, words);
+            Err(message) => {
+                self.find(lines, None, FindingKind::Derived, message);
                 return Ok(());
             }
         };
         let since = self.released_since(conn)?;
         for (name, seq) in std::mem::take(&mut self.held) {
             if !since.contains(&name) && !held.iter().any(|known| known.hold.name == name && known.entry_seq == seq) {
-                let words = format!("the hold {name:?} was set and never released, but is not in effect");
-                self.find(lines, Some(seq), FindingKind::Derived, words);
+                let message = format!("the hold {name:?} was set and never released, but is not in effect");
+                self.find(lines, Some(seq), FindingKind::Derived, message);
             }
         }
         Ok(())

@@ -39,9 +39,9 @@ pub(in crate::store) fn erase(
         }
         Integrity::Violation | Integrity::UnknownKey => {
             let why = row.checked.reason.unwrap_or_default();
-            let words =
+            let message =
                 format!("row {seq} fails verification ({why}) and is kept as evidence; run `piperoll node verify`");
-            return Err(AdminError::Refused(words));
+            return Err(AdminError::Refused(message));
         }
     }
     if Statement::read(&row.body).is_some() || Begun::read(&row.body).is_some() {

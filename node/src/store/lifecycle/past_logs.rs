@@ -109,10 +109,10 @@ impl ArchivedLogs {
                     known.open.insert(generation, aside);
                 }
                 Err(error) => {
-                    let words = error.to_string();
-                    if known.failed.get(&generation) != Some(&words) {
-                        tracing::warn!(folder = %path.display(), error = words, "cannot read an archived log");
-                        known.failed.insert(generation, words);
+                    let message = error.to_string();
+                    if known.failed.get(&generation) != Some(&message) {
+                        tracing::warn!(folder = %path.display(), error = message, "cannot read an archived log");
+                        known.failed.insert(generation, message);
                     }
                 }
             }

@@ -56,10 +56,10 @@ enum Obstacle {
 
 impl From<rusqlite::Error> for Obstacle {
     fn from(error: rusqlite::Error) -> Self {
-        let words = error.to_string();
+        let message = error.to_string();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Self::Evidence(words),
-            Some(_) => Self::Now(words),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Self::Evidence(message),
+            Some(_) => Self::Now(message),
         }
     }
 }
@@ -69,8 +69,8 @@ impl From<OpenError> for Obstacle {
         match error {
             OpenError::Io { .. } | OpenError::InUse { .. } => Self::Now(error.to_string()),
             OpenError::Sqlite { path, source } => match source.into() {
-                Self::Evidence(words) => Self::Evidence(format!("{}: {words}", path.display())),
-                Self::Now(words) => Self::Now(format!("{}: {words}", path.display())),
+                Self::Evidence(message) => Self::Evidence(format!("{}: {message}", path.display())),
+                Self::Now(message) => Self::Now(format!("{}: {message}", path.display())),
             },
             other => Self::Evidence(other.to_string()),
         }
@@ -87,9 +87,9 @@ impl From<ReadError> for Obstacle {
 }
 
 impl Obstacle {
-    fn words(self) -> String {
-        let (Self::Evidence(words) | Self::Now(words)) = self;
-        words
+    fn describe(self) -> String {
+        let (Self::Evidence(message) | Self::Now(message)) = self;
+        message
     }
 }
 
@@ -219,16 +219,16 @@ pub(in crate::store) fn leaving(
                 leaving.logs.push(log);
                 before = its;
             }
-            Ok(Fate::Kept(words)) => {
+            Ok(Fate::Kept(message)) => {
                 leaving.kept =
-                    Some(format!("the archived log {generation}, together with everything after it, {words}"))
+                    Some(format!("the archived log {generation}, together with everything after it, {message}"))
             }
-            Err(Obstacle::Evidence(words)) => {
+            Err(Obstacle::Evidence(message)) => {
                 leaving.evidence =
-                    Some(format!("the archived log {generation} is kept and must be removed by hand: {words}"));
+                    Some(format!("the archived log {generation} is kept and must be removed by hand: {message}"));
             }
-            Err(Obstacle::Now(words)) => {
-                return Err(not_now(generation, &words));
+            Err(Obstacle::Now(message)) => {
+                return Err(not_now(generation, &message));
             }
         }
     }
@@ -261,8 +261,8 @@ fn fate(
     let added_from = begun_after.rows.or(signed).unwrap_or_default();
     let added = log.newest(added_from)?;
     if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
-        let words = "the clock was set back before rows were added to it, so their times are unknown";
-        return Err(Obstacle::Evidence(words.to_owned()));
+        let message = "the clock was set back before rows were added to it, so their times are unknown";
+        return Err(Obstacle::Evidence(message.to_owned()));
     }
     let young = if wish.before == Timestamp::MAX { added } else { log.newest(0)? };
     if let Some(newest) = young.filter(|newest| *newest >= wish.earlier_before) {
@@ -280,7 +280,8 @@ pub(in crate::store) fn named(
 ) -> Result<(Vec<EarlierPruned>, Timestamp), AdminError> {
     let (mut all, mut newest) = (logs.to_vec(), Timestamp::MIN);
     for log in logs {
-        let mut open = EarlierLog::open(place, log.generation).map_err(|found| AdminError::Refused(found.words()))?;
+        let mut open =
+            EarlierLog::open(place, log.generation).map_err(|found| AdminError::Refused(found.describe()))?;
         newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
         // A log that it had named and that still exists is judged by its present state.
         open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
@@ -335,13 +336,13 @@ pub(in crate::store) fn verify(place: &LogLocation, log: &EarlierPruned) -> Resu
     };
     match verified() {
         Ok(found) => Ok(found),
-        Err(Obstacle::Evidence(words)) => Ok(Some(words)),
-        Err(Obstacle::Now(words)) => Err(not_now(log.generation, &words)),
+        Err(Obstacle::Evidence(message)) => Ok(Some(message)),
+        Err(Obstacle::Now(message)) => Err(not_now(log.generation, &message)),
     }
 }
 
-fn not_now(generation: Generation, words: &str) -> AdminError {
-    AdminError::Refused(format!("the archived log {generation} cannot be read now: {words}"))
+fn not_now(generation: Generation, message: &str) -> AdminError {
+    AdminError::Refused(format!("the archived log {generation} cannot be read now: {message}"))
 }
 
 /// Removes a log that was stated as pruned, unless something was recorded or changed in it since; the error says why it still
@@ -361,16 +362,16 @@ pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &
     }
     // Held until everything is removed: an operator who records something in the log either does so before that or finds no log.
     let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
-    let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::words)?;
+    let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::describe)?;
     if open.rows != log.rows {
         return Err(format!("it had {} rows when it was recorded as pruned, but has {} now", log.rows, open.rows));
     }
-    if let Some(hold) = open.held(held).map_err(Obstacle::words)? {
+    if let Some(hold) = open.held(held).map_err(Obstacle::describe)? {
         return Err(format!("it is kept by {hold}"));
     }
     drop(open);
-    if let Some(words) = verify(place, log).map_err(|e| e.to_string())? {
-        return Err(words);
+    if let Some(message) = verify(place, log).map_err(|e| e.to_string())? {
+        return Err(message);
     }
     std::fs::rename(folder.path(), &going).map_err(io)?;
     std::fs::remove_dir_all(&going).map_err(io)?;

@@ -73,8 +73,8 @@ pub(in crate::store) fn plan(
         let leaving = past_retention::leaving(conn, checker, place, wish, &held)?;
         limits.extend(leaving.evidence);
         earlier = leaving.logs;
-        if let Some(words) = leaving.kept {
-            limits.push(words);
+        if let Some(message) = leaving.kept {
+            limits.push(message);
             (to_seq, earlier) = (first, Vec::new());
         }
     }
@@ -96,10 +96,10 @@ fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), AdminError> {
     if named && sha256.len() == 64 && sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Ok(());
     }
-    let words = format!(
+    let message = format!(
         "an archive must have a name of 1 to {ARCHIVE_NAME_BYTES_MAX} bytes and a SHA-256 of 64 hexadecimal digits"
     );
-    Err(AdminError::Refused(words))
+    Err(AdminError::Refused(message))
 }
 
 impl Search<'_> {

@@ -268,9 +268,9 @@ impl EraCursor {
 }
 
 impl Faults {
-    pub(in crate::store) fn note(&mut self, words: impl FnOnce() -> String) {
+    pub(in crate::store) fn note(&mut self, message: impl FnOnce() -> String) {
         if self.listed.len() < FAULTS_LISTED_MAX {
-            self.listed.push(words());
+            self.listed.push(message());
         } else {
             self.more += 1;
         }
@@ -284,11 +284,11 @@ impl Faults {
         }
     }
 
-    pub(in crate::store) fn words(&self) -> Vec<String> {
-        let mut words = self.listed.clone();
+    pub(in crate::store) fn describe(&self) -> Vec<String> {
+        let mut message = self.listed.clone();
         if self.more > 0 {
-            words.push(format!("and {} more", self.more));
+            message.push(format!("and {} more", self.more));
         }
-        words
+        message
     }
 }

@@ -141,12 +141,12 @@ impl Scan {
         let floor = floor(conn, &mut scan.checker)?;
         match floor {
             Ok(floor) => scan.floor = floor,
-            Err(words) => scan.faults.note(|| words),
+            Err(message) => scan.faults.note(|| message),
         }
         let first = first_seq(scan.floor.as_ref());
         match epochs(conn, &mut scan.checker, scan.floor.as_ref())? {
             Ok(epochs) => scan.epochs = epochs,
-            Err(words) => scan.faults.note(|| words),
+            Err(message) => scan.faults.note(|| message),
         }
         scan.checker.know_epochs(scan.epochs.clone());
         // Counted rows are not proven.
@@ -235,7 +235,7 @@ impl Scan {
 
     /// Messages about gaps in the scanned range.
     pub fn faults(&self) -> Vec<String> {
-        self.faults.words()
+        self.faults.describe()
     }
 
     /// Reads the next batch. A row that fails its check is returned whatever the filter says: an edit must not be able to hide a

@@ -88,9 +88,9 @@ pub(in crate::store) fn orphans(
         let said = statement_at(conn, checker, entry_seq.unsigned_abs())?;
         let fits = matches!(&said, Some(Statement::Erased(erased)) if i64::try_from(erased.seq) == Ok(seq));
         if !fits {
-            let words =
+            let message =
                 format!("row {seq} is listed as erased under row {entry_seq}, but that row does not confirm it");
-            faults.push((seq.unsigned_abs(), words));
+            faults.push((seq.unsigned_abs(), message));
         }
     }
     Ok(faults)

@@ -122,5 +122,5 @@ pub(in crate::store) fn check_reason(reason: &str) -> Result<(), AdminError> {
 
 /// Converts a message about an untrustworthy part of the log into an error.
 pub(in crate::store) fn refused<T>(found: Result<T, String>) -> Result<T, AdminError> {
-    found.map_err(|words| AdminError::Refused(format!("{words}; run `piperoll node verify`")))
+    found.map_err(|message| AdminError::Refused(format!("{message}; run `piperoll node verify`")))
 }

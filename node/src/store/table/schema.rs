@@ -109,22 +109,22 @@ pub(in crate::store) fn differences(conn: &Connection) -> rusqlite::Result<Vec<S
     while let Some(row) = rows.next()? {
         found.push((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?));
     }
-    let mut words = Vec::new();
+    let mut message = Vec::new();
     for (kind, name, sql) in &found {
         match OBJECTS.iter().find(|(_, ours, _)| ours == name) {
-            None => words.push(format!("a {kind} {name:?} was added")),
+            None => message.push(format!("a {kind} {name:?} was added")),
             Some((our_kind, _, our_sql)) if our_kind != kind || our_sql != sql => {
-                words.push(format!("the {our_kind} {name:?} was changed"));
+                message.push(format!("the {our_kind} {name:?} was changed"));
             }
             Some(_) => {}
         }
     }
     for (kind, name, _) in OBJECTS {
         if !found.iter().any(|(_, found_name, _)| found_name == name) {
-            words.push(format!("the {kind} {name:?} was removed"));
+            message.push(format!("the {kind} {name:?} was removed"));
         }
     }
-    Ok(words)
+    Ok(message)
 }
 
 /// SQLite's counter of schema changes; while it does not change, the schema last checked is the one in use.

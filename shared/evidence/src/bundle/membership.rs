@@ -67,7 +67,7 @@ pub struct Moved {
 
 impl Moved {
     /// Describes the change for people.
-    pub fn words(&self, node: &str) -> String {
+    pub fn describe(&self, node: &str) -> String {
         let was = self.was.map_or_else(|| "open before".to_owned(), |was| format!("{was} before"));
         format!("{} of {node} was moved at {} ({was}): {}", self.instant.as_str(), self.at, self.reason)
     }

@@ -14,12 +14,12 @@ mod node;
 mod node_archive;
 mod policy;
 mod readable;
+mod render;
 mod report;
 mod rows;
 mod trust;
 mod verdict;
 mod verify;
-mod words;
 
 pub use archive::{ArchiveError, Member, Members, member_header, member_padding, write_end};
 pub use archive_head::{ARCHIVE, ArchiveHead};
@@ -33,6 +33,7 @@ pub use names::{
 pub use node_archive::verify_own_archive;
 pub use policy::{PolicyFit, kept_to_policy};
 pub use readable::{csv_line, merged, timeline_line};
+pub use render::{Outcome, render_verdict};
 pub use report::{REPORT_ROWS_MAX, report};
 pub use rows::{ERASED_HEAD_BYTES, ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry, write_erased};
 pub use trust::{KeySpan, NodeTrust, Trust, TrustError};
@@ -40,4 +41,3 @@ pub use verdict::{Check, Finding, NodeVerdict, PRUNED_EARLY, Verdict};
 pub use verify::verify_bundle;
 #[cfg(feature = "negative-control")]
 pub use verify::verify_bundle_without;
-pub use words::{Outcome, verdict_words};

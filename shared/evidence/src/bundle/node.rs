@@ -66,8 +66,8 @@ pub(super) fn check_node<'a>(
     };
     let (checkpoint, generation) = match open_checkpoint(trust, node, members.checkpoint, question.checks, verdict) {
         Ok(opened) => opened,
-        Err(words) => {
-            verdict.fault(words);
+        Err(message) => {
+            verdict.fault(message);
             return Vec::new();
         }
     };
@@ -75,8 +75,8 @@ pub(super) fn check_node<'a>(
     verdict.generation = Some(generation.clone());
     let proof = match read_proof(members.proof) {
         Ok(proof) => proof,
-        Err(words) => {
-            verdict.fault(words);
+        Err(message) => {
+            verdict.fault(message);
             return Vec::new();
         }
     };
@@ -297,10 +297,10 @@ fn rest(
     // The statement was recorded before its checkpoint was cosigned, whatever its own time says.
     let latest = witnessed_at.unwrap_or(Timestamp::MIN).plus_micros(CLOCK_SLACK_MICROS);
     if stated > latest {
-        let words = format!(
+        let message = format!(
             "they were recorded as pruned at {stated}, which is after that record was cosigned: the node's clock ran ahead"
         );
-        return Some((since, PolicyFit::Unshown(words)));
+        return Some((since, PolicyFit::Unshown(message)));
     }
     Some((since, kept_to_policy(&checkpoint.origin, pruned, stated, &trust.retention, &trust.witnesses)))
 }
@@ -349,8 +349,8 @@ pub(super) fn missing_earlier(question: &BundleQuery, node: &NodeVerdict) -> Opt
                 "its archived log of generation {generation} had {rows} rows at {at}, but only {size} of them were witnessed"
             ));
         }
-        if let Some(words) = not_whole(log) {
-            return Some(words);
+        if let Some(message) = not_whole(log) {
+            return Some(message);
         }
         begun = log.begun.as_ref();
     }

@@ -78,8 +78,8 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
     if node.generation.as_deref() != Some(&head.generation) {
         verdict.find(Some(id), "its rows belong to another log than its head names");
     }
-    for words in node.take_faults() {
-        verdict.find(Some(id), words);
+    for message in node.take_faults() {
+        verdict.find(Some(id), message);
     }
     // The entries before and after the archived range are expected to be missing.
     node.unproven = None;

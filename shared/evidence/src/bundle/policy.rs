@@ -39,11 +39,11 @@ pub fn kept_to_policy(
     // removed with them.
     let added = pruned.earlier.iter().filter_map(|log| log.added).filter(|added| since(*added) < keep).max();
     if let Some(added) = added {
-        let words = format!(
+        let message = format!(
             "an archived log that was pruned with them has an entry recorded at {added} and was recorded as pruned at {stated}, but the policy is {} days",
             policy.keep_days
         );
-        return if added <= stated { PolicyFit::Early(words) } else { PolicyFit::Unshown(words) };
+        return if added <= stated { PolicyFit::Early(message) } else { PolicyFit::Unshown(message) };
     }
     let seen = pruned.witnessed.as_deref().and_then(|note| cosigned_at(origin, note, pruned.to_seq, witnesses));
     if seen.is_some_and(|seen| since(seen) >= keep) {

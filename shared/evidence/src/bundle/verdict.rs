@@ -74,8 +74,8 @@ pub struct NodeVerdict {
 }
 
 impl NodeVerdict {
-    pub(super) fn fault(&mut self, words: String) {
-        self.faults.push(words);
+    pub(super) fn fault(&mut self, message: String) {
+        self.faults.push(message);
     }
 
     pub(super) fn take_faults(&mut self) -> Vec<String> {

@@ -62,8 +62,8 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     };
     let (manifest, note) = match read_manifest(first.bytes) {
         Ok(read) => read,
-        Err(words) => {
-            verdict.find(None, words);
+        Err(message) => {
+            verdict.find(None, message);
             return verdict;
         }
     };
@@ -71,8 +71,8 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
         Some(_) => None,
         None => match own_trust(rest) {
             Ok(own) => Some(own),
-            Err(words) => {
-                verdict.find(None, format!("{TRUST} of the bundle: {words}"));
+            Err(message) => {
+                verdict.find(None, format!("{TRUST} of the bundle: {message}"));
                 return verdict;
             }
         },
@@ -83,12 +83,12 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     // exporter is merely the wrong file for this trust file.
     let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
     if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
-        let words = format!(
+        let message = format!(
             "the bundle belongs to cluster {}, but the trust file to cluster {}; use the trust file of the bundle's cluster",
             manifest.cluster, trust.cluster
         );
         verdict.manifest = Some(manifest);
-        return verdict.set_aside(words);
+        return verdict.set_aside(message);
     }
     if checks.on(Check::ManifestSignature) && !signed {
         verdict
@@ -108,8 +108,8 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
         // A thread that only hashes cannot panic; if it did, the hashes would be computed here.
         beside.join().unwrap_or_else(|_| digests())
     });
-    for words in wrong {
-        verdict.find(None, words);
+    for message in wrong {
+        verdict.find(None, message);
     }
     verdict.manifest = Some(manifest);
     verdict
@@ -195,8 +195,8 @@ fn check_nodes(
             if is_again && question.checks.on(Check::Identity) {
                 log.fault("it is in the bundle twice".to_owned());
             }
-            for words in log.take_faults() {
-                node.fault(format!("its archived log of generation {}: {words}", earlier.generation));
+            for message in log.take_faults() {
+                node.fault(format!("its archived log of generation {}: {message}", earlier.generation));
             }
             node.earlier.push(log);
         }
@@ -215,8 +215,8 @@ fn check_nodes(
         if question.checks.on(Check::Counts) {
             compare_counts(part, rejected, &mut node);
         }
-        for words in node.take_faults() {
-            verdict.find(Some(&part.node_id), words);
+        for message in node.take_faults() {
+            verdict.find(Some(&part.node_id), message);
         }
         verdict.nodes.push(node);
     }
@@ -267,7 +267,7 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
     let parts: HashMap<&str, &NodePart> = manifest.nodes.iter().map(|part| (part.node_id.as_str(), part)).collect();
     for node in &trust.nodes {
         let id = node.id.as_str();
-        verdict.notes.extend(node.moved.iter().map(|moved| moved.words(id)));
+        verdict.notes.extend(node.moved.iter().map(|moved| moved.describe(id)));
         // A node that joined after the bundle was made could not be asked. A node that has left is expected only for the part of
         // the range in which it was a member.
         let (from, to) = (question.from, question.to);
@@ -303,10 +303,10 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
                     "some of its rows were pruned, and the exporter does not confirm that the policy was followed"
                         .to_owned(),
                 ),
-                PolicyFit::Early(words) => {
-                    Some(format!("some of its rows were pruned earlier than the policy allows: {words}"))
+                PolicyFit::Early(message) => {
+                    Some(format!("some of its rows were pruned earlier than the policy allows: {message}"))
                 }
-                PolicyFit::Unshown(words) => Some(format!("some of its rows were pruned; {words}")),
+                PolicyFit::Unshown(message) => Some(format!("some of its rows were pruned; {message}")),
             }
         } else if known.status != "ok" {
             Some(format!("it did not answer in full ({})", known.status))

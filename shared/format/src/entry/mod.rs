@@ -14,6 +14,6 @@ pub use body::{NodeFields, lifecycle, write_body};
 pub use caller::{CallerEntry, caller_object};
 pub use form::{CALLER_TEXTS, NOT_ONE_ENTRY, is_one_entry, is_one_object};
 pub use prefix::Prefix;
-pub use rule_input::{Amount, Login, RuleInput, words};
+pub use rule_input::{Amount, Login, RuleInput, split_words};
 pub use spoken::{FieldLimit, field_limit};
 pub use terms::{CATEGORIES, EntryError, FORMAT_VERSION, NODE_CATEGORY, OUTCOMES, is_category};

@@ -40,7 +40,7 @@ pub struct Amount {
 impl RuleInput {
     /// Whether one of the words of the action is one of these verbs: `user.delete`, `DeleteUser`, `users.deleteMany`.
     pub fn has_verb(&self, verbs: &[&str]) -> bool {
-        words(&self.action).iter().any(|word| verbs.contains(&word.as_str()))
+        split_words(&self.action).iter().any(|word| verbs.contains(&word.as_str()))
     }
 
     /// Whether the action did not take place (outcome `failure` or `denied`).
@@ -53,7 +53,7 @@ impl RuleInput {
         if !matches!(self.category.as_str(), "auth" | "audit") {
             return None;
         }
-        let words = words(&self.action);
+        let words = split_words(&self.action);
         let has = |one: &[&str]| words.iter().any(|word| one.contains(&word.as_str()));
         let has_pair =
             |first: &str| words.windows(2).any(|pair| pair[0] == first && matches!(pair[1].as_str(), "in" | "on"));
@@ -77,7 +77,7 @@ pub enum Login {
 }
 
 /// Splits a name into lower-case words at any separator or change of case: `unit_price`, `unitPrice`, `unit.price`.
-pub fn words(name: &str) -> Vec<String> {
+pub fn split_words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before_is_lower = false;
     for c in name.chars() {
@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn words_of_names() {
-        assert_eq!(words("DeleteUser"), ["delete", "user"]);
-        assert_eq!(words("unit_price.netAmount[0]"), ["unit", "price", "net", "amount", "0"]);
-        assert_eq!(words("auth.login-failed"), ["auth", "login", "failed"]);
+        assert_eq!(split_words("DeleteUser"), ["delete", "user"]);
+        assert_eq!(split_words("unit_price.netAmount[0]"), ["unit", "price", "net", "amount", "0"]);
+        assert_eq!(split_words("auth.login-failed"), ["auth", "login", "failed"]);
     }
 }

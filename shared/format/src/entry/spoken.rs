@@ -185,11 +185,11 @@ impl<'a> CallerFields<'a> {
             return Err(EntryError::Reserved);
         }
         if !is_category(category) {
-            let words = format!(
+            let message = format!(
                 "{category:?} is not a lower-case word of letters, digits, _ and -, such as {}",
                 CATEGORIES.join(", ")
             );
-            return Err(EntryError::field("category", words));
+            return Err(EntryError::field("category", message));
         }
         if !action.chars().all(|c| c.is_ascii_alphanumeric() || "._-:/".contains(c)) {
             return Err(EntryError::field(

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use super::expr::{Expr, Filter, VERSION_1_MARK, VERSION_2_MARK};
+use super::keywords::{FLAG_WORDS, VIA_WORDS};
 use super::path::{Bound, Number, PathValue, Root};
 use super::pattern::{Pattern, TextPattern};
 use super::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Test};
 use super::version_2::is_hidden;
-use super::words::{FLAG_WORDS, VIA_WORDS};
 use crate::column::Column;
 use piperoll_format::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES};
 

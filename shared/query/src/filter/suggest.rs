@@ -1,6 +1,6 @@
 //! Suggestions for mistyped filters.
 
-use super::words::KEYS;
+use super::keywords::KEYS;
 
 /// Minimum similarity, from 0 to 1, of two words for one to be suggested: one wrong letter in four.
 const ALIKE_MIN: f64 = 0.75;

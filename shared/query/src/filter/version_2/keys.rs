@@ -3,12 +3,12 @@
 use super::typed::{Comparison, Key, Piece, Value};
 use crate::column::Column;
 use crate::filter::expr::Result;
+use crate::filter::keywords::{FLAG_WORDS, VIA_WORDS};
 use crate::filter::path::{Bound, Number, PathValue, Root};
 use crate::filter::pattern::{Pattern, TextPattern};
 use crate::filter::suggest;
 use crate::filter::test::{EntityPattern, FIELDS, IpPattern, PROPERTIES, Property, Subject, Test, TimeRange};
 use crate::filter::value::{self, time_range};
-use crate::filter::words::{FLAG_WORDS, VIA_WORDS};
 use crate::human_time;
 use crate::zone::Now;
 use piperoll_format::entry::{CATEGORIES, NODE_CATEGORY, OUTCOMES, is_category};

@@ -3,9 +3,9 @@
 use super::keys::{self, test_of};
 use super::typed::{Comparison, Key};
 use crate::filter::expr::{Expr, Filter, Result, TypedFilter, VERSION_1_MARK, VERSION_2_MARK};
+use crate::filter::keywords::canonical_key;
 use crate::filter::path::PATH_KEYS_MAX;
 use crate::filter::test::Test;
-use crate::filter::words::canonical_key;
 use crate::filter::{suggest, version_1};
 use crate::zone::Now;
 use piperoll_format::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_TEXTS_MAX};

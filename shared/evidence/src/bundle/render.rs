@@ -52,7 +52,7 @@ impl Outcome {
 }
 
 /// Formats everything that an auditor needs to know, including what was not checked.
-pub fn verdict_words(verdict: &Verdict, outcome: Outcome) -> String {
+pub fn render_verdict(verdict: &Verdict, outcome: Outcome) -> String {
     let mut out = String::new();
     if outcome == Outcome::Usage {
         let why = verdict.findings.first().map_or("", |finding| finding.what.as_str());

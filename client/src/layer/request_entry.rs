@@ -17,7 +17,7 @@ use crate::entry::{Category, Entry};
 const AGENT_BYTES_MAX: usize = 512;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-pub(super) fn first(
+pub(super) fn initial(
     parts: &Parts,
     category: Category,
     peer: Option<IpAddr>,
