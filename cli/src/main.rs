@@ -85,7 +85,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Tail(args) => remote::tail(args).await,
         Command::Report(command) => report::run(*command).await,
         Command::Show(args) => remote::show(args).await,
-        Command::Judge(args) => remote::judge(args).await,
+        Command::Verdict(args) => remote::verdict(args).await,
         Command::Export(args) => remote::export(args).await,
         Command::VerifyBundle(args) => verify_bundle(&args),
         Command::Stats(args) => remote::stats(args).await,

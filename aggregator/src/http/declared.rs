@@ -14,6 +14,9 @@ use crate::state::App;
 /// Path of the API below the host.
 pub(super) const API: &str = "/api/v1";
 
+/// Former paths of routes, served for one release: former and present path.
+pub(super) const FORMER_PATHS: [(&str, &str); 1] = [("/judgements", "/verdicts")];
+
 /// A route under `/api/v1` that needs an identity and leaves one entry. Method, path and documentation are at its handler.
 pub(super) struct Route {
     pub(super) rules: RouteRules,
@@ -38,7 +41,7 @@ pub(super) fn declared() -> Vec<Route> {
         read("audit.verify", Verify, routes!(log::verify)),
         read("audit.bundle_verify", Verify, routes!(findings::verify_upload)),
         change("audit.acknowledge", Verify, routes!(findings::acknowledge)),
-        change("audit.judge", Verify, routes!(findings::judge)),
+        change("audit.judge", Verify, routes!(findings::record_verdict)),
         read("audit.nodes", View, routes!(nodes::nodes)),
         change("audit.history_accept", AcceptHistory, routes!(nodes::accept)),
         route("audit.filter", None, false, routes!(searches::filter_words)),

@@ -78,7 +78,7 @@ pub(super) async fn exports(
         Err(error) => {
             tracing::error!(%error, "cannot assemble a bundle");
             let detail = format!("cannot assemble the bundle in the state directory: {error}");
-            Err(ApiError::new(507, "no_room", detail))
+            Err(ApiError::new(507, "insufficient_storage", detail))
         }
     }
 }
@@ -116,7 +116,7 @@ fn read(app: &App, caller: &Caller, body: &[u8]) -> Result<(Query, ExportJob, Ex
 fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Result<Response, ApiError> {
     use std::io::Seek as _;
 
-    file.rewind().map_err(|error| ApiError::new(500, "no_room", format!("cannot read the bundle back: {error}")))?;
+    file.rewind().map_err(|error| ApiError::new(500, "internal", format!("cannot read the bundle back: {error}")))?;
     let name = format!("{}{}.tar", file_name(query), if envelope.is_whole() { "" } else { "_PARTIAL" });
     let mut response = Body::from_stream(ReaderStream::new(tokio::fs::File::from_std(file))).into_response();
     let headers = response.headers_mut();

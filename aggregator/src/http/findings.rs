@@ -1,4 +1,4 @@
-//! `/acknowledgements`: acknowledges a violation. `/judgements`: records a verdict on a flag. `/bundles/verify`: verifies a bundle.
+//! `/acknowledgements`: acknowledges a violation. `/verdicts`: records a verdict on a flag. `/bundles/verify`: verifies a bundle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use piperoll_evidence::bundle::{Outcome, Trust, render_verdict, verify_bundle};
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
-use piperoll_protocol::access::{Acknowledge, Judge};
+use piperoll_protocol::access::{Acknowledge, RecordVerdict};
 use piperoll_protocol::problem::Problem;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -78,20 +78,20 @@ fn check_reason(reason: &str) -> Result<(), ApiError> {
 /// Records a verdict on a flagged entry.
 ///
 /// The flagged entry is read first: a verdict needs an entry that exists, is flagged, and is within the scope of the caller.
-#[utoipa::path(post, path = "/judgements", tag = "log", request_body = Judge, responses(
+#[utoipa::path(post, path = "/verdicts", tag = "log", request_body = RecordVerdict, responses(
     (status = 204, description = "The verdict is recorded in an entry that refers to the flagged one, which stays unchanged"),
     (status = 404, description = "No such node or entry, or outside the caller's scope", body = Problem),
     (status = 409, description = "The entry is not flagged, or fails verification", body = Problem),
     (status = 503, description = "The node did not answer", body = Problem),
 ))]
-pub(super) async fn judge(
+pub(super) async fn record_verdict(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Extension(audit): Extension<AuditEntry>,
     body: Bytes,
 ) -> Result<StatusCode, ApiError> {
-    let request: Judge = serde_json::from_slice(&body)
-        .map_err(|e| ApiError::new(400, "bad_request", format!("node, seq, judgement and reason are required: {e}")))?;
+    let request: RecordVerdict = serde_json::from_slice(&body)
+        .map_err(|e| ApiError::new(400, "bad_request", format!("node, seq, verdict and reason are required: {e}")))?;
     check_reason(&request.reason)?;
     let place = format!("{}/{}", request.node, request.seq);
     let log = OfLog { generation: request.generation.clone() }.generation();
@@ -104,7 +104,7 @@ pub(super) async fn judge(
     let view = view.ok_or_else(|| {
         ApiError::new(
             409,
-            "not_intact",
+            "entry_invalid",
             format!("{place} fails verification, so no verdict can be given on its content"),
         )
     })?;
@@ -116,13 +116,13 @@ pub(super) async fn judge(
         ));
     }
     audit.details(json!({ "entry": place, "node": request.node, "generation": view.generation, "seq": request.seq,
-        "id": view.id, "flags": view.flag_rules(), "judgement": request.judgement, "words": request.reason.trim() }));
+        "id": view.id, "flags": view.flag_rules(), "judgement": request.verdict.recorded(), "words": request.reason.trim() }));
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Verifies a bundle with this aggregator's own trust file, as `piperoll verify-bundle` does.
 #[utoipa::path(post, path = "/bundles/verify", tag = "evidence", request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
-    (status = 200, description = "The verdict of `piperoll verify-bundle --json` with this aggregator's own trust file, with `words` as readable text and the `sha256` of the uploaded file", body = serde_json::Value),
+    (status = 200, description = "The verdict of `piperoll verify-bundle --json` with this aggregator's own trust file, with `message` as readable text and the `sha256` of the uploaded file", body = serde_json::Value),
     (status = 413, description = "More than 256 MiB, or not received within five minutes", body = Problem),
 ))]
 pub(super) async fn verify_upload(
@@ -150,7 +150,10 @@ pub(super) async fn verify_upload(
         let outcome = Outcome::of(&verdict);
         let mut answer = serde_json::to_value(&verdict).unwrap_or_default();
         answer["outcome"] = outcome.word().into();
-        answer["words"] = render_verdict(&verdict, outcome).into();
+        let message = render_verdict(&verdict, outcome);
+        // The former name of `message`, served for one release.
+        answer["words"] = message.clone().into();
+        answer["message"] = message.into();
         answer["sha256"] = digest.clone().into();
         (outcome, digest, answer)
     });

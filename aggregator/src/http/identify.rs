@@ -77,7 +77,7 @@ impl Caller {
             None => Ok(()),
             Some(scope) => Err(ApiError::new(
                 403,
-                "limited",
+                "scope_forbidden",
                 format!(
                     "this request reads every row, but {} is limited to {scope}; ask a user without a scope",
                     self.name
@@ -117,7 +117,10 @@ impl App {
             let open = match self.sessions.find(&cookie, keep_alive) {
                 Ok(open) => open,
                 Err(SessionEnded::Over) => {
-                    return refuse("session_over", "you were signed out after a period of inactivity; sign in again");
+                    return refuse(
+                        "session_expired",
+                        "you were signed out after a period of inactivity; sign in again",
+                    );
                 }
                 Err(SessionEnded::Unknown) => {
                     return refuse("session_unknown", "you are no longer signed in; sign in again");

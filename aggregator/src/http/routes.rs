@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::audited::audited;
-use super::declared::{API, Route, declared, open, sign_in};
+use super::declared::{API, FORMER_PATHS, Route, declared, open, sign_in};
 use super::openapi::openapi_json;
 use super::{auth, error, headers};
 use crate::state::App;
@@ -22,7 +22,10 @@ use crate::state::App;
 /// Bytes of a request's body: a filter, a reason, a name.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 fn add(router: Router<Arc<App>>, (_, paths, handler): UtoipaMethodRouter<Arc<App>>) -> Router<Arc<App>> {
-    paths.paths.keys().fold(router, |router, path| router.route(path, handler.clone()))
+    paths.paths.keys().fold(router, |router, path| {
+        let former = FORMER_PATHS.iter().filter(|(_, present)| present == path);
+        former.fold(router.route(path, handler.clone()), |router, (former, _)| router.route(former, handler.clone()))
+    })
 }
 
 /// Everything that is served. Unknown paths under `/api/v1` need an identity and leave an entry too.

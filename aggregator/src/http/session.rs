@@ -93,7 +93,7 @@ fn who(app: &App, peer: &TlsPeer, body: &Bytes, now: Timestamp) -> Result<Caller
         (None, Some(code)) => {
             let credential = app.sessions.redeem(code.trim()).ok_or_else(|| {
                 let detail = "this address has already been used, or is older than five minutes; request a new one";
-                ("link_unknown", ApiError::new(401, "link_unknown", detail))
+                ("invalid_link", ApiError::new(401, "invalid_link", detail))
             })?;
             app.holder(&credential, now)
         }

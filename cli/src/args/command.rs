@@ -8,8 +8,8 @@ use super::cluster::ClusterCommand;
 use super::demo::DemoArgs;
 use super::node::NodeCommand;
 use super::remote::{
-    ConnectionArgs, JudgeArgs, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteStatsArgs,
-    RemoteTailArgs, RemoteVerifyArgs, ReportCommand,
+    ConnectionArgs, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteStatsArgs,
+    RemoteTailArgs, RemoteVerifyArgs, ReportCommand, VerdictArgs,
 };
 use super::shared::RoleArg;
 
@@ -57,9 +57,10 @@ pub(crate) enum Command {
     Show(RemoteShowArgs),
     /// Record a verdict on a flagged entry, as a new entry; the flagged one is not changed
     #[command(
-        after_help = "Example:\n  piperoll judge mx1/42 false-alarm --reason 'month-end booking, agreed with accounting'\n\nList verdicts with: piperoll query action:audit.judge"
+        alias = "judge",
+        after_help = "Example:\n  piperoll verdict mx1/42 false-positive --reason 'month-end booking, agreed with accounting'\n\nList verdicts with: piperoll query action:audit.judge"
     )]
-    Judge(JudgeArgs),
+    Verdict(VerdictArgs),
     /// Export all matching entries as NDJSON, CSV, or a bundle of evidence that others can verify offline
     #[command(
         after_help = "Examples:\n  piperoll export --bundle april.tar --from 2026-04-01 --to 2026-05-01 --reason 'audit 2026/7'\n  piperoll export --from 2026-04-01 --to 2026-05-01 --format csv\n  piperoll export 'domain:example.org' --output -"
@@ -115,7 +116,7 @@ impl Command {
             | Self::Map(_)
             | Self::Aggregator(_)
             | Self::Man { .. }
-            | Self::Judge(_) => false,
+            | Self::Verdict(_) => false,
         }
     }
 }

@@ -15,9 +15,9 @@ pub(crate) use demo::DemoArgs;
 pub(crate) use negation::protect_negation;
 pub(crate) use node::NodeCommand;
 pub(crate) use remote::{
-    AxisArg, ConnectionArgs, IncompleteChoice, JudgeArgs, JudgementArg, NodesCommand, RemoteExportArgs,
-    RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs,
-    ReportCommand, ReportFormat,
+    AxisArg, ConnectionArgs, IncompleteChoice, NodesCommand, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs,
+    RemoteShowArgs, RemoteStatsArgs, RemoteTailArgs, RemoteVerifyArgs, ReportArgs, ReportCommand, ReportFormat,
+    VerdictArg, VerdictArgs,
 };
 pub(crate) use shared::{
     AppendArgs, ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs, RoleArg, ZoneArgs,

@@ -214,25 +214,27 @@ pub(crate) struct RemoteShowArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct JudgeArgs {
+pub(crate) struct VerdictArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     /// NODE/SEQ of the flagged entry, such as mx1/42, or NODE/SEQ@GENERATION
     pub(crate) entry: RowAddress,
     /// Verdict
     #[arg(value_enum)]
-    pub(crate) judgement: JudgementArg,
+    pub(crate) verdict: VerdictArg,
     /// Why; it is recorded with the verdict
     #[arg(long)]
     pub(crate) reason: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum JudgementArg {
-    /// True positive: investigated, and what it shows did happen
-    Reviewed,
-    /// False positive: nothing is wrong
-    FalseAlarm,
+pub(crate) enum VerdictArg {
+    /// Investigated: what the entry shows did happen
+    #[value(alias = "reviewed")]
+    TruePositive,
+    /// The rule matched, but nothing is wrong
+    #[value(alias = "false-alarm")]
+    FalsePositive,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -27,6 +27,15 @@ pub(super) struct Finding {
     pub(super) advice: Option<String>,
 }
 
+impl Finding {
+    /// Returns the finding as a line of `doctor --json`. `words`, the former name of `message`, is written for one release.
+    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+        let mut line = serde_json::to_value(self)?;
+        line["words"] = self.message.as_str().into();
+        serde_json::to_string(&line)
+    }
+}
+
 /// Findings about one daemon.
 pub(super) struct Findings {
     pub(super) about: String,

@@ -32,7 +32,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     }
     for finding in &findings {
         match args.json {
-            true => outln!("{}", serde_json::to_string(finding)?),
+            true => outln!("{}", finding.to_json()?),
             false => print(finding),
         }
     }

@@ -17,8 +17,8 @@ use tower::{Layer, Service};
 
 use super::caller::Caller;
 use super::context::AuditContext;
-use super::request_entry;
 use super::refusals::Refusals;
+use super::request_entry;
 use crate::entry::{Category, Entry, Outcome};
 use crate::outcome::EmitError;
 use crate::policy::DeliveryPolicy;

@@ -50,7 +50,7 @@ pub(super) async fn receive(body: Body, limit: usize) -> Result<Bytes, ApiError>
 fn late() -> ApiError {
     let detail =
         format!("the body did not arrive within {} s, or stalled. Nothing was recorded", BODY_TIMEOUT.as_secs());
-    ApiError::new(408, "slow_body", detail)
+    ApiError::new(408, "request_timeout", detail)
 }
 
 /// Whether the listener aborted the body because of a timeout.

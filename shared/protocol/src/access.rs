@@ -183,30 +183,45 @@ pub struct Acknowledge {
     pub reason: String,
 }
 
-/// A reviewer's conclusion about a flagged entry.
+/// A person's conclusion about a flagged entry. Requests may use the former names `reviewed` and `false_alarm` too; entries contain only
+/// those, because the recorded values never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum Judgement {
+pub enum FlagVerdict {
     /// The entry was investigated, and what it shows did happen.
-    Reviewed,
+    #[serde(alias = "reviewed")]
+    TruePositive,
     /// The detection rule matched correctly, but nothing is wrong.
-    FalseAlarm,
+    #[serde(alias = "false_alarm")]
+    FalsePositive,
 }
 
-/// `POST /api/v1/judgements`: records a verdict on a flagged entry. The flagged entry is not changed; the verdict is an entry that refers
-/// to it.
+impl FlagVerdict {
+    /// Value of `details.judgement` in the entry of the verdict.
+    pub fn recorded(self) -> &'static str {
+        match self {
+            Self::TruePositive => "reviewed",
+            Self::FalsePositive => "false_alarm",
+        }
+    }
+}
+
+/// `POST /api/v1/verdicts`: records a verdict on a flagged entry. The flagged entry is not changed; the verdict is an entry that refers
+/// to it. The former path `/api/v1/judgements` is served for one release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Judge {
+pub struct RecordVerdict {
     /// Node and seq of the flagged entry.
     pub node: String,
     pub seq: u64,
     /// Generation of the log that contains the flagged entry, as in that entry; the node's current generation by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
-    pub judgement: Judgement,
+    /// The former name `judgement` is accepted too.
+    #[serde(alias = "judgement")]
+    pub verdict: FlagVerdict,
     /// Findings, for the record.
     pub reason: String,
 }

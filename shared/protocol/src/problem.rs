@@ -10,14 +10,29 @@ pub struct Problem {
     pub status: u16,
     /// Stable machine-readable code, such as `bad_filter`.
     pub code: String,
+    /// Former name of `code`, if it was renamed; served for one release, for programs that know only that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_code: Option<String>,
     /// Human-readable message.
     pub detail: String,
 }
+
+/// Codes that were renamed, with their former names.
+const RENAMED: [(&str, &str); 6] = [
+    ("entry_invalid", "not_intact"),
+    ("insufficient_storage", "no_room"),
+    ("invalid_link", "link_unknown"),
+    ("request_timeout", "slow_body"),
+    ("scope_forbidden", "limited"),
+    ("session_expired", "session_over"),
+];
 
 impl Problem {
     pub const MEDIA_TYPE: &'static str = "application/problem+json";
 
     pub fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), detail: detail.into() }
+        let former = RENAMED.iter().find(|(new, _)| *new == code);
+        let former_code = former.map(|(_, former)| (*former).to_owned());
+        Self { status, code: code.to_owned(), former_code, detail: detail.into() }
     }
 }

@@ -89,7 +89,7 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
         findings
             .iter()
             .filter(is_bad)
-            .map(|finding| format!("{}: {}", finding["what"].as_str().unwrap(), finding["words"]))
+            .map(|finding| format!("{}: {}", finding["what"].as_str().unwrap(), finding["message"]))
             .collect()
     };
     let (code, findings) = doctor(&cluster, &both);

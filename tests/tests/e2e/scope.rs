@@ -101,7 +101,7 @@ async fn no_route_gives_what_is_outside_the_scope() {
     assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("cursor_of_another_query")), "{}", answer.text);
     // A route that needs every row is refused; a bundle contains only rows in scope.
     let refused = cluster.send(Method::POST, "/api/v1/verify", Some(&kim), None).await;
-    assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("limited")), "{}", refused.text);
+    assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("scope_forbidden")), "{}", refused.text);
     let client = reqwest::Client::builder()
         .add_root_certificate(reqwest::Certificate::from_pem(&std::fs::read(cluster.ca()).unwrap()).unwrap())
         .build()

@@ -8,7 +8,7 @@ const main = document.getElementById("content");
 
 /** Reasons for the redirect to this page; a URL can select a message but cannot supply one. */
 const WHY = {
-  session_over: "You were signed out because your session was idle.",
+  session_expired: "You were signed out because your session was idle.",
   session_unknown: "You are no longer signed in.",
   token_unknown: "Your token was revoked.",
   token_expired: "Your token has expired; ask an administrator for a new one.",

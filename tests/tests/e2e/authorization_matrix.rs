@@ -63,10 +63,13 @@ fn ways() -> Vec<Way> {
         ),
         Way {
             method: "POST",
-            path: "/judgements",
+            path: "/verdicts",
             needs: One(Verify),
             asks: || {
-                ("/judgements".into(), Some(json!({ "node": "mx1", "seq": 1, "judgement": "reviewed", "reason": "x" })))
+                (
+                    "/verdicts".into(),
+                    Some(json!({ "node": "mx1", "seq": 1, "verdict": "true_positive", "reason": "x" })),
+                )
             },
             // The row is found, but it is not flagged.
             gives: 409,
