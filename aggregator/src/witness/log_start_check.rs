@@ -44,7 +44,7 @@ pub(crate) async fn look(member: &Arc<NodeHandle>, said: Option<PrunedRows>, old
     watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
     let fit = if stated.micros() > now.micros().saturating_add(CLOCK_SLACK_MICROS) {
         PolicyFit::Unshown(format!(
-            "they were stated as pruned at {stated}, which is in the future: the node's clock was ahead"
+            "they were recorded as pruned at {stated}, which is in the future: the node's clock was ahead"
         ))
     } else {
         // The prune was stated no later than it was first seen here, whatever the node's clock says.

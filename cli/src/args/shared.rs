@@ -1,9 +1,11 @@
 //! Arguments that several commands share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use piperoll_format::ids::{EntryId, Generation};
+use piperoll_format::time::parse_duration;
 
 pub(super) const FILTER_HELP: &str =
     "Filter, for example: user:alice (action:quarantine.* OR verb:delete) -outcome:success ip:10.0.0.0/8 \"free text\"";
@@ -16,6 +18,13 @@ pub(crate) enum RoleArg {
     Auditor,
     /// May read, export, verify and manage tokens
     Admin,
+}
+
+/// Longer than a restart of the node takes.
+const RETRY_FOR_DEFAULT: &str = "60s";
+
+fn retry_time(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write a duration such as 10s or 5m".to_owned())
 }
 
 /// Selects a node on this machine.
@@ -118,6 +127,9 @@ pub(crate) struct AppendArgs {
     /// Also print the receipts of batches, as NDJSON
     #[arg(long)]
     pub(crate) receipts: bool,
+    /// How long to retry while the node cannot accept entries, such as 10s or 5m; 0s fails at once
+    #[arg(long, value_parser = retry_time, default_value = RETRY_FOR_DEFAULT, value_name = "DURATION")]
+    pub(crate) retry_for: Duration,
     /// Action: dotted, verb last, such as quarantine.release
     #[arg(long, requires = "category")]
     pub(crate) action: Option<String>,

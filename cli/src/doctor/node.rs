@@ -162,7 +162,7 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
     match (status.witnessed_size, behind) {
         (0, _) if rows > 0 => findings.warn("witness", "no witness has seen any row", advice),
         (_, behind) if behind > UNWITNESSED_ROWS_HIGH => {
-            findings.warn("witness", format!("{} not witnessed yet", counted(behind, "row was", "rows were")), advice);
+            findings.warn("witness", format!("{} not witnessed yet", counted(behind, "row is", "rows are")), advice);
         }
         (size, _) => findings
             .ok("witness", format!("{} of {} witnessed", group_digits(size), counted(rows, "row is", "rows are"))),

@@ -173,7 +173,7 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
         Ok(holds) if holds.is_empty() => {}
         Ok(holds) => outln!("holds carried over to the new log: {}", escape(&holds.join(", "))),
         Err(error) => errln!(
-            "The holds of the old log could not be read ({error}). Add those that still apply again: piperoll node hold add"
+            "The holds of the archived log could not be read ({error}). Add those that still apply again: piperoll node hold add"
         ),
     }
     outln!(

@@ -59,7 +59,7 @@ fn builder(ca: Option<&Path>) -> anyhow::Result<ClientBuilder> {
         .user_agent(concat!("piperoll/", env!("CARGO_PKG_VERSION")));
     match ca {
         Some(ca) => {
-            let pem = std::fs::read(ca).with_context(|| format!("the authority {}", ca.display()))?;
+            let pem = std::fs::read(ca).with_context(|| format!("the CA certificate {}", ca.display()))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
@@ -87,16 +87,19 @@ impl Connection {
         let missing = |what: &str, flag: &str, variable: &str| {
             UsageError(format!("no {what}: use {flag}, set {variable}, or add it to ~/.config/piperoll/config.toml"))
         };
-        let url = args.url.clone().or(settings.url).ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
+        // An empty variable means what a missing one means, as in most shells and tools.
+        let text = |value: &Option<String>| value.clone().filter(|value| !value.trim().is_empty());
+        let path = |value: &Option<PathBuf>| value.clone().filter(|value| !value.as_os_str().is_empty());
+        let url = text(&args.url).or(settings.url).ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
         if !url.starts_with("https://") {
             return Err(UsageError(format!("invalid URL {url:?}: the aggregator serves only https://")).into());
         }
-        let token = args.token.clone().or(settings.token);
-        let cert = args.cert.clone().zip(args.key.clone()).or_else(|| settings.cert.zip(settings.key));
+        let token = text(&args.token).or(settings.token);
+        let cert = path(&args.cert).zip(path(&args.key)).or_else(|| settings.cert.zip(settings.key));
         if token.is_none() && cert.is_none() {
             return Err(missing("token or certificate", "--token, or --cert and --key", "PIPEROLL_TOKEN").into());
         }
-        let ca = args.ca.clone().or(settings.ca).ok_or_else(|| missing("authority", "--ca", "PIPEROLL_CA"))?;
+        let ca = path(&args.ca).or(settings.ca).ok_or_else(|| missing("CA certificate", "--ca", "PIPEROLL_CA"))?;
         let mut builder = builder(Some(&ca))?;
         if let Some((cert, key)) = &cert {
             builder = builder.identity(identity(cert, key)?);
@@ -181,7 +184,7 @@ fn bad_certificate(problem: &rustls::CertificateError, ca: &Path) -> String {
     let ca = ca.display();
     match problem {
         Bad::UnknownIssuer | Bad::BadSignature => {
-            format!("its certificate was not issued by the authority in {ca}; is that the ca.crt of this cluster?")
+            format!("its certificate was not issued by the CA in {ca}; is that the ca.crt of this cluster?")
         }
         Bad::Expired | Bad::ExpiredContext { .. } => format!(
             "its certificate has expired according to this machine's clock ({}); renew it with `piperoll cluster renew`, or set the clock",

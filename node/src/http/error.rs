@@ -61,7 +61,9 @@ impl From<CheckpointFault> for ApiError {
     fn from(error: CheckpointFault) -> Self {
         let (status, code) = match error {
             CheckpointFault::Refused(_) | CheckpointFault::Tree(_) => (503, "no_checkpoint"),
-            CheckpointFault::Note(_) | CheckpointFault::Uncosigned => (400, "bad_note"),
+            CheckpointFault::Note(_) | CheckpointFault::NeverSigned(_) | CheckpointFault::Uncosigned => {
+                (400, "bad_note")
+            }
             CheckpointFault::Store(_) | CheckpointFault::Read(_) => (503, "log_fault"),
         };
         Self::new(status, code, error.to_string())

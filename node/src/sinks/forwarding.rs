@@ -91,7 +91,11 @@ impl Forwarding {
             if let Some(action) = word {
                 let details = json!({ "name": config.name, "to": place.wanted.to, "format": place.wanted.format,
                     "filter": place.wanted.filter, "settings": place.wanted.settings, "from_seq": place.next_seq });
-                record(&store, action, "a destination was changed in the configuration", details).await;
+                let description = match action {
+                    "log.forward_added" => "a destination was added to the configuration",
+                    _ => "a destination was changed in the configuration",
+                };
+                record(&store, action, description, details).await;
             }
             file.write(&place)?;
             let state = Progress {

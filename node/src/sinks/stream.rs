@@ -95,8 +95,8 @@ impl StreamSink {
             match tokio::time::timeout(PROGRESS_TIMEOUT, written).await {
                 Ok(result) => result.map_err(|error| self.problem("the connection broke", error))?,
                 Err(_) => {
-                    let message = format!("for {} s", PROGRESS_TIMEOUT.as_secs());
-                    return Err(self.problem("the receiver accepted no data", message));
+                    let timeout = format!("no progress within {} s", PROGRESS_TIMEOUT.as_secs());
+                    return Err(self.problem("the receiver accepts no data", timeout));
                 }
             }
         }

@@ -220,7 +220,7 @@ async fn a_foreign_schema_is_noticed_running_and_stopped() {
     let answer = cluster.page("").await;
     assert_eq!(answer.status_of("mx1"), "invalid");
     assert!(answer.node("mx1")["reason"].as_str().unwrap().contains("\"lose\" was added"), "{}", answer.node("mx1"));
-    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("\"lose\" was added"), "{}", run.stderr);
     assert_eq!(cluster.on_node(0, &["verify"]).code, 4);
@@ -237,7 +237,10 @@ async fn a_foreign_schema_is_noticed_running_and_stopped() {
     );
     // The node starts, so that its log can be read, but accepts no entries.
     cluster.restart(1).await;
-    assert_eq!(cluster.on_node(1, &["append", "--category", "auth", "--action", "auth.login"]).code, 1);
+    assert_eq!(
+        cluster.on_node(1, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]).code,
+        1
+    );
     let answer = cluster.page("").await;
     assert!(answer.node("mx2")["reason"].as_str().unwrap().contains("shadow"), "{}", answer.node("mx2"));
 }
@@ -250,7 +253,7 @@ async fn a_database_that_is_not_the_one_expected() {
     let aside = cluster.dir.path().join("aside.db");
 
     std::fs::rename(&database, &aside).unwrap();
-    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
     assert!(run.code == 1 && run.stderr.contains("was removed"), "{}", run.stderr);
     let answer = cluster.page("").await;
     assert_eq!(answer.status_of("mx1"), "invalid", "{}", answer.node("mx1"));

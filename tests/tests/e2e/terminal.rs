@@ -201,19 +201,26 @@ async fn what_is_wrong_with_the_connection_is_said_in_a_sentence() {
             .env("PIPEROLL_CA", ca)
             .env("PIPEROLL_TOKEN", token)
             .env("PIPEROLL_URL", url)
+            .env("HOME", "/nonexistent")
+            .env_remove("XDG_CONFIG_HOME")
             .output()
             .unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let good = cluster.ca();
     for (ca, token, url, words) in [
-        (&text, cluster.token.as_str(), cluster.url.as_str(), "contains no PEM certificate"),
-        (&other.ca(), cluster.token.as_str(), cluster.url.as_str(), "is that the ca.crt of this cluster?"),
-        (&good, "piperoll_nonsense", cluster.url.as_str(), "token"),
-        (&good, cluster.token.as_str(), "https://127.0.0.1:1", "127.0.0.1:1"),
+        (text.as_path(), cluster.token.as_str(), cluster.url.as_str(), "contains no PEM certificate"),
+        (other.ca().as_path(), cluster.token.as_str(), cluster.url.as_str(), "is that the ca.crt of this cluster?"),
+        (good.as_path(), "piperoll_nonsense", cluster.url.as_str(), "unknown or revoked token"),
+        (good.as_path(), "", cluster.url.as_str(), "no token or certificate"),
+        (good.as_path(), cluster.token.as_str(), "", "no aggregator"),
+        (std::path::Path::new(""), cluster.token.as_str(), cluster.url.as_str(), "no CA certificate"),
+        (good.as_path(), cluster.token.as_str(), "https://127.0.0.1:1", "127.0.0.1:1"),
     ] {
         let (code, stderr) = run(ca, token, url);
-        assert!(code == 1 && stderr.contains(words), "{code} {stderr}");
+        // A variable that is empty counts as missing, which is a usage error.
+        let expected = if words.starts_with("no ") { 2 } else { 1 };
+        assert!(code == expected && stderr.contains(words), "{code} {stderr}");
         assert!(!stderr.contains("UnknownIssuer"), "{stderr}");
     }
     let bare = cluster

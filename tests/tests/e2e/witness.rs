@@ -121,7 +121,7 @@ async fn a_cut_tail_is_a_rollback() {
             let run = cluster.on_node(0, args);
             assert_eq!(run.code, 4, "{args:?}: {}{}", run.stdout, run.stderr);
         }
-        let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+        let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
         assert!(run.code != 0 && run.stderr.contains("22 rows were signed, but the log has only 15"), "{}", run.stderr);
     };
     everybody_knows(&cluster);
@@ -444,7 +444,7 @@ async fn edited_tiles_and_notes_are_named() {
         assert!(run.stdout.contains(words), "{what}: {}", run.stdout);
         // The log can be read, but accepts nothing that would build on a tree that is not its own.
         cluster.restart(0).await;
-        let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+        let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
         assert_eq!(run.code, i32::from(!starts), "{what}: {}", run.stderr);
         let read = cluster.on_node(0, &["query", "user:u1", "--json"]);
         assert_eq!(read.code, if starts { 0 } else { 4 }, "{what}: {}", read.stdout);
@@ -473,7 +473,7 @@ async fn a_damaged_copy_of_the_checkpoint_heals() {
         let run = cluster.on_node(0, &["verify"]);
         assert!(run.code == 4 && run.stdout.contains("log.checkpoint"), "named while it is there: {}", run.stdout);
         cluster.restart(0).await;
-        let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+        let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert_eq!(std::fs::read(beside.with_file_name("log.checkpoint.damaged")).unwrap(), damaged);
         witnessed(&cluster, "mx1").await;
@@ -484,7 +484,7 @@ async fn a_damaged_copy_of_the_checkpoint_heals() {
     std::fs::write(&beside, b"x").unwrap();
     edit(&cluster.database(0), "UPDATE checkpoints SET note = 'x'");
     cluster.restart(0).await;
-    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
     assert!(run.code == 1 && run.stderr.contains("is damaged"), "{}", run.stderr);
 }
 
@@ -494,7 +494,7 @@ async fn a_tail_cut_off_a_running_node_is_a_rollback() {
     let cluster = cluster_of(20).await;
     edit(&cluster.database(0), "DELETE FROM entries WHERE seq >= 15; DELETE FROM ids WHERE seq >= 15");
     everything_says(&cluster, "rollback", "signs none of them").await;
-    let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+    let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
     assert!(run.code != 0 && run.stderr.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
     for args in [&["query", "--json"][..], &["verify"], &["status"]] {
         assert_eq!(cluster.on_node(0, args).code, 4, "{args:?}");

@@ -315,7 +315,7 @@ async fn read_on(
         let rows = reader.head.head_seq.map_or(0, |head| head + 1);
         if known != generation {
             let message = format!(
-                "the log was replaced: generation {generation} instead of {known}; reading the rest of the old log, then the new one from its start"
+                "the log was replaced: generation {generation} instead of {known}; reading the rest of the archived log, then the new one from its start"
             );
             let replaced = Some(*place);
             *place = TailPosition::At { generation, next_seq: 0 };

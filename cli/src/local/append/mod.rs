@@ -34,7 +34,7 @@ const BATCH_WAIT: Duration = Duration::from_millis(100);
 const ERRORS_SHOWN_MAX: usize = 100;
 
 pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
-    let target = Target::find(&args.place).await?;
+    let target = Target::find(&args.place, args.retry_for).await?;
     if args.action.is_some() {
         return append_one(&target, &args).await;
     }

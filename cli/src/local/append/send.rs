@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use piperoll_client::{ClientError, NodeClient};
+use piperoll_format::time::span;
 use piperoll_net::clock::SystemClock;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{Appended, LogDir, OpenError, append_offline, parse_draft};
@@ -13,26 +14,27 @@ use piperoll_protocol::node::{BatchReport, LineResult};
 use super::super::place::LogAccess;
 use crate::args::PlaceArgs;
 
-/// Pauses between two attempts, and the time for which the same entries are retried, which is longer than a restart of the node takes.
+/// Pauses between two attempts.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-const RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// Log to which entries are appended.
 pub(super) struct Target {
     place: LogAccess,
     /// Configuration of a node that was found through it, to open its log if the node stops meanwhile.
     config: Option<Box<NodeConfig>>,
+    /// How long the same entries are retried while the node cannot accept them.
+    retry_for: Duration,
 }
 
 impl Target {
-    pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
+    pub(super) async fn find(args: &PlaceArgs, retry_for: Duration) -> anyhow::Result<Self> {
         let place = LogAccess::find(args).await?;
         let config = match (&place, &args.socket) {
             (LogAccess::Socket(_), None) => NodeConfig::load(&args.config).ok().map(Box::new),
             _ => None,
         };
-        Ok(Self { place, config })
+        Ok(Self { place, config, retry_for })
     }
 }
 
@@ -48,16 +50,16 @@ pub(super) async fn send(target: &Target, lines: &[u8], import: bool) -> anyhow:
     let mut is_said = false;
     loop {
         let error = match send_once(target, lines, import).await {
-            Ok(report) => match is_passing(&report) {
+            Ok(report) => match transient_error(&report) {
                 None => return Ok(report),
-                Some(_) if begun.elapsed() >= RETRY_FOR => return Ok(report),
+                Some(_) if begun.elapsed() >= target.retry_for => return Ok(report),
                 Some(reason) => reason,
             },
-            Err(error) if begun.elapsed() < RETRY_FOR && may_pass(&error) => format!("{error:#}"),
+            Err(error) if begun.elapsed() < target.retry_for && is_transient(&error) => format!("{error:#}"),
             Err(error) => return Err(error),
         };
         if !is_said {
-            errln!("waiting up to {} s for the node: {error}", RETRY_FOR.as_secs());
+            errln!("retrying for up to {}: {error}", span(target.retry_for));
             is_said = true;
         }
         tokio::time::sleep(pauses.next().unwrap_or(RETRY_MAX)).await;
@@ -65,12 +67,12 @@ pub(super) async fn send(target: &Target, lines: &[u8], import: bool) -> anyhow:
 }
 
 /// Returns why a valid line was not recorded; `None` if every line is recorded or refused.
-fn is_passing(report: &BatchReport) -> Option<String> {
+fn transient_error(report: &BatchReport) -> Option<String> {
     let waiting = report.results.iter().find(|result| result.status >= 500 && result.receipt.is_none())?;
     Some(waiting.error.clone().unwrap_or_default())
 }
 
-fn may_pass(error: &anyhow::Error) -> bool {
+fn is_transient(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Permission { .. }) => false,
         Some(error) => error.is_transient(),

@@ -45,6 +45,8 @@ pub struct SignedCheckpoint {
 pub enum CheckpointFault {
     #[error("cannot sign a checkpoint: {0}")]
     Refused(String),
+    #[error("invalid checkpoint: this node never signed a checkpoint of {0} rows")]
+    NeverSigned(u64),
     #[error("invalid checkpoint: {0}")]
     Note(#[from] CheckpointError),
     #[error("cannot sign a checkpoint: {0}")]
@@ -231,7 +233,7 @@ impl Signer {
         let cosigned = open_note(text, &self.key)?;
         let size = cosigned.checkpoint.size;
         if self.newest.as_ref().is_none_or(|newest| newest.checkpoint.size < size) {
-            return Err(CheckpointFault::Refused(format!("this node never signed a checkpoint of {size} rows")));
+            return Err(CheckpointFault::NeverSigned(size));
         }
         let before = kept(conn, StoredNote::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let older = before.and_then(|text| open_note(&text, &self.key).ok()).is_some_and(|b| b.checkpoint.size > size);

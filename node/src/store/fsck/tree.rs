@@ -38,7 +38,7 @@ impl TreeCheck {
         let notes = [
             (StoredNote::Signed.word(), stored(StoredNote::Signed)?),
             (StoredNote::Witnessed.word(), stored(StoredNote::Witnessed)?),
-            ("log.checkpoint's", beside),
+            ("copied (log.checkpoint)", beside),
         ];
         for (which, bytes) in notes.into_iter().filter_map(|(which, bytes)| Some((which, bytes?))) {
             let opened = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned());

@@ -105,7 +105,7 @@ fn heading(out: &mut String, manifest: &Manifest) {
         manifest.created,
         escape(&manifest.exporter)
     );
-    let _ = writeln!(out, "  asked by {}: {}", escape(&asked.by), escape(&asked.reason));
+    let _ = writeln!(out, "  requested by {}: {}", escape(&asked.by), escape(&asked.reason));
     let _ = writeln!(out, "  {} from {} to {}\n", escape(&what), bound(asked.from), bound(asked.to));
 }
 

@@ -71,7 +71,7 @@ pub(crate) async fn end(world: &mut World, fault: Fault) -> Outcome {
         }
         Fault::Disk(node, disk) => {
             world.interferences.drain(..).for_each(Interference::end);
-            // After a write error other than a full disk, a node refuses appends until a restart (docs/operations.md).
+            // After some write errors a node refuses appends until a restart (docs/operations.md, "Troubleshooting").
             if matches!(disk, Disk::Broken | Disk::SyncFails) {
                 world.end(Target::Node(node), Signal::SIGKILL).await?;
                 world.start(Target::Node(node)).await?;

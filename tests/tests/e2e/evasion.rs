@@ -133,7 +133,7 @@ async fn a_log_whose_last_row_was_edited_takes_nothing() {
     ] {
         edit(&database, sql);
         cluster.restart(0).await;
-        let run = cluster.on_node(0, &["append", "--category", "auth", "--action", "auth.login"]);
+        let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
         assert!(run.code == 1 && run.stderr.contains(words), "{sql}: {}", run.stderr);
         cluster.stop(0);
         for suffix in ["-wal", "-shm"] {
