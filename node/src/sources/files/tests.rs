@@ -304,7 +304,7 @@ fn what_is_cut_without_a_copy_is_said() {
         world.look(usize::MAX);
     }
     assert_eq!(world.recorded.len(), 5);
-    assert!(matches!(&world.lost[..], [cause] if cause.contains("was cut")), "{:?}", world.lost);
+    assert!(matches!(&world.lost[..], [cause] if cause.contains("was truncated")), "{:?}", world.lost);
 }
 
 #[test]

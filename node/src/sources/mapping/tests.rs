@@ -323,7 +323,7 @@ fn refusals_name_pointer_and_value() {
         ("[field.user]\nconstant = \"x\"\npointer = \"/x\"\n", "exactly one of"),
         ("[field.user]\npointer = \"/x\"\nmatch = \"(\"\n", "regex"),
         ("zone = \"Mars\"\n", "not a zone"),
-        ("[[pattern]]\nregex = \"x\"\n", "goes with"),
+        ("[[pattern]]\nregex = \"x\"\n", "must be set together"),
         ("[input.join]\nkey = \"x\"\n", "needs a group"),
         ("[field.user]\ntemplate = \"{/x\"\n", "not closed"),
     ] {
