@@ -26,7 +26,7 @@ export function judgements(row) {
     may("audit.verify") &&
     h(
       "div",
-      { class: "buttons" },
+      { class: "button-group" },
       Object.entries(WORDS).map(([judgement, [, label]]) =>
         h("button", { type: "button", onclick: () => judge(judgement, label) }, label),
       ),
@@ -43,7 +43,7 @@ export function judgements(row) {
       ),
     ),
   );
-  const element = h("section", { class: "judgements", "aria-label": "Flags and verdicts" }, reasons, list, buttons);
+  const element = h("section", { class: "verdicts", "aria-label": "Flags and verdicts" }, reasons, list, buttons);
 
   const since = entry.timestamp ? fromMicros(micros(entry.timestamp) - CLOCKS_OFF_MICROS) : EVERYTHING;
 

@@ -94,7 +94,7 @@ export function exportDialog(state, { done = () => {} } = {}) {
   const box = dialog(
     "Export",
     [what, format.element, incomplete.element, h("label", { for: reason.id }, "Reason (recorded)"), reason, bar, said],
-    [{ label: "Export", main: true, run }, { label: "Close" }],
+    [{ label: "Export", primary: true, run }, { label: "Close" }],
     { wide: true, closed: () => stopper.abort?.abort() },
   );
   count(state)
@@ -122,7 +122,7 @@ function leaving(state, answer) {
       h("code", {}, visible(state.filter) || "(no filter)"),
       `, ${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}). Times in files are UTC.`,
     ),
-    answer.limited_to && h("p", { class: "note" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
+    answer.limited_to && h("p", { class: "callout" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
     h("p", {}, counts.map(({ value, count: rows }) => `${value}: ${digits(rows)}`).join(", ") || "No entries."),
     missing.length > 0 && h("p", { class: "error" }, `Missing: ${missing.map((node) => node.node_id).join(", ")}.`),
   ];
@@ -135,7 +135,7 @@ function choices(legend, name, list) {
   const labels = list.map(([, heading, words], index) =>
     h(
       "label",
-      { class: "choice", for: inputs[index].id },
+      { class: "option", for: inputs[index].id },
       inputs[index],
       h("span", {}, h("b", {}, heading), `: ${words}`),
     ),

@@ -39,7 +39,7 @@ export function facets({ filter }) {
           "button",
           {
             type: "button",
-            class: "plain value",
+            class: "link-button value",
             title: "Click to filter, alt-click to exclude.",
             onclick: (event) => filter(key, value, event.altKey),
           },
@@ -54,7 +54,7 @@ export function facets({ filter }) {
             "button",
             {
               type: "button",
-              class: "plain not",
+              class: "link-button exclude",
               "aria-label": `Exclude ${short(value, 40)}`,
               title: "Exclude",
               onclick: () => filter(key, value, true),
@@ -64,16 +64,16 @@ export function facets({ filter }) {
         ),
         svg(
           "svg",
-          { class: "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
+          { class: "bar", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
           svg("rect", { width: (count / most) * 100, height: 4 }),
         ),
       );
     const missing = absent.map((node) =>
       h(
         "li",
-        { class: "absent" },
+        { class: "missing" },
         h("span", {}, node.node_id),
-        h("span", { class: "count", title: node.reason }, "?", h("span", { class: "unseen" }, " not counted")),
+        h("span", { class: "count", title: node.reason }, "?", h("span", { class: "visually-hidden" }, " not counted")),
       ),
     );
     const rest = [
@@ -105,7 +105,7 @@ export function facets({ filter }) {
     show: (answer) =>
       put(
         element,
-        h("h2", { class: "unseen" }, "Most frequent values"),
+        h("h2", { class: "visually-hidden" }, "Most frequent values"),
         FACETS.map((facet) => one(facet, answer)),
       ),
     fail: (words) => put(element, h("p", { class: "error" }, `Counts unavailable: ${words}`)),

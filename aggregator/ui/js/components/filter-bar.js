@@ -17,7 +17,7 @@ export function filterBar({ change, actions }) {
     placeholder: 'user:alice action:auth.* -outcome:success ip:10.0.0.0/8 "free text"',
     "aria-describedby": `${id}-error`,
   });
-  const box = h("div", { class: "text" }, h("label", { for: id, class: "unseen" }, "Filter"), input);
+  const box = h("div", { class: "filter-input" }, h("label", { for: id, class: "visually-hidden" }, "Filter"), input);
   const range = h("select", { "aria-label": "Time range" });
   const order = h(
     "select",
@@ -69,7 +69,7 @@ export function filterBar({ change, actions }) {
       [
         {
           label: "Apply",
-          main: true,
+          primary: true,
           run: () =>
             change({ from: from.value.trim() || EVERYTHING, to: to.value.trim() === "now" ? "" : to.value.trim() }),
         },
@@ -128,10 +128,10 @@ export function filterBar({ change, actions }) {
         range,
         order,
         axis,
-        h("button", { type: "button", class: "main", onclick: submit }, "Search"),
+        h("button", { type: "button", class: "primary", onclick: submit }, "Search"),
       ),
       error,
-      h("div", { class: "under" }, chips, h("div", { class: "actions" }, actions)),
+      h("div", { class: "filter-toolbar" }, chips, h("div", { class: "actions" }, actions)),
     ),
     focus() {
       input.focus();

@@ -20,14 +20,14 @@ const WAITING_MAX = 1_000;
  */
 export function follower({ near, show, reload, ended }) {
   const button = h("button", { type: "button", "aria-pressed": "false", title: "Toggle live mode (l)" }, "Live");
-  const counter = h("div", { class: "waiting" });
+  const counter = h("div", { class: "new-entries" });
   let tail = null;
   let waiting = [];
   let lost = 0;
   let drawing = 0;
   /** State of each node: "ok", "missing" or "broken". Only a change of state reloads the page. */
   let known = new Map();
-  const said = [];
+  const messages = [];
   const lastTried = new Map();
   const reasons = new Set();
   let saidLost = false;
@@ -65,7 +65,7 @@ export function follower({ near, show, reload, ended }) {
             event.reason,
           ),
         beat,
-        slow: (words) => arrived({ said: `— ${words} —` }),
+        slow: (words) => arrived({ message: `— ${words} —` }),
         broken: () => drawButton("Live: reconnecting…"),
         ended: (words) => {
           tail = null;
@@ -78,7 +78,7 @@ export function follower({ near, show, reload, ended }) {
       },
     );
     drawButton("Live…");
-    for (const words of said.splice(0)) arrived({ said: words });
+    for (const words of messages.splice(0)) arrived({ message: words });
   }
 
   function beat({ watermark, complete, nodes }) {
@@ -102,7 +102,7 @@ export function follower({ near, show, reload, ended }) {
     known.set(node, now);
     reasons.add(heard);
     announce(words, true);
-    said.push(`— ${visible(words)} —`);
+    messages.push(`— ${visible(words)} —`);
     reload();
   }
 
@@ -129,7 +129,7 @@ export function follower({ near, show, reload, ended }) {
       waiting.length > 0 &&
         h(
           "button",
-          { type: "button", class: "main", onclick: showWaiting },
+          { type: "button", class: "primary", onclick: showWaiting },
           rows + lost === 1 ? "1 new entry (press .)" : `${all} new entries (press .)`,
         ),
     );

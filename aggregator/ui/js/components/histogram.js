@@ -24,7 +24,7 @@ export function histogram({ zoom }) {
     const most = Math.max(1, ...buckets.map((bucket) => bucket.entries));
     const x = (time) => ((time - from) / (to - from)) * WIDTH;
     const bars = buckets.map((bucket) => bar(bucket, x, width, most));
-    const pick = svg("rect", { class: "zoom", y: 0, height: HEIGHT, x: 0, width: 0 });
+    const pick = svg("rect", { class: "brush", y: 0, height: HEIGHT, x: 0, width: 0 });
     const chart = svg(
       "svg",
       {
@@ -38,11 +38,17 @@ export function histogram({ zoom }) {
         {},
         svg(
           "pattern",
-          { id: "hatch", width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+          {
+            id: "no-data-pattern",
+            width: 8,
+            height: 8,
+            patternUnits: "userSpaceOnUse",
+            patternTransform: "rotate(45)",
+          },
           svg("line", { class: "hatch", x1: 0, y1: 0, x2: 0, y2: 8 }),
         ),
       ),
-      missing.length > 0 && svg("rect", { class: "hatched", x: 0, y: 0, width: WIDTH, height: HEIGHT }),
+      missing.length > 0 && svg("rect", { class: "no-data-pattern", x: 0, y: 0, width: WIDTH, height: HEIGHT }),
       bars,
       pick,
     );
@@ -50,14 +56,15 @@ export function histogram({ zoom }) {
     put(
       element,
       chart,
-      h("div", { class: "ends" }, h("span", {}, moment(fromMicros(from))), h("span", {}, moment(fromMicros(to)))),
+      h("div", { class: "axis" }, h("span", {}, moment(fromMicros(from))), h("span", {}, moment(fromMicros(to)))),
       h(
         "div",
         { class: "legend" },
         key("ok", "succeeded or other"),
         key("failed", "failed or denied"),
         key("flagged", "flagged"),
-        missing.length > 0 && key("hatched", `${missing.join(", ")} not counted: every number is a lower bound`),
+        missing.length > 0 &&
+          key("no-data-pattern", `${missing.join(", ")} not counted: every number is a lower bound`),
         h("span", {}, "Drag to zoom."),
         envelope.verified === false &&
           h(
@@ -149,11 +156,15 @@ function table(buckets, width, zoom) {
         { scope: "row" },
         h(
           "button",
-          { type: "button", class: "plain", onclick: () => zoom(bucket.from, fromMicros(micros(bucket.from) + width)) },
+          {
+            type: "button",
+            class: "link-button",
+            onclick: () => zoom(bucket.from, fromMicros(micros(bucket.from) + width)),
+          },
           moment(bucket.from),
         ),
       ),
-      ["entries", "failed", "denied", "flagged"].map((name) => h("td", { class: "number" }, digits(bucket[name]))),
+      ["entries", "failed", "denied", "flagged"].map((name) => h("td", { class: "numeric" }, digits(bucket[name]))),
     );
   return h(
     "details",
@@ -161,7 +172,7 @@ function table(buckets, width, zoom) {
     h("summary", {}, "View as table"),
     h(
       "div",
-      { class: "scroll" },
+      { class: "table-container" },
       h(
         "table",
         {},

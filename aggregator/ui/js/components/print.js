@@ -41,11 +41,11 @@ export async function printView(state, me) {
   );
   const main = document.getElementById("content");
   const screen = [...main.children];
-  for (const part of screen) part.classList.add("not-printed");
+  for (const part of screen) part.classList.add("no-print");
   main.append(report);
   const done = () => {
     report.remove();
-    for (const part of screen) part.classList.remove("not-printed");
+    for (const part of screen) part.classList.remove("no-print");
   };
   addEventListener("afterprint", done, { once: true });
   print();

@@ -25,14 +25,18 @@ const SHOWN_MAX = 1_000;
 export function rowTable({ open, filter }) {
   const body = h("tbody", { onkeydown: alongRow });
   const timeHead = h("th", { scope: "col", "aria-sort": "descending" });
-  const caption = h("caption", { class: "unseen" }, "Entries");
+  const caption = h("caption", { class: "visually-hidden" }, "Entries");
   const head = h(
     "tr",
     {},
     timeHead,
     ["Node", "Actor", "Action", "Entity", "IP", "Outcome", "Integrity"].map((name) => h("th", { scope: "col" }, name)),
   );
-  const element = h("div", { class: "scroll rows" }, h("table", {}, caption, h("thead", {}, head), body));
+  const element = h(
+    "div",
+    { class: "table-container entry-table" },
+    h("table", {}, caption, h("thead", {}, head), body),
+  );
   let shown = [];
   let uncertainty = null;
   let order = "desc";
@@ -45,28 +49,28 @@ export function rowTable({ open, filter }) {
     timeHead.textContent = axis === "occurred" ? `Occurred (${zoneLabel()})` : `Time (${zoneLabel()})`;
     timeHead.setAttribute("aria-sort", order === "desc" ? "descending" : "ascending");
     const unsure = uncertainPairs(
-      shown.filter((item) => !item.said),
+      shown.filter((item) => !item.message),
       uncertainty,
     );
     let day = "";
     const lines = [];
     for (const item of shown) {
-      if (item.said) {
-        lines.push(h("tr", { class: "said" }, h("td", { colspan: COLUMNS }, item.said)));
+      if (item.message) {
+        lines.push(h("tr", { class: "status-row" }, h("td", { colspan: COLUMNS }, item.message)));
         continue;
       }
       const at = shownTime(item.row) ? parts(shownTime(item.row)) : null;
       if (at && at.day !== day) {
         day = at.day;
-        lines.push(h("tr", { class: "day" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
+        lines.push(h("tr", { class: "day-header" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
       }
       lines.push(safeLine(item, at, unsure.get(keyOf(item.row))));
     }
-    if (lines.length === 0) lines.push(h("tr", {}, h("td", { colspan: COLUMNS, class: "empty" }, empty)));
-    const focused = body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.place : null;
+    if (lines.length === 0) lines.push(h("tr", {}, h("td", { colspan: COLUMNS, class: "empty-state" }, empty)));
+    const focused = body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.entry : null;
     put(body, lines);
     if (focused)
-      body.querySelector(`tr[data-place="${CSS.escape(focused)}"] button.open`)?.focus({ preventScroll: true });
+      body.querySelector(`tr[data-entry="${CSS.escape(focused)}"] button.row-link`)?.focus({ preventScroll: true });
   }
 
   /** Renders a row. An error must not affect the other rows: a row that fails verification can contain anything. */
@@ -78,9 +82,9 @@ export function rowTable({ open, filter }) {
       return h(
         "tr",
         {
-          "data-place": placeOf(item.row),
+          "data-entry": placeOf(item.row),
           "data-key": keyOf(item.row),
-          class: "broken",
+          class: "violation",
           onclick: () => open(item.row),
         },
         h(
@@ -88,7 +92,7 @@ export function rowTable({ open, filter }) {
           { colspan: COLUMNS },
           h(
             "button",
-            { type: "button", class: "plain open", tabindex: -1 },
+            { type: "button", class: "link-button row-link", tabindex: -1 },
             `${visible(placeOf(item.row))} is not a valid entry; open it to see its bytes. `,
           ),
           integrityBadges(item.row),
@@ -102,7 +106,7 @@ export function rowTable({ open, filter }) {
       "button",
       {
         type: "button",
-        class: "plain value",
+        class: "link-button value",
         tabindex: -1,
         title: "Click to filter, alt-click to exclude. Keys: f and x; ← and → move along the row.",
         onclick: (event) => {
@@ -114,7 +118,7 @@ export function rowTable({ open, filter }) {
     );
   }
 
-  function line({ row, fresh }, at, doubt) {
+  function line({ row, isNew }, at, doubt) {
     const entry = entryOf(row);
     const { user, impersonator } = actorWords(entry);
     const entity = entityOf(entry);
@@ -127,14 +131,15 @@ export function rowTable({ open, filter }) {
           h("span", { class: "fraction" }, `.${at.fraction.slice(0, 3)}`),
         )
       : h("span", {}, "no time");
-    const mark = doubt && h("span", { class: "unsure", title: doubt }, " ~", h("span", { class: "unseen" }, doubt));
+    const mark =
+      doubt && h("span", { class: "uncertain", title: doubt }, " ~", h("span", { class: "visually-hidden" }, doubt));
     return h(
       "tr",
       {
-        "data-place": here,
+        "data-entry": here,
         "data-key": key,
         "aria-selected": key === chosen ? "true" : null,
-        class: [row.integrity === "violation" && "broken", fresh && "fresh"].filter(Boolean).join(" ") || null,
+        class: [row.integrity === "violation" && "violation", isNew && "new"].filter(Boolean).join(" ") || null,
         onclick: () => open(row),
       },
       h(
@@ -142,9 +147,9 @@ export function rowTable({ open, filter }) {
         { class: "time" },
         h(
           "button",
-          { type: "button", class: "plain open", tabindex: key === chosen ? 0 : -1 },
+          { type: "button", class: "link-button row-link", tabindex: key === chosen ? 0 : -1 },
           time,
-          h("span", { class: "unseen" }, ` open ${here}`),
+          h("span", { class: "visually-hidden" }, ` open ${here}`),
         ),
         mark,
       ),
@@ -152,8 +157,8 @@ export function rowTable({ open, filter }) {
       h(
         "td",
         {},
-        user ? value("user", user) : h("span", { class: "as" }, "–"),
-        impersonator && [h("span", { class: "as" }, " impersonated by "), value("impersonator", impersonator)],
+        user ? value("user", user) : h("span", { class: "muted" }, "–"),
+        impersonator && [h("span", { class: "muted" }, " impersonated by "), value("impersonator", impersonator)],
       ),
       h(
         "td",
@@ -167,7 +172,7 @@ export function rowTable({ open, filter }) {
       h("td", {}, entity ? value("entity", entity) : textOr(entry.target) ? value("target", entry.target) : "–"),
       h("td", { class: "mono" }, textOr(entry.ip_address) ? value("ip", entry.ip_address) : "–"),
       h("td", {}, row.erased || row.withheld ? "–" : outcomeBadge(entry.outcome), " ", flagBadge(entry)),
-      h("td", { class: "state" }, integrityBadges(row)),
+      h("td", { class: "integrity" }, integrityBadges(row)),
     );
   }
 
@@ -178,19 +183,19 @@ export function rowTable({ open, filter }) {
 
   function choose(key, { focus = true } = {}) {
     chosen = key;
-    for (const tr of body.querySelectorAll("tr[data-place]")) {
+    for (const tr of body.querySelectorAll("tr[data-entry]")) {
       const here = tr.dataset.key === key;
       if (here) tr.setAttribute("aria-selected", "true");
       else tr.removeAttribute("aria-selected");
-      tr.querySelector("button.open").tabIndex = here ? 0 : -1;
+      tr.querySelector("button.row-link").tabIndex = here ? 0 : -1;
       if (here && focus) {
-        tr.querySelector("button.open").focus({ preventScroll: true });
+        tr.querySelector("button.row-link").focus({ preventScroll: true });
         tr.scrollIntoView({ block: "nearest" });
       }
     }
   }
 
-  const only = () => shown.filter((item) => !item.said).map((item) => item.row);
+  const only = () => shown.filter((item) => !item.message).map((item) => item.row);
   return {
     element,
     /** Shows a page. */
@@ -207,10 +212,10 @@ export function rowTable({ open, filter }) {
     /** Adds new items at the top: rows, or messages about a node. Returns how many items were removed. */
     prepend(items) {
       const known = new Set(only().map(keyOf));
-      const fresh = items.filter((item) => item.said || !known.has(keyOf(item.row)));
+      const added = items.filter((item) => item.message || !known.has(keyOf(item.row)));
       const all = [
-        ...fresh.map((item) => ({ ...item, fresh: true })).reverse(),
-        ...shown.map((item) => ({ ...item, fresh: false })),
+        ...added.map((item) => ({ ...item, isNew: true })).reverse(),
+        ...shown.map((item) => ({ ...item, isNew: false })),
       ];
       shown = all.slice(0, SHOWN_MAX);
       draw();
@@ -240,9 +245,9 @@ export function rowTable({ open, filter }) {
 /** Moves the focus along the values of a row, so that each can be reached by keyboard. */
 function alongRow(event) {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  const line = by && event.target.closest("tr[data-place]");
+  const line = by && event.target.closest("tr[data-entry]");
   if (!line) return;
-  const stops = [...line.querySelectorAll("button.open, button.value")];
+  const stops = [...line.querySelectorAll("button.row-link, button.value")];
   const next = stops[stops.indexOf(document.activeElement) + by];
   if (!next) return;
   next.focus();

@@ -122,7 +122,7 @@ export function suggest(input, box, { context, submit }) {
             },
           },
           h("span", {}, one.words),
-          h("span", { class: "about" }, one.about),
+          h("span", { class: "suggestion-detail" }, one.about),
         ),
       ),
     );

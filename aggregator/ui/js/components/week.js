@@ -8,7 +8,7 @@ const WEEK = { from: "7d", by: "user", top: 5 };
 
 /** Creates the summary bar, which loads its own counts. */
 export function weekBar() {
-  const element = h("div", { class: "week" }, numbers([["Last 7 days", "…", null]]));
+  const element = h("div", { class: "week-summary" }, numbers([["Last 7 days", "…", null]]));
   return {
     element,
     async load() {
@@ -41,7 +41,7 @@ export function weekNumbers(answer) {
 function numbers(list) {
   return h(
     "ul",
-    { class: "numbers" },
+    { class: "stats" },
     list.map(([label, number, href]) => {
       const content = [h("b", {}, number), h("span", { class: "label" }, label)];
       return h("li", {}, href ? h("a", { href }, content) : content);

@@ -44,14 +44,14 @@ start(async (main) => {
           h("p", { class: "hint" }, "You can also export any view from the timeline."),
           h(
             "div",
-            { class: "fields" },
+            { class: "form-row" },
             field("Filter", filter, "field wide"),
             field("From", from),
             field("To (exclusive)", to),
-            h("button", { type: "button", class: "main", onclick: open }, "Export…"),
+            h("button", { type: "button", class: "primary", onclick: open }, "Export…"),
           ),
         )
-      : h("p", { class: "note" }, "Your role does not allow exports; auditors and admins can export."),
+      : h("p", { class: "callout" }, "Your role does not allow exports; auditors and admins can export."),
     h("h2", {}, "Exports in the last 90 days"),
     list,
   );
@@ -69,7 +69,7 @@ start(async (main) => {
       table(answer),
       h(
         "div",
-        { class: "pager" },
+        { class: "pagination" },
         h(
           "button",
           { type: "button", disabled: !answer.previous_cursor, onclick: () => load(answer.previous_cursor) },
@@ -98,7 +98,7 @@ function table(answer) {
   if (answer.entries.length === 0)
     return h(
       "p",
-      { class: "empty" },
+      { class: "empty-state" },
       answer.complete
         ? answer.limited_to
           ? "No exports within your scope."
@@ -130,7 +130,7 @@ function table(answer) {
         ),
       ),
       h("td", {}, details.from ? `${time(details.from)} to ${time(details.to)}` : "–"),
-      h("td", { class: "number" }, Number.isInteger(details.rows) ? digits(details.rows) : "–"),
+      h("td", { class: "numeric" }, Number.isInteger(details.rows) ? digits(details.rows) : "–"),
       h("td", {}, words(details.words)),
       h(
         "td",
@@ -144,11 +144,11 @@ function table(answer) {
   };
   return h(
     "div",
-    { class: "scroll" },
+    { class: "table-container" },
     h(
       "table",
       {},
-      h("caption", { class: "unseen" }, "Exports"),
+      h("caption", { class: "visually-hidden" }, "Exports"),
       h(
         "thead",
         {},

@@ -26,7 +26,7 @@ start(async (main) => {
   const warn = banners({ retry: load });
   const numbers = h("div", {});
   const chart = histogram({ zoom: (from, to) => location.assign(address({ ...week, filter: "", from, to })) });
-  const lists = h("div", { class: "columns" });
+  const lists = h("div", { class: "card-grid" });
   main.append(h("h1", {}, "Statistics for the last 7 days"), warn.element, numbers, chart.element, lists);
   document.addEventListener("zonechange", chart.redraw);
 
@@ -65,13 +65,13 @@ start(async (main) => {
         "tr",
         {},
         h("th", { scope: "row" }, h("a", { href: address({ ...week, filter: filter(value) }) }, short(value, 60))),
-        h("td", { class: "number" }, digits(count)),
+        h("td", { class: "numeric" }, digits(count)),
         h(
           "td",
           { "aria-hidden": "true" },
           svg(
             "svg",
-            { class: "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none" },
+            { class: "bar", viewBox: "0 0 100 4", preserveAspectRatio: "none" },
             svg("rect", { width: (count / most) * 100, height: 4 }),
           ),
         ),
@@ -92,10 +92,10 @@ start(async (main) => {
         : h(
             "table",
             {},
-            h("caption", { class: "unseen" }, heading),
+            h("caption", { class: "visually-hidden" }, heading),
             h(
               "thead",
-              { class: "unseen" },
+              { class: "visually-hidden" },
               h(
                 "tr",
                 {},

@@ -66,7 +66,7 @@ class TimelineView {
       closed: () => this.remember({ row: "" }),
     });
     this.week = weekBar();
-    this.pager = h("div", { class: "pager" });
+    this.pager = h("div", { class: "pagination" });
   }
 
   actions() {
@@ -84,7 +84,7 @@ class TimelineView {
     this.table.redraw();
     const rows = h("div", {}, this.chart.element, this.live.counter, this.table.element, this.pager);
     this.main.append(
-      h("h1", { class: "unseen" }, "Timeline"),
+      h("h1", { class: "visually-hidden" }, "Timeline"),
       this.week.element,
       this.warn.element,
       this.bar.element,
@@ -156,7 +156,7 @@ class TimelineView {
     // A request that the user did not cause must not overwrite a half-typed filter.
     if (!unattended) this.bar.show(this.state);
     // Until the answer arrives, the rows on the page are those of another query.
-    document.body.classList.add("asking");
+    document.body.classList.add("loading");
     this.table.element.setAttribute("aria-busy", "true");
     try {
       const { order, cursor } = this.state;
@@ -183,7 +183,7 @@ class TimelineView {
   }
 
   answered() {
-    document.body.classList.remove("stale", "asking");
+    document.body.classList.remove("stale", "loading");
     this.table.element.removeAttribute("aria-busy");
   }
 
@@ -267,7 +267,7 @@ class TimelineView {
       turn(`‹ ${newer}`, answer.previous_cursor, "previous"),
       turn(`${older} ›`, answer.next_cursor, "next"),
       state.cursor && h("button", { type: "button", onclick: () => this.change({}) }, "First page"),
-      h("p", { class: "statement" }, statementOf(answer, pairs, state)),
+      h("p", { class: "result-summary" }, statementOf(answer, pairs, state)),
       this.hints(answer),
     );
     if (focused) pager.querySelector(`button.${focused}:not(:disabled)`)?.focus();
