@@ -13,7 +13,7 @@ import { histogram } from "../components/histogram.js";
 import { follower } from "../components/follower.js";
 import { printView } from "../components/print.js";
 import { addressOf, keyOf, termsOf } from "../components/row.js";
-import { rowTable } from "../components/rows.js";
+import { RowTable } from "../components/rows.js";
 import { savedSearches } from "../components/saved.js";
 import { may } from "../components/session.js";
 import { onKeys, start } from "../components/shell.js";
@@ -58,7 +58,7 @@ class TimelineView {
     this.warn = banners({ retry: () => this.change({}) });
     this.chart = histogram({ zoom: (from, to) => this.zoomTo(from, to) });
     this.side = facets({ filter: narrow });
-    this.table = rowTable({ open: (row) => this.openRow(row), filter: narrow });
+    this.table = new RowTable({ open: (row) => this.openRow(row), filter: narrow });
     this.entry = drawer({
       filter: narrow,
       step: (by) => this.table.move(by),
@@ -105,12 +105,12 @@ class TimelineView {
 
   listenToKeys() {
     const step = (by) => () => (this.entry.isOpen() ? this.entry.move(by) : this.table.move(by));
-    const pick = (exclude) => () => this.withChosen((row) => this.pickValue(row, exclude));
+    const pick = (exclude) => () => this.withSelected((row) => this.pickValue(row, exclude));
     onKeys({
       "/": ["focus the filter", this.bar.focus],
       j: ["next entry", step(1)],
       k: ["previous entry", step(-1)],
-      Enter: ["open the entry", () => this.withChosen((row) => this.openRow(row))],
+      Enter: ["open the entry", () => this.withSelected((row) => this.openRow(row))],
       Escape: ["close the entry", () => this.entry.close()],
       "[": ["previous entry", step(-1)],
       "]": ["next entry", step(1)],
@@ -300,7 +300,7 @@ class TimelineView {
   }
 
   openRow(row, answer = this.envelope) {
-    this.table.choose(keyOf(row), { focus: false });
+    this.table.select(keyOf(row), { focus: false });
     this.remember({ row: addressOf(row, answer) });
     this.entry.open(row, answer);
   }
@@ -323,8 +323,8 @@ class TimelineView {
     }
   }
 
-  withChosen(run) {
-    const row = this.table.chosen();
+  withSelected(run) {
+    const row = this.table.selectedRow();
     if (row) run(row);
   }
 
