@@ -8,7 +8,7 @@ import { drawer } from "../components/drawer.js";
 import { exportDialog } from "../components/export-dialog.js";
 import { COUNTED, facets } from "../components/facets.js";
 import { add, term } from "../lib/filter.js";
-import { filterBar } from "../components/filter-bar.js";
+import { FilterBar } from "../components/filter-bar.js";
 import { histogram } from "../components/histogram.js";
 import { follower } from "../components/follower.js";
 import { printView } from "../components/print.js";
@@ -54,7 +54,7 @@ class TimelineView {
       ended: () => this.remember({ live: false }),
     });
     this.live.button.addEventListener("click", () => this.toggleLive());
-    this.bar = filterBar({ change: (part) => this.change(part), actions: this.actions() });
+    this.bar = new FilterBar({ change: (part) => this.change(part), actions: this.actions() });
     this.warn = banners({ retry: () => this.change({}) });
     this.chart = histogram({ zoom: (from, to) => this.zoomTo(from, to) });
     this.side = facets({ filter: narrow });
@@ -107,7 +107,7 @@ class TimelineView {
     const step = (by) => () => (this.entry.isOpen() ? this.entry.move(by) : this.table.move(by));
     const pick = (exclude) => () => this.withSelected((row) => this.pickValue(row, exclude));
     onKeys({
-      "/": ["focus the filter", this.bar.focus],
+      "/": ["focus the filter", () => this.bar.focus()],
       j: ["next entry", step(1)],
       k: ["previous entry", step(-1)],
       Enter: ["open the entry", () => this.withSelected((row) => this.openRow(row))],
