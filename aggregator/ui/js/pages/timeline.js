@@ -10,7 +10,7 @@ import { COUNTED, facets } from "../components/facets.js";
 import { add, term } from "../lib/filter.js";
 import { FilterBar } from "../components/filter-bar.js";
 import { histogram } from "../components/histogram.js";
-import { follower } from "../components/follower.js";
+import { Follower } from "../components/follower.js";
 import { printView } from "../components/print.js";
 import { addressOf, keyOf, termsOf } from "../components/row.js";
 import { RowTable } from "../components/rows.js";
@@ -47,7 +47,7 @@ class TimelineView {
     /** Cancels the running request. */
     this.asking = null;
     const narrow = (key, value, exclude) => this.narrow(key, value, exclude);
-    this.live = follower({
+    this.live = new Follower({
       near: () => !this.entry.isOpen(),
       show: (items) => this.table.prepend(items),
       reload: () => this.load({ unattended: true }),
@@ -117,7 +117,7 @@ class TimelineView {
       f: ["filter by a value of this entry", pick(false)],
       x: ["exclude a value of this entry", pick(true)],
       l: ["toggle live mode", () => this.toggleLive()],
-      ".": ["show new entries", this.live.showWaiting],
+      ".": ["show new entries", () => this.live.showNew()],
       e: ["export", () => may("audit.export") && exportDialog(this.state)],
       y: ["copy a link to this view", () => this.share()],
     });
