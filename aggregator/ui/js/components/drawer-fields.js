@@ -2,7 +2,7 @@
 
 import { getRaw } from "../lib/api.js";
 import { copy, h, save, short, visible, visibleLines } from "../lib/dom.js";
-import { judgements } from "./drawer-judge.js";
+import { verdictSection } from "./drawer-verdicts.js";
 import { everything, moment } from "../lib/time.js";
 import { entityOf, entryOf, flagBadge, logOf, nodeOf, placeOf, seqOf, timeOf } from "./row.js";
 import { quote } from "../lib/filter.js";
@@ -96,7 +96,7 @@ export function summaryTab(row, { filter }) {
   return [
     row.reason && h("p", { class: "error" }, visible(row.reason)),
     flagBadge(entry),
-    judgements(row),
+    verdictSection(row),
     h("table", { class: "properties" }, h("tbody", {}, lines)),
     h("p", { class: "hint" }, "Click a value to filter by it, alt-click to exclude it."),
   ];

@@ -4,7 +4,7 @@ import { Problem, get, getCounts, parameters } from "../lib/api.js";
 import { banners } from "../components/banners.js";
 import { announce, copy, digits, h, notice, put, visible } from "../lib/dom.js";
 import { dialog } from "../components/dialog.js";
-import { drawer } from "../components/drawer.js";
+import { Drawer } from "../components/drawer.js";
 import { exportDialog } from "../components/export-dialog.js";
 import { COUNTED, facets } from "../components/facets.js";
 import { add, term } from "../lib/filter.js";
@@ -59,7 +59,7 @@ class TimelineView {
     this.chart = histogram({ zoom: (from, to) => this.zoomTo(from, to) });
     this.side = facets({ filter: narrow });
     this.table = new RowTable({ open: (row) => this.openRow(row), filter: narrow });
-    this.entry = drawer({
+    this.entry = new Drawer({
       filter: narrow,
       step: (by) => this.table.move(by),
       moved: (row) => this.remember({ row: addressOf(row, this.envelope) }),
