@@ -9,7 +9,7 @@ import { exportDialog } from "../components/export-dialog.js";
 import { COUNTED, facets } from "../components/facets.js";
 import { add, term } from "../lib/filter.js";
 import { FilterBar } from "../components/filter-bar.js";
-import { histogram } from "../components/histogram.js";
+import { Histogram } from "../components/histogram.js";
 import { Follower } from "../components/follower.js";
 import { printView } from "../components/print.js";
 import { addressOf, keyOf, termsOf } from "../components/row.js";
@@ -56,7 +56,7 @@ class TimelineView {
     this.live.button.addEventListener("click", () => this.toggleLive());
     this.bar = new FilterBar({ change: (part) => this.change(part), actions: this.actions() });
     this.warn = banners({ retry: () => this.change({}) });
-    this.chart = histogram({ zoom: (from, to) => this.zoomTo(from, to) });
+    this.chart = new Histogram({ zoom: (from, to) => this.zoomTo(from, to) });
     this.side = facets({ filter: narrow });
     this.table = new RowTable({ open: (row) => this.openRow(row), filter: narrow });
     this.entry = new Drawer({
