@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 const components = (name) => import(`../../ui/js/components/${name}.js`);
-const { isVerdictOn } = await components("drawer-verdicts");
+const { isVerdictOn, verdictBadge } = await components("drawer-verdicts");
 const { positionsAfter } = await components("follower");
 const { extent } = await components("histogram");
 const { NodeStates, stateOfEvent } = await components("node-states");
@@ -146,4 +146,12 @@ test("a verdict counts only if it names exactly this entry", () => {
   assert.equal(isVerdictOn(verdict({}, "ok", "data"), row), false);
   assert.equal(isVerdictOn({ integrity: "erased", entry: null }, row), false);
   assert.equal(isVerdictOn({ integrity: "ok", entry: { category: "audit", details: null } }, row), false);
+});
+
+test("a verdict that is none is shown as it was written", () => {
+  assert.equal(verdictBadge("reviewed"), "\u2713 reviewed");
+  assert.equal(verdictBadge("constructor"), "constructor");
+  assert.equal(verdictBadge("__proto__"), "__proto__");
+  assert.equal(verdictBadge(undefined), "?");
+  assert.equal(verdictBadge({ toString: null }), "?");
 });

@@ -107,6 +107,12 @@ export function isVerdictOn(found, row) {
   );
 }
 
+/** Returns the text of a verdict. An entry can contain anything, even the name of an inherited property. */
+export function verdictBadge(verdict) {
+  const text = textOr(verdict, "?");
+  return Object.hasOwn(VERDICTS, text) ? VERDICTS[text][0] : text;
+}
+
 function verdictItem(found) {
   const { entry } = found;
   const place = address({
@@ -115,11 +121,10 @@ function verdictItem(found) {
     to: "",
     order: "desc",
   });
-  const [badge] = VERDICTS[entry.details.judgement] ?? [textOr(entry.details.judgement, "?")];
   return h(
     "li",
     {},
-    h("b", {}, visible(badge)),
+    h("b", {}, visible(verdictBadge(entry.details.judgement))),
     ` by ${visible(textOr(entry.user, "?"))} at ` +
       `${moment(entry.timestamp)}: ${visible(textOr(entry.details.words, ""))} `,
     h("a", { href: place }, `(recorded on ${visible(nodeOf(found))})`),
