@@ -129,7 +129,7 @@ impl Browser {
         self.go("/sign-in").await;
         self.write("#token", token).await;
         self.client.active_element().await.unwrap().send_keys(&Key::Enter.to_string()).await.unwrap();
-        self.find("tr[data-place]").await;
+        self.find("tr[data-entry]").await;
     }
 
     pub(crate) async fn go(&self, path: &str) {
@@ -198,7 +198,7 @@ impl Browser {
 
     /// `node/seq` of the visible rows.
     pub(crate) async fn places(&self) -> Vec<String> {
-        let script = "return [...document.querySelectorAll('tr[data-place]')].map((row) => row.dataset.place)";
+        let script = "return [...document.querySelectorAll('tr[data-entry]')].map((row) => row.dataset.entry)";
         serde_json::from_value(self.js(script, json!([])).await).unwrap()
     }
 

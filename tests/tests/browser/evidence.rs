@@ -18,13 +18,13 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     // The dialog shows what will be exported, and exports nothing without a reason.
     browser.go("/?filter=user:user7").await;
     browser.until("three rows", async || browser.places().await.len() == 3).await;
-    browser.press(".under", "Export").await;
+    browser.press(".filter-toolbar", "Export").await;
     browser.says("dialog", "3 entries will be exported").await;
     browser.says("dialog", "mx1: 1, mx2: 1, mx3: 1").await;
-    browser.press("dialog .buttons", "Export").await;
+    browser.press("dialog .button-group", "Export").await;
     browser.says("dialog", "State a reason").await;
     browser.write("dialog textarea", "case 17").await;
-    browser.press("dialog .buttons", "Export").await;
+    browser.press("dialog .button-group", "Export").await;
     let bundle = browser.download(".tar").await;
     browser.says("dialog", "SHA-256").await;
     let trust = cluster.dir.path().join("trust.toml");
@@ -65,18 +65,18 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     browser.says("dialog", "Missing: mx3").await;
     browser.click("dialog input[value=csv]").await;
     browser.write("dialog textarea", "case 18").await;
-    browser.press("dialog .buttons", "Export").await;
+    browser.press("dialog .button-group", "Export").await;
     browser.says("dialog", "No file was written: mx3").await;
     browser.click("dialog input[value=partial]").await;
-    browser.press("dialog .buttons", "Export").await;
+    browser.press("dialog .button-group", "Export").await;
     let part = browser.download("PARTIAL.csv").await;
     browser.says("dialog", "PARTIAL").await;
     assert_eq!(std::fs::read_to_string(part).unwrap().lines().count(), 3);
     browser.click("dialog input[value=ndjson]").await;
-    browser.press("dialog .buttons", "Export").await;
+    browser.press("dialog .button-group", "Export").await;
     let part = std::fs::read_to_string(browser.download("PARTIAL.ndjson").await).unwrap();
     assert!(part.trim_end().lines().last().unwrap().starts_with("{\"final\":"));
-    browser.press("dialog .buttons", "Close").await;
+    browser.press("dialog .button-group", "Close").await;
     browser.says("table", "case 18").await;
     browser.is_accessible("exports").await;
     browser.shot("exports").await;
@@ -95,16 +95,19 @@ async fn whoever_is_limited_sees_that_and_nothing_else() {
     browser.says(".scope", "Your scope: user:alice").await;
     browser.says(".facets", "alice").await;
     assert_eq!(browser.places().await.len(), 1);
-    assert!(!browser.texts(".under .actions button").await.contains(&"Export".to_owned()));
+    assert!(!browser.texts(".filter-toolbar .actions button").await.contains(&"Export".to_owned()));
     browser.is_accessible("a limited reader").await;
     // Suggestions are counted by the server, within the client's scope.
     browser.write("input[role=combobox]", "user:").await;
     browser.says(".suggestions", "alice").await;
     for filter in ["user:mallory", "-user:alice", ""] {
         browser.go(&format!("/?filter={filter}")).await;
-        browser.says(".pager .statement", "nodes").await;
+        browser.says(".pagination .result-summary", "nodes").await;
         assert!(browser.places().await.len() <= 1, "{filter}");
-        assert!(!browser.text(".rows").await.contains("mallory") && !browser.text(".facets").await.contains("mallory"));
+        assert!(
+            !browser.text(".entry-table").await.contains("mallory")
+                && !browser.text(".facets").await.contains("mallory")
+        );
     }
     browser.go("/exports").await;
     browser.says("main", "Your role does not allow exports").await;

@@ -65,7 +65,7 @@ async fn hostile_entries_are_text_everywhere() {
     assert!(shown.contains("\\u{202e}txt.exe"), "{shown}");
 
     for place in browser.places().await {
-        browser.click(&format!("tr[data-place='{place}'] button.open")).await;
+        browser.click(&format!("tr[data-entry='{place}'] button.row-link")).await;
         browser.says(".drawer code", &place).await;
         for tab in ["changes", "context", "proof", "raw", "summary"] {
             browser.click(&format!("#tab-{tab}")).await;
@@ -79,7 +79,7 @@ async fn hostile_entries_are_text_everywhere() {
         browser.go("/?filter=node:mx1%20action:mail.release&order=asc").await;
         browser.until("all rows", async || browser.places().await.len() == taken.len()).await;
         let place = browser.places().await[number].clone();
-        browser.click(&format!("tr[data-place='{place}'] td:nth-child(3) button")).await;
+        browser.click(&format!("tr[data-entry='{place}'] td:nth-child(3) button")).await;
         browser.until("its own row", async || browser.places().await == [place.clone()]).await;
         is_unharmed(&browser, &place).await;
     }

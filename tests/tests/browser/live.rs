@@ -21,30 +21,30 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
 
     // Live mode: new rows appear at the top by themselves; while an entry is open they are held back and only counted.
     browser.keys("l").await;
-    browser.says(".under .actions", "Live, complete up to").await;
+    browser.says(".filter-toolbar .actions", "Live, complete up to").await;
     cluster.append(0, &[entry("carol", "mail.release")]).await;
-    browser.says("tbody tr[data-place]", "carol").await;
+    browser.says("tbody tr[data-entry]", "carol").await;
     browser.keys(&Key::Enter.to_string()).await;
     browser.says(".drawer", "Summary").await;
     cluster.append(1, &[entry("dave", "mail.release"), entry("dave", "mail.release")]).await;
-    browser.says(".waiting", "2 new entries").await;
+    browser.says(".new-entries", "2 new entries").await;
     browser.is_accessible("live").await;
     browser.keys(&Key::Escape.to_string()).await;
     browser.keys(".").await;
-    browser.says("tbody tr[data-place]", "dave").await;
-    assert!(browser.text(".waiting").await.is_empty());
+    browser.says("tbody tr[data-entry]", "dave").await;
+    assert!(browser.text(".new-entries").await.is_empty());
     assert_eq!(browser.places().await.len(), 9);
 
     // A node dies: the page shows a line among the rows, and a banner with what a witness knows.
     cluster.kill(2);
-    browser.says("tr.said", "mx3 has been missing since").await;
+    browser.says("tr.status-row", "mx3 has been missing since").await;
     browser.says(".banner.missing", "1 of 3 nodes missing").await;
     browser.says(".banner.missing", "mx3 is unreachable, last seen").await;
     browser.says(".banner.missing", "A witness has seen 3 entries of its log").await;
     assert!(browser.texts(".banner.missing button").await.iter().all(|words| !words.contains("Close")));
     browser.is_accessible("a missing node").await;
     cluster.append(0, &[entry("erin", "mail.release")]).await;
-    browser.says("tbody tr[data-place]", "erin").await;
+    browser.says("tbody tr[data-entry]", "erin").await;
     browser.shot("missing").await;
 
     // After a reload every number is marked as a lower bound, and the chart is hatched.
@@ -52,8 +52,8 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.go(EVERYBODY).await;
     browser.says(".banner.missing", "mx3").await;
     browser.says(".histogram .legend", "mx3 not counted: every number is a lower bound").await;
-    browser.says(".facets .absent", "mx3").await;
-    browser.says(".pager .statement", "2/3 nodes").await;
+    browser.says(".facets .missing", "mx3").await;
+    browser.says(".pagination .result-summary", "2/3 nodes").await;
     browser.go("/nodes").await;
     browser.says("table.nodes", "MISSING").await;
     browser.is_accessible("nodes with a missing one").await;
@@ -63,7 +63,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.go(&format!("{EVERYBODY}&live=1")).await;
     browser.says(".banner.missing", "mx3").await;
     cluster.restart(2).await;
-    browser.says("tr.said", "mx3 is back").await;
+    browser.says("tr.status-row", "mx3 is back").await;
     browser.until("no banner", async || browser.texts(".banner").await.is_empty()).await;
 
     // All nodes are gone: the old rows stay, greyed out, and all nodes are named.
@@ -73,7 +73,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
         cluster.kill(index);
     }
     browser.press(".filter-bar", "Search").await;
-    browser.says(".pager", "no node answered; showing stale results").await;
+    browser.says(".pagination", "no node answered; showing stale results").await;
     browser.says(".banner.missing", "3 of 3 nodes missing").await;
     assert_eq!(
         (browser.places().await.len(), browser.js("return document.body.className", json!([])).await),
@@ -99,27 +99,27 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     let Some(browser) = Browser::signed_in(&cluster, &auditor).await else { return };
     cluster.wait_until_answered("mx1").await;
     browser.go("/?filter=node:mx1").await;
-    browser.says(".banner.broken", "mx1: its answer failed verification").await;
-    browser.says("tr.broken", "VIOLATION").await;
-    browser.says(".pager .statement", "VIOLATIONS: 1").await;
+    browser.says(".banner.violation", "mx1: its answer failed verification").await;
+    browser.says("tr.violation", "VIOLATION").await;
+    browser.says(".pagination .result-summary", "VIOLATIONS: 1").await;
     browser.is_accessible("a broken row").await;
     browser.shot("broken").await;
-    browser.click("tr.broken button.open").await;
+    browser.click("tr.violation button.row-link").await;
     browser.click("#tab-proof").await;
     browser.says("#drawer-panel", "The signature is NOT valid").await;
     browser.keys(&Key::Escape.to_string()).await;
 
-    browser.press(".banner.broken", "Acknowledge").await;
+    browser.press(".banner.violation", "Acknowledge").await;
     browser.press("dialog", "Acknowledge").await;
     assert_eq!(browser.texts("dialog").await.len(), 1, "without a reason nothing is acknowledged");
     browser.write("dialog textarea", "disk swapped by the night shift").await;
     browser.press("dialog", "Acknowledge").await;
-    browser.says(".banner.broken .acknowledged", "Acknowledged by ada").await;
+    browser.says(".banner.violation .acknowledged", "Acknowledged by ada").await;
     // The acknowledgement stays visible to all users.
     browser.go("/?filter=node:mx1").await;
-    browser.says(".banner.broken .acknowledged", "disk swapped by the night shift").await;
+    browser.says(".banner.violation .acknowledged", "disk swapped by the night shift").await;
     browser.go("/?filter=action:audit.acknowledge").await;
-    browser.says("tbody tr[data-place]", "audit.acknowledge").await;
+    browser.says("tbody tr[data-entry]", "audit.acknowledge").await;
     browser.close().await;
 }
 

@@ -51,11 +51,11 @@ async fn rows_of_two_logs_and_a_finding_are_told_apart() {
 
     let Some(browser) = Browser::signed_in(&cluster, &cluster.token).await else { return };
     browser.go("/?filter=node:mx1%20action:auth.login&from=1h&order=desc").await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
     let places = browser.places().await;
     assert_eq!((places.len(), &places[0]), (2, &places[1]), "two rows of the same number");
     for (row, user, other) in [(0, "bob", "alice"), (1, "alice", "bob")] {
-        let open = "document.querySelectorAll('tr[data-place] button.open')[arguments[0]].click()";
+        let open = "document.querySelectorAll('tr[data-entry] button.row-link')[arguments[0]].click()";
         browser.js(open, json!([row])).await;
         browser.click("#tab-raw").await;
         browser.says("#drawer-panel", &format!("\"user\":\"{user}\"")).await;

@@ -20,7 +20,7 @@ async fn the_first_page_is_small_and_then_quiet() {
     cluster.wait_until_complete().await;
     let Some(browser) = Browser::signed_in(&cluster, &cluster.token).await else { return };
     browser.says(".facets", "auth.login").await;
-    browser.says(".numbers", "active users").await;
+    browser.says(".stats", "active users").await;
 
     let sum = "const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]; return all.reduce((sum, one) => sum + one.transferSize + (one.transferSize === 0 ? one.encodedBodySize : 0), 0)";
     let bytes = browser.js(sum, json!([])).await.as_f64().unwrap();
@@ -33,12 +33,12 @@ async fn the_first_page_is_small_and_then_quiet() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(browser.js(count, json!([])).await, before);
     browser.keys("l").await;
-    browser.says(".under .actions", "Live, complete up to").await;
+    browser.says(".filter-toolbar .actions", "Live, complete up to").await;
     browser.until("counted", async || browser.texts(".facets details").await.len() > 3).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = browser.js(count, json!([])).await;
     cluster.append(0, &[entry("fresh", "auth.login")]).await;
-    browser.says("tbody tr[data-place]", "fresh").await;
+    browser.says("tbody tr[data-entry]", "fresh").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(browser.js(count, json!([])).await, before);
 

@@ -22,12 +22,12 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.shot("sign-in").await;
     browser.write("#token", "prl_nonsense").await;
     browser.press("form", "Sign in").await;
-    browser.says("#said", "unknown or revoked token").await;
+    browser.says("#sign-in-error", "unknown or revoked token").await;
     browser.is_accessible("a refused sign-in").await;
     browser.write("#token", &cluster.token).await;
     browser.press("form", "Sign in").await;
     browser.until("back", async || browser.address().await == "/?filter=user:alice").await;
-    browser.says("tbody tr[data-place]", "alice").await;
+    browser.says("tbody tr[data-entry]", "alice").await;
 
     // Scripts cannot read the cookie, and the page stores no secrets.
     let kept = browser
@@ -52,13 +52,13 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     let path = made.stdout.trim().strip_prefix(&cluster.url).unwrap().to_owned();
     browser.go("/healthz").await;
     browser.go(&path).await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
     assert!(!browser.address().await.contains('#'));
-    browser.press("#head", "Sign out").await;
+    browser.press("#header", "Sign out").await;
     browser.says("h1", "Sign in to Piperoll").await;
     browser.go("/healthz").await;
     browser.go(&path).await;
-    browser.says("#said", "this address has already been used").await;
+    browser.says("#sign-in-error", "this address has already been used").await;
 
     // All of this is in the log.
     let log =
@@ -95,12 +95,12 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.says("h1", "Sign in to Piperoll").await;
     browser.write("#token", &cluster.token).await;
     browser.press("form", "Sign in").await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
 
     // A browser that is signed in is redirected at once, and never to another server.
     for back in ["/.//evil.example/login", "/x/..//evil.example/a", "//evil.example/", "/\\evil.example"] {
         browser.go(&format!("/sign-in?back={back}")).await;
-        browser.find("tr[data-place]").await;
+        browser.find("tr[data-entry]").await;
         let origin = browser.js("return location.origin", json!([])).await;
         assert_eq!(origin, json!(cluster.url), "{back}");
     }
@@ -119,7 +119,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.is_accessible("a link that would replace a session").await;
     browser.shot("link-asks").await;
     browser.press(".sign-in", "Stay signed in as tester").await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
     let name = browser
         .js("return fetch('/api/v1/session').then((answer) => answer.json()).then((me) => me.name)", json!([]))
         .await;
@@ -127,7 +127,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.go("/healthz").await;
     browser.go(&path).await;
     browser.press(".sign-in", "Sign out and use the link").await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
     let name = browser
         .js("return fetch('/api/v1/session').then((answer) => answer.json()).then((me) => me.name)", json!([]))
         .await;

@@ -39,7 +39,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     // The first page: a hundred rows, newest first, all verified, and no node missing.
     let first = browser.places().await;
     assert_eq!(first.len(), 100);
-    browser.says(".pager .statement", "4/4 nodes · 100 verified").await;
+    browser.says(".pagination .result-summary", "4/4 nodes · 100 verified").await;
     browser.says(".facets", "alice").await;
     assert_eq!(browser.texts(".banner").await, Vec::<String>::new());
     assert_eq!(browser.text(".chips li").await.replace('\n', ""), "not category audit×");
@@ -47,30 +47,30 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.shot("timeline").await;
 
     // Pages in both directions, and the same rows on the way back.
-    browser.press(".pager", "Older").await;
+    browser.press(".pagination", "Older").await;
     browser.until("the second page", async || browser.places().await.first() != first.first()).await;
     let second = browser.places().await;
     assert!(second.iter().all(|place| !first.contains(place)));
-    browser.press(".pager", "Newer").await;
+    browser.press(".pagination", "Newer").await;
     browser.until("the first page again", async || browser.places().await == first).await;
 
     // The filter text, the chips and the URL always agree. A click on a value adds it, an alt-click excludes it.
-    browser.click("tr[data-place] button.value[title^='Click']:not([data-x])").await;
+    browser.click("tr[data-entry] button.value[title^='Click']:not([data-x])").await;
     browser.until("a node in the address", async || browser.address().await.contains("node%3Amx")).await;
     browser.go("/?filter=user:alice").await;
     browser.says(".chips", "user alice").await;
     browser
         .until("only alice", async || {
-            let actors = browser.texts("tr[data-place] td:nth-child(3)").await;
+            let actors = browser.texts("tr[data-entry] td:nth-child(3)").await;
             !actors.is_empty() && actors.iter().all(|actor| actor == "alice")
         })
         .await;
-    let alt_click = "document.querySelector('tr[data-place] td:nth-child(4) button').dispatchEvent(new MouseEvent('click', { altKey: true, bubbles: true }))";
-    let action = browser.text("tr[data-place] td:nth-child(4)").await;
+    let alt_click = "document.querySelector('tr[data-entry] td:nth-child(4) button').dispatchEvent(new MouseEvent('click', { altKey: true, bubbles: true }))";
+    let action = browser.text("tr[data-entry] td:nth-child(4)").await;
     browser.js(alt_click, json!([])).await;
     browser.says(".chips", &format!("not action {action}")).await;
     browser
-        .until("without it", async || !browser.texts("tr[data-place] td:nth-child(4)").await.contains(&action))
+        .until("without it", async || !browser.texts("tr[data-entry] td:nth-child(4)").await.contains(&action))
         .await;
     browser.click(".chips li:nth-child(2) button.remove").await;
     browser.until("one chip", async || browser.address().await == "/?filter=user%3Aalice").await;
@@ -79,7 +79,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.go("/?filter=user:alice%20OR%20user:bob").await;
     browser.says(".chips", "user:alice OR user:bob").await;
     let is_either = async |browser: &Browser| {
-        let actors = browser.texts("tr[data-place] td:nth-child(3)").await;
+        let actors = browser.texts("tr[data-entry] td:nth-child(3)").await;
         let has = |name: &str| actors.iter().any(|actor| actor == name);
         has("alice") && has("bob") && actors.iter().all(|actor| actor == "alice" || actor == "bob")
     };
@@ -106,7 +106,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.says(".chips", "action domain.update").await;
     browser
         .until("the right rows", async || {
-            let actions = browser.texts("tr[data-place] td:nth-child(4)").await;
+            let actions = browser.texts("tr[data-entry] td:nth-child(4)").await;
             !actions.is_empty() && actions.iter().all(|action| action == "domain.update")
         })
         .await;
@@ -126,12 +126,12 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
 
 async fn with_keys(browser: &Browser) {
     browser.go("/?filter=action:domain.update").await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
     let places = browser.places().await;
     let body = "document.activeElement.blur()";
     browser.js(body, json!([])).await;
     browser.keys("jjk").await;
-    let chosen = "return document.querySelector('tr[aria-selected]').dataset.place";
+    let chosen = "return document.querySelector('tr[aria-selected]').dataset.entry";
     assert_eq!(browser.js(chosen, json!([])).await, json!(places[1]));
     browser.keys(&Key::Enter.to_string()).await;
     browser.says(".drawer", "domain.update on domain/").await;
@@ -162,26 +162,26 @@ async fn with_keys(browser: &Browser) {
     browser.until("the next entry", async || browser.text(".drawer code").await != title).await;
     browser.keys(&Key::Escape.to_string()).await;
     browser.until("closed", async || browser.texts(".drawer").await.is_empty()).await;
-    assert_eq!(browser.js("return document.activeElement.className", json!([])).await, "plain open");
+    assert_eq!(browser.js("return document.activeElement.className", json!([])).await, "link-button row-link");
     // Every value of the row can be reached, and left again.
     let focused = "return document.activeElement.className";
     browser.keys(&Key::Right.to_string()).await;
-    assert_eq!(browser.js(focused, json!([])).await, "plain value");
+    assert_eq!(browser.js(focused, json!([])).await, "link-button value");
     browser.keys(&Key::Left.to_string()).await;
-    assert_eq!(browser.js(focused, json!([])).await, "plain open");
+    assert_eq!(browser.js(focused, json!([])).await, "link-button row-link");
     // Help, another time zone, filter by a value of this row, export, another page.
     browser.keys("?").await;
     browser.says("dialog", "new entries").await;
     browser.is_accessible("help").await;
     browser.keys(&Key::Escape.to_string()).await;
     browser.keys("t").await;
-    browser.until("local time", async || !browser.text("#zone").await.ends_with("UTC")).await;
+    browser.until("local time", async || !browser.text("#time-zone").await.ends_with("UTC")).await;
     assert!(browser.address().await.contains("zone=local"));
     browser.keys("t").await;
     browser.keys("x").await;
     browser.press("dialog", "user:").await;
     browser.says(".chips", "not user").await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
     browser.keys("e").await;
     browser.says("dialog", "entries will be exported").await;
     browser.is_accessible("the export dialog").await;
@@ -196,24 +196,24 @@ async fn zooms_and_remembers(browser: &Browser) {
     let drag = "const box = arguments[0].getBoundingClientRect(); const at = (part, type) => arguments[0].dispatchEvent(new PointerEvent(type, { clientX: box.left + box.width * part, clientY: box.top + 9, pointerId: 1, bubbles: true })); arguments[0].setPointerCapture = () => {}; at(0.5, 'pointerdown'); at(0.8, 'pointermove'); at(1, 'pointerup');";
     browser.client.execute(drag, vec![serde_json::to_value(&chart).unwrap()]).await.unwrap();
     browser.until("a zoomed range", async || browser.address().await.contains("&to=")).await;
-    browser.find("tr[data-place]").await;
+    browser.find("tr[data-entry]").await;
     browser.says(".histogram details", "View as table").await;
     // A saved search comes back with its range.
     let address = browser.address().await;
-    browser.press(".under", "Saved").await;
+    browser.press(".filter-toolbar", "Saved").await;
     browser.write("dialog input", "the last half hour").await;
     browser.press("dialog", "Save").await;
     browser.says("dialog ul", "the last half hour").await;
     browser.is_accessible("saved searches").await;
     browser.go("/").await;
-    browser.press(".under", "Saved").await;
+    browser.press(".filter-toolbar", "Saved").await;
     browser.press("dialog ul", "the last half hour").await;
     browser.until("the kept view", async || browser.address().await == address).await;
     // Printing: the report exists when the browser prints, and states what it is.
     browser
         .js("window.print = () => { window.printed = document.querySelector('.report').textContent }", json!([]))
         .await;
-    browser.press(".under", "Print").await;
+    browser.press(".filter-toolbar", "Print").await;
     browser.until("a report", async || browser.js("return Boolean(window.printed)", json!([])).await == true).await;
     let report = browser.js("return window.printed", json!([])).await.as_str().unwrap().to_owned();
     for words in ["Audit log report", "Filter: -category:audit", "4 of 4 nodes answered", "These are all"] {
@@ -223,7 +223,7 @@ async fn zooms_and_remembers(browser: &Browser) {
     for (width, height) in [(360, 800), (700, 800)] {
         browser.client.set_window_size(width, height).await.unwrap();
         browser.go("/?filter=user:alice").await;
-        browser.find("tr[data-place]").await;
+        browser.find("tr[data-entry]").await;
         let wide = browser
             .js("return document.documentElement.scrollWidth - document.documentElement.clientWidth", json!([]))
             .await;

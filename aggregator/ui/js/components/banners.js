@@ -68,18 +68,18 @@ function missingBanner(envelope, missing, order, retry) {
   const names = missing.map((node) => node.node_id).join(", ");
   return h(
     "div",
-    { class: "banner warn missing", role: "region", "aria-label": "Missing nodes" },
+    { class: "banner warning missing", role: "region", "aria-label": "Missing nodes" },
     h(
       "p",
       {},
-      h("span", { class: "sign" }, "⚠ "),
+      h("span", { class: "icon" }, "⚠ "),
       h("b", {}, `${missing.length} of ${envelope.expected} nodes missing. `),
       finalWords(envelope, order, names),
     ),
     missing.map((node) => h("p", {}, missingWords(node))),
     h(
       "div",
-      { class: "buttons" },
+      { class: "button-group" },
       h("button", { type: "button", onclick: retry }, `Retry ${names}`),
       h("button", { type: "button", onclick: () => copy(statement(envelope), "Statement") }, "Copy statement"),
     ),
@@ -103,7 +103,7 @@ function prunedBanner(pruned, envelope) {
   const since = envelope.complete_since;
   return h(
     "div",
-    { class: `banner ${since ? "calm" : "warn"} pruned`, role: "region", "aria-label": "Pruned entries" },
+    { class: `banner ${since ? "neutral" : "warning"} pruned`, role: "region", "aria-label": "Pruned entries" },
     since &&
       h(
         "p",
@@ -115,7 +115,7 @@ function prunedBanner(pruned, envelope) {
       h(
         "p",
         {},
-        h("span", { class: "sign" }, "▱ "),
+        h("span", { class: "icon" }, "▱ "),
         h("b", {}, node.node_id),
         " has pruned part of this range: ",
         visible(node.reason ?? ""),
@@ -127,7 +127,7 @@ function prunedBanner(pruned, envelope) {
 function retiredBanner(retired) {
   return h(
     "div",
-    { class: "banner warn retired", role: "region", "aria-label": "Retired nodes" },
+    { class: "banner warning retired", role: "region", "aria-label": "Retired nodes" },
     retired.map((node) => h("p", {}, h("b", {}, node.node_id), " has left the cluster: ", visible(node.reason ?? ""))),
   );
 }
@@ -135,12 +135,12 @@ function retiredBanner(retired) {
 function supersededBanner(superseded) {
   return h(
     "div",
-    { class: "banner warn superseded", role: "region", "aria-label": "Entries of an archived log" },
+    { class: "banner warning superseded", role: "region", "aria-label": "Entries of an archived log" },
     superseded.map((node) =>
       h(
         "p",
         {},
-        h("span", { class: "sign" }, "⚠ "),
+        h("span", { class: "icon" }, "⚠ "),
         h("b", {}, node.node_id),
         " has replaced the log that contained entries of this range: ",
         visible(node.reason ?? ""),
@@ -157,11 +157,11 @@ function brokenBanner(node, seen, again) {
   const rows = address({ filter: `node:${quote(node.node_id)}`, from: "7d", to: "", order: "desc" });
   return h(
     "div",
-    { class: "banner bad broken", role: "region", "aria-label": `Violation on ${node.node_id}` },
+    { class: "banner danger violation", role: "region", "aria-label": `Violation on ${node.node_id}` },
     h(
       "p",
       {},
-      h("span", { class: "sign" }, "✖ "),
+      h("span", { class: "icon" }, "✖ "),
       h("b", {}, `${node.node_id}: ${verdictWords(node)} `),
       visible(node.reason ?? ""),
     ),
@@ -174,7 +174,7 @@ function brokenBanner(node, seen, again) {
       ),
     h(
       "div",
-      { class: "buttons" },
+      { class: "button-group" },
       may("audit.verify") &&
         h(
           "button",

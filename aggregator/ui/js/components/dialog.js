@@ -3,19 +3,19 @@
 import { freshId, h } from "../lib/dom.js";
 
 /**
- * Opens a dialog. `buttons` are `{label, main, run}`; the dialog stays open if `run` returns false. Esc closes it.
+ * Opens a dialog. `buttons` are `{label, primary, run}`; the dialog stays open if `run` returns false. Esc closes it.
  */
 export function dialog(title, content, buttons, { closed = () => {}, wide = false } = {}) {
   const heading = freshId("dialog");
   const box = h("dialog", { "aria-labelledby": heading, class: wide ? "wide" : null });
   const back = /** @type {HTMLElement | null} */ (document.activeElement);
   const close = () => box.close();
-  const row = buttons.map(({ label, main, run, kind }) =>
+  const row = buttons.map(({ label, primary, run, kind }) =>
     h(
       "button",
       {
         type: "button",
-        class: kind ?? (main ? "main" : null),
+        class: kind ?? (primary ? "primary" : null),
         onclick: async () => {
           if ((await run?.()) !== false) close();
         },
@@ -23,7 +23,7 @@ export function dialog(title, content, buttons, { closed = () => {}, wide = fals
       label,
     ),
   );
-  box.append(h("h2", { id: heading }, title), ...content, h("div", { class: "buttons" }, row));
+  box.append(h("h2", { id: heading }, title), ...content, h("div", { class: "button-group" }, row));
   box.addEventListener("close", () => {
     box.remove();
     back?.focus?.();
@@ -32,7 +32,7 @@ export function dialog(title, content, buttons, { closed = () => {}, wide = fals
   document.body.append(box);
   box.showModal();
   /** @type {HTMLElement | null} */ (
-    box.querySelector("[autofocus]") ?? row.find((button) => button.classList.contains("main")) ?? row[0]
+    box.querySelector("[autofocus]") ?? row.find((button) => button.classList.contains("primary")) ?? row[0]
   )?.focus();
   return { box, close };
 }
@@ -49,7 +49,7 @@ export function askReason(title, words, label) {
       [
         {
           label,
-          main: true,
+          primary: true,
           run: () => {
             if (!field.value.trim()) {
               field.focus();

@@ -56,7 +56,7 @@ async function section(heading, query, row) {
       missing,
       h(
         "ol",
-        { class: "near" },
+        { class: "related" },
         answer.entries.map((near) => line(near, row)),
       ),
       more,
@@ -80,7 +80,7 @@ function line(near, row) {
     .join(" · ");
   return h(
     "li",
-    { class: here ? "here" : null, "aria-current": here ? "true" : null },
+    { class: here ? "current" : null, "aria-current": here ? "true" : null },
     h("span", { class: "mono" }, `${time.day} ${time.time}`),
     h("span", {}, `${nodeOf(near)} · ${words}`, here ? " (this entry)" : ""),
   );

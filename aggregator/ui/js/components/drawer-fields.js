@@ -2,7 +2,7 @@
 
 import { getRaw } from "../lib/api.js";
 import { copy, h, save, short, visible, visibleLines } from "../lib/dom.js";
-import { judgements } from "./drawer-judge.js";
+import { verdictSection } from "./drawer-verdicts.js";
 import { everything, moment } from "../lib/time.js";
 import { entityOf, entryOf, flagBadge, logOf, nodeOf, placeOf, seqOf, timeOf } from "./row.js";
 import { quote } from "../lib/filter.js";
@@ -96,8 +96,8 @@ export function summaryTab(row, { filter }) {
   return [
     row.reason && h("p", { class: "error" }, visible(row.reason)),
     flagBadge(entry),
-    judgements(row),
-    h("table", { class: "facts" }, h("tbody", {}, lines)),
+    verdictSection(row),
+    h("table", { class: "properties" }, h("tbody", {}, lines)),
     h("p", { class: "hint" }, "Click a value to filter by it, alt-click to exclude it."),
   ];
 }
@@ -108,7 +108,11 @@ function value(key, content, filter) {
   const cut = shown.length > VALUE_CHARACTERS_MAX;
   const words = cut ? `${shown.slice(0, VALUE_CHARACTERS_MAX)}…` : shown;
   const element = key
-    ? h("button", { type: "button", class: "plain value", onclick: (event) => filter(key, text, event.altKey) }, words)
+    ? h(
+        "button",
+        { type: "button", class: "link-button value", onclick: (event) => filter(key, text, event.altKey) },
+        words,
+      )
     : h("span", { class: "value" }, words);
   return cut
     ? [element, " ", h("span", { class: "hint" }, `(${shown.length} characters; see Raw bytes for the full value)`)]
@@ -124,7 +128,7 @@ export function changesTab(row) {
   if (!Array.isArray(changes) || changes.length === 0) return h("p", { class: "hint" }, "No changes recorded.");
   const side = (name, content) =>
     content === undefined
-      ? h("span", { class: "as" }, "–")
+      ? h("span", { class: "muted" }, "–")
       : h(name, {}, short(typeof content === "string" ? content : JSON.stringify(content), VALUE_CHARACTERS_MAX));
   const line = (change) =>
     h(
@@ -136,7 +140,7 @@ export function changesTab(row) {
     );
   return h(
     "div",
-    { class: "scroll diff" },
+    { class: "table-container diff" },
     h(
       "table",
       {},
@@ -178,7 +182,7 @@ export async function rawTab(row) {
     h("pre", {}, signature),
     h(
       "div",
-      { class: "buttons" },
+      { class: "button-group" },
       h("button", { type: "button", onclick: () => copy(text, "Entry") }, "Copy entry"),
       h(
         "button",

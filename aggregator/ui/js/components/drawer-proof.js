@@ -49,7 +49,7 @@ export function proofTab(row, { envelope }) {
     ),
     h(
       "div",
-      { class: "buttons" },
+      { class: "button-group" },
       !of && h("button", { type: "button", onclick: () => copy(command, "Command") }, "Copy command"),
       may("audit.export") &&
         h(

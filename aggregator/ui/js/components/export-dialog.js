@@ -27,83 +27,109 @@ const DIGEST_BYTES_MAX = 256 * 1024 * 1024;
 
 /** Opens the dialog for the entries that a view selects. `done()` is called after each finished export. */
 export function exportDialog(state, { done = () => {} } = {}) {
-  const what = h("div", {}, h("p", { class: "hint" }, "Counting…"));
-  const [format, incomplete] = [
-    choices("Format", "format", FORMATS),
-    choices("When nodes are missing", "incomplete", INCOMPLETE),
-  ];
-  const reason = h("textarea", { id: freshId("reason"), rows: 2, maxlength: 1000, required: true, autofocus: true });
-  const said = h("p", { role: "status" });
-  const bar = h("progress", { hidden: true, "aria-label": "Progress" });
-  const stopper = { abort: null };
-  let total = null;
+  new ExportDialog(state, done).open();
+}
 
-  async function run() {
-    if (!reason.value.trim()) {
-      put(said, h("span", { class: "error" }, "State a reason; it is recorded and included in the bundle."));
-      reason.focus();
+/** The dialog. It stays open after an export, so that the same view can be exported in another format. */
+class ExportDialog {
+  #state;
+  #done;
+  #preview = h("div", {}, h("p", { class: "hint" }, "Counting…"));
+  #format = choices("Format", "format", FORMATS);
+  #incomplete = choices("When nodes are missing", "incomplete", INCOMPLETE);
+  #reason = h("textarea", { id: freshId("reason"), rows: 2, maxlength: 1000, required: true, autofocus: true });
+  #status = h("p", { role: "status" });
+  #progress = h("progress", { hidden: true, "aria-label": "Progress" });
+  /** Cancels the running export; null if there is none. */
+  #running = null;
+  /** Number of entries according to the preview; null if it is not known. */
+  #total = null;
+
+  constructor(state, done) {
+    this.#state = state;
+    this.#done = done;
+  }
+
+  open() {
+    const label = h("label", { for: this.#reason.id }, "Reason (recorded)");
+    const options = [this.#format.element, this.#incomplete.element];
+    dialog(
+      "Export",
+      [this.#preview, ...options, label, this.#reason, this.#progress, this.#status],
+      [{ label: "Export", primary: true, run: () => this.#run() }, { label: "Close" }],
+      { wide: true, closed: () => this.#running?.abort() },
+    );
+    this.#loadPreview();
+  }
+
+  async #loadPreview() {
+    try {
+      const answer = await count(this.#state);
+      this.#total = answer.stats.entries;
+      put(this.#preview, leaving(this.#state, answer));
+    } catch (error) {
+      put(this.#preview, h("p", { class: "error" }, `Cannot estimate the export: ${error.message}`));
+    }
+  }
+
+  /** Exports once; returns false, which keeps the dialog open. */
+  async #run() {
+    if (!this.#reason.value.trim()) {
+      this.#fail("State a reason; it is recorded and included in the bundle.");
+      this.#reason.focus();
       return false;
     }
-    if (stopper.abort) return false;
-    stopper.abort = new AbortController();
-    bar.hidden = false;
-    bar.removeAttribute("value");
-    put(said, "Querying the nodes…");
+    if (this.#running) return false;
+    this.#running = new AbortController();
+    this.#progress.hidden = false;
+    this.#progress.removeAttribute("value");
+    put(this.#status, "Querying the nodes…");
     try {
-      const order = {
-        reason: reason.value.trim(),
-        format: format.value(),
-        filter: state.filter,
-        from: state.from,
-        incomplete: incomplete.value(),
-      };
-      if (state.to) order.to = state.to;
-      const made = await receive(
-        await stream("POST", "/exports", order, stopper.abort.signal),
-        order.format,
-        (rows, bytes) => {
-          if (total) bar.value = Math.min(1, rows / total);
-          put(
-            said,
-            order.format === "bundle" ? `${digits(bytes)} bytes` : `${digits(rows)} entries, ${digits(bytes)} bytes`,
-          );
-        },
-      );
-      const again = save(made.blob, made.name);
-      put(
-        said,
-        h("span", {}, `${made.partial ? "PARTIAL: " : ""}${made.name}, ${digits(made.blob.size)} bytes.`),
-        made.digest && h("span", { class: "mono" }, ` SHA-256 ${made.digest}`),
-        " ",
-        again,
-      );
-      announce(`exported ${made.name}`);
-      done();
+      this.#finish(await this.#export(this.#running.signal));
     } catch (error) {
-      put(
-        said,
-        h("span", { class: "error" }, error.name === "AbortError" ? "Cancelled; no file was written." : failure(error)),
-      );
+      this.#fail(error.name === "AbortError" ? "Cancelled; no file was written." : failure(error));
     } finally {
-      stopper.abort = null;
-      bar.hidden = true;
+      this.#running = null;
+      this.#progress.hidden = true;
     }
     return false;
   }
 
-  const box = dialog(
-    "Export",
-    [what, format.element, incomplete.element, h("label", { for: reason.id }, "Reason (recorded)"), reason, bar, said],
-    [{ label: "Export", main: true, run }, { label: "Close" }],
-    { wide: true, closed: () => stopper.abort?.abort() },
-  );
-  count(state)
-    .then((answer) => {
-      total = answer.stats.entries;
-      put(what, leaving(state, answer));
-    })
-    .catch((error) => put(what, h("p", { class: "error" }, `Cannot estimate the export: ${error.message}`)));
-  return box;
+  /** Requests the file, and reads it as it arrives. */
+  async #export(signal) {
+    const order = {
+      reason: this.#reason.value.trim(),
+      format: this.#format.value(),
+      filter: this.#state.filter,
+      from: this.#state.from,
+      incomplete: this.#incomplete.value(),
+    };
+    if (this.#state.to) order.to = this.#state.to;
+    const answer = await stream("POST", "/exports", order, signal);
+    return receive(answer, order.format, (rows, bytes) => {
+      if (this.#total) this.#progress.value = Math.min(1, rows / this.#total);
+      const size = `${digits(bytes)} bytes`;
+      put(this.#status, order.format === "bundle" ? size : `${digits(rows)} entries, ${size}`);
+    });
+  }
+
+  /** Saves the file, and shows its name, size and digest. */
+  #finish(made) {
+    const again = save(made.blob, made.name);
+    put(
+      this.#status,
+      h("span", {}, `${made.partial ? "PARTIAL: " : ""}${made.name}, ${digits(made.blob.size)} bytes.`),
+      made.digest && h("span", { class: "mono" }, ` SHA-256 ${made.digest}`),
+      " ",
+      again,
+    );
+    announce(`exported ${made.name}`);
+    this.#done();
+  }
+
+  #fail(words) {
+    put(this.#status, h("span", { class: "error" }, words));
+  }
 }
 
 const count = (state) =>
@@ -122,7 +148,7 @@ function leaving(state, answer) {
       h("code", {}, visible(state.filter) || "(no filter)"),
       `, ${rangeWords(state)} (${moment(answer.from)} to ${moment(answer.to)}). Times in files are UTC.`,
     ),
-    answer.limited_to && h("p", { class: "note" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
+    answer.limited_to && h("p", { class: "callout" }, "Limited to ", h("code", {}, visible(answer.limited_to))),
     h("p", {}, counts.map(({ value, count: rows }) => `${value}: ${digits(rows)}`).join(", ") || "No entries."),
     missing.length > 0 && h("p", { class: "error" }, `Missing: ${missing.map((node) => node.node_id).join(", ")}.`),
   ];
@@ -135,7 +161,7 @@ function choices(legend, name, list) {
   const labels = list.map(([, heading, words], index) =>
     h(
       "label",
-      { class: "choice", for: inputs[index].id },
+      { class: "option", for: inputs[index].id },
       inputs[index],
       h("span", {}, h("b", {}, heading), `: ${words}`),
     ),

@@ -1,6 +1,7 @@
 // Facets: the most frequent values of some fields, counted by the server over all matching entries.
 
-import { digits, h, put, short, svg } from "../lib/dom.js";
+import { bar } from "./bar.js";
+import { digits, h, put, short } from "../lib/dom.js";
 import { isMissing } from "./node-words.js";
 
 /** Field of `GET /stats`, filter key and heading. @type {[string, string, string][]} */
@@ -24,90 +25,96 @@ export function facets({ filter }) {
     { class: "facets", "aria-label": "Most frequent values" },
     h("p", { class: "hint" }, "Counting…"),
   );
-  const closed = new Set(FACETS.slice(OPEN_AT_FIRST).map(([field]) => field));
-
-  function one([field, key, heading], answer) {
-    const counts = answer.stats.by.find((known) => known.field === field);
-    if (!counts) return null;
-    const absent = field === "node_id" ? answer.nodes.filter(isMissing) : [];
-    const most = Math.max(1, ...counts.top.map((value) => value.count));
-    const line = ({ value, count }) =>
-      h(
-        "li",
-        {},
-        h(
-          "button",
-          {
-            type: "button",
-            class: "plain value",
-            title: "Click to filter, alt-click to exclude.",
-            onclick: (event) => filter(key, value, event.altKey),
-          },
-          short(value, 40),
-        ),
-        h(
-          "span",
-          { class: "count" },
-          digits(count),
-          " ",
-          h(
-            "button",
-            {
-              type: "button",
-              class: "plain not",
-              "aria-label": `Exclude ${short(value, 40)}`,
-              title: "Exclude",
-              onclick: () => filter(key, value, true),
-            },
-            "−",
-          ),
-        ),
-        svg(
-          "svg",
-          { class: "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
-          svg("rect", { width: (count / most) * 100, height: 4 }),
-        ),
-      );
-    const missing = absent.map((node) =>
-      h(
-        "li",
-        { class: "absent" },
-        h("span", {}, node.node_id),
-        h("span", { class: "count", title: node.reason }, "?", h("span", { class: "unseen" }, " not counted")),
-      ),
-    );
-    const rest = [
-      counts.distinct === null && h("li", { class: "hint" }, "Too many distinct values to count."),
-      counts.other > 0 &&
-        h(
-          "li",
-          { class: "hint" },
-          h("span", {}, counts.distinct ? `${digits(counts.distinct - counts.top.length)} others` : "others"),
-          h("span", { class: "count" }, digits(counts.other)),
-        ),
-      counts.top.length === 0 &&
-        missing.length === 0 &&
-        counts.distinct !== null &&
-        h("li", { class: "hint" }, "None."),
-    ];
-    const box = h(
-      "details",
-      { open: !closed.has(field) },
-      h("summary", {}, heading),
-      h("ul", {}, counts.top.map(line), missing, rest),
-    );
-    box.addEventListener("toggle", () => (box.open ? closed.delete(field) : closed.add(field)));
-    return box;
-  }
-
+  /** Fields whose facets are collapsed. */
+  const collapsed = new Set(FACETS.slice(OPEN_AT_FIRST).map(([field]) => field));
   return {
     element,
     show: (answer) =>
       put(
         element,
-        h("h2", { class: "unseen" }, "Most frequent values"),
-        FACETS.map((facet) => one(facet, answer)),
+        h("h2", { class: "visually-hidden" }, "Most frequent values"),
+        FACETS.map((definition) => facet(definition, answer, { filter, collapsed })),
       ),
     fail: (words) => put(element, h("p", { class: "error" }, `Counts unavailable: ${words}`)),
   };
+}
+
+/** Renders the facet of one field; null if the answer does not count the field. */
+function facet([field, key, heading], answer, { filter, collapsed }) {
+  const counts = answer.stats.by.find((known) => known.field === field);
+  if (!counts) return null;
+  const missing = field === "node_id" ? answer.nodes.filter(isMissing) : [];
+  const most = Math.max(1, ...counts.top.map((value) => value.count));
+  const element = h(
+    "details",
+    { open: !collapsed.has(field) },
+    h("summary", {}, heading),
+    h(
+      "ul",
+      {},
+      counts.top.map(({ value, count }) => valueItem(key, value, count, count / most, filter)),
+      missing.map(missingItem),
+      restItems(counts, missing.length > 0),
+    ),
+  );
+  element.addEventListener("toggle", () => (element.open ? collapsed.delete(field) : collapsed.add(field)));
+  return element;
+}
+
+/** Renders one value with its count. `share` is the length of its bar, relative to the most frequent value. */
+function valueItem(key, value, count, share, filter) {
+  const label = short(value, 40);
+  const exclude = h(
+    "button",
+    {
+      type: "button",
+      class: "link-button exclude",
+      "aria-label": `Exclude ${label}`,
+      title: "Exclude",
+      onclick: () => filter(key, value, true),
+    },
+    "−",
+  );
+  return h(
+    "li",
+    {},
+    h(
+      "button",
+      {
+        type: "button",
+        class: "link-button value",
+        title: "Click to filter, alt-click to exclude.",
+        onclick: (event) => filter(key, value, event.altKey),
+      },
+      label,
+    ),
+    h("span", { class: "count" }, digits(count), " ", exclude),
+    bar(share),
+  );
+}
+
+/** Renders a node that is missing from the counts. */
+function missingItem(node) {
+  return h(
+    "li",
+    { class: "missing" },
+    h("span", {}, node.node_id),
+    h("span", { class: "count", title: node.reason }, "?", h("span", { class: "visually-hidden" }, " not counted")),
+  );
+}
+
+/** Renders what the most frequent values leave out. */
+function restItems(counts, hasMissing) {
+  const { distinct, other, top } = counts;
+  return [
+    distinct === null && h("li", { class: "hint" }, "Too many distinct values to count."),
+    other > 0 &&
+      h(
+        "li",
+        { class: "hint" },
+        h("span", {}, distinct ? `${digits(distinct - top.length)} others` : "others"),
+        h("span", { class: "count" }, digits(other)),
+      ),
+    top.length === 0 && !hasMissing && distinct !== null && h("li", { class: "hint" }, "None."),
+  ];
 }

@@ -7,92 +7,113 @@ import { fromMicros, micros, moment } from "../lib/time.js";
 const HEIGHT = 100;
 const WIDTH = 1000;
 
-/** Creates the chart. `zoom(from, to)` is called with RFC 3339 times. */
-export function histogram({ zoom }) {
-  const element = h(
+/** The chart. `zoom(from, to)` is called with RFC 3339 times. */
+export class Histogram {
+  #zoom;
+  /** The answer that is shown, with its range and bucket width in microseconds; null if there is none. */
+  #shown = null;
+  element = h(
     "section",
     { class: "histogram", "aria-label": "Entries over time" },
     h("p", { class: "hint" }, "Counting…"),
   );
-  let drawn = null;
 
-  function draw() {
-    if (!drawn) return;
-    const { stats, envelope, from, to, width } = drawn;
-    const missing = envelope.nodes.filter(isMissing).map((node) => node.node_id);
-    const buckets = stats.histogram?.buckets ?? [];
-    const most = Math.max(1, ...buckets.map((bucket) => bucket.entries));
-    const x = (time) => ((time - from) / (to - from)) * WIDTH;
-    const bars = buckets.map((bucket) => bar(bucket, x, width, most));
-    const pick = svg("rect", { class: "zoom", y: 0, height: HEIGHT, x: 0, width: 0 });
-    const chart = svg(
-      "svg",
-      {
-        viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-        preserveAspectRatio: "none",
-        role: "img",
-        "aria-label": summary(stats, missing),
-      },
-      svg(
-        "defs",
-        {},
-        svg(
-          "pattern",
-          { id: "hatch", width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-          svg("line", { class: "hatch", x1: 0, y1: 0, x2: 0, y2: 8 }),
-        ),
-      ),
-      missing.length > 0 && svg("rect", { class: "hatched", x: 0, y: 0, width: WIDTH, height: HEIGHT }),
-      bars,
-      pick,
-    );
-    drag(chart, pick, (a, b) => zoom(fromMicros(from + (to - from) * a), fromMicros(from + (to - from) * b)));
-    put(
-      element,
-      chart,
-      h("div", { class: "ends" }, h("span", {}, moment(fromMicros(from))), h("span", {}, moment(fromMicros(to)))),
-      h(
-        "div",
-        { class: "legend" },
-        key("ok", "succeeded or other"),
-        key("failed", "failed or denied"),
-        key("flagged", "flagged"),
-        missing.length > 0 && key("hatched", `${missing.join(", ")} not counted: every number is a lower bound`),
-        h("span", {}, "Drag to zoom."),
-        envelope.verified === false &&
-          h(
-            "span",
-            { title: "Exports, and counts with verify, read the entries themselves" },
-            "Counted by the nodes from their indexes; not verified.",
-          ),
-      ),
-      table(buckets, width, zoom),
-    );
+  constructor({ zoom }) {
+    this.#zoom = zoom;
   }
 
-  return {
-    element,
-    show(answer, width, axis = "recorded") {
-      const buckets = answer.stats.histogram?.buckets ?? [];
-      const starts = buckets.map((bucket) => micros(bucket.from));
-      const now = Date.now() * 1000;
-      const wide = width * 1e6;
-      // Entries recorded in a range may have occurred at any time.
-      const open = axis === "occurred" || answer.from.startsWith("0001");
-      const from = open ? (starts[0] ?? now - wide) : micros(answer.from);
-      const last = (starts.at(-1) ?? 0) + wide;
-      const end = axis === "occurred" && starts.length > 0 ? last : Math.max(micros(answer.to), last);
-      drawn = { stats: answer.stats, envelope: answer, from, to: Math.max(end, from + wide), width: wide };
-      draw();
-    },
-    fail(words) {
-      drawn = null;
-      put(element, h("p", { class: "error" }, `Counts unavailable: ${words}`));
-    },
-    redraw: draw,
-  };
+  /** Shows an answer with buckets of `width` seconds. */
+  show(answer, width, axis = "recorded") {
+    this.#shown = { answer, ...extent(answer, width, axis, Date.now() * 1000) };
+    this.redraw();
+  }
+
+  fail(words) {
+    this.#shown = null;
+    put(this.element, h("p", { class: "error" }, `Counts unavailable: ${words}`));
+  }
+
+  /** Renders the chart again, for example in another time zone. */
+  redraw() {
+    if (!this.#shown) return;
+    const { answer, from, to, width } = this.#shown;
+    const missing = answer.nodes.filter(isMissing).map((node) => node.node_id);
+    const brush = svg("rect", { class: "brush", y: 0, height: HEIGHT, x: 0, width: 0 });
+    const chart = chartSvg(this.#shown, missing, brush);
+    const at = (share) => fromMicros(from + (to - from) * share);
+    drag(chart, brush, (begin, end) => this.#zoom(at(begin), at(end)));
+    put(
+      this.element,
+      chart,
+      h("div", { class: "axis" }, h("span", {}, moment(fromMicros(from))), h("span", {}, moment(fromMicros(to)))),
+      legend(answer, missing),
+      table(bucketsOf(answer), width, this.#zoom),
+    );
+  }
 }
 
+const bucketsOf = (answer) => answer.stats.histogram?.buckets ?? [];
+
+/**
+ * Returns the range of the chart and the width of its buckets, in microseconds. Entries recorded in a range may have
+ * occurred at any time, so a chart by time of occurrence begins and ends with its buckets.
+ */
+export function extent(answer, seconds, axis, now) {
+  const starts = bucketsOf(answer).map((bucket) => micros(bucket.from));
+  const width = seconds * 1e6;
+  const isOpen = axis === "occurred" || answer.from.startsWith("0001");
+  const from = isOpen ? (starts[0] ?? now - width) : micros(answer.from);
+  const last = (starts.at(-1) ?? 0) + width;
+  const end = axis === "occurred" && starts.length > 0 ? last : Math.max(micros(answer.to), last);
+  return { from, to: Math.max(end, from + width), width };
+}
+
+/** Renders the bars, hatched while nodes are missing. `brush` is the rectangle of the selection. */
+function chartSvg({ answer, from, to, width }, missing, brush) {
+  const buckets = bucketsOf(answer);
+  const most = Math.max(1, ...buckets.map((bucket) => bucket.entries));
+  const x = (time) => ((time - from) / (to - from)) * WIDTH;
+  return svg(
+    "svg",
+    {
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": summary(answer.stats, missing),
+    },
+    svg("defs", {}, noDataPattern()),
+    missing.length > 0 && svg("rect", { class: "no-data-pattern", x: 0, y: 0, width: WIDTH, height: HEIGHT }),
+    buckets.map((bucket) => bar(bucket, x, width, most)),
+    brush,
+  );
+}
+
+const noDataPattern = () =>
+  svg(
+    "pattern",
+    { id: "no-data-pattern", width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+    svg("line", { class: "hatch", x1: 0, y1: 0, x2: 0, y2: 8 }),
+  );
+
+function legend(answer, missing) {
+  return h(
+    "div",
+    { class: "legend" },
+    key("ok", "succeeded or other"),
+    key("failed", "failed or denied"),
+    key("flagged", "flagged"),
+    missing.length > 0 && key("no-data-pattern", `${missing.join(", ")} not counted: every number is a lower bound`),
+    h("span", {}, "Drag to zoom."),
+    answer.verified === false &&
+      h(
+        "span",
+        { title: "Exports, and counts with verify, read the entries themselves" },
+        "Counted by the nodes from their indexes; not verified.",
+      ),
+  );
+}
+
+/** Renders one bucket: a stacked bar, and a narrow bar for flagged entries. */
 function bar(bucket, x, width, most) {
   const start = micros(bucket.from);
   const [left, right] = [Math.max(0, x(start)), x(start + width)];
@@ -149,11 +170,15 @@ function table(buckets, width, zoom) {
         { scope: "row" },
         h(
           "button",
-          { type: "button", class: "plain", onclick: () => zoom(bucket.from, fromMicros(micros(bucket.from) + width)) },
+          {
+            type: "button",
+            class: "link-button",
+            onclick: () => zoom(bucket.from, fromMicros(micros(bucket.from) + width)),
+          },
           moment(bucket.from),
         ),
       ),
-      ["entries", "failed", "denied", "flagged"].map((name) => h("td", { class: "number" }, digits(bucket[name]))),
+      ["entries", "failed", "denied", "flagged"].map((name) => h("td", { class: "numeric" }, digits(bucket[name]))),
     );
   return h(
     "details",
@@ -161,7 +186,7 @@ function table(buckets, width, zoom) {
     h("summary", {}, "View as table"),
     h(
       "div",
-      { class: "scroll" },
+      { class: "table-container" },
       h(
         "table",
         {},
@@ -181,15 +206,15 @@ function table(buckets, width, zoom) {
 }
 
 /** Calls `done` with both ends of a dragged selection, as fractions of the width. */
-function drag(chart, pick, done) {
+function drag(chart, brush, done) {
   let start = null;
   const part = (event) => {
     const box = chart.getBoundingClientRect();
     return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
   };
   const show = (a, b) => {
-    pick.setAttribute("x", Math.min(a, b) * WIDTH);
-    pick.setAttribute("width", Math.abs(a - b) * WIDTH);
+    brush.setAttribute("x", Math.min(a, b) * WIDTH);
+    brush.setAttribute("width", Math.abs(a - b) * WIDTH);
   };
   chart.addEventListener("pointerdown", (event) => {
     start = part(event);

@@ -3,7 +3,7 @@
 import { get, parameters } from "../lib/api.js";
 import { statement } from "./node-words.js";
 import { h, visible } from "../lib/dom.js";
-import { rowTable } from "./rows.js";
+import { RowTable } from "./rows.js";
 import { query, rangeWords } from "../lib/state.js";
 import { moment, zoneName } from "../lib/time.js";
 
@@ -12,7 +12,7 @@ const ROWS_MAX = 1_000;
 /** Prints the entries that a view selects. */
 export async function printView(state, me) {
   const answer = await get(`/audit-log?${parameters({ ...query(state), order: state.order, limit: ROWS_MAX })}`);
-  const table = rowTable({ open: () => {}, filter: () => {} });
+  const table = new RowTable({ open: () => {}, filter: () => {} });
   table.show(answer.entries, answer, state.order);
   const cut = answer.next_cursor
     ? `These are the first ${answer.count} entries; there are more. Export to get all of them.`
@@ -41,11 +41,11 @@ export async function printView(state, me) {
   );
   const main = document.getElementById("content");
   const screen = [...main.children];
-  for (const part of screen) part.classList.add("not-printed");
+  for (const part of screen) part.classList.add("no-print");
   main.append(report);
   const done = () => {
     report.remove();
-    for (const part of screen) part.classList.remove("not-printed");
+    for (const part of screen) part.classList.remove("no-print");
   };
   addEventListener("afterprint", done, { once: true });
   print();

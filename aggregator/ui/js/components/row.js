@@ -53,11 +53,11 @@ export function occurredOf(row) {
     : time.toISOString();
 }
 
-export function badge(kind, shape, text, title) {
+export function badge(kind, icon, text, title) {
   return h(
     "span",
     { class: `badge ${kind}`, title: title && visible(title) },
-    h("span", { class: "shape", "aria-hidden": "true" }, shape),
+    h("span", { class: "icon", "aria-hidden": "true" }, icon),
     text,
   );
 }
@@ -66,39 +66,39 @@ export function badge(kind, shape, text, title) {
 export function integrityBadges(row) {
   const known = {
     ok: () => [
-      badge("good", "✓", "verified", "Valid signature"),
+      badge("success", "✓", "verified", "Valid signature"),
       row.witnessed
-        ? badge("good", "◉", "witnessed", "Part of a checkpoint that a witness has cosigned")
-        : badge("calm", "○", "pending", "Valid signature; no witness has seen it yet"),
+        ? badge("success", "◉", "witnessed", "Part of a checkpoint that a witness has cosigned")
+        : badge("neutral", "○", "pending", "Valid signature; no witness has seen it yet"),
     ],
-    violation: () => [badge("bad", "✖", "VIOLATION", row.reason ?? "Invalid signature")],
-    unknown_key: () => [badge("warn", "?", "unknown key", row.reason ?? "Unknown key")],
-    erased: () => [badge("calm", "▭", "erased", row.reason)],
+    violation: () => [badge("danger", "✖", "VIOLATION", row.reason ?? "Invalid signature")],
+    unknown_key: () => [badge("warning", "?", "unknown key", row.reason ?? "Unknown key")],
+    erased: () => [badge("neutral", "▭", "erased", row.reason)],
   };
   const badges = Object.hasOwn(known, row.integrity)
     ? known[row.integrity]()
-    : [badge("warn", "?", short(row.integrity), row.reason)];
-  const held = row.withheld && badge("warn", "▒", "withheld", "May be outside your scope");
-  const late = row.late && badge("warn", "↶", "late", "Arrived after newer entries");
+    : [badge("warning", "?", short(row.integrity), row.reason)];
+  const held = row.withheld && badge("warning", "▒", "withheld", "May be outside your scope");
+  const late = row.late && badge("warning", "↶", "late", "Arrived after newer entries");
   return [held, late, ...badges].filter(Boolean);
 }
 
 export function outcomeBadge(outcome) {
   const known = {
-    success: ["calm", "●", "ok"],
-    failure: ["bad", "✖", "FAILED"],
-    denied: ["warn", "⊘", "DENIED"],
+    success: ["neutral", "●", "ok"],
+    failure: ["danger", "✖", "FAILED"],
+    denied: ["warning", "⊘", "DENIED"],
   };
-  const [kind, shape, text] = Object.hasOwn(known, outcome)
+  const [kind, icon, text] = Object.hasOwn(known, outcome)
     ? known[outcome]
-    : ["calm", "–", textOr(outcome) ? short(outcome, 20) : "unknown"];
-  return badge(kind, shape, text);
+    : ["neutral", "–", textOr(outcome) ? short(outcome, 20) : "unknown"];
+  return badge(kind, icon, text);
 }
 
 export function flagBadge(entry) {
   if (!Array.isArray(entry.flags) || entry.flags.length === 0) return null;
   const rules = entry.flags.map((flag) => visible(flag?.rule ?? "?")).join(", ");
-  return badge("warn", "⚑", "flagged", rules);
+  return badge("warning", "⚑", "flagged", rules);
 }
 
 /** Returns the conditions that select the values of an entry's fields, `key:value`. */

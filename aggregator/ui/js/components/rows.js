@@ -1,248 +1,165 @@
 // The table of entries. One row is selected at a time, and a click on a value filters by it.
 
-import { digits, h, put, short, textOr, visible } from "../lib/dom.js";
-import { everything, micros, parts, zoneLabel } from "../lib/time.js";
+import { h, put } from "../lib/dom.js";
+import { parts, zoneLabel } from "../lib/time.js";
 import { isMissing } from "./node-words.js";
-import {
-  actorWords,
-  entityOf,
-  entryOf,
-  flagBadge,
-  integrityBadges,
-  keyOf,
-  nodeOf,
-  occurredOf,
-  outcomeBadge,
-  placeOf,
-  timeOf,
-} from "./row.js";
+import { uncertainPairs, uncertainRows } from "./order.js";
+import { keyOf } from "./row.js";
+import { COLUMNS, renderRow, shownTime } from "./table-row.js";
 
-const COLUMNS = 8;
 /** Maximum number of rows in live mode; beyond it the oldest are removed. */
 const SHOWN_MAX = 1_000;
 
-/** Creates the table. `open(row)` opens one row, `filter(key, value, exclude)` adds a condition. */
-export function rowTable({ open, filter }) {
-  const body = h("tbody", { onkeydown: alongRow });
-  const timeHead = h("th", { scope: "col", "aria-sort": "descending" });
-  const caption = h("caption", { class: "unseen" }, "Entries");
-  const head = h(
-    "tr",
-    {},
-    timeHead,
-    ["Node", "Actor", "Action", "Entity", "IP", "Outcome", "Integrity"].map((name) => h("th", { scope: "col" }, name)),
-  );
-  const element = h("div", { class: "scroll rows" }, h("table", {}, caption, h("thead", {}, head), body));
-  let shown = [];
-  let uncertainty = null;
-  let order = "desc";
-  let chosen = "";
-  let axis = "recorded";
-  const shownTime = (row) => (axis === "occurred" && occurredOf(row)) || timeOf(row);
-  let empty = "Querying all nodes…";
+/** The table. `open(row)` opens one row, `filter(key, value, exclude)` adds a condition. */
+export class RowTable {
+  #open;
+  #filter;
+  /**
+   * Items in the order of display: rows, and messages about a node.
+   * @type {(import("./table-row.js").Item & { message?: string })[]}
+   */
+  #items = [];
+  /** How much the clocks of the nodes may differ, in milliseconds; null if it is not known. */
+  #uncertainty = null;
+  #order = "desc";
+  /** Key of the selected row. */
+  #selected = "";
+  /** The time to show, "recorded" or "occurred". */
+  #axis = "recorded";
+  #emptyText = "Querying all nodes…";
+  #timeHead = h("th", { scope: "col", "aria-sort": "descending" });
+  #body = h("tbody", { onkeydown: alongRow });
 
-  function draw() {
-    timeHead.textContent = axis === "occurred" ? `Occurred (${zoneLabel()})` : `Time (${zoneLabel()})`;
-    timeHead.setAttribute("aria-sort", order === "desc" ? "descending" : "ascending");
-    const unsure = uncertainPairs(
-      shown.filter((item) => !item.said),
-      uncertainty,
-    );
-    let day = "";
+  constructor({ open, filter }) {
+    this.#open = open;
+    this.#filter = filter;
+    const caption = h("caption", { class: "visually-hidden" }, "Entries");
+    const names = ["Node", "Actor", "Action", "Entity", "IP", "Outcome", "Integrity"];
+    const heads = names.map((name) => h("th", { scope: "col" }, name));
+    const head = h("thead", {}, h("tr", {}, this.#timeHead, heads));
+    this.element = h("div", { class: "table-container entry-table" }, h("table", {}, caption, head, this.#body));
+  }
+
+  /** Shows a page; returns the number of pairs of rows whose order is uncertain. */
+  show(rows, envelope, order, axis) {
+    this.#axis = axis;
+    this.#uncertainty = envelope.order_uncertainty_ms;
+    this.#order = order;
+    this.#items = rows.map((row) => ({ row }));
+    this.#emptyText = emptyWords(envelope);
+    if (!rows.some((row) => keyOf(row) === this.#selected)) this.#selected = rows.length > 0 ? keyOf(rows[0]) : "";
+    this.redraw();
+    return uncertainPairs(rows, this.#uncertainty).length;
+  }
+
+  /** Adds new items at the top: rows, or messages about a node. Returns how many items were removed. */
+  prepend(items) {
+    const known = new Set(this.rows().map(keyOf));
+    const added = items.filter((item) => item.message || !known.has(keyOf(item.row)));
+    const all = [
+      ...added.map((item) => ({ ...item, isNew: true })).reverse(),
+      ...this.#items.map((item) => ({ ...item, isNew: false })),
+    ];
+    this.#items = all.slice(0, SHOWN_MAX);
+    this.redraw();
+    return all.length - this.#items.length;
+  }
+
+  /** Removes all rows, and shows a message that says why. */
+  clear(words) {
+    this.#items = [];
+    this.#emptyText = words;
+    this.redraw();
+  }
+
+  /** Renders the table again, for example in another time zone. The focus remains on its row. */
+  redraw() {
+    this.#timeHead.textContent = `${this.#axis === "occurred" ? "Occurred" : "Time"} (${zoneLabel()})`;
+    this.#timeHead.setAttribute("aria-sort", this.#order === "desc" ? "descending" : "ascending");
+    const lines = this.#lines();
+    if (lines.length === 0)
+      lines.push(h("tr", {}, h("td", { colspan: COLUMNS, class: "empty-state" }, this.#emptyText)));
+    const focused = this.#focusedEntry();
+    put(this.#body, lines);
+    if (!focused) return;
+    const line = this.#body.querySelector(`tr[data-entry="${CSS.escape(focused)}"]`);
+    line?.querySelector("button.row-link").focus({ preventScroll: true });
+  }
+
+  /** Returns the rows of the table, without messages. */
+  rows() {
+    return this.#items.filter((item) => !item.message).map((item) => item.row);
+  }
+
+  /** Returns the selected row. */
+  selectedRow() {
+    return this.rows().find((row) => keyOf(row) === this.#selected);
+  }
+
+  /** Selects the row with a key, and moves the focus to it unless `focus` is false. */
+  select(key, { focus = true } = {}) {
+    this.#selected = key;
+    for (const line of this.#body.querySelectorAll("tr[data-entry]")) {
+      const isSelected = line.dataset.key === key;
+      if (isSelected) line.setAttribute("aria-selected", "true");
+      else line.removeAttribute("aria-selected");
+      const link = line.querySelector("button.row-link");
+      link.tabIndex = isSelected ? 0 : -1;
+      if (isSelected && focus) {
+        link.focus({ preventScroll: true });
+        line.scrollIntoView({ block: "nearest" });
+      }
+    }
+  }
+
+  /** Moves the selection by some rows; returns the selected row. */
+  move(by) {
+    const rows = this.rows();
+    const at = rows.findIndex((row) => keyOf(row) === this.#selected);
+    const next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
+    if (next) this.select(keyOf(next));
+    return next;
+  }
+
+  /** Renders all items, each day below a header. */
+  #lines() {
+    const view = {
+      axis: this.#axis,
+      selected: this.#selected,
+      uncertain: uncertainRows(this.rows(), this.#uncertainty),
+      open: this.#open,
+      filter: this.#filter,
+    };
     const lines = [];
-    for (const item of shown) {
-      if (item.said) {
-        lines.push(h("tr", { class: "said" }, h("td", { colspan: COLUMNS }, item.said)));
+    let day = "";
+    for (const item of this.#items) {
+      if (item.message) {
+        lines.push(h("tr", { class: "status-row" }, h("td", { colspan: COLUMNS }, item.message)));
         continue;
       }
-      const at = shownTime(item.row) ? parts(shownTime(item.row)) : null;
+      const time = shownTime(item.row, this.#axis);
+      const at = time ? parts(time) : null;
       if (at && at.day !== day) {
         day = at.day;
-        lines.push(h("tr", { class: "day" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
+        lines.push(h("tr", { class: "day-header" }, h("th", { colspan: COLUMNS, scope: "colgroup" }, day)));
       }
-      lines.push(safeLine(item, at, unsure.get(keyOf(item.row))));
+      lines.push(renderRow(item, at, view));
     }
-    if (lines.length === 0) lines.push(h("tr", {}, h("td", { colspan: COLUMNS, class: "empty" }, empty)));
-    const focused = body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.place : null;
-    put(body, lines);
-    if (focused)
-      body.querySelector(`tr[data-place="${CSS.escape(focused)}"] button.open`)?.focus({ preventScroll: true });
+    return lines;
   }
 
-  /** Renders a row. An error must not affect the other rows: a row that fails verification can contain anything. */
-  function safeLine(item, at, doubt) {
-    try {
-      return line(item, at, doubt);
-    } catch (error) {
-      console.error(error);
-      return h(
-        "tr",
-        {
-          "data-place": placeOf(item.row),
-          "data-key": keyOf(item.row),
-          class: "broken",
-          onclick: () => open(item.row),
-        },
-        h(
-          "td",
-          { colspan: COLUMNS },
-          h(
-            "button",
-            { type: "button", class: "plain open", tabindex: -1 },
-            `${visible(placeOf(item.row))} is not a valid entry; open it to see its bytes. `,
-          ),
-          integrityBadges(item.row),
-        ),
-      );
-    }
+  #focusedEntry() {
+    const { activeElement } = document;
+    return this.#body.contains(activeElement) ? activeElement.closest("tr")?.dataset.entry : null;
   }
-
-  function value(key, text, words = short(text)) {
-    return h(
-      "button",
-      {
-        type: "button",
-        class: "plain value",
-        tabindex: -1,
-        title: "Click to filter, alt-click to exclude. Keys: f and x; ← and → move along the row.",
-        onclick: (event) => {
-          event.stopPropagation();
-          filter(key, text, event.altKey);
-        },
-      },
-      words,
-    );
-  }
-
-  function line({ row, fresh }, at, doubt) {
-    const entry = entryOf(row);
-    const { user, impersonator } = actorWords(entry);
-    const entity = entityOf(entry);
-    const [here, key] = [placeOf(row), keyOf(row)];
-    const time = at
-      ? h(
-          "time",
-          { datetime: shownTime(row), title: timesOf(row) },
-          at.time,
-          h("span", { class: "fraction" }, `.${at.fraction.slice(0, 3)}`),
-        )
-      : h("span", {}, "no time");
-    const mark = doubt && h("span", { class: "unsure", title: doubt }, " ~", h("span", { class: "unseen" }, doubt));
-    return h(
-      "tr",
-      {
-        "data-place": here,
-        "data-key": key,
-        "aria-selected": key === chosen ? "true" : null,
-        class: [row.integrity === "violation" && "broken", fresh && "fresh"].filter(Boolean).join(" ") || null,
-        onclick: () => open(row),
-      },
-      h(
-        "td",
-        { class: "time" },
-        h(
-          "button",
-          { type: "button", class: "plain open", tabindex: key === chosen ? 0 : -1 },
-          time,
-          h("span", { class: "unseen" }, ` open ${here}`),
-        ),
-        mark,
-      ),
-      h("td", {}, value("node", nodeOf(row))),
-      h(
-        "td",
-        {},
-        user ? value("user", user) : h("span", { class: "as" }, "–"),
-        impersonator && [h("span", { class: "as" }, " impersonated by "), value("impersonator", impersonator)],
-      ),
-      h(
-        "td",
-        {},
-        row.erased
-          ? h("em", {}, short(row.reason ?? "erased"))
-          : textOr(entry.action)
-            ? value("action", entry.action)
-            : h("em", {}, short(textOr(row.entry) ?? row.reason ?? "–", 60)),
-      ),
-      h("td", {}, entity ? value("entity", entity) : textOr(entry.target) ? value("target", entry.target) : "–"),
-      h("td", { class: "mono" }, textOr(entry.ip_address) ? value("ip", entry.ip_address) : "–"),
-      h("td", {}, row.erased || row.withheld ? "–" : outcomeBadge(entry.outcome), " ", flagBadge(entry)),
-      h("td", { class: "state" }, integrityBadges(row)),
-    );
-  }
-
-  function timesOf(row) {
-    const recorded = everything(timeOf(row));
-    return occurredOf(row) ? `recorded ${recorded}; occurred ${everything(occurredOf(row))}` : recorded;
-  }
-
-  function choose(key, { focus = true } = {}) {
-    chosen = key;
-    for (const tr of body.querySelectorAll("tr[data-place]")) {
-      const here = tr.dataset.key === key;
-      if (here) tr.setAttribute("aria-selected", "true");
-      else tr.removeAttribute("aria-selected");
-      tr.querySelector("button.open").tabIndex = here ? 0 : -1;
-      if (here && focus) {
-        tr.querySelector("button.open").focus({ preventScroll: true });
-        tr.scrollIntoView({ block: "nearest" });
-      }
-    }
-  }
-
-  const only = () => shown.filter((item) => !item.said).map((item) => item.row);
-  return {
-    element,
-    /** Shows a page. */
-    show(rows, envelope, asked, shownAxis) {
-      axis = shownAxis;
-      uncertainty = envelope.order_uncertainty_ms;
-      order = asked;
-      shown = rows.map((row) => ({ row }));
-      empty = emptyWords(envelope);
-      if (!rows.some((row) => keyOf(row) === chosen)) chosen = rows.length > 0 ? keyOf(rows[0]) : "";
-      draw();
-      return pairs(rows, uncertainty);
-    },
-    /** Adds new items at the top: rows, or messages about a node. Returns how many items were removed. */
-    prepend(items) {
-      const known = new Set(only().map(keyOf));
-      const fresh = items.filter((item) => item.said || !known.has(keyOf(item.row)));
-      const all = [
-        ...fresh.map((item) => ({ ...item, fresh: true })).reverse(),
-        ...shown.map((item) => ({ ...item, fresh: false })),
-      ];
-      shown = all.slice(0, SHOWN_MAX);
-      draw();
-      return all.length - shown.length;
-    },
-    /** Shows no rows, and a message that says why. */
-    clear(words) {
-      shown = [];
-      empty = words;
-      draw();
-    },
-    redraw: draw,
-    rows: only,
-    chosen: () => only().find((row) => keyOf(row) === chosen),
-    choose,
-    /** Moves the selection by some rows; returns the selected row. */
-    move(by) {
-      const rows = only();
-      const at = rows.findIndex((row) => keyOf(row) === chosen);
-      const next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
-      if (next) choose(keyOf(next));
-      return next;
-    },
-  };
 }
 
 /** Moves the focus along the values of a row, so that each can be reached by keyboard. */
 function alongRow(event) {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  const line = by && event.target.closest("tr[data-place]");
+  const line = by && event.target.closest("tr[data-entry]");
   if (!line) return;
-  const stops = [...line.querySelectorAll("button.open, button.value")];
+  const stops = [...line.querySelectorAll("button.row-link, button.value")];
   const next = stops[stops.indexOf(document.activeElement) + by];
   if (!next) return;
   next.focus();
@@ -258,45 +175,3 @@ function emptyWords(envelope) {
   const without = not.length > 0 ? ` ${not.join(", ")} did not answer and may have matching entries.` : "";
   return `No matching entries on ${answered.join(", ") || "any node"}.${without}`;
 }
-
-/** Finds pairs of rows of different nodes that are closer together than their clocks may differ. */
-function unsurePairs(rows, uncertaintyMs) {
-  const found = [];
-  for (let index = 0; index < rows.length; index += 1) {
-    for (let other = index + 1; other < rows.length && other <= index + NEIGHBOURS_MAX; other += 1) {
-      const [a, b] = [rows[index], rows[other]];
-      if (!timeOf(a) || !timeOf(b)) continue;
-      // Until the clocks have been compared, their differences are unknown, so the order of neighbours is uncertain.
-      if (
-        uncertaintyMs === null
-          ? other > index + 1
-          : Math.abs(micros(timeOf(a)) - micros(timeOf(b))) > uncertaintyMs * 1000
-      )
-        break;
-      if (nodeOf(a) !== nodeOf(b)) found.push([a, b]);
-    }
-  }
-  return found;
-}
-
-/** Maximum number of following rows that each row is compared with: a millisecond may contain thousands. */
-const NEIGHBOURS_MAX = 50;
-
-/** Returns the keys of rows whose order is uncertain, each with a message. */
-function uncertainPairs(items, uncertaintyMs) {
-  const found = new Map();
-  const words =
-    uncertaintyMs === null
-      ? "the clocks have not been compared yet"
-      : `clocks may differ by up to ${digits(uncertaintyMs)} ms`;
-  for (const [a, b] of unsurePairs(
-    items.map((item) => item.row),
-    uncertaintyMs,
-  )) {
-    found.set(keyOf(a), `The order relative to the adjacent entry of ${nodeOf(b)} is uncertain: ${words}`);
-    found.set(keyOf(b), `The order relative to the adjacent entry of ${nodeOf(a)} is uncertain: ${words}`);
-  }
-  return found;
-}
-
-const pairs = (rows, uncertaintyMs) => unsurePairs(rows, uncertaintyMs).length;

@@ -7,7 +7,7 @@ import { address, read } from "../lib/state.js";
 
 /** Opens the list. `state` is the view that would be saved. */
 export async function savedSearches(state) {
-  const list = h("ul", { class: "bars" });
+  const list = h("ul", { class: "saved-searches" });
   const said = h("p", { class: "error", role: "alert" });
   const name = h("input", { type: "text", id: freshId("name"), maxlength: 64 });
 
@@ -63,10 +63,10 @@ export async function savedSearches(state) {
       list,
       h("label", { for: name.id }, "Save this search as"),
       name,
-      h("div", { class: "buttons" }, h("button", { type: "button", onclick: keep }, "Save")),
+      h("div", { class: "button-group" }, h("button", { type: "button", onclick: keep }, "Save")),
       said,
     ],
-    [{ label: "Close", main: true }],
+    [{ label: "Close", primary: true }],
     { wide: true },
   );
   await draw().catch(fail);

@@ -84,10 +84,10 @@ function warnOnce() {
     ],
     [
       old
-        ? { label: "Close", main: true }
+        ? { label: "Close", primary: true }
         : {
             label: "Stay signed in",
-            main: true,
+            primary: true,
             run: () =>
               get("/session")
                 .then(used)
@@ -114,7 +114,7 @@ function signedOut(problem) {
   dialog(
     "You have been signed out",
     [h("p", {}, problem?.message ?? "Sign in again to continue.")],
-    [{ label: "Sign in again", main: true, run: () => leave(null) }],
+    [{ label: "Sign in again", primary: true, run: () => leave(null) }],
     { closed: () => leave(null) },
   );
 }

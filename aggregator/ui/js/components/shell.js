@@ -33,7 +33,7 @@ async function page() {
   const main = document.getElementById("content");
   put(main);
   if (me.limited_to) {
-    main.append(h("p", { class: "note scope" }, "Your scope: ", h("code", {}, me.limited_to)));
+    main.append(h("p", { class: "callout scope" }, "Your scope: ", h("code", {}, me.limited_to)));
   }
   document.addEventListener("keydown", pressed);
   return { me, main };
@@ -45,25 +45,25 @@ function drawHead(me) {
     h("li", {}, h("a", { href: path, "aria-current": path === here ? "page" : null }, label)),
   );
   put(
-    document.getElementById("head"),
+    document.getElementById("header"),
     h(
       "div",
       { class: "brand" },
-      h("span", { class: "mark", "aria-hidden": "true" }),
+      h("span", { class: "logo", "aria-hidden": "true" }),
       "Piperoll",
       h("span", { class: "cluster" }, me.cluster),
     ),
     h("nav", { "aria-label": "Pages" }, h("ul", {}, links)),
     h(
       "div",
-      { class: "tools" },
+      { class: "header-actions" },
       h(
         "button",
-        { type: "button", id: "zone", title: "Show times in UTC or in local time (t)", onclick: toggleZone },
+        { type: "button", id: "time-zone", title: "Show times in UTC or in local time (t)", onclick: toggleZone },
         `Times: ${zoneName()}`,
       ),
       h("button", { type: "button", title: "Shortcuts (?)", "aria-label": "Keyboard shortcuts", onclick: help }, "?"),
-      h("span", { class: "who" }, `${me.role}: ${me.name}`),
+      h("span", { class: "user" }, `${me.role}: ${me.name}`),
       h("button", { type: "button", onclick: signOut }, "Sign out"),
     ),
   );
@@ -76,7 +76,7 @@ function toggleZone() {
   if (name === "local") address.searchParams.set("zone", "local");
   else address.searchParams.delete("zone");
   history.replaceState(null, "", address);
-  document.getElementById("zone").textContent = `Times: ${zoneName()}`;
+  document.getElementById("time-zone").textContent = `Times: ${zoneName()}`;
   document.dispatchEvent(new Event("zonechange"));
 }
 
@@ -95,17 +95,17 @@ function help() {
   );
   const off = h("input", {
     type: "checkbox",
-    id: "keys-off",
+    id: "shortcuts-disabled",
     checked: localStorage.getItem(KEYS_OFF) === "1",
     onchange: () => localStorage.setItem(KEYS_OFF, off.checked ? "1" : "0"),
   });
   dialog(
     "Keyboard shortcuts",
     [
-      h("table", { class: "keys" }, h("tbody", {}, rows)),
-      h("label", { class: "choice", for: off.id }, off, "Disable single-key shortcuts (except Esc and Enter)"),
+      h("table", { class: "shortcuts" }, h("tbody", {}, rows)),
+      h("label", { class: "option", for: off.id }, off, "Disable single-key shortcuts (except Esc and Enter)"),
     ],
-    [{ label: "Close", main: true }],
+    [{ label: "Close", primary: true }],
   );
 }
 
@@ -135,7 +135,7 @@ export async function start(fill) {
       document.getElementById("content"),
       h(
         "div",
-        { class: "banner bad", role: "alert" },
+        { class: "banner danger", role: "alert" },
         h("p", {}, `Cannot show this page: ${error.message}`),
         h("button", { type: "button", onclick: () => location.reload() }, "Try again"),
       ),

@@ -8,169 +8,219 @@ const LISTED = 12;
 const VALUES_ASKED = 500;
 const PAUSE_MS = 150;
 
-/** Adds suggestions to an input inside `box`. `context()` returns `{from, to}`; `submit()` runs the filter. */
-export function suggest(input, box, { context, submit }) {
-  const id = freshId("suggestions");
-  const list = h("ul", { id, class: "suggestions", role: "listbox", "aria-label": "Suggestions", hidden: true });
-  box.append(list);
-  for (const [name, value] of Object.entries({
-    role: "combobox",
-    "aria-autocomplete": "list",
-    "aria-expanded": "false",
-    "aria-controls": id,
-  }))
-    input.setAttribute(name, value);
-  let words = null;
-  let shown = [];
-  let at = -1;
-  let timer = 0;
-  const known = new Map();
+/**
+ * One suggestion: the text that replaces a range of the filter, and how the list shows it.
+ * @typedef {{ from: number, to: number, text: string, label: string, detail: string }} Suggestion
+ */
 
-  async function valuesOf(key, filter) {
-    const field = words.keys.find((one) => one.key === key)?.counted_by;
-    if (!field) return [];
-    const asked = parameters({ ...context(), filter, by: field, top: VALUES_ASKED });
-    if (!known.has(asked)) {
-      const found = getCounts(`/stats?${asked}`).then((answer) => answer.stats.by[0]?.top ?? []);
-      known.set(asked, found);
-      // Do not cache a failure.
-      found.catch(() => known.delete(asked));
-    }
-    return known.get(asked).catch(() => []);
+/** Suggestions for an input inside `box`. `context()` returns `{from, to}`; `submit()` runs the filter. */
+export class Suggestions {
+  #input;
+  #context;
+  #submit;
+  #id = freshId("suggestions");
+  #list = h("ul", { id: this.#id, class: "suggestions", role: "listbox", "aria-label": "Suggestions", hidden: true });
+  /** Keys and states that filters can use; null until the server has been asked for them. */
+  #vocabulary = null;
+  /** Values of a field with their counts, by the query that counts them. @type {Map<string, Promise<any[]>>} */
+  #values = new Map();
+  /** @type {Suggestion[]} */
+  #shown = [];
+  /** Index of the active suggestion, or -1. */
+  #active = -1;
+  /** Number of the latest search; the results of all others are outdated. */
+  #search = 0;
+  #timer = 0;
+
+  constructor(input, box, { context, submit }) {
+    this.#input = input;
+    this.#context = context;
+    this.#submit = submit;
+    box.append(this.#list);
+    for (const [name, value] of Object.entries({
+      role: "combobox",
+      "aria-autocomplete": "list",
+      "aria-expanded": "false",
+      "aria-controls": this.#id,
+    }))
+      input.setAttribute(name, value);
+    input.addEventListener("input", () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#refresh(), PAUSE_MS);
+    });
+    input.addEventListener("blur", () => this.#close());
+    input.addEventListener("keydown", (event) => this.#onKeydown(event));
   }
 
-  async function find() {
-    words ??= await get("/filter").catch(() => ({ keys: [], is: [] }));
-    const caret = input.selectionStart;
-    const all = terms(input.value);
-    const here = wordAt(input.value, caret);
-    const typed = here ? input.value.slice(here.from, caret) : "";
-    if (here && !here.key) {
-      const start = typed.replace(/^-/, "").toLowerCase();
-      return words.keys
-        .filter((one) => one.key.startsWith(start))
-        .map((one) => ({
-          from: here.from + (here.negated ? 1 : 0),
-          to: here.to,
-          text: `${one.key}:`,
-          words: `${one.key}:`,
-          about: one.about,
-        }));
-    }
-    if (here) {
-      const from = here.from + (here.negated ? 1 : 0) + here.key.length + 1;
-      const place = valueAround(input.value, from, here.to, caret);
-      const begun = unquote(input.value.slice(place.from, caret)).replace(/^"/, "").toLowerCase();
-      if (here.key === "is")
-        return words.is
-          .filter((word) => word.startsWith(begun))
-          .map((word) => ({ ...place, text: word, words: word, about: "" }));
-      // Inside alternatives and groups, the other conditions do not narrow the values.
-      const alone = all.some((one) => one.from === here.from && one.to === here.to);
-      const rest = alone
-        ? all
-            .filter((one) => one.from !== here.from)
-            .map((one) => one.text)
-            .join(" ")
-        : "";
-      const values = await valuesOf(here.key, rest);
-      return values
-        .filter(({ value: one }) => one.toLowerCase().includes(begun))
-        .map(({ value: one, count }) => ({
-          ...place,
-          text: term(here.key, one).slice(here.key.length + 1),
-          words: short(one, 60),
-          about: digits(count),
-        }));
-    }
-    return words.keys.map((one) => ({
-      from: caret,
-      to: caret,
-      text: `${one.key}:`,
-      words: `${one.key}:`,
-      about: one.about,
-    }));
-  }
-
-  let asked = 0;
-  async function refresh() {
-    asked += 1;
-    const mine = asked;
-    const found = await find();
+  async #refresh() {
+    this.#search += 1;
+    const mine = this.#search;
+    const found = await this.#find();
     // Meanwhile the user has typed more, picked a suggestion, or left the field.
-    if (mine !== asked || document.activeElement !== input) return;
-    shown = found.slice(0, LISTED);
-    at = -1;
-    draw();
+    if (mine !== this.#search || document.activeElement !== this.#input) return;
+    this.#shown = found.slice(0, LISTED);
+    this.#activate(-1);
   }
 
-  function draw() {
-    list.hidden = shown.length === 0;
-    input.setAttribute("aria-expanded", String(!list.hidden));
+  #close() {
+    this.#search += 1;
+    this.#shown = [];
+    this.#activate(-1);
+  }
+
+  /** Returns all suggestions for the text at the caret. @returns {Promise<Suggestion[]>} */
+  async #find() {
+    this.#vocabulary ??= await get("/filter").catch(() => ({ keys: [], is: [] }));
+    const { keys, is } = this.#vocabulary;
+    const { value: filter, selectionStart: caret } = this.#input;
+    const word = wordAt(filter, caret);
+    if (!word) return suggestKeys(keys, "", { from: caret, to: caret });
+    const from = word.from + (word.negated ? 1 : 0);
+    if (!word.key) {
+      const typed = filter.slice(word.from, caret).replace(/^-/, "");
+      return suggestKeys(keys, typed, { from, to: word.to });
+    }
+    const range = valueAround(filter, from + word.key.length + 1, word.to, caret);
+    const typed = unquote(filter.slice(range.from, caret)).replace(/^"/, "");
+    if (word.key === "is") return suggestStates(is, typed, range);
+    const values = await this.#valuesOf(word.key, otherConditions(filter, word));
+    return suggestValues(values, word.key, typed, range);
+  }
+
+  /** Returns the values of a field within the range of time and the other conditions, with their counts. */
+  async #valuesOf(key, filter) {
+    const field = this.#vocabulary.keys.find((one) => one.key === key)?.counted_by;
+    if (!field) return [];
+    const query = parameters({ ...this.#context(), filter, by: field, top: VALUES_ASKED });
+    if (!this.#values.has(query)) {
+      const found = getCounts(`/stats?${query}`).then((answer) => answer.stats.by[0]?.top ?? []);
+      this.#values.set(query, found);
+      // Do not cache a failure.
+      found.catch(() => this.#values.delete(query));
+    }
+    return this.#values.get(query).catch(() => []);
+  }
+
+  /** Makes a suggestion the active one, -1 for none, and renders the list. */
+  #activate(index) {
+    this.#active = index;
+    this.#list.hidden = this.#shown.length === 0;
+    this.#input.setAttribute("aria-expanded", String(!this.#list.hidden));
     put(
-      list,
-      shown.map((one, index) =>
-        h(
-          "li",
-          {
-            role: "option",
-            id: `${id}-${index}`,
-            "aria-selected": String(index === at),
-            onpointerdown: (event) => {
-              event.preventDefault();
-              take(index);
-            },
-          },
-          h("span", {}, one.words),
-          h("span", { class: "about" }, one.about),
-        ),
-      ),
+      this.#list,
+      this.#shown.map((suggestion, at) => this.#option(suggestion, at)),
     );
-    if (at >= 0) input.setAttribute("aria-activedescendant", `${id}-${at}`);
-    else input.removeAttribute("aria-activedescendant");
+    if (index >= 0) this.#input.setAttribute("aria-activedescendant", `${this.#id}-${index}`);
+    else this.#input.removeAttribute("aria-activedescendant");
   }
 
-  function take(index) {
-    const one = shown[index];
-    const end = one.text.endsWith(":") || input.value[one.to] === "," ? "" : " ";
-    const rest = input.value.slice(one.to).replace(/^\s+/, "");
-    input.value = input.value.slice(0, one.from) + one.text + end + rest;
-    const caret = one.from + one.text.length + end.length;
-    input.setSelectionRange(caret, caret);
-    refresh();
+  #option({ label, detail }, index) {
+    return h(
+      "li",
+      {
+        role: "option",
+        id: `${this.#id}-${index}`,
+        "aria-selected": String(index === this.#active),
+        onpointerdown: (event) => {
+          event.preventDefault();
+          this.#accept(index);
+        },
+      },
+      h("span", {}, label),
+      h("span", { class: "suggestion-detail" }, detail),
+    );
   }
 
-  function close() {
-    asked += 1;
-    shown = [];
-    at = -1;
-    draw();
+  /** Puts a suggestion into the filter, and suggests what can follow it. */
+  #accept(index) {
+    const { filter, caret } = complete(this.#input.value, this.#shown[index]);
+    this.#input.value = filter;
+    this.#input.setSelectionRange(caret, caret);
+    this.#refresh();
   }
 
-  input.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(refresh, PAUSE_MS);
-  });
-  input.addEventListener("blur", close);
-  input.addEventListener("keydown", (event) => {
-    const open = !list.hidden;
-    if (event.key === "ArrowDown" && !open) refresh();
-    else if (event.key === "ArrowDown") at = Math.min(shown.length - 1, at + 1);
-    else if (event.key === "ArrowUp" && open) at = Math.max(-1, at - 1);
-    else if (event.key === "Escape" && open) return stop(event, close);
-    else if (event.key === "Escape") return input.blur();
-    else if ((event.key === "Enter" || event.key === "Tab") && open && at >= 0) return stop(event, () => take(at));
-    else if (event.key === "Enter")
-      return stop(event, () => {
-        clearTimeout(timer);
-        close();
-        submit();
-      });
-    else return undefined;
-    event.preventDefault();
-    if (open) draw();
-    return undefined;
-  });
+  #run() {
+    clearTimeout(this.#timer);
+    this.#close();
+    this.#submit();
+  }
+
+  #onKeydown(event) {
+    const isOpen = !this.#list.hidden;
+    const isActive = isOpen && this.#active >= 0;
+    switch (event.key) {
+      case "ArrowDown":
+        event.preventDefault();
+        if (isOpen) this.#activate(Math.min(this.#shown.length - 1, this.#active + 1));
+        else this.#refresh();
+        break;
+      case "ArrowUp":
+        if (!isOpen) break;
+        event.preventDefault();
+        this.#activate(Math.max(-1, this.#active - 1));
+        break;
+      case "Escape":
+        if (isOpen) stop(event, () => this.#close());
+        else this.#input.blur();
+        break;
+      case "Tab":
+        if (isActive) stop(event, () => this.#accept(this.#active));
+        break;
+      case "Enter":
+        stop(event, () => (isActive ? this.#accept(this.#active) : this.#run()));
+        break;
+    }
+  }
+}
+
+function stop(event, then) {
+  event.preventDefault();
+  event.stopPropagation();
+  then();
+}
+
+/** Suggests the keys that start with a text. @returns {Suggestion[]} */
+export function suggestKeys(keys, typed, range) {
+  const start = typed.toLowerCase();
+  return keys
+    .filter(({ key }) => key.startsWith(start))
+    .map(({ key, about }) => ({ ...range, text: `${key}:`, label: `${key}:`, detail: about }));
+}
+
+/** Suggests the values of `is:` that start with a text. @returns {Suggestion[]} */
+export function suggestStates(states, typed, range) {
+  const start = typed.toLowerCase();
+  return states
+    .filter((state) => state.startsWith(start))
+    .map((state) => ({ ...range, text: state, label: state, detail: "" }));
+}
+
+/** Suggests the values of a key that contain a text, with their counts. @returns {Suggestion[]} */
+export function suggestValues(values, key, typed, range) {
+  const part = typed.toLowerCase();
+  return values
+    .filter(({ value }) => value.toLowerCase().includes(part))
+    .map(({ value, count }) => ({
+      ...range,
+      text: term(key, value).slice(key.length + 1),
+      label: short(value, 60),
+      detail: digits(count),
+    }));
+}
+
+/** Returns the conditions that narrow the values of a word: all others, unless it is inside alternatives or a group. */
+export function otherConditions(filter, word) {
+  const conditions = terms(filter);
+  const isCondition = conditions.some((one) => one.from === word.from && one.to === word.to);
+  const others = isCondition ? conditions.filter((one) => one.from !== word.from) : [];
+  return others.map((one) => one.text).join(" ");
+}
+
+/** Returns the filter with a suggestion in place of the text that it completes, and the position of the caret. */
+export function complete(filter, { from, to, text }) {
+  const end = text.endsWith(":") || filter[to] === "," ? "" : " ";
+  const rest = filter.slice(to).replace(/^\s+/, "");
+  return { filter: filter.slice(0, from) + text + end + rest, caret: from + text.length + end.length };
 }
 
 /** Returns the range of the value at the caret in a list that is separated by commas outside quotes. */
@@ -188,10 +238,4 @@ function valueAround(text, from, to, caret) {
     }
   }
   return { from: begin, to: end };
-}
-
-function stop(event, then) {
-  event.preventDefault();
-  event.stopPropagation();
-  then();
 }

@@ -4,16 +4,18 @@ import { getCounts, parameters } from "../lib/api.js";
 import { digits, h, put } from "../lib/dom.js";
 import { address } from "../lib/state.js";
 
-const WEEK = { from: "7d", by: "user", top: 5 };
+/** View of the last seven days, without its filter. */
+export const WEEK_VIEW = { from: "7d", to: "", order: "desc" };
+const COUNTS = `/stats?${parameters({ from: WEEK_VIEW.from, by: "user", top: 5 })}`;
 
 /** Creates the summary bar, which loads its own counts. */
 export function weekBar() {
-  const element = h("div", { class: "week" }, numbers([["Last 7 days", "…", null]]));
+  const element = h("div", { class: "week-summary" }, numbers([["Last 7 days", "…", null]]));
   return {
     element,
     async load() {
       try {
-        put(element, weekNumbers(await getCounts(`/stats?${parameters(WEEK)}`)));
+        put(element, weekNumbers(await getCounts(COUNTS)));
       } catch (error) {
         put(element, h("p", { class: "hint" }, `Counts unavailable: ${error.message}`));
       }
@@ -25,7 +27,7 @@ export function weekBar() {
 export function weekNumbers(answer) {
   const { stats } = answer;
   const least = answer.complete ? "" : "≥ ";
-  const link = (filter) => address({ filter, from: "7d", to: "", order: "desc" });
+  const link = (filter) => address({ ...WEEK_VIEW, filter });
   return numbers([
     ["entries, last 7 days", `${least}${digits(stats.entries)}`, link("")],
     ["flagged", `${least}${digits(stats.flagged)}`, link("is:flagged")],
@@ -41,7 +43,7 @@ export function weekNumbers(answer) {
 function numbers(list) {
   return h(
     "ul",
-    { class: "numbers" },
+    { class: "stats" },
     list.map(([label, number, href]) => {
       const content = [h("b", {}, number), h("span", { class: "label" }, label)];
       return h("li", {}, href ? h("a", { href }, content) : content);

@@ -74,18 +74,20 @@ let polite;
 let assertive;
 /** Announces a text to screen readers. */
 export function announce(text, urgent = false) {
-  polite ??= document.body.appendChild(h("div", { class: "unseen", "aria-live": "polite", role: "status" }));
-  assertive ??= document.body.appendChild(h("div", { class: "unseen", "aria-live": "assertive", role: "alert" }));
+  polite ??= document.body.appendChild(h("div", { class: "visually-hidden", "aria-live": "polite", role: "status" }));
+  assertive ??= document.body.appendChild(
+    h("div", { class: "visually-hidden", "aria-live": "assertive", role: "alert" }),
+  );
   (urgent ? assertive : polite).textContent = text;
 }
 
-let notices;
+let toasts;
 /** Shows a message for a few seconds, and announces it to screen readers. */
 export function notice(text, bad = false) {
-  notices ??= document.body.appendChild(h("div", { class: "notices" }));
-  const line = h("p", { class: bad ? "banner bad" : "banner" }, visible(text));
-  notices.append(line);
-  setTimeout(() => line.remove(), NOTICE_MS);
+  toasts ??= document.body.appendChild(h("div", { class: "toasts" }));
+  const toast = h("p", { class: bad ? "toast danger" : "toast" }, visible(text));
+  toasts.append(toast);
+  setTimeout(() => toast.remove(), NOTICE_MS);
   announce(text, bad);
 }
 const NOTICE_MS = 8_000;

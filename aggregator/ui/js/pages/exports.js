@@ -13,8 +13,54 @@ import { everything, moment } from "../lib/time.js";
 const HISTORY = { filter: "action:audit.export", from: "90d", limit: 50 };
 
 start(async (main) => {
-  const warn = banners({ retry: () => load() });
-  const list = h("div", {}, h("p", { class: "hint" }, "Loading…"));
+  const view = new ExportsView(main);
+  await view.load();
+});
+
+/** The page: a form for a new export, and one page of past exports. */
+class ExportsView {
+  constructor(main) {
+    this.warn = banners({ retry: () => this.load() });
+    this.list = h("div", {}, h("p", { class: "hint" }, "Loading…"));
+    main.append(
+      h("h1", {}, "Exports"),
+      this.warn.element,
+      may("audit.export")
+        ? exportForm(() => this.load())
+        : h("p", { class: "callout" }, "Your role does not allow exports; auditors and admins can export."),
+      h("h2", {}, "Exports in the last 90 days"),
+      this.list,
+    );
+    document.addEventListener("zonechange", () => this.load());
+  }
+
+  async load(cursor = "") {
+    const answer = await get(`/audit-log?${parameters({ ...HISTORY, cursor })}`).catch((error) => error);
+    if (answer instanceof Error) {
+      put(this.list, h("p", { class: "error" }, answer.message));
+      if (answer instanceof Problem && answer.envelope) await this.warn.show(answer.envelope);
+      return;
+    }
+    put(this.list, table(answer), this.pagination(answer));
+    await this.warn.show(answer);
+  }
+
+  pagination(answer) {
+    const turn = (label, cursor) =>
+      h("button", { type: "button", disabled: !cursor, onclick: () => this.load(cursor) }, label);
+    const { filter, from } = HISTORY;
+    return h(
+      "div",
+      { class: "pagination" },
+      turn("‹ Newer", answer.previous_cursor),
+      turn("Older ›", answer.next_cursor),
+      h("a", { href: address({ filter, from, to: "", order: "desc" }) }, "View in timeline"),
+    );
+  }
+}
+
+/** Renders the form for a new export. `done()` is called after each finished export. */
+function exportForm(done) {
   const filter = h("input", {
     type: "text",
     id: freshId("filter"),
@@ -24,73 +70,26 @@ start(async (main) => {
   });
   const from = h("input", { type: "text", id: freshId("from"), value: "7d" });
   const to = h("input", { type: "text", id: freshId("to"), value: "now" });
-  const open = () =>
-    exportDialog(
-      {
-        filter: filter.value.trim(),
-        from: from.value.trim() || "7d",
-        to: to.value.trim() === "now" ? "" : to.value.trim(),
-      },
-      { done: () => load() },
-    );
-  main.append(
-    h("h1", {}, "Exports"),
-    warn.element,
-    may("audit.export")
-      ? h(
-          "section",
-          { class: "card" },
-          h("h2", {}, "New export"),
-          h("p", { class: "hint" }, "You can also export any view from the timeline."),
-          h(
-            "div",
-            { class: "fields" },
-            field("Filter", filter, "field wide"),
-            field("From", from),
-            field("To (exclusive)", to),
-            h("button", { type: "button", class: "main", onclick: open }, "Export…"),
-          ),
-        )
-      : h("p", { class: "note" }, "Your role does not allow exports; auditors and admins can export."),
-    h("h2", {}, "Exports in the last 90 days"),
-    list,
+  const open = () => {
+    const end = to.value.trim();
+    const range = { from: from.value.trim() || "7d", to: end === "now" ? "" : end };
+    exportDialog({ filter: filter.value.trim(), ...range }, { done });
+  };
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", {}, "New export"),
+    h("p", { class: "hint" }, "You can also export any view from the timeline."),
+    h(
+      "div",
+      { class: "form-row" },
+      field("Filter", filter, "field wide"),
+      field("From", from),
+      field("To (exclusive)", to),
+      h("button", { type: "button", class: "primary", onclick: open }, "Export…"),
+    ),
   );
-  document.addEventListener("zonechange", () => load());
-
-  async function load(cursor = "") {
-    const answer = await get(`/audit-log?${parameters({ ...HISTORY, cursor })}`).catch((error) => error);
-    if (answer instanceof Error) {
-      put(list, h("p", { class: "error" }, answer.message));
-      if (answer instanceof Problem && answer.envelope) await warn.show(answer.envelope);
-      return;
-    }
-    put(
-      list,
-      table(answer),
-      h(
-        "div",
-        { class: "pager" },
-        h(
-          "button",
-          { type: "button", disabled: !answer.previous_cursor, onclick: () => load(answer.previous_cursor) },
-          "‹ Newer",
-        ),
-        h(
-          "button",
-          { type: "button", disabled: !answer.next_cursor, onclick: () => load(answer.next_cursor) },
-          "Older ›",
-        ),
-        h(
-          "a",
-          { href: address({ filter: HISTORY.filter, from: HISTORY.from, to: "", order: "desc" }) },
-          "View in timeline",
-        ),
-      ),
-    );
-    await warn.show(answer);
-  }
-  await load();
-});
+}
 
 const field = (words, input, name = "field") => h("div", { class: name }, h("label", { for: input.id }, words), input);
 
@@ -98,7 +97,7 @@ function table(answer) {
   if (answer.entries.length === 0)
     return h(
       "p",
-      { class: "empty" },
+      { class: "empty-state" },
       answer.complete
         ? answer.limited_to
           ? "No exports within your scope."
@@ -130,7 +129,7 @@ function table(answer) {
         ),
       ),
       h("td", {}, details.from ? `${time(details.from)} to ${time(details.to)}` : "–"),
-      h("td", { class: "number" }, Number.isInteger(details.rows) ? digits(details.rows) : "–"),
+      h("td", { class: "numeric" }, Number.isInteger(details.rows) ? digits(details.rows) : "–"),
       h("td", {}, words(details.words)),
       h(
         "td",
@@ -144,11 +143,11 @@ function table(answer) {
   };
   return h(
     "div",
-    { class: "scroll" },
+    { class: "table-container" },
     h(
       "table",
       {},
-      h("caption", { class: "unseen" }, "Exports"),
+      h("caption", { class: "visually-hidden" }, "Exports"),
       h(
         "thead",
         {},

@@ -19,7 +19,7 @@ start(async (main, me) => {
   const warn = banners({ retry: load });
   const place = h("div", {}, h("p", { class: "hint" }, "Querying all nodes…"));
   const again = h("button", { type: "button", onclick: load }, "Refresh");
-  main.append(h("h1", {}, "Nodes"), warn.element, place, h("div", { class: "buttons" }, again));
+  main.append(h("h1", {}, "Nodes"), warn.element, place, h("div", { class: "button-group" }, again));
   document.addEventListener("zonechange", load);
 
   async function load() {
@@ -61,11 +61,11 @@ function table({ nodes }, hour, gaps, again) {
   ];
   return h(
     "div",
-    { class: "scroll" },
+    { class: "table-container" },
     h(
       "table",
       { class: "nodes" },
-      h("caption", { class: "unseen" }, "Nodes"),
+      h("caption", { class: "visually-hidden" }, "Nodes"),
       h(
         "thead",
         {},
@@ -84,7 +84,7 @@ function table({ nodes }, hour, gaps, again) {
   );
 }
 
-const unknown = () => badge("calm", "?", "unknown");
+const unknown = () => badge("neutral", "?", "unknown");
 const countOf = (answer, id) => answer?.stats.by[0]?.top.find((one) => one.value === id)?.count ?? 0;
 
 function line(node, hour, gaps, again) {
@@ -95,7 +95,7 @@ function line(node, hour, gaps, again) {
       : unknown();
   return h(
     "tr",
-    { class: isBroken(node) ? "broken" : null },
+    { class: isBroken(node) ? "violation" : null },
     h(
       "th",
       { scope: "row" },
@@ -107,7 +107,7 @@ function line(node, hour, gaps, again) {
     h("td", {}, verdict(node, again)),
     h(
       "td",
-      { class: "number" },
+      { class: "numeric" },
       node.head_seq === null ? unknown() : digits(node.head_seq + 1),
       node.oldest_seq > 0 && h("div", { class: "hint" }, `log start: ${digits(node.oldest_seq)}`),
     ),
@@ -121,7 +121,7 @@ function line(node, hour, gaps, again) {
         ? unknown()
         : [
             node.disk_free_bytes < DISK_LOW_BYTES
-              ? badge("bad", "!", bytes(node.disk_free_bytes))
+              ? badge("danger", "!", bytes(node.disk_free_bytes))
               : bytes(node.disk_free_bytes),
             " free",
             h("div", { class: "hint" }, `log ${bytes(node.database_bytes)}`),
@@ -129,31 +129,31 @@ function line(node, hour, gaps, again) {
     ),
     h("td", {}, retention(node)),
     h("td", {}, handedOn(node)),
-    h("td", { class: "number" }, counted(hour)),
-    h("td", { class: "number" }, counted(gaps)),
+    h("td", { class: "numeric" }, counted(hour)),
+    h("td", { class: "numeric" }, counted(gaps)),
   );
 }
 
 function reachable(node) {
-  if (node.roster_status === "retired") return badge("calm", "–", "retired");
+  if (node.roster_status === "retired") return badge("neutral", "–", "retired");
   if (!isMissing(node))
     return [
-      badge("good", "●", "ok"),
+      badge("success", "●", "ok"),
       h(
         "div",
         { class: "hint" },
         `${node.took_ms ?? "?"} ms, last seen ${node.last_seen ? ago(node.last_seen) : "just now"}`,
       ),
     ];
-  return [badge("bad", "✖", "MISSING"), h("div", {}, missingWords(node))];
+  return [badge("danger", "✖", "MISSING"), h("div", {}, missingWords(node))];
 }
 
 function verdict(node, again) {
   const words = {
-    ok: ["good", "✓", "ok"],
-    unreachable: ["warn", "?", "unknown"],
-    stale: ["warn", "?", "unknown (stale)"],
-  }[node.verdict] ?? [isBroken(node) ? "bad" : "warn", isBroken(node) ? "✖" : "?", node.verdict];
+    ok: ["success", "✓", "ok"],
+    unreachable: ["warning", "?", "unknown"],
+    stale: ["warning", "?", "unknown (stale)"],
+  }[node.verdict] ?? [isBroken(node) ? "danger" : "warning", isBroken(node) ? "✖" : "?", node.verdict];
   const presented = node.alarm?.presented;
   const accept = async () => {
     const reason = await askReason(
@@ -204,7 +204,7 @@ function verdict(node, again) {
 }
 
 function witnessed(node) {
-  if (node.witnessed === null) return badge("warn", "○", "never");
+  if (node.witnessed === null) return badge("warning", "○", "never");
   return [
     digits(node.witnessed),
     " entries",
@@ -225,7 +225,7 @@ function certificate(node) {
   if (!node.certificate_not_after) return unknown();
   const days = (new Date(node.certificate_not_after).getTime() - Date.now()) / DAY_MS;
   return [
-    days < EXPIRY_SOON_DAYS ? badge(days < 0 ? "bad" : "warn", "!", days < 0 ? "EXPIRED" : "expires soon") : null,
+    days < EXPIRY_SOON_DAYS ? badge(days < 0 ? "danger" : "warning", "!", days < 0 ? "EXPIRED" : "expires soon") : null,
     ` ${moment(node.certificate_not_after).slice(0, 10)}`,
     h("div", { class: "hint" }, ago(node.certificate_not_after)),
   ];
@@ -237,7 +237,7 @@ function retention(node) {
   return [
     known.keep_days ? `${digits(known.keep_days)} days` : "forever",
     known.size_max && h("div", { class: "hint" }, `at most ${bytes(known.size_max)}`),
-    known.holds.length > 0 && badge("calm", "▣", `holds: ${known.holds.length}`),
+    known.holds.length > 0 && badge("neutral", "▣", `holds: ${known.holds.length}`),
     known.problem && h("div", { class: "error" }, visible(known.problem)),
   ];
 }
@@ -248,12 +248,12 @@ function handedOn(node) {
   if (node.forward.length === 0) return h("span", { class: "hint" }, "none");
   return node.forward.map((one) => {
     const state = one.paused
-      ? badge("warn", "‖", "paused")
+      ? badge("warning", "‖", "paused")
       : one.problem
-        ? badge("bad", "✖", "failing")
+        ? badge("danger", "✖", "failing")
         : one.lag_rows > 0
-          ? badge("calm", "…", "catching up")
-          : badge("good", "✓", "up to date");
+          ? badge("neutral", "…", "catching up")
+          : badge("success", "✓", "up to date");
     const behind =
       one.lag_rows > 0 &&
       h(

@@ -61,7 +61,7 @@ async function begin() {
 
 /** Asks before a link replaces a session. */
 function replaceSession(code, present) {
-  const said = h("p", { id: "said", class: "error", role: "alert" });
+  const said = h("p", { id: "sign-in-error", class: "error", role: "alert" });
   const replace = async () => {
     said.textContent = "";
     try {
@@ -86,7 +86,7 @@ function replaceSession(code, present) {
       ),
       h(
         "button",
-        { type: "button", class: "main", onclick: () => location.replace(back()) },
+        { type: "button", class: "primary", onclick: () => location.replace(back()) },
         `Stay signed in as ${present.name}`,
       ),
       h("button", { type: "button", onclick: replace }, "Sign out and use the link"),
@@ -102,9 +102,9 @@ function form(why, person = null) {
     autocomplete: "off",
     spellcheck: "false",
     required: true,
-    "aria-describedby": "token-help said",
+    "aria-describedby": "token-help sign-in-error",
   });
-  const said = h("p", { id: "said", class: "error", role: "alert" }, why ?? "");
+  const said = h("p", { id: "sign-in-error", class: "error", role: "alert" }, why ?? "");
   const tried = async (what) => {
     said.textContent = "";
     try {
@@ -129,9 +129,9 @@ function form(why, person = null) {
       person &&
         h(
           "div",
-          { class: "person" },
+          { class: "account" },
           h("p", {}, `Your certificate identifies you as ${person.name} (${person.role}).`),
-          h("button", { type: "button", class: "main", onclick: () => tried({}) }, `Continue as ${person.name}`),
+          h("button", { type: "button", class: "primary", onclick: () => tried({}) }, `Continue as ${person.name}`),
         ),
       h("label", { for: "token" }, "Token"),
       field,
@@ -142,10 +142,10 @@ function form(why, person = null) {
         h("code", {}, "piperoll aggregator token create"),
         ". The token is sent once and not stored in this browser.",
       ),
-      h("button", { type: "submit", class: person ? null : "main" }, "Sign in"),
+      h("button", { type: "submit", class: person ? null : "primary" }, "Sign in"),
     ),
   );
-  (person ? main.querySelector("button.main") : field).focus();
+  (person ? main.querySelector("button.primary") : field).focus();
 }
 
 begin();

@@ -2,12 +2,13 @@
 
 import { Problem, getCounts, parameters } from "../lib/api.js";
 import { banners } from "../components/banners.js";
-import { digits, h, put, short, svg } from "../lib/dom.js";
+import { bar } from "../components/bar.js";
+import { digits, h, put, short } from "../lib/dom.js";
 import { term } from "../lib/filter.js";
-import { histogram } from "../components/histogram.js";
+import { Histogram } from "../components/histogram.js";
 import { start } from "../components/shell.js";
 import { address } from "../lib/state.js";
-import { weekNumbers } from "../components/week.js";
+import { WEEK_VIEW, weekNumbers } from "../components/week.js";
 
 /** Field of `GET /stats`, filter key and heading. */
 const LISTS = [
@@ -22,90 +23,96 @@ const FAILED = "outcome:failure,denied";
 const BUCKET_SECONDS = 3 * 3_600;
 
 start(async (main) => {
-  const week = { from: "7d", to: "", order: "desc" };
-  const warn = banners({ retry: load });
-  const numbers = h("div", {});
-  const chart = histogram({ zoom: (from, to) => location.assign(address({ ...week, filter: "", from, to })) });
-  const lists = h("div", { class: "columns" });
-  main.append(h("h1", {}, "Statistics for the last 7 days"), warn.element, numbers, chart.element, lists);
-  document.addEventListener("zonechange", chart.redraw);
+  const view = new StatisticsView(main);
+  await view.load();
+});
 
-  async function load() {
-    const all = getCounts(
-      `/stats?${parameters({ from: "7d", by: LISTS.map(([field]) => field).join(","), top: 10, bucket: "3h" })}`,
+/** The page: numbers of the week, a chart, and the most frequent values. */
+class StatisticsView {
+  constructor(main) {
+    this.warn = banners({ retry: () => this.load() });
+    this.numbers = h("div", {});
+    this.chart = new Histogram({
+      zoom: (from, to) => location.assign(address({ ...WEEK_VIEW, filter: "", from, to })),
+    });
+    this.lists = h("div", { class: "card-grid" });
+    const heading = h("h1", {}, "Statistics for the last 7 days");
+    main.append(heading, this.warn.element, this.numbers, this.chart.element, this.lists);
+    document.addEventListener("zonechange", () => this.chart.redraw());
+  }
+
+  async load() {
+    const fields = LISTS.map(([field]) => field).join(",");
+    const all = getCounts(`/stats?${parameters({ from: WEEK_VIEW.from, by: fields, top: 10, bucket: "3h" })}`);
+    const failed = getCounts(
+      `/stats?${parameters({ from: WEEK_VIEW.from, by: "ip_address,user", top: 10, filter: FAILED })}`,
     );
-    const failed = getCounts(`/stats?${parameters({ from: "7d", by: "ip_address,user", top: 10, filter: FAILED })}`);
     const answer = await all.catch((error) => error);
     failed.catch(() => {});
     if (answer instanceof Error) {
-      put(numbers, h("p", { class: "error" }, answer.message));
-      if (answer instanceof Problem && answer.envelope) await warn.show(answer.envelope);
+      put(this.numbers, h("p", { class: "error" }, answer.message));
+      if (answer instanceof Problem && answer.envelope) await this.warn.show(answer.envelope);
       return;
     }
-    put(numbers, weekNumbers(answer));
-    chart.show(answer, BUCKET_SECONDS);
-    await warn.show(answer);
-    const bad = await failed.catch((error) => error);
+    put(this.numbers, weekNumbers(answer));
+    this.chart.show(answer, BUCKET_SECONDS);
+    await this.warn.show(answer);
     put(
-      lists,
-      bad instanceof Error && h("p", { class: "error" }, `Counts of failures unavailable: ${bad.message}`),
-      !(bad instanceof Error) &&
-        list(bad, "ip_address", "IPs with failed or denied actions", (value) => `${FAILED} ${term("ip", value)}`),
-      !(bad instanceof Error) &&
-        list(bad, "user", "Users with failed or denied actions", (value) => `${FAILED} ${term("user", value)}`),
-      LISTS.map(([field, key, heading]) => list(answer, field, heading, (value) => term(key, value))),
+      this.lists,
+      failureCards(await failed.catch((error) => error)),
+      LISTS.map(([field, key, heading]) => card(answer, field, heading, (value) => term(key, value))),
     );
   }
+}
 
-  function list(answer, field, heading, filter) {
-    const counts = answer.stats.by.find((one) => one.field === field);
-    const most = Math.max(1, ...counts.top.map((one) => one.count));
-    const line = ({ value, count }) =>
-      h(
-        "tr",
-        {},
-        h("th", { scope: "row" }, h("a", { href: address({ ...week, filter: filter(value) }) }, short(value, 60))),
-        h("td", { class: "number" }, digits(count)),
-        h(
-          "td",
-          { "aria-hidden": "true" },
-          svg(
-            "svg",
-            { class: "meter", viewBox: "0 0 100 4", preserveAspectRatio: "none" },
-            svg("rect", { width: (count / most) * 100, height: 4 }),
-          ),
-        ),
-      );
-    const rest = [
-      counts.other > 0 && `${digits(counts.other)} entries have other values.`,
-      counts.none > 0 && `${digits(counts.none)} have none.`,
-      counts.distinct === null && "Too many distinct values to count.",
-    ]
-      .filter(Boolean)
-      .join(" ");
-    return h(
-      "section",
-      { class: "card" },
-      h("h2", {}, heading),
-      counts.top.length === 0
-        ? h("p", { class: "hint" }, "None.")
-        : h(
-            "table",
-            {},
-            h("caption", { class: "unseen" }, heading),
-            h(
-              "thead",
-              { class: "unseen" },
-              h(
-                "tr",
-                {},
-                ["Value", "Entries", "Share"].map((name) => h("th", { scope: "col" }, name)),
-              ),
-            ),
-            h("tbody", {}, counts.top.map(line)),
-          ),
-      rest && h("p", { class: "hint" }, rest),
+/** Renders who failed most often, or an error if the failures could not be counted. */
+function failureCards(answer) {
+  if (answer instanceof Error) return h("p", { class: "error" }, `Counts of failures unavailable: ${answer.message}`);
+  return [
+    card(answer, "ip_address", "IPs with failed or denied actions", (value) => `${FAILED} ${term("ip", value)}`),
+    card(answer, "user", "Users with failed or denied actions", (value) => `${FAILED} ${term("user", value)}`),
+  ];
+}
+
+/** Renders the most frequent values of a field. `filter(value)` returns the filter that selects their entries. */
+function card(answer, field, heading, filter) {
+  const counts = answer.stats.by.find((one) => one.field === field);
+  const rest = restText(counts);
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", {}, heading),
+    counts.top.length === 0 ? h("p", { class: "hint" }, "None.") : valueTable(counts.top, heading, filter),
+    rest && h("p", { class: "hint" }, rest),
+  );
+}
+
+function valueTable(values, caption, filter) {
+  const most = Math.max(1, ...values.map((one) => one.count));
+  const heads = ["Value", "Entries", "Share"].map((name) => h("th", { scope: "col" }, name));
+  const line = ({ value, count }) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, h("a", { href: address({ ...WEEK_VIEW, filter: filter(value) }) }, short(value, 60))),
+      h("td", { class: "numeric" }, digits(count)),
+      h("td", { "aria-hidden": "true" }, bar(count / most)),
     );
-  }
-  await load();
-});
+  return h(
+    "table",
+    {},
+    h("caption", { class: "visually-hidden" }, caption),
+    h("thead", { class: "visually-hidden" }, h("tr", {}, heads)),
+    h("tbody", {}, values.map(line)),
+  );
+}
+
+/** Describes the entries that the most frequent values leave out. */
+const restText = (counts) =>
+  [
+    counts.other > 0 && `${digits(counts.other)} entries have other values.`,
+    counts.none > 0 && `${digits(counts.none)} have none.`,
+    counts.distinct === null && "Too many distinct values to count.",
+  ]
+    .filter(Boolean)
+    .join(" ");

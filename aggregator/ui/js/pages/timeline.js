@@ -4,16 +4,16 @@ import { Problem, get, getCounts, parameters } from "../lib/api.js";
 import { banners } from "../components/banners.js";
 import { announce, copy, digits, h, notice, put, visible } from "../lib/dom.js";
 import { dialog } from "../components/dialog.js";
-import { drawer } from "../components/drawer.js";
+import { Drawer } from "../components/drawer.js";
 import { exportDialog } from "../components/export-dialog.js";
 import { COUNTED, facets } from "../components/facets.js";
 import { add, term } from "../lib/filter.js";
-import { filterBar } from "../components/filter-bar.js";
-import { histogram } from "../components/histogram.js";
-import { follower } from "../components/follower.js";
+import { FilterBar } from "../components/filter-bar.js";
+import { Histogram } from "../components/histogram.js";
+import { Follower } from "../components/follower.js";
 import { printView } from "../components/print.js";
 import { addressOf, keyOf, termsOf } from "../components/row.js";
-import { rowTable } from "../components/rows.js";
+import { RowTable } from "../components/rows.js";
 import { savedSearches } from "../components/saved.js";
 import { may } from "../components/session.js";
 import { onKeys, start } from "../components/shell.js";
@@ -47,26 +47,26 @@ class TimelineView {
     /** Cancels the running request. */
     this.asking = null;
     const narrow = (key, value, exclude) => this.narrow(key, value, exclude);
-    this.live = follower({
+    this.live = new Follower({
       near: () => !this.entry.isOpen(),
       show: (items) => this.table.prepend(items),
       reload: () => this.load({ unattended: true }),
       ended: () => this.remember({ live: false }),
     });
     this.live.button.addEventListener("click", () => this.toggleLive());
-    this.bar = filterBar({ change: (part) => this.change(part), actions: this.actions() });
+    this.bar = new FilterBar({ change: (part) => this.change(part), actions: this.actions() });
     this.warn = banners({ retry: () => this.change({}) });
-    this.chart = histogram({ zoom: (from, to) => this.zoomTo(from, to) });
+    this.chart = new Histogram({ zoom: (from, to) => this.zoomTo(from, to) });
     this.side = facets({ filter: narrow });
-    this.table = rowTable({ open: (row) => this.openRow(row), filter: narrow });
-    this.entry = drawer({
+    this.table = new RowTable({ open: (row) => this.openRow(row), filter: narrow });
+    this.entry = new Drawer({
       filter: narrow,
       step: (by) => this.table.move(by),
       moved: (row) => this.remember({ row: addressOf(row, this.envelope) }),
       closed: () => this.remember({ row: "" }),
     });
     this.week = weekBar();
-    this.pager = h("div", { class: "pager" });
+    this.pager = h("div", { class: "pagination" });
   }
 
   actions() {
@@ -84,7 +84,7 @@ class TimelineView {
     this.table.redraw();
     const rows = h("div", {}, this.chart.element, this.live.counter, this.table.element, this.pager);
     this.main.append(
-      h("h1", { class: "unseen" }, "Timeline"),
+      h("h1", { class: "visually-hidden" }, "Timeline"),
       this.week.element,
       this.warn.element,
       this.bar.element,
@@ -105,19 +105,19 @@ class TimelineView {
 
   listenToKeys() {
     const step = (by) => () => (this.entry.isOpen() ? this.entry.move(by) : this.table.move(by));
-    const pick = (exclude) => () => this.withChosen((row) => this.pickValue(row, exclude));
+    const pick = (exclude) => () => this.withSelected((row) => this.pickValue(row, exclude));
     onKeys({
-      "/": ["focus the filter", this.bar.focus],
+      "/": ["focus the filter", () => this.bar.focus()],
       j: ["next entry", step(1)],
       k: ["previous entry", step(-1)],
-      Enter: ["open the entry", () => this.withChosen((row) => this.openRow(row))],
+      Enter: ["open the entry", () => this.withSelected((row) => this.openRow(row))],
       Escape: ["close the entry", () => this.entry.close()],
       "[": ["previous entry", step(-1)],
       "]": ["next entry", step(1)],
       f: ["filter by a value of this entry", pick(false)],
       x: ["exclude a value of this entry", pick(true)],
       l: ["toggle live mode", () => this.toggleLive()],
-      ".": ["show new entries", this.live.showWaiting],
+      ".": ["show new entries", () => this.live.showNew()],
       e: ["export", () => may("audit.export") && exportDialog(this.state)],
       y: ["copy a link to this view", () => this.share()],
     });
@@ -156,7 +156,7 @@ class TimelineView {
     // A request that the user did not cause must not overwrite a half-typed filter.
     if (!unattended) this.bar.show(this.state);
     // Until the answer arrives, the rows on the page are those of another query.
-    document.body.classList.add("asking");
+    document.body.classList.add("loading");
     this.table.element.setAttribute("aria-busy", "true");
     try {
       const { order, cursor } = this.state;
@@ -183,7 +183,7 @@ class TimelineView {
   }
 
   answered() {
-    document.body.classList.remove("stale", "asking");
+    document.body.classList.remove("stale", "loading");
     this.table.element.removeAttribute("aria-busy");
   }
 
@@ -267,7 +267,7 @@ class TimelineView {
       turn(`‹ ${newer}`, answer.previous_cursor, "previous"),
       turn(`${older} ›`, answer.next_cursor, "next"),
       state.cursor && h("button", { type: "button", onclick: () => this.change({}) }, "First page"),
-      h("p", { class: "statement" }, statementOf(answer, pairs, state)),
+      h("p", { class: "result-summary" }, statementOf(answer, pairs, state)),
       this.hints(answer),
     );
     if (focused) pager.querySelector(`button.${focused}:not(:disabled)`)?.focus();
@@ -300,7 +300,7 @@ class TimelineView {
   }
 
   openRow(row, answer = this.envelope) {
-    this.table.choose(keyOf(row), { focus: false });
+    this.table.select(keyOf(row), { focus: false });
     this.remember({ row: addressOf(row, answer) });
     this.entry.open(row, answer);
   }
@@ -323,8 +323,8 @@ class TimelineView {
     }
   }
 
-  withChosen(run) {
-    const row = this.table.chosen();
+  withSelected(run) {
+    const row = this.table.selectedRow();
     if (row) run(row);
   }
 

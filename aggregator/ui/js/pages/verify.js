@@ -10,11 +10,11 @@ import { start } from "../components/shell.js";
 /** The server's upload limit. */
 const UPLOAD_BYTES_MAX = 256 * 1024 * 1024;
 const VERDICTS = {
-  verified: ["good", "✓", "VERIFIED"],
-  incomplete: ["warn", "!", "INCOMPLETE"],
-  unchecked: ["warn", "?", "UNCHECKED"],
-  not_checked: ["warn", "?", "NOT CHECKED"],
-  refused: ["bad", "✖", "REFUSED"],
+  verified: ["success", "✓", "VERIFIED"],
+  incomplete: ["warning", "!", "INCOMPLETE"],
+  unchecked: ["warning", "?", "UNCHECKED"],
+  not_checked: ["warning", "?", "NOT CHECKED"],
+  refused: ["danger", "✖", "REFUSED"],
 };
 
 start(async (main, me) => {
@@ -23,7 +23,7 @@ start(async (main, me) => {
     return main.append(
       h(
         "p",
-        { class: "note" },
+        { class: "callout" },
         "Your role does not allow this; auditors and admins can verify. Anyone can " +
           "verify a bundle without this server: piperoll verify-bundle FILE --trust FILE.",
       ),
@@ -31,7 +31,7 @@ start(async (main, me) => {
   main.append(
     bundleCard(),
     me.limited_to
-      ? h("p", { class: "note" }, "Verifying all entries of all nodes requires a user without a scope.")
+      ? h("p", { class: "callout" }, "Verifying all entries of all nodes requires a user without a scope.")
       : everythingCard(),
   );
   return undefined;
@@ -48,15 +48,15 @@ function bundleCard() {
   const drop = h(
     "div",
     {
-      class: "drop",
+      class: "dropzone",
       ondragover: (event) => {
         event.preventDefault();
-        drop.classList.add("over");
+        drop.classList.add("dragover");
       },
-      ondragleave: () => drop.classList.remove("over"),
+      ondragleave: () => drop.classList.remove("dragover"),
       ondrop: (event) => {
         event.preventDefault();
-        drop.classList.remove("over");
+        drop.classList.remove("dragover");
         if (event.dataTransfer.files[0]) check(event.dataTransfer.files[0]);
       },
     },
@@ -78,14 +78,14 @@ function bundleCard() {
     put(result, h("p", {}, `Verifying ${visible(file.name)}…`));
     try {
       const answer = await (await stream("POST", "/bundles/verify", file)).json();
-      const [kind, shape, words] = VERDICTS[answer.outcome] ?? ["warn", "?", answer.outcome];
+      const [kind, icon, words] = VERDICTS[answer.outcome] ?? ["warning", "?", answer.outcome];
       put(
         result,
-        h("p", {}, badge(kind, shape, words), " ", h("b", {}, visible(file.name))),
+        h("p", {}, badge(kind, icon, words), " ", h("b", {}, visible(file.name))),
         h("pre", {}, answer.words.split("\n").map(visible).join("\n")),
         h("p", { class: "hint" }, `SHA-256 ${answer.sha256}`),
       );
-      announce(`${file.name}: ${words}`, kind === "bad");
+      announce(`${file.name}: ${words}`, kind === "danger");
     } catch (error) {
       put(result, h("p", { class: "error" }, `Cannot verify ${visible(file.name)}: ${visible(error.message)}`));
     }
@@ -113,7 +113,7 @@ function bundleCard() {
 function everythingCard() {
   const result = h("div", { role: "status" });
   const from = h("input", { type: "text", id: freshId("from"), placeholder: "all time" });
-  const button = h("button", { type: "button", class: "main", onclick: run }, "Verify all entries");
+  const button = h("button", { type: "button", class: "primary", onclick: run }, "Verify all entries");
   let stopper = null;
 
   async function run() {
@@ -158,7 +158,7 @@ function everythingCard() {
       {},
       "Reads every entry of every node, verifies its signature, and compares the log with the witnessed checkpoints.",
     ),
-    h("div", { class: "fields" }, h("div", { class: "field" }, h("label", { for: from.id }, "From"), from), button),
+    h("div", { class: "form-row" }, h("div", { class: "field" }, h("label", { for: from.id }, "From"), from), button),
     result,
   );
 }
@@ -167,11 +167,11 @@ const SHOWN = 100;
 
 function conclusion({ final, broken, count, erased }) {
   const sound = count === 0 && final.nodes.every((node) => node.invalid === 0 && !["invalid"].includes(node.status));
-  const [kind, shape, words] = !sound
-    ? ["bad", "✖", "VIOLATIONS FOUND"]
+  const [kind, icon, words] = !sound
+    ? ["danger", "✖", "VIOLATIONS FOUND"]
     : isComplete(final)
-      ? ["good", "✓", "all entries verified"]
-      : ["warn", "!", "verified, but nodes are missing"];
+      ? ["success", "✓", "all entries verified"]
+      : ["warning", "!", "verified, but nodes are missing"];
   announce(words, !sound);
   const line = (node) =>
     h(
@@ -180,15 +180,15 @@ function conclusion({ final, broken, count, erased }) {
       h("th", { scope: "row" }, node.node_id),
       h("td", {}, node.status),
       h("td", {}, node.verdict),
-      h("td", { class: "number" }, digits(node.verified)),
-      h("td", { class: "number" }, digits(node.invalid)),
+      h("td", { class: "numeric" }, digits(node.verified)),
+      h("td", { class: "numeric" }, digits(node.invalid)),
       h("td", {}, visible(node.reason ?? "")),
     );
   return [
-    h("p", {}, badge(kind, shape, words), ` ${final.completeness}`),
+    h("p", {}, badge(kind, icon, words), ` ${final.completeness}`),
     h(
       "div",
-      { class: "scroll" },
+      { class: "table-container" },
       h(
         "table",
         {},
