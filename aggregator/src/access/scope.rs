@@ -17,7 +17,7 @@ pub const SCOPE_BYTES_MAX: usize = 1_024;
 /// Reasons for refusing a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
-    #[error("the scope is empty; leave it out to allow everything")]
+    #[error("the scope is empty; omit it to allow everything")]
     Empty,
     #[error("the scope, with quotes added and times written in full, is longer than {SCOPE_BYTES_MAX} bytes")]
     TooLong,

@@ -149,7 +149,7 @@ test("a verdict counts only if it names exactly this entry", () => {
 });
 
 test("a verdict that is none is shown as it was written", () => {
-  assert.equal(verdictBadge("reviewed"), "\u2713 reviewed");
+  assert.equal(verdictBadge("reviewed"), "\u2713 true positive");
   assert.equal(verdictBadge("constructor"), "constructor");
   assert.equal(verdictBadge("__proto__"), "__proto__");
   assert.equal(verdictBadge(undefined), "?");

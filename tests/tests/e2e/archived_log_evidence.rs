@@ -198,7 +198,7 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     witnessed(&cluster, "mx1").await;
     cluster.stop(0);
     let begun = begin_generation(&mut cluster).await;
-    assert!(begun.contains("set in the new log too: case-7"), "{begun}");
+    assert!(begun.contains("holds carried over to the new log: case-7"), "{begun}");
     let held = cluster.on_node(0, &["hold", "list"]);
     assert!(held.stdout.contains("case-7") && held.stdout.contains("a court order"), "{}", held.stdout);
     let generation = begun.lines().nth(1).unwrap().rsplit('.').next().unwrap().to_owned();

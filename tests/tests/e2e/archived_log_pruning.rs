@@ -133,7 +133,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(run.code == 3 && run.stderr.contains("PRUNED"), "{} {}", run.code, run.stderr);
     let page = cluster.page("from=391d&limit=1000").await.json();
     let reason = mx1(&page)["reason"].as_str().unwrap();
-    assert!(reason.contains("went with the rows below 256") && page["complete_since"] == since, "{page:#}");
+    assert!(reason.contains("was deleted with the rows below 256") && page["complete_since"] == since, "{page:#}");
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000"]);
     assert!(run.code == 0 && run.stderr.contains("COMPLETE SINCE"), "{} {}", run.code, run.stderr);
     // An entry of the earlier log is reported as pruned.

@@ -69,7 +69,7 @@ async fn a_bundle_is_checked_without_the_cluster() {
         "{}",
         run.stdout
     );
-    assert!(run.stdout.contains("asked by tester: audit 7"), "{}", run.stdout);
+    assert!(run.stdout.contains("requested by tester: audit 7"), "{}", run.stdout);
     let alone = verifier(&desk.path("all.tar"), Some(&desk.trust));
     assert_eq!(alone.code, 0, "{}{}", alone.stdout, alone.stderr);
     let verdict: Value = serde_json::from_str(&alone.stdout).unwrap();
@@ -139,7 +139,7 @@ async fn missing_nodes_are_refused_waited_for_or_named() {
     assert!(!desk.path("part.tar").exists());
     let run = desk.verify("part_PARTIAL.tar", &[]);
     assert_eq!(run.code, 3, "{}", run.stdout);
-    assert!(run.stdout.contains("INCOMPLETE") && run.stdout.contains("not in full: mx2"), "{}", run.stdout);
+    assert!(run.stdout.contains("INCOMPLETE") && run.stdout.contains("missing or incomplete: mx2"), "{}", run.stdout);
     let path = desk.path("waited.tar");
     let args = ["export", "--bundle", path.to_str().unwrap(), "--reason", "r", "--incomplete", "wait", "--wait", "120"];
     let waiting = desk.cluster.command(&args).stderr(Stdio::piped()).spawn().unwrap();
@@ -229,5 +229,5 @@ async fn bad_requests_are_refused_with_reasons() {
         assert!(run.code == 1 && run.stderr.contains("/nowhere"), "{}", run.stderr);
     }
     let run = cluster.run(&["verify-bundle", trust, "--trust", trust]);
-    assert!(run.code == 2 && run.stdout.starts_with("NOT CHECKED: this file is no evidence bundle"), "{}", run.stdout);
+    assert!(run.code == 2 && run.stdout.starts_with("NOT CHECKED: this file is neither"), "{}", run.stdout);
 }

@@ -93,7 +93,7 @@ async fn what_was_witnessed_cannot_be_left_out() {
     let lies: [(&str, &str, Lie<'_>); 4] = [
         (
             "one row, and more to come that nobody asked to hold back",
-            "were not requested",
+            "was not asked to",
             Box::new(|out| {
                 truth.head(out, Some(last), truth.generation);
                 write_entry(out, &truth.row(0));

@@ -176,7 +176,7 @@ fn a_cluster_directory_survives_missing_folders() {
     let revoked = || std::fs::read_to_string(cluster.join("members.json")).unwrap();
     for name in ["bob", "alice"] {
         let (code, stderr) = run(&["revoke", at, name]);
-        assert!(code == 0 && stderr.contains("user-alice is not here"), "{stderr}");
+        assert!(code == 0 && stderr.contains("user-alice not found"), "{stderr}");
     }
     let list: serde_json::Value = serde_json::from_str(&revoked()).unwrap();
     assert_eq!(list["revoked"].as_array().unwrap().len(), 2, "{list}");

@@ -363,7 +363,10 @@ async fn a_daemon_that_hangs_up_has_recorded_nothing() {
     let input = cluster.dir.path().join("entries.ndjson");
     std::fs::write(&input, (entry("alice", "auth.login") + "\n").repeat(20_000)).unwrap();
     let (socket, input) = (socket.to_str().unwrap(), input.to_str().unwrap());
-    for command in [&["node", "append", "--socket", socket, input][..], &["node", "query", "--socket", socket]] {
+    for command in [
+        &["node", "append", "--retry-for", "1s", "--socket", socket, input][..],
+        &["node", "query", "--socket", socket],
+    ] {
         let run = cluster.run(command);
         assert!(run.code != 0 && !run.stderr.is_empty(), "{command:?}: {} {}", run.code, run.stderr);
     }

@@ -154,7 +154,7 @@ async fn hints_and_errors(cluster: &Cluster) {
     assert!(hints("user:M.KELLER").await[0].as_str().unwrap().contains("user:~M.KELLER"));
     assert!(hints("user:kim").await.is_empty());
     let run = cluster.run(&["query", "--table", "user:M.KELLER"]);
-    assert!(run.stderr.contains("hint: user:M.KELLER respects case"), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: user:M.KELLER is case-sensitive"), "{}", run.stderr);
     for (filter, words) in [
         ("user:alice or user:bob", "write OR in capitals"),
         ("flag:nosuchflag", "flag has no value"),

@@ -90,7 +90,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     *edited.last_mut().unwrap() ^= 1;
     std::fs::write(index.join(BLOCK), &edited).unwrap();
     let verify = cluster.on_node(0, &["verify", "--table"]);
-    assert!(verify.code == 4 && verify.stdout.contains("is not the index of rows 0 to 65535"), "{}", verify.stdout);
+    assert!(verify.code == 4 && verify.stdout.contains("does not match rows 0 to 65535"), "{}", verify.stdout);
     let repaired = cluster.on_node(0, &["reindex"]);
     assert!(
         repaired.code == 0 && repaired.stdout.contains("1 full block in"),

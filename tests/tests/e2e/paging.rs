@@ -298,8 +298,17 @@ async fn a_long_search_goes_on_page_by_page() {
 async fn found_page_by_page(cluster: &Cluster, order: &str) -> (Vec<String>, usize) {
     let (mut found, mut cut, mut cursor) = (Vec::new(), 0, String::new());
     for _ in 0..PAGES_MAX {
-        let answer = cluster.page(&format!("filter=zz&from=1d&order={order}&limit=1000{cursor}")).await;
-        let json = answer.json();
+        // On a busy machine a node may need the whole limit for its first rows. Such a page names it, and the client asks again.
+        let (mut answer, mut json);
+        let mut tries = 0;
+        loop {
+            answer = cluster.page(&format!("filter=zz&from=1d&order={order}&limit=1000{cursor}")).await;
+            json = answer.json();
+            tries += 1;
+            if json["complete"] == true || tries == PAGES_MAX {
+                break;
+            }
+        }
         assert_eq!((answer.status, &json["complete"]), (200, &true.into()), "{}", answer.text);
         found.extend(answer.places());
         if let Some(time) = json["searched_to"].as_str() {

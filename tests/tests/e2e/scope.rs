@@ -154,7 +154,7 @@ async fn no_route_gives_what_is_outside_the_scope() {
     // The command reports the limit too.
     let run = cluster.command(&["query", "node:mx2"]).env("PIPEROLL_TOKEN", &kim).output().unwrap();
     let stderr = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success() && stderr.contains("limited to user:alice,bob"), "{stderr}");
+    assert!(run.status.success() && stderr.contains("limited to your scope: user:alice,bob"), "{stderr}");
     // Every read was recorded with its limit.
     let looked = cluster.page("from=1d&limit=1000&filter=user:kim").await.json();
     let details: Vec<&Value> =
@@ -169,7 +169,7 @@ async fn scopes_that_cannot_be_are_refused() {
         |body: Value| async { cluster.send(Method::POST, "/api/v1/tokens", Some(&cluster.token), Some(body)).await };
     for (role, scope, words) in [
         ("admin", "user:alice", "a scope cannot limit them"),
-        ("viewer", "", "must not be empty"),
+        ("viewer", "", "the scope is empty; omit it"),
         ("viewer", "nosuchkey:x", "nosuchkey"),
         ("auditor", "user:\"open", "scope"),
     ] {

@@ -160,7 +160,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
 async fn what_cannot_be_counted_is_refused_with_the_reason() {
     let cluster = Cluster::start(&["mx1"]).await;
     for (parameters, words) in [
-        ("by=nobody", "cannot be counted by; the fields are user, "),
+        ("by=nobody", "cannot count by \\\"nobody\\\"; the fields are user, "),
         ("by=user,user_type,session,credential,action,outcome,reason,target,domain", "up to 8 fields"),
         ("top=0", "it is 1 to 1000"),
         ("top=5&top=6", "duplicate parameter"),

@@ -425,7 +425,7 @@ async fn edited_tiles_and_notes_are_named() {
         (
             "another node's checkpoint",
             format!("UPDATE checkpoints SET note = '{foreign}' WHERE kind = 'signed'"),
-            "invalid checkpoint",
+            "checkpoint is invalid",
             // The checkpoint file next to the database shows what was signed.
             true,
         ),
@@ -433,7 +433,7 @@ async fn edited_tiles_and_notes_are_named() {
             "a checkpoint's size",
             "UPDATE checkpoints SET note = replace(note, char(10) || '602' || char(10), char(10) || '601' || char(10))"
                 .to_owned(),
-            "invalid checkpoint",
+            "checkpoint is invalid",
             true,
         ),
         ("no checkpoint in the database", "DELETE FROM checkpoints WHERE kind = 'signed'".to_owned(), "", true),

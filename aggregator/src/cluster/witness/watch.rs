@@ -432,9 +432,7 @@ impl NodeWitness {
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
                 // Stored before it is returned: this witness must never forget a checkpoint that a node holds cosigned.
-                self.memory
-                    .store(&remembered)
-                    .map_err(|e| format!("the witness cannot remember the checkpoint: {e}"))?;
+                self.memory.store(&remembered).map_err(|e| format!("cannot store the witness's state: {e}"))?;
                 state.remembered = remembered;
                 state.pinned = Some(presented);
                 return Ok(Some(cosigned));
@@ -498,7 +496,7 @@ impl NodeWitness {
         }
         alarm.generation = generation_of(presented);
         alarm.presented = Some(note.to_owned());
-        self.memory.store(&remembered).map_err(|e| format!("the witness cannot remember the checkpoint: {e}"))?;
+        self.memory.store(&remembered).map_err(|e| format!("cannot store the witness's state: {e}"))?;
         state.remembered = remembered;
         Ok(())
     }

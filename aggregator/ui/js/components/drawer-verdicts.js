@@ -15,8 +15,11 @@ import { fromMicros, micros, moment } from "../lib/time.js";
  * entry.
  */
 const CLOCKS_OFF_MICROS = 24 * 3600 * 1e6;
-/** Badge and label of each verdict. */
-const VERDICTS = { reviewed: ["\u2713 reviewed", "Reviewed"], false_alarm: ["\u25CB false alarm", "False alarm"] };
+/** Badge and label of each verdict, under the value that its entry has. */
+const VERDICTS = {
+  reviewed: ["\u2713 true positive", "True positive"],
+  false_alarm: ["\u25CB false positive", "False positive"],
+};
 
 /** Returns a section with the flags of an entry and the verdicts on them; null if the entry is not flagged. */
 export function verdictSection(row) {
@@ -132,17 +135,17 @@ function verdictItem(found) {
 }
 
 /** Asks for a reason and records a verdict on an entry; returns whether it was recorded. */
-async function recordVerdict(row, judgement, label) {
+async function recordVerdict(row, verdict, label) {
   const explanation =
     "The verdict is recorded under your name, as an entry that refers to this one. This entry is not changed.";
   const reason = await askReason(`${label}: ${placeOf(row)}`, [h("p", {}, explanation)], label);
   if (reason === null) return false;
   try {
-    await send("POST", "/judgements", {
+    await send("POST", "/verdicts", {
       node: nodeOf(row),
       seq: Number(seqOf(row)),
       generation: row.found_at ? undefined : entryOf(row).generation,
-      judgement,
+      verdict,
       reason,
     });
     return true;

@@ -82,7 +82,7 @@ function bundleCard() {
       put(
         result,
         h("p", {}, badge(kind, icon, words), " ", h("b", {}, visible(file.name))),
-        h("pre", {}, answer.words.split("\n").map(visible).join("\n")),
+        h("pre", {}, answer.message.split("\n").map(visible).join("\n")),
         h("p", { class: "hint" }, `SHA-256 ${answer.sha256}`),
       );
       announce(`${file.name}: ${words}`, kind === "danger");

@@ -357,13 +357,35 @@ pub(super) fn missing_earlier(question: &BundleQuery, node: &NodeVerdict) -> Opt
     left.into_iter().find_map(not_whole)
 }
 
+/// Whether a checkpoint that was cosigned at `witnessed` shows which rows existed at `end`. A cosignature states its time in whole
+/// seconds, so the fraction of an exporter's own time does not count: otherwise it would promise what no verifier confirms.
+pub fn was_witnessed_until(witnessed: Timestamp, end: Timestamp) -> bool {
+    let stated = Timestamp::from_micros(witnessed.micros().div_euclid(1_000_000) * 1_000_000);
+    stated.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end
+}
+
 /// Returns why the checkpoint does not cover the whole range. A checkpoint says nothing about entries recorded after it. It
 /// covers the range if its newest entry is at or after the end of the range, or if it was witnessed as late as the range ends. An
 /// open range ends when the export was made; an exporter that claims an earlier time only claims less.
 fn stale(question: &BundleQuery, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
     let end = if question.to == Timestamp::MAX { question.created } else { question.to };
     let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);
-    let late_enough = witnessed.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end;
+    let late_enough = was_witnessed_until(witnessed, end);
     (newest < question.to && !late_enough && question.checks.on(Check::Fresh))
         .then(|| format!("its checkpoint was witnessed at {witnessed} and does not cover the range up to {end}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exporter knows its cosignature's time to the microsecond, a verifier only to the second.
+    #[test]
+    fn a_fraction_of_a_second_does_not_make_a_checkpoint_younger() {
+        let at = Timestamp::from_micros;
+        assert!(was_witnessed_until(at(19_000_000), at(21_000_000)));
+        assert!(!was_witnessed_until(at(19_000_000), at(21_000_001)));
+        assert!(!was_witnessed_until(at(19_900_000), at(21_079_838)), "it states 19 s");
+        assert!(was_witnessed_until(at(-500_000), at(1_000_000)) && !was_witnessed_until(at(-500_000), at(1_000_001)));
+    }
 }

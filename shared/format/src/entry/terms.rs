@@ -27,7 +27,7 @@ pub enum EntryError {
     Utf8(usize),
     #[error("the entry does not match the schema: {0}")]
     Schema(String),
-    #[error("field `{0}` is set by the node; leave it out")]
+    #[error("field `{0}` is set by the node; omit it")]
     NodeField(&'static str),
     #[error("field `{field}`: {problem}")]
     Field { field: &'static str, problem: String },

@@ -86,7 +86,7 @@ async fn a_webhook_that_refuses_gets_every_entry_and_pausing_is_recorded() {
     let refused = cluster.on_node(0, &["forward", "pause", "hook", "--reason", " "]);
     assert_eq!(refused.code, 1, "{}", refused.stdout);
     let unknown = cluster.on_node(0, &["forward", "pause", "nobody", "--reason", "x"]);
-    assert!(unknown.code == 1 && unknown.stderr.contains("there is hook"), "{}", unknown.stderr);
+    assert!(unknown.code == 1 && unknown.stderr.contains("configured: hook"), "{}", unknown.stderr);
     let paused = cluster.on_node(0, &["forward", "pause", "hook", "--reason", "the receiver moves"]);
     assert_eq!(paused.code, 0, "{}", paused.stderr);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -176,7 +176,7 @@ async fn what_cannot_be_handed_on_to_is_said_before_the_start() {
         ("name = \"x\"\nto = \"tcp://h:514\"\nca = \"ca.pem\"", "does not apply"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nsize_max = 480", "6144"),
         ("name = \"x\"\nto = \"https://user:secret@h/p\"", "a user or password"),
-        ("name = \"x\"\nto = \"http://example.org/p\"", "only from this machine"),
+        ("name = \"x\"\nto = \"http://example.org/p\"", "only for this machine"),
         ("name = \"x\"\nto = \"file://relative\"", "absolute path"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nfilter = \"colour:red\"", "filter"),
         ("name = \"x\"\nto = \"tcp://h:514\"\nconfirm_every = \"1d\"", "confirm_every"),

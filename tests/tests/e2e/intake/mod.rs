@@ -212,7 +212,7 @@ async fn lines_of_a_rotated_file_arrive_once_across_crashes() {
     // Truncated in place: a gap entry reports that lines may be missing.
     std::fs::write(&file, kubernetes(450)).unwrap();
     wait_for(&cluster, "entity:pods", 451);
-    let is_cut = |gap: &Value| gap["details"]["cause"].as_str().unwrap().contains("was cut");
+    let is_cut = |gap: &Value| gap["details"]["cause"].as_str().unwrap().contains("was truncated");
     until("the cut is said", async || entries(&cluster, "action:log.gap").iter().any(is_cut).then_some(())).await;
     cluster.verify_all();
 }

@@ -104,7 +104,11 @@ async fn a_full_or_broken_disk_of_the_application_is_counted_exactly() {
             match word.as_str() {
                 "kept" => kept.push(id),
                 word => {
-                    let expected = if policy == "spool" { "failed lost and counted" } else { "dropped" };
+                    let expected = if policy == "spool" {
+                        "failed entry neither recorded nor spooled, counted as lost"
+                    } else {
+                        "dropped"
+                    };
                     assert!(word.starts_with(expected), "{policy} {inject}: {word}");
                     not_kept += 1;
                 }
