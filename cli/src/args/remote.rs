@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use piperoll_query::stats::TOP_DEFAULT;
 
@@ -10,6 +11,11 @@ use crate::address::RowAddress;
 use super::shared::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, ZoneArgs};
 
 /// Connection to the aggregator, from flags, then the environment, then ~/.config/piperoll/config.toml.
+/// Parses a path that may be empty, because an empty variable counts as not set.
+fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ConnectionArgs {
     /// URL of the aggregator, such as `https://audit.example.org:7400`
@@ -19,13 +25,13 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, env = "PIPEROLL_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
     /// CA certificate of the cluster (ca.crt)
-    #[arg(long, env = "PIPEROLL_CA")]
+    #[arg(long, env = "PIPEROLL_CA", value_parser = path_or_empty())]
     pub(crate) ca: Option<PathBuf>,
     /// Client certificate, instead of a token
-    #[arg(long, env = "PIPEROLL_CERT", requires = "key")]
+    #[arg(long, env = "PIPEROLL_CERT", requires = "key", value_parser = path_or_empty())]
     pub(crate) cert: Option<PathBuf>,
     /// Private key of the client certificate
-    #[arg(long, env = "PIPEROLL_KEY", requires = "cert")]
+    #[arg(long, env = "PIPEROLL_KEY", requires = "cert", value_parser = path_or_empty())]
     pub(crate) key: Option<PathBuf>,
     /// Show the report of every node, also when all nodes answered
     #[arg(short, long)]

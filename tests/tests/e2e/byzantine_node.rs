@@ -105,7 +105,7 @@ async fn what_was_witnessed_cannot_be_left_out() {
         ),
         (
             "an empty log",
-            "the node reports 0 rows",
+            "but the node reports only 0",
             Box::new(|out| {
                 truth.head(out, None, truth.generation);
                 end(out, 0, false);

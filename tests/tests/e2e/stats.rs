@@ -161,14 +161,14 @@ async fn what_cannot_be_counted_is_refused_with_the_reason() {
     let cluster = Cluster::start(&["mx1"]).await;
     for (parameters, words) in [
         ("by=nobody", "cannot count by \\\"nobody\\\"; the fields are user, "),
-        ("by=user,user_type,session,credential,action,outcome,reason,target,domain", "up to 8 fields"),
-        ("top=0", "it is 1 to 1000"),
+        ("by=user,user_type,session,credential,action,outcome,reason,target,domain", "at most 8 fields"),
+        ("top=0", "use 1 to 1000"),
         ("top=5&top=6", "duplicate parameter"),
         ("bucket=1ms", "whole seconds or more"),
         ("bucket=soon", "whole seconds or more"),
         ("bucket=18446744073709551615s%201000000000ns", "whole seconds or more"),
         ("from=18446744073709551615s%201000000000ns", "from"),
-        ("bucket=1s&from=30d", "more than 10000 of them"),
+        ("bucket=1s&from=30d", "more than 10000 buckets"),
         ("limit=5", "statistics accept by, top, bucket"),
         ("filter=usr:alice", "usr"),
         ("filter=node:mx9", "is not in the roster"),

@@ -166,7 +166,7 @@ async fn answers_look_right_in_every_width() {
     for width in WIDTHS {
         let screen = Terminal::run(&cluster, width, &["query", FILTER, "--from", "1d"], false);
         let lines = screen.replace('\n', " ").split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(lines.contains("NOT COMPLETE: 3 rows, 3 of 4 nodes answered in full; not mx3"), "{screen}");
+        assert!(lines.contains("NOT COMPLETE: 3 rows, 3 of 4 nodes answered in full; missing: mx3"), "{screen}");
         assert!(lines.contains("UNREACHABLE"), "the node is shown with its reason\n{screen}");
     }
 }

@@ -430,7 +430,7 @@ impl Memory {
                     let origin = kept.presented.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
                     let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
                     let reason =
-                        format!("{}; the earlier witness state is gone from the state directory", kept.message);
+                        format!("{}; the earlier witness state is missing from the state directory", kept.message);
                     // Only forks and rollbacks are kept besides rows and acceptances.
                     let verdict = if kept.what == Verdict::Fork.as_str() { Verdict::Fork } else { Verdict::Rollback };
                     let (since, presented) = (kept.at, kept.presented);
