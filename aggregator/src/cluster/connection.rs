@@ -1,7 +1,6 @@
 //! Connection to one node: opened on demand, shared by all queries, dropped when it fails.
 //!
-//! Dials directly instead of using a pooled client, because callers need to distinguish "nothing listens", "wrong identity" and "accepted
-//! but silent".
+//! Dials without a pooled client: callers need to distinguish "nothing listens", "wrong identity" and "accepted but silent".
 
 use std::io::IoSlice;
 use std::pin::Pin;

@@ -189,38 +189,33 @@ impl Statement {
     /// Returns the entry that contains the statement.
     pub fn to_entry(&self) -> CallerEntry {
         let json = |value: Result<serde_json::Value, _>| value.unwrap_or_default();
+        // The descriptions are signed with the entry and part of frozen bundles, so their wording stays as it was first written.
         let (action, message, details) = match self {
             Self::Pruned(pruned) => (
                 "log.pruned",
-                "rows below `to_seq` will be pruned once a witness has seen this entry",
+                "the rows below `to_seq` are pruned as soon as a witness has seen this",
                 json(serde_json::to_value(PruneStage::Begun(pruned.clone()))),
             ),
             Self::PruneFinished(finished) => (
                 "log.pruned",
-                "rows below `to_seq` were pruned",
+                "the rows below `to_seq` are gone",
                 json(serde_json::to_value(PruneStage::Finished(finished.clone()))),
             ),
             Self::Erased(erased) => {
                 ("log.erased", "the content of one row was erased", json(serde_json::to_value(erased)))
             }
-            Self::KeyRotated(rotated) => (
-                "log.key_rotated",
-                "rows from `first_seq` on are sealed with a new secret",
-                json(serde_json::to_value(rotated)),
-            ),
-            Self::HoldAdded(hold) => (
-                "log.hold_added",
-                "a hold was added; it keeps the rows of this time range",
-                json(serde_json::to_value(hold)),
-            ),
-            Self::HoldReleased(release) => (
-                "log.hold_released",
-                "a hold was released; it no longer keeps rows",
-                json(serde_json::to_value(release)),
-            ),
+            Self::KeyRotated(rotated) => {
+                ("log.key_rotated", "a new secret seals from `first_seq` on", json(serde_json::to_value(rotated)))
+            }
+            Self::HoldAdded(hold) => {
+                ("log.hold_added", "rows of this time range are kept", json(serde_json::to_value(hold)))
+            }
+            Self::HoldReleased(release) => {
+                ("log.hold_released", "a hold does not keep rows any more", json(serde_json::to_value(release)))
+            }
             Self::TimesConfirmed(confirmed) => (
                 "log.times_confirmed",
-                "an operator confirmed the timestamps of the rows below `to_seq`",
+                "an operator answers for the times of the rows below `to_seq`",
                 json(serde_json::to_value(confirmed)),
             ),
         };

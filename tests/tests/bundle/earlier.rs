@@ -83,12 +83,12 @@ fn a_range_over_earlier_logs_is_whole_when_all_of_them_are_here() {
 fn a_part_of_an_earlier_log_is_not_the_whole() {
     let without = |number: usize| changed(|case| drop(case.logs[0].earlier.remove(number)));
     for (what, bundle, words) in [
-        ("the second", without(0), "took the place of generation 00000000000000000000000000000065"),
-        ("the first", without(1), "took the place of generation 00000000000000000000000000000066"),
+        ("the second", without(0), "replaced generation 00000000000000000000000000000065"),
+        ("the first", without(1), "replaced generation 00000000000000000000000000000066"),
         ("more rows were there", said(&[("rows", json!(31))]), "had 31 rows"),
         ("more rows were signed", said(&[("signed_rows", json!(31))]), "had 31 rows"),
         ("an entry of before", said(&[("rows", json!(null))]), "had an unknown number of rows"),
-        ("a log without a name", said(&[("generation", json!(null))]), "took the place of generation unknown"),
+        ("a log without a name", said(&[("generation", json!(null))]), "replaced generation unknown"),
     ] {
         let verdict = verify_bundle(&bundle, Some(&trust()));
         assert!(verdict.is_sound() && !verdict.complete, "{what}: {:?}", verdict.findings);
@@ -150,7 +150,7 @@ pub(crate) fn lies() -> Vec<Lie> {
                 case.logs[0].earlier.push(again);
             })
         }),
-        lie("another count of an earlier log", "the manifest says something else of it", Check::Counts, {
+        lie("another count of an earlier log", "it does not match its description in the manifest", Check::Counts, {
             let mut parts = chain().parts();
             parts.manifest.nodes[0].earlier[1].borders = 1;
             parts.seal()

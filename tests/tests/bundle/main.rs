@@ -302,7 +302,7 @@ fn nodes_lies() -> Vec<Lie> {
         ),
         lie(
             "a row that is no entry",
-            "row 3 is no entry",
+            "row 3 is not a valid entry",
             Check::EntryForm,
             log_lie(|case| {
                 case.logs[0].rows[3].body.pop();

@@ -167,7 +167,7 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
     // A hold in the earlier log itself, be it the older or the newer one, whatever its time range.
     for aside in [0, 1] {
         three.upkeep(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
-        kept("\"inside\", which is to be released there").await;
+        kept("\"inside\" of that log (release it with --generation)").await;
         three.upkeep(aside, 1).release_hold(&release("inside")).unwrap();
     }
     // A hold of the current log over times of an earlier one; its entry follows the rows that would be pruned.
@@ -202,7 +202,7 @@ async fn one_that_is_evidence_stays() {
     let three = Three::made().await;
     three.database(1).execute("DELETE FROM entries WHERE seq > 600", []).unwrap();
     let plan = three.plan(wish(256, 9)).await;
-    assert!(plan.to_seq == 256 && plan.earlier.is_empty() && plan.limits[0].contains("are here"), "{plan:?}");
+    assert!(plan.to_seq == 256 && plan.earlier.is_empty() && plan.limits[0].contains("are left"), "{plan:?}");
     let pruned = three.state(wish(256, 9)).await.unwrap();
     assert!(pruned.earlier.is_empty());
     three.finish().await;
@@ -308,7 +308,7 @@ async fn a_damaged_one_stays_and_the_rest_goes() {
     log.append(300).await;
     log.witnessed().await;
     let plan = log.store.plan_prune(wish(256, 9)).await.unwrap();
-    assert!(plan.to_seq == 256 && plan.earlier.is_empty() && plan.limits[0].contains("not known"), "{plan:?}");
+    assert!(plan.to_seq == 256 && plan.earlier.is_empty() && plan.limits[0].contains("unknown"), "{plan:?}");
     log.store.close().await;
 }
 

@@ -28,7 +28,7 @@ pub(in crate::store) struct AppendPosition {
     pub(in crate::store) last: Timestamp,
 }
 
-/// What the rows of one transaction are sealed with.
+/// Key and identity that the rows of one transaction are sealed with.
 pub(super) struct Sealing {
     pub(super) key: MacKey,
     pub(super) node_id: NodeId,

@@ -12,7 +12,7 @@ pub const EARLIER_LOGS_MAX: usize = 64;
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
 /// Age up to which a checkpoint covers the whole range: a witness cosigned it at most this long before the end of the range.
 /// Nodes sign once a second, and cosignatures have a resolution of one second.
-pub const CHECKPOINT_AGE_SECONDS_MAX: i64 = 2;
+pub(super) const CHECKPOINT_AGE_SECONDS_MAX: i64 = 2;
 /// Maximum size of a trust file.
 pub const TRUST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum number of nodes in one bundle or trust file; no cluster has this many.
