@@ -21,7 +21,7 @@ use super::engine::ages::Ages;
 use super::engine::open_writer::{OpenWriter, open_writer};
 use super::engine::signer::{self, CheckpointFault, SignedCheckpoint, StoredNote};
 use super::engine::start_entries::{record_next_key, record_start};
-use super::engine::writer::{Job, Writer};
+use super::engine::writer::Job;
 use super::fsck::check::Check;
 use super::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck, Indexer};
 use super::lifecycle::past_logs::{ArchivedLogs, covers};
@@ -193,7 +193,7 @@ impl Store {
     /// Appends all further rows to the log but not to its tree.
     #[cfg(feature = "without-tree")]
     pub async fn leave_out_tree(&self) {
-        let _ = self.jobs.send(Job::Work(Box::new(Writer::leave_out_tree))).await;
+        let _ = self.jobs.send(Job::Work(Box::new(super::engine::writer::Writer::leave_out_tree))).await;
     }
 
     /// Plans a read up to the newest committed row.
