@@ -8,6 +8,6 @@ record() {
 }
 
 id=$(cat /proc/sys/kernel/random/uuid)
-# With an id of its own it can be sent again, after a timeout for example, and is recorded once.
+# Because the entry has an id, it can be sent again, for example after a timeout, and is recorded only once.
 record "{\"id\":\"$id\",\"category\":\"cluster\",\"action\":\"backup.create\",\"user\":\"$(id -un)\",\"user_type\":\"service\",\"outcome\":\"success\",\"entity_type\":\"backup\",\"entity_id\":\"nightly\"}"
 echo

@@ -21,7 +21,7 @@ use piperoll_protocol::frame;
 use piperoll_query::filter::Filter;
 use piperoll_redact::Redactor;
 
-/// A trust file whose keys signed nothing, so that no bundle is sound under it.
+/// A trust file without any key, so that no bundle is sound under it.
 const TRUST: &str = "format = \"piperoll trust v1\"\ncluster = \"golden\"\n";
 
 pub(crate) fn bundle(bytes: &[u8]) {
@@ -183,7 +183,7 @@ pub(crate) fn cursor(bytes: &[u8]) {
     assert!(Cursor::decode(&text, &key, &query).is_err(), "nobody signed this");
 }
 
-/// The first line is the header's name, the others are its values.
+/// Determines the client from proxy headers. Each input line is one value of the header; every kind of header is tried.
 pub(crate) fn forwarded(bytes: &[u8]) {
     let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network"));
     for (header, name) in [

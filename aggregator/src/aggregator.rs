@@ -62,8 +62,8 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// Opens the state and binds the listener. `kept` has the logs of nodes that left and whose folders are available here, or why they
-    /// cannot be read.
+    /// Opens the state and binds the listener. `kept` contains the logs of departed nodes whose folders are available
+    /// here, or the reason why such a log cannot be read.
     pub async fn bind(
         config: AggregatorConfig,
         kept: &HashMap<NodeId, Result<LocalLog, String>>,

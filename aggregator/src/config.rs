@@ -26,7 +26,8 @@ use crate::access::rate_limit::Rates;
 use crate::access::scope::{Scope, Written};
 use crate::access::sessions::SESSION_IDLE_DEFAULT;
 
-/// Default interval between polls, five seconds. An intruder on a node can change unnoticed only what was written since the last poll.
+/// Default interval between polls, five seconds. An intruder on a node can change unnoticed only the rows written since
+/// the last poll.
 const WITNESS_POLL_MS: u64 = 5_000;
 /// Default and maximum exchange interval, one hour. A witness that loses its memory loses at most the pins of that time.
 const WITNESS_EXCHANGE: Duration = Duration::from_hours(1);
@@ -43,7 +44,7 @@ pub struct AggregatorConfig {
     pub roster: Vec<RosterNode>,
     /// Retention policies: how long rows have to stay on every node, in ascending order of start time.
     pub retention: Vec<KeepPolicy>,
-    /// The cluster's witnesses, this one or others.
+    /// Keys of the cluster's witnesses: this aggregator or others.
     pub witnesses: Vec<VerifyingKey>,
     /// Roles and scopes of people with a certificate.
     pub users: HashMap<String, User>,
@@ -54,16 +55,16 @@ pub struct AggregatorConfig {
     pub kept: Vec<(NodeId, PathBuf)>,
     /// Socket of the node that records this aggregator's own entries.
     pub audit_socket: PathBuf,
-    /// Cosigns the nodes' checkpoints.
+    /// Key that cosigns the nodes' checkpoints.
     pub witness_key: SigningSeed,
-    /// Signs the manifests of evidence bundles.
+    /// Key that signs the manifests of evidence bundles.
     pub export_key: SigningSeed,
     /// Interval between two polls of every node's checkpoint.
     pub witness_interval: Duration,
     /// Interval between two rounds of writing pins and comparing them with those that others wrote.
     pub witness_exchange: Duration,
     pub rates: Rates,
-    /// A browser that sends no request for this long is signed out.
+    /// Time without a request after which a browser is signed out.
     pub session_idle: Duration,
 }
 
@@ -82,10 +83,10 @@ pub struct RosterNode {
     pub life: Membership,
     /// Changes to the instants at which the membership begins or ends.
     pub moved: Vec<Moved>,
-    /// The last row of a node that left.
+    /// Seq of the last row of a node that left.
     pub last_seq: Option<u64>,
     pub ring: KeyRing,
-    /// The public key of its checkpoints; without it the node cannot be witnessed.
+    /// Public key of the node's checkpoints; without it the node cannot be witnessed.
     pub checkpoint_key: Option<[u8; 32]>,
     /// Key that replaces `checkpoint_key`. During the transition, checkpoints carry both signatures.
     pub next_checkpoint_key: Option<[u8; 32]>,
@@ -100,9 +101,9 @@ pub struct FanOutLimits {
     pub first_row: Duration,
     /// Longest wait for a complete frame.
     pub idle: Duration,
-    /// For a whole page, unless nodes report progress.
+    /// Limit for a whole page, unless nodes report progress.
     pub page: Duration,
-    /// For a page while nodes report progress: a search with few matches reads very many rows.
+    /// Limit for a page while nodes report progress: a search with few matches reads very many rows.
     pub search: Duration,
 }
 
@@ -150,7 +151,7 @@ struct RawConfig {
     session: TypedSession,
 }
 
-/// The folder of a node that left, handed to this aggregator.
+/// Folder of a node that left the cluster and whose log this aggregator reads.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedKept {
@@ -192,7 +193,7 @@ struct TypedSession {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedRoster {
-    /// Missing in rosters of the first version.
+    /// Format of the roster; missing in rosters of the first version.
     format: Option<String>,
     /// C2SP verification keys.
     #[serde(default)]
@@ -393,7 +394,7 @@ fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Ros
     Ok(Roster { nodes: roster, retention: typed.retention, witnesses })
 }
 
-/// The roster's content, checked.
+/// Validated content of the roster.
 struct Roster {
     nodes: Vec<RosterNode>,
     retention: Vec<KeepPolicy>,

@@ -1,6 +1,6 @@
 //! Queries every node of the cluster, merges and verifies their answers, and names the nodes that did not answer.
 //!
-//! An aggregator stores no entries. It keeps what it has witnessed of every node (`cluster/witness/`).
+//! An aggregator stores no entries. For every node, it stores the state of its witness (`cluster/witness/`).
 
 pub mod access;
 mod aggregator;

@@ -37,7 +37,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabel, Counter>,
     node_down: Family<NodeLabel, Gauge>,
     clock_offset: Family<NodeLabel, Gauge<f64, AtomicU64>>,
-    /// The same in microseconds, under the name of earlier versions.
+    /// The clock offset in microseconds, under the name of earlier versions.
     clock_offset_micros: Family<NodeLabel, Gauge>,
     witnessed_rows: Family<NodeLabel, Gauge>,
     verdict: Family<VerdictLabel, Gauge>,

@@ -22,19 +22,19 @@ use crate::metrics::Metrics;
 /// megabytes.
 pub(crate) const REQUESTS_MAX: usize = 256;
 pub(crate) const REQUESTS_PER_CALLER_MAX: usize = 16;
-/// Maximum number of full-size pages that have not been read yet; beyond it, pages are small ones.
+/// Maximum number of full-size pages that have not been read yet; beyond it, pages are small.
 pub(crate) const PAGES_MAX: usize = 16;
 pub(crate) const PAGES_PER_CALLER_MAX: usize = 4;
 /// Maximum number of concurrent streams. Each has a connection to every node and buffers of about a megabyte per node.
 pub(crate) const STREAMS_MAX: usize = 32;
 pub(crate) const STREAMS_PER_CALLER_MAX: usize = 8;
-/// Maximum number of concurrent counts. Each holds up to 150 MB of values, and as much again for every node that counts by fields of very
-/// many values at the same moment; every client that may read can request one.
+/// Maximum number of concurrent counts. Each holds up to 150 MB of values, and as much again for every node that counts
+/// by fields of very many values at the same moment; any client with read access can request one.
 pub(crate) const COUNTS_MAX: usize = 4;
 pub(crate) const COUNTS_PER_CALLER_MAX: usize = 1;
 /// Maximum number of concurrent tails. Each has a connection to every node, and up to 4,096 events that its client has not read yet.
 pub(crate) const TAILS_MAX: usize = 32;
-/// Maximum number of concurrent tails of one caller: as many pages as a person has open.
+/// Maximum number of concurrent tails of one caller: enough for the pages that one person has open.
 pub(crate) const TAILS_PER_CALLER_MAX: usize = 6;
 /// Maximum number of bundles checked concurrently.
 pub(crate) const BUNDLES_MAX: usize = 2;

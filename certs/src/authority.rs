@@ -20,17 +20,17 @@ use super::members::{Member, MemberKind, Members};
 use super::place::{AggregatorPlace, NodePlace};
 use super::random::{make_signing_key, random_secret};
 
-/// An end of membership further in the past than this was set retroactively.
+/// Age beyond which an end of membership counts as set retroactively.
 const AFTERWARDS_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// Changes to a node's membership; fields that are `None` stay as they are.
 #[derive(Debug, Clone, Default)]
 pub struct LifeChange {
     pub from: Option<Timestamp>,
-    /// [`Timestamp::MAX`] makes it a member again.
+    /// End of the membership; [`Timestamp::MAX`] makes the node a member again.
     pub until: Option<Timestamp>,
     pub last_seq: Option<u64>,
-    /// Required for every change except setting an open end.
+    /// Reason for the change; required for every change except setting an open end.
     pub reason: Option<String>,
 }
 
@@ -202,14 +202,14 @@ impl Authority {
         Ok(count)
     }
 
-    /// Sets the period in which a node is a member; after its end, the node is no longer asked. The change is kept on record with
-    /// its reason and the previous value, because it alters which nodes were expected; only setting an open end to a time that is
-    /// not in the past leaves no record.
+    /// Sets the period in which a node is a member; after its end, the node is no longer queried. The change is kept on
+    /// record with its reason and the previous value, because it alters which nodes were expected; only setting an open
+    /// end to a time that is not in the past leaves no record.
     ///
     /// # Errors
     ///
-    /// If the node does not exist, if the end is before the beginning, or if no reason is given for a change other than setting
-    /// an open end.
+    /// If the node does not exist, if the end is before the beginning, or if no reason is given for a change other than
+    /// setting an open end.
     pub fn set_life(&mut self, id: &NodeId, wanted: &LifeChange) -> Result<()> {
         let node = self.members.list.iter_mut().find(|m| m.kind == MemberKind::Node && &m.id == id);
         let node = node.ok_or_else(|| CertsError::NoMember(id.to_string()))?;

@@ -12,9 +12,10 @@ use time::{Duration, OffsetDateTime};
 use super::error::{CertsError, Result};
 
 const AUTHORITY_DAYS: i64 = 3_650;
-/// A little more than a year, so that a yearly renewal is never late.
+/// Lifetime of a member's certificate: a little more than a year, so that a yearly renewal is never late.
 const MEMBER_DAYS: i64 = 397;
-/// Clocks in a cluster may differ slightly; a new certificate must be valid everywhere at once.
+/// Time by which a certificate is backdated: clocks in a cluster may differ slightly, and a new certificate must be
+/// valid everywhere at once.
 const BACKDATE_MINUTES: i64 = 10;
 
 pub(crate) struct CertificateAuthority {

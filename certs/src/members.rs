@@ -75,7 +75,7 @@ pub struct Member {
     /// Public key of an aggregator's manifests.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub export_key: Option<String>,
-    /// Newest epoch of a node's sealing secret; there is a secret for each epoch from 0 on.
+    /// Newest epoch of a node's sealing secret; every epoch from 0 to this one has a secret.
     #[serde(default)]
     pub epoch: u32,
     /// Rotations of a node's checkpoint key.
@@ -89,7 +89,7 @@ pub struct KeyHistory {
     /// Next key, with which the node signs in addition to the current one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next: Option<String>,
-    /// Number of keys made after the first, used to name their files.
+    /// Number of keys created after the first, used to name their files.
     #[serde(default)]
     pub made: u32,
     /// Sizes that a key may sign, for every log in which the key changed.

@@ -10,7 +10,7 @@ pub struct NodePlace {
     pub layout: Layout,
 }
 
-/// Where daemons keep their data on a machine.
+/// Location of the daemons' data on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
     /// In the folder of the configuration, so that this folder can be put anywhere.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::exit::UsageError;
 
-/// `mx1/42` or `mx1:42`, with `@GENERATION` for a row of an earlier log; on a node its own rows are also just `42`.
+/// `mx1/42` or `mx1:42`, with `@GENERATION` for a row of an archived log; on a node its own rows are also just `42`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowAddress {
     /// `None` if it was left out.

@@ -154,8 +154,8 @@ struct OpenJson {
 }
 
 impl OpenJson {
-    /// Takes a line and returns the documents that it ends. A line that is a whole document also ends an unfinished object before it:
-    /// that object is reported as broken, and no other document is lost.
+    /// Adds a line and returns the documents that it completes. A line that is a complete document also ends an unfinished object
+    /// before it: that object is reported as broken, and no other document is lost.
     fn push(&mut self, number: u64, line: &str) -> Vec<Document> {
         let mut documents = Vec::new();
         let is_nested = self.text.starts_with('[');

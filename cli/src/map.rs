@@ -19,7 +19,7 @@ use crate::show::{counted, group_digits, width};
 const ROWS_SHOWN_MAX: usize = 200;
 /// Maximum number of different reasons shown for records that do not become entries.
 const REASONS_SHOWN_MAX: usize = 20;
-/// Columns of the table, by the fields of an entry.
+/// Columns of the table, each with the entry fields that can fill it.
 const COLUMNS: [(&str, &[&str]); 7] = [
     ("OCCURRED AT", &["occurred_at"]),
     ("USER", &["user"]),

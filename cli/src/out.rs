@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 static FAILURE: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Prints a line to standard output, as `println!` does, without its panic.
+/// Prints a line to standard output, as `println!` does, but without a panic.
 macro_rules! outln {
     () => { $crate::out::write(&mut std::io::stdout(), format_args!("\n")) };
     ($($message:tt)*) => {
@@ -21,7 +21,7 @@ macro_rules! paintln {
     };
 }
 
-/// Prints a line to standard error, as `eprintln!` does, but without a panic if it is full or closed: the error could not be reported.
+/// Prints a line to standard error like `eprintln!`, but never panics, because an error of standard error cannot be reported.
 macro_rules! errln {
     () => { $crate::out::tell(format_args!("\n")) };
     ($($message:tt)*) => { $crate::out::tell(format_args!("{}\n", format_args!($($message)*))) };
@@ -41,8 +41,8 @@ pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
     }
 }
 
-/// Marks the error of a standard output that its reader has closed, which ends the command without a failure. Any other broken pipe or
-/// socket is a failure.
+/// Marks the write error that occurs when the reader of standard output has closed it, which ends the command without a failure.
+/// Any other broken pipe or socket is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("standard output is closed")]
 pub(crate) struct ReaderGone;

@@ -122,8 +122,8 @@ pub(crate) async fn health(config: &Path) -> anyhow::Result<Exit> {
     Ok(Exit::Complete)
 }
 
-/// Notifies systemd, if it asks for it, that the daemon is ready, alive and stopping (sd_notify(3)). The listeners are already bound, so
-/// services that start after this one can connect.
+/// Notifies systemd, if it requests notifications, that the daemon is ready, alive and stopping (sd_notify(3)). The listeners are
+/// already bound, so services that start after this one can connect.
 fn tell_service_manager(shutdown: &CancellationToken) {
     let tell = |states: &[NotifyState<'_>]| {
         if let Err(error) = sd_notify::notify(states) {
@@ -147,7 +147,7 @@ fn tell_service_manager(shutdown: &CancellationToken) {
     });
 }
 
-/// Makes exceeding a file size limit (`LimitFSIZE=`) an error of the write, instead of the end of the process.
+/// Turns exceeding a file size limit (`LimitFSIZE=`) into a write error, instead of the end of the process.
 fn outlive_size_limits() -> anyhow::Result<()> {
     // Registering a handler disables the signal's default action; the signal itself is ignored.
     let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(nix::libc::SIGXFSZ))?;
@@ -165,7 +165,7 @@ fn stop_on_signal(shutdown: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns a future that resolves on SIGTERM or Ctrl-C. Signals are caught from the call on.
+/// Returns a future that resolves on SIGTERM or Ctrl-C. Signals are caught from this call on.
 pub(crate) fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;

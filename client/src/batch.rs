@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::ClientError;
 use super::node::NodeClient;
 
-/// Entries in one request.
+/// Maximum number of entries, and of bytes, in one request.
 const LINES_MAX: usize = 512;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Maximum number of concurrent requests. The node commits in groups, so it can collect a second request while it syncs the first.

@@ -27,7 +27,7 @@ const SPOOL_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Maximum number of entries queued for the node. Further callers wait for room, at most until the deadline.
 const QUEUE_MAX: usize = 4_096;
 
-/// Why a recorder cannot be opened.
+/// Reason why a recorder cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -59,15 +59,15 @@ pub struct Builder {
 }
 
 impl Recorder {
-    /// Starts the settings of a recorder for the node whose socket is at `socket`. Nothing is connected yet.
+    /// Starts building a recorder for the node whose socket is at `socket`. Does not connect yet.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// None at present; kept for transports that need to be prepared.
     pub fn builder(socket: &Path) -> Result<Builder, ClientError> {
         Ok(Self::builder_for(NodeClient::new(socket)?))
     }
 
-    /// Starts the settings of a recorder for a node that is reached in another way.
+    /// Starts building a recorder that uses the given client, for a node that is not reached through its socket.
     pub fn builder_for(node: NodeClient) -> Builder {
         Builder::new(node)
     }
@@ -123,13 +123,13 @@ impl Builder {
         self
     }
 
-    /// Sets the application's name, which entries about losses carry.
+    /// Sets the application's name, which is recorded in entries about losses.
     pub fn source(mut self, name: impl Into<String>) -> Self {
         self.source = name.into();
         self
     }
 
-    /// Opens the spool, and starts to send the entries in it. Call it inside a tokio runtime.
+    /// Opens the spool, and starts to send the entries in it. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When the spool cannot be used, or a setting is malformed; see [`OpenError`].

@@ -8,9 +8,9 @@ use piperoll_redact::{MARK, MASK, Redactor};
 
 /// Field name that represents the changes beyond [`CHANGES_COUNT_MAX`]; its new value is their number.
 const UNLISTED: &str = "(fields not listed)";
-/// Changes named in a sentence; the others are counted.
+/// Maximum number of changes named in a sentence; the others are counted.
 const SAID_MAX: usize = 4;
-/// Characters of one value in a sentence.
+/// Maximum number of characters of one value in a sentence.
 const SAID_CHARS_MAX: usize = 60;
 
 /// Changed fields with their values before and after; unchanged fields are left out.
@@ -23,21 +23,22 @@ pub struct Changes(Vec<Change>);
 pub struct Change {
     /// A path such as `limits.quota`.
     pub field: String,
-    /// The value before; none when the field did not exist.
+    /// The value before; `None` if the field did not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
-    /// The value after; none when the field was removed.
+    /// The value after; `None` if the field was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
 }
 
 impl Changes {
-    /// Compares two values by their structure: objects field by field, lists as a whole unless they are as long as before.
+    /// Compares two values by their structure: objects field by field, lists of equal length that contain objects or lists
+    /// element by element, and all other lists as a whole.
     ///
     /// A field of type [`super::Secret`], or one whose name is that of a secret, is compared and then masked.
     ///
     /// # Errors
-    /// When a value cannot be written as JSON, such as a map whose keys are no texts.
+    /// When a value cannot be written as JSON, such as a map whose keys are not strings.
     pub fn between(old: &impl Serialize, new: &impl Serialize) -> Result<Self, serde_json::Error> {
         let mut changes = Self::default();
         changes.compare("", Some(serde_json::to_value(old)?), Some(serde_json::to_value(new)?));
@@ -63,7 +64,7 @@ impl Changes {
         self.0.is_empty()
     }
 
-    /// The changed fields, in the order in which they were found.
+    /// Iterates over the changed fields, in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Change> {
         self.0.iter()
     }
@@ -71,7 +72,7 @@ impl Changes {
     fn compare(&mut self, field: &str, old: Option<Value>, new: Option<Value>) {
         match (old, new) {
             (old, new) if old == new => {}
-            // Compare a field with the name of a secret as a whole: it is masked by that name, which nested paths would not have.
+            // Compare a field with a secret's name as a whole: the paths of nested fields would not be masked as secrets.
             (old, new) if Redactor::shared().is_secret_name(field) => self.push(field, old, new),
             (Some(Value::Object(old)), Some(Value::Object(new))) if !is_mark(&old) && !is_mark(&new) => {
                 self.compare_fields(field, old, new);

@@ -18,7 +18,7 @@ use super::node::NodeClient;
 use super::pauses::pauses;
 use super::spool::{Read, SegmentReader, Spool, SpooledEntry};
 
-/// Entries and bytes in one request.
+/// Maximum number of entries, and of bytes, in one request.
 const LINES_MAX: usize = 256;
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Time limit of one request.
@@ -28,7 +28,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Idle time after which a segment that has been sent is closed so that it can be removed.
 const QUIET: Duration = Duration::from_millis(200);
-/// Interval at which losses are looked for even if no new entry arrives.
+/// Interval at which the delivery task checks for losses even if no new entry arrives.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Delivery {
@@ -161,8 +161,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Reports counted losses to the node, which records an entry about each. After a failed report, waiting entries are
-    /// delivered after a pause.
+    /// Reports counted losses to the node, which records an entry about each. If a report fails while entries wait, returns after
+    /// a pause, so that those entries are delivered first.
     async fn report_losses(&self) {
         let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
         while let Some((cause, report)) = self.ledger.next_report(&self.source) {

@@ -32,9 +32,9 @@ pub enum Category {
     Integration,
     /// Reading the audit log itself.
     Audit,
-    /// A category of the application's own, such as `payment`: a lower-case ASCII letter, then lower-case letters, digits, `_` and `-`, at
-    /// most 64 bytes, and not `log`. An entry with another word is refused when it is emitted. SIEM formats treat it as general
-    /// activity.
+    /// A category of the application's own, such as `payment`: a lower-case ASCII letter, then lower-case letters, digits, `_`
+    /// and `-`, at most 64 bytes, and not `log`. An entry whose category breaks these rules is refused when it is emitted. SIEM
+    /// formats treat a custom category as general activity.
     Custom(&'static str),
 }
 
@@ -79,7 +79,7 @@ impl Category {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The operation was done.
+    /// The operation succeeded.
     Success,
     /// The operation was attempted and failed.
     Failure,
@@ -89,9 +89,10 @@ pub enum Outcome {
     Unknown,
 }
 
-/// One audit entry, for [`Recorder::emit`](super::Recorder::emit). It has an ID from the beginning, so emitting it again records it once.
+/// One audit entry, for [`Recorder::emit`](super::Recorder::emit). It gets its ID when it is created, so emitting it twice
+/// records it once.
 ///
-/// An entry that exceeds the limit of a field is refused when it is emitted, with the name of the field.
+/// An entry that exceeds the limit of a field is refused when it is emitted, with an error that names the field.
 #[derive(Debug, Clone, Serialize)]
 #[must_use = "an entry does nothing until it is emitted"]
 pub struct Entry {
@@ -151,7 +152,7 @@ pub struct Entry {
     pub(crate) made: Timestamp,
 }
 
-/// Setters of the fields that are text.
+/// Defines the setters of the text fields.
 macro_rules! text_fields {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         $($(#[$doc])* pub fn $name(mut self, value: impl Into<String>) -> Self {
@@ -224,7 +225,7 @@ impl Entry {
         auth_method,
         /// Sets the ID of an API key, never the key.
         credential,
-        /// Sets a code that says why it was not a success.
+        /// Sets a code that says why the operation did not succeed.
         reason,
         /// Sets the other party: recipient, domain, affected account.
         target,
@@ -250,7 +251,7 @@ impl Entry {
         self
     }
 
-    /// Sets when it happened, if not now.
+    /// Sets when the event happened, if not now.
     pub fn occurred_at(mut self, time: Timestamp) -> Self {
         self.occurred_at = Some(time);
         self
@@ -289,7 +290,7 @@ impl Entry {
         self
     }
 
-    /// Adds a detail whose value must not be recorded: only its name is.
+    /// Adds a detail whose value must not be recorded; only its name is recorded.
     pub fn secret_detail(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.redacted.push(format!("details.{name}"));

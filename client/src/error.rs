@@ -6,7 +6,7 @@ use piperoll_protocol::problem::Problem;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// No process listens there; nothing was recorded.
+    /// No process listens on the socket or address; nothing was recorded.
     #[error("no node is listening on {place}; start the node, or set its socket")]
     Down {
         /// The socket's path, or the address.
@@ -18,7 +18,7 @@ pub enum ClientError {
         /// The socket's path.
         place: String,
     },
-    /// The node refused the request and said why.
+    /// The node refused the request and gave a reason.
     #[error("{}", .0.detail)]
     Refused(Problem),
     /// The connection broke after the request was sent: the entry may or may not be recorded. Send it again
@@ -40,7 +40,7 @@ impl ClientError {
         }
     }
 
-    /// Whether no node runs there, so that the directory may be used instead.
+    /// Whether no node is listening, so that the log's directory may be used instead.
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Down { .. })
     }

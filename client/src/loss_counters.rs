@@ -19,7 +19,7 @@ const FILE: &str = "lost";
 /// Layout of a slot: id (16), count (8), first (8), last (8), whether the count is incomplete (1), zeroes (3), CRC-32 (4).
 const SLOT_BYTES: usize = 48;
 
-/// Why something was lost.
+/// Reason why something was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The spool was full.
@@ -28,7 +28,7 @@ pub(crate) enum Cause {
     Unwritable,
     /// The node refused the entry permanently.
     Refused,
-    /// A spooled entry cannot be read any more.
+    /// A spooled entry can no longer be read.
     Damaged,
 }
 
@@ -120,7 +120,7 @@ impl LossCounters {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).as_flattened().iter().all(Option::is_none)
     }
 
-    /// Returns the next report. Its content no longer changes, so sending it again sends the same.
+    /// Returns the next report. Its content no longer changes, so a retry sends the same report.
     pub(crate) fn next_report(&self, source: &str) -> Option<(Cause, GapReport)> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         for cause in Cause::ALL {
@@ -129,7 +129,8 @@ impl LossCounters {
                 && let Some(slot) = counting.take()
             {
                 *reporting = Some(slot);
-                // Store the report before clearing the count: after a crash in between, both have the same id, so one loss is recorded.
+                // Store the report before clearing the count: after a crash in between, both slots have the same id, so one loss
+                // is recorded.
                 self.store(cause, 1, Some(slot));
                 self.store(cause, 0, None);
             }

@@ -18,7 +18,7 @@ use piperoll_protocol::problem::Problem;
 use crate::error::ClientError;
 use crate::transport::{Endpoint, Transport};
 
-/// A durable commit takes milliseconds; a node that needs longer than this is in trouble.
+/// Time limit for an append. A durable commit takes milliseconds; a node that needs longer than this has a problem.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(30);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Media type of a request.
@@ -116,7 +116,7 @@ impl NodeClient {
     /// Records a batch of NDJSON lines, at most `BATCH_LINES_MAX`; every line gets its own result.
     ///
     /// # Errors
-    /// The request as a whole failed; a single entry that is refused is in the report.
+    /// The request as a whole failed. The refusal of a single entry is not an error; it is in the report.
     pub async fn append_lines(&self, lines: Vec<u8>, import: bool) -> Result<BatchReport, ClientError> {
         let call = Call { import, ..Call::post(socket_path::ENTRIES, NDJSON, lines) };
         let (status, text) = self.text(call.within(APPEND_TIMEOUT)).await?;
@@ -132,10 +132,10 @@ impl NodeClient {
         self.json(Call::post_json(socket_path::GAPS, report)?.within(APPEND_TIMEOUT)).await
     }
 
-    /// Asks for the node's status.
+    /// Requests the node's status.
     ///
     /// # Errors
-    /// The node does not answer, or does not allow it.
+    /// The node does not answer, or denies access.
     pub async fn status(&self) -> Result<NodeStatus, ClientError> {
         self.json(Call::get(socket_path::STATUS).within(STATUS_TIMEOUT)).await
     }
@@ -143,7 +143,7 @@ impl NodeClient {
     /// Checks that the node records entries.
     ///
     /// # Errors
-    /// The node does not answer, or says why it cannot record.
+    /// The node does not answer, or reports why it cannot record.
     pub async fn health(&self) -> Result<(), ClientError> {
         self.good_text(Call::get(socket_path::HEALTHZ).within(STATUS_TIMEOUT)).await.map(|_| ())
     }
@@ -158,7 +158,7 @@ impl NodeClient {
             .map_err(|_| ClientError::Protocol("the checkpoint is not valid UTF-8".to_owned()))
     }
 
-    /// Rows as NDJSON lines, ending with a `final` line.
+    /// Reads rows as NDJSON lines, ending with a `final` line.
     ///
     /// # Errors
     /// The node does not answer, or refuses the request.
@@ -166,7 +166,7 @@ impl NodeClient {
         self.lines(Call::post_json(socket_path::SCAN, request)?).await
     }
 
-    /// A full check as NDJSON lines, ending with a `final` line.
+    /// Runs a full check, which returns NDJSON lines, ending with a `final` line.
     ///
     /// # Errors
     /// As [`NodeClient::scan`].
@@ -177,7 +177,7 @@ impl NodeClient {
     /// Reads from a path that only root and the node's own user may use; see `socket_path`.
     ///
     /// # Errors
-    /// The node does not answer, or refuses it.
+    /// The node does not answer, or refuses the request.
     pub async fn admin_get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(Call::get(path)).await
     }
@@ -213,7 +213,7 @@ impl NodeClient {
         if (200..300).contains(&status) { Ok(text) } else { Err(problem(status, &text)) }
     }
 
-    /// Status and body of an answer.
+    /// Sends a request, and returns the status and the body of the answer.
     async fn text(&self, call: Call<'_>) -> Result<(u16, Bytes), ClientError> {
         let timeout = call.timeout;
         let answering = async {
@@ -319,7 +319,7 @@ impl LineStream {
     /// Returns the next line without its line ending, or `None` at the end of the body.
     ///
     /// # Errors
-    /// The body broke off.
+    /// The connection failed before the end of the body.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         let mut searched = 0;
         loop {

@@ -9,7 +9,7 @@ use piperoll_protocol::node::Receipt;
 use super::error::ClientError;
 use super::spool::SpoolError;
 
-/// Where an emitted entry is.
+/// Result of emitting an entry: where the entry is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Emitted {
@@ -21,7 +21,7 @@ pub enum Emitted {
     Dropped,
 }
 
-/// Why an entry was not accepted.
+/// Reason why an entry was not accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {
@@ -37,13 +37,13 @@ pub enum EmitError {
     Late {
         /// The recorder's deadline.
         deadline: Duration,
-        /// Why the last attempt failed.
+        /// Error of the last attempt.
         problem: String,
     },
     /// The entry could be neither recorded nor spooled, and was counted as lost.
     #[error("entry neither recorded nor spooled, counted as lost: {0}")]
     Lost(SpoolError),
-    /// The recorder was closed before.
+    /// The recorder had already been closed.
     #[error("the recorder is closed")]
     Closed,
     /// The policy needs a spool; see [`Builder::spool`](crate::Builder::spool).

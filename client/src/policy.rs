@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::entry::Category;
 
-/// Default time to record an entry before its policy applies.
+/// Default time limit for recording an entry, after which its policy applies.
 pub(crate) const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
 
 /// Policy for an entry that cannot be recorded immediately.

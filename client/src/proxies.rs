@@ -52,8 +52,8 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// The client's address: the rightmost one that is not a trusted proxy. If the list ends or becomes unreadable before that, it is the
-    /// leftmost proxy that is known.
+    /// Returns the client's address: the rightmost one that is not a trusted proxy. If the list ends or becomes unreadable before
+    /// that, returns the leftmost proxy that is known.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut known = peer.to_canonical();

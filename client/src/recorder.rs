@@ -112,7 +112,7 @@ impl Recorder {
         (Self(Arc::new(inner)), captured)
     }
 
-    /// The policy of a category.
+    /// Returns the policy of a category.
     #[must_use]
     pub fn policy_of(&self, category: Category) -> DeliveryPolicy {
         self.0.policies.of(category)
@@ -226,7 +226,7 @@ impl Recorder {
         self.0.metrics.register(registry);
     }
 
-    /// The same counters in the OpenMetrics text format, for an application without a registry.
+    /// Returns the same counters in the OpenMetrics text format, for an application without a registry.
     #[cfg(feature = "metrics")]
     pub fn metrics_text(&self) -> String {
         self.0.metrics.text()

@@ -16,8 +16,8 @@ static COMPARING: LazyLock<[u8; 32]> = LazyLock::new(|| {
     key
 });
 
-/// A secret by its type: [`Changes`](super::Changes) records that it changed and not its value, and everywhere else in an entry it is
-/// masked.
+/// A value that its type marks as a secret: [`Changes`](super::Changes) records that it changed but not its value, and it is
+/// masked everywhere else in an entry.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret<T>(T);

@@ -44,10 +44,10 @@ pub enum Unrecorded {
 /// [`Recorder::in_memory`](super::Recorder::in_memory) and every route that changes something.
 ///
 /// # Errors
-/// Names the first route that is not recorded as it should be.
+/// Returns the first route that is not recorded as it should be.
 ///
 /// # Panics
-/// When the service itself fails, or a path is not one.
+/// When the service itself fails, or a path is not a valid URI.
 pub async fn check_routes<S, B>(
     service: S,
     captured: &RecordedEntries,

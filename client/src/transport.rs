@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
-/// Connections that wait for the next request are closed after this time.
+/// Time after which idle connections are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Where a node listens.

@@ -21,7 +21,7 @@ use crate::sinks::{ForwardConfig, TypedForward};
 use crate::sources::{IntakeConfig, TypedIntake};
 use crate::store::LogKeys;
 
-/// Longest path that `sockaddr_un` can hold (unix(7)): 108 bytes, less the closing NUL.
+/// Longest path that `sockaddr_un` can hold (unix(7)): 108 bytes, less the terminating NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const SOCKET_MODE_DEFAULT: u32 = 0o660;
 const SECONDS_PER_DAY: u64 = 86_400;
@@ -59,7 +59,7 @@ pub struct NodeConfig {
 pub struct RetentionConfig {
     /// `None` keeps rows forever.
     pub keep_days: Option<u32>,
-    /// Maximum size of the database in bytes; when it is exceeded, the oldest rows are pruned, but none that is younger than 90 days.
+    /// Maximum size of the database in bytes; above it, the oldest rows are pruned, but never rows younger than 90 days.
     pub size_max: Option<u64>,
     /// Interval between retention runs.
     pub every: Duration,
@@ -71,7 +71,7 @@ impl Default for RetentionConfig {
     }
 }
 
-/// Bytes of entries that one user other than root may append per hour if the configuration does not say: more than a correctly working
+/// Default limit on the bytes of entries that one user other than root may append per hour: more than a correctly working
 /// application records, and too little to fill a disk before an operator notices.
 const BYTES_PER_HOUR_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
 
@@ -199,8 +199,8 @@ fn default_data_dir() -> PathBuf {
 /// writes it.
 const WITNESSES: &str = "witnesses";
 
-/// Reads the witnesses' keys. The directory of an earlier version has no such file: then nothing is pruned automatically, and the status
-/// says so.
+/// Reads the witnesses' keys. A directory from an older version has no such file: then nothing is pruned automatically, and the
+/// status reports it.
 fn read_witnesses(path: &Path) -> Result<Vec<VerifyingKey>, String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

@@ -69,7 +69,7 @@ impl Node {
         Ok(Self { store, app, tls, peer, socket, metrics, http, intake, config })
     }
 
-    /// Address that peers connect to, with the actual port if the configuration asked for any port.
+    /// Address that peers connect to, with the actual port if the configuration sets port 0.
     pub fn peer_address(&self) -> std::io::Result<std::net::SocketAddr> {
         self.peer.local_addr()
     }

@@ -28,7 +28,7 @@ const EARLIER_LATE: &str =
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
-/// Selects all rows, and all of the earlier logs, that are older than `before`.
+/// Selects all rows and all archived logs that are older than `before`.
 fn all_before(before: Timestamp) -> PruneTarget {
     PruneTarget { before, to_max: u64::MAX, earlier_before: before }
 }
@@ -131,7 +131,7 @@ impl Retention {
         Ok(PruneTarget { before, to_max: self.store.confirmed_below().unwrap_or(0), earlier_before: before })
     }
 
-    /// Reports by how much the policy is late, judging by the timestamps of the rows themselves.
+    /// Reports how far pruning is behind the policy, judging by the timestamps of the rows themselves.
     async fn say_late(&self, days: u32) -> Result<(), AdminError> {
         let extent = self.store.extent().await?;
         let oldest = self.store.time_of(extent.oldest_seq.unwrap_or_default()).await?;
@@ -220,7 +220,7 @@ impl Retention {
         self.changed.notify_one();
     }
 
-    /// Returns the plan for a prune that an operator asks for.
+    /// Returns the plan for a prune that an operator requests.
     pub(crate) async fn plan(&self, before: Timestamp) -> Result<PrunePlan, AdminError> {
         let plan = self.store.plan_prune(self.wish(before).await?).await?;
         Ok(PrunePlan { unconfirmed_from: self.unconfirmed(plan.to_seq), ..plan })
@@ -246,7 +246,7 @@ impl Retention {
         Ok(all_before(before))
     }
 
-    /// Records the prune that an operator asked for; it is carried out in the background.
+    /// Records a prune that an operator requests; it is carried out in the background.
     pub(crate) async fn ask(
         &self,
         before: Timestamp,
@@ -307,7 +307,7 @@ impl Retention {
         Ok(pruned)
     }
 
-    /// Drops the rows of a recorded prune, once the statement was witnessed.
+    /// Deletes the rows of a recorded prune, once a witness has seen the statement.
     async fn carry_out(&self) -> Result<(), AdminError> {
         let _turn = self.turn.lock().await;
         let Some(floor) = self.store.unfinished_prune().await? else { return Ok(()) };
@@ -323,7 +323,7 @@ impl Retention {
             let oldest = self.store.oldest_there().await?.unwrap_or(floor.pruned.to_seq);
             self.state().rows_left = floor.pruned.to_seq.saturating_sub(oldest);
         }
-        // A failure to remove an earlier log does not stop the pruning of the current one.
+        // A failure to remove an archived log does not stop the pruning of the current one.
         let removed = self.store.remove_earlier().await;
         self.doing("shrinking the file");
         while !self.store.shrink().await? {}

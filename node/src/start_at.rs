@@ -1,8 +1,8 @@
-//! Where a source or a destination starts the first time.
+//! Starting point of a source or a destination at its first start.
 
 use serde::Deserialize;
 
-/// Where forwarding, or reading a source, begins at the first start.
+/// Starting point of forwarding, or of reading a source, at the first start.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TypedFrom {

@@ -1,4 +1,4 @@
-//! Why a node did not start.
+//! Errors that keep a node from starting.
 
 use piperoll_net::tls::TlsError;
 
@@ -6,7 +6,7 @@ use crate::sinks::OffsetError;
 use crate::sources::IntakeError;
 use crate::store::OpenError;
 
-/// Why a node did not start. Nothing was recorded.
+/// Reason why a node did not start. Nothing was recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]

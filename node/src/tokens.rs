@@ -13,13 +13,13 @@ const RULES: TokenRules = TokenRules { name_marks: "-._", tokens_max: 1_000 };
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordingToken {
-    /// Written to `via` of entries that are recorded with it.
+    /// Name of the token, which is written to `via` of the entries recorded with it.
     pub name: String,
     sha256: String,
     pub created: Timestamp,
 }
 
-/// The file is TOML, a list of `[[token]]`.
+/// Content of the token file, a TOML file with a list of `[[token]]`.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
@@ -52,12 +52,12 @@ impl StoredToken for RecordingToken {
 pub struct RecordingTokens(TokenFile<RecordingToken>);
 
 impl RecordingTokens {
-    /// Uses the token file at `path`; a missing file holds no token.
+    /// Uses the token file at `path`; a missing file counts as empty.
     pub fn new(path: &Path) -> Self {
         Self(TokenFile::new(path, RULES))
     }
 
-    /// Returns the name of a token.
+    /// Returns the name of a token, or `None` if the token is unknown.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -85,7 +85,7 @@ impl RecordingTokens {
     /// Revokes a token immediately.
     ///
     /// # Errors
-    /// When there is none of this name, or the file cannot be written.
+    /// When no token has this name, or the file cannot be written.
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
         self.0.revoke(name)
     }

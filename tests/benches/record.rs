@@ -99,7 +99,7 @@ async fn layer() {
         within.push((cpu() - before).as_secs_f64());
         assert_eq!(captured.entries().len(), REQUESTS);
         captured.clear();
-        // The cost of emitting without a layer: the share of the append, except for the socket.
+        // Emitting the same entries without the layer: the cost that an append has anyway, except for the socket.
         let before = cpu();
         for n in 0..REQUESTS {
             recorder.emit(entry(n).detail("changes", json!([5, 10]))).await.unwrap();

@@ -1,4 +1,4 @@
-//! Runs a cluster as real processes: nodes and aggregators set up as by `piperoll cluster`, run from the built binary.
+//! Runs a cluster as real processes: nodes and aggregators, set up like those of `piperoll cluster`, from the built binary.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +20,7 @@ use crate::{Answer, FaultProxy, Run};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Environment variable with the path of an already built program, for a run that has just built everything.
+/// Environment variable with the path of a program that is already built, for a run that has just built everything.
 const BINARY_VARIABLE: &str = "PIPEROLL_BINARY";
 
 /// Returns the path of the `piperoll` program. Builds it first, so that a test never runs an old one, unless `PIPEROLL_BINARY` is set.
@@ -63,8 +63,8 @@ impl Drop for Guard {
     }
 }
 
-/// Returns an address that was free a moment ago. Its port is below the kernel's range for outgoing connections: with hundreds of
-/// those, one would otherwise take the port before a process listens on it.
+/// Returns an address that was free a moment ago. Its port is below the kernel's range for outgoing connections, because one of
+/// hundreds of such connections could otherwise take the port before a process listens on it.
 pub fn free_address() -> String {
     const FIRST: u32 = 10_000;
     const PORTS: u32 = 22_000;
@@ -84,10 +84,10 @@ pub struct Member {
     pub folder: PathBuf,
     pub listen: String,
     pub proxy: FaultProxy,
-    /// Environment variables of its process, used at the next start.
+    /// Environment variables of the node's process, used at its next start.
     pub environment: Vec<(String, String)>,
     process: Option<Child>,
-    /// The clock to run with; if set, `clocked-node` runs instead of the shipped program.
+    /// Clock to run with; if set, `clocked-node` runs instead of the shipped program.
     clock: Option<String>,
 }
 
@@ -138,7 +138,7 @@ pub struct Cluster {
     pub token: String,
     aggregators: Vec<Aggregator>,
     asked: usize,
-    /// Processes with many nodes each.
+    /// Processes that run many nodes each.
     packs: Vec<Guard>,
     pub(crate) client: reqwest::Client,
 }
@@ -409,7 +409,7 @@ impl Cluster {
     pub fn signal(&self, index: usize, signal: Signal) {
         let pid = self.pid(index);
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-        // A thread inside a system call continues until it returns from it, so it could still answer one request.
+        // A thread inside a system call stops only when the call returns, so the node could still answer one request.
         while signal == Signal::SIGSTOP && !is_stopped(pid) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -484,7 +484,7 @@ impl Cluster {
             .into()
     }
 
-    /// Verifies every node's log at the end of a fault test: each log is whole and every signature is valid.
+    /// Verifies every node's log at the end of a fault test: each log is intact and every signature is valid.
     pub fn verify_all(&self) {
         for index in 0..self.nodes.len() {
             let run = self.on_node(index, &["verify"]);

@@ -21,7 +21,7 @@ impl Interference {
         attached
     }
 
-    /// Attaches strace to every thread of a process; `None` when strace is missing, refused or gives up.
+    /// Attaches strace to every thread of a process; `None` if strace is missing, not permitted, or does not attach in time.
     pub fn with(pid: u32, inject: &str) -> Option<Self> {
         let calls = inject.split(':').next().unwrap();
         let mut command = Command::new("strace");
@@ -34,7 +34,7 @@ impl Interference {
         let mut interference = Self(strace);
         let is_traced = |task: std::io::Result<std::fs::DirEntry>| {
             let status = task.and_then(|task| std::fs::read_to_string(task.path().join("status")));
-            // A thread that has ended meanwhile makes no more calls.
+            // A thread that has ended in the meantime makes no more system calls, so it counts as traced.
             status.map_or(true, |status| status.lines().any(|line| line == tracer))
         };
         let begun = Instant::now();

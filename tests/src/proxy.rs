@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Bytes from the node after which [`Fault::Busy`] blocks. A node sends its part of a TLS handshake at once, and it is longer than this.
+/// Bytes from the node after which [`Fault::Busy`] blocks. A node sends its part of a TLS handshake in one go, and that part is
+/// longer than this.
 const HANDSHAKE_BYTES: usize = 200;
 
 /// Fault that the proxy applies to connections.
@@ -18,7 +19,7 @@ pub enum Fault {
     Close,
     /// Connections are accepted; no byte is ever sent back.
     Silent,
-    /// A connection completes its handshake, and no byte of the node follows.
+    /// A connection completes its TLS handshake; no byte that the node sends after it is forwarded.
     Busy,
     /// The node's bytes are forwarded at one per second.
     Trickle,
@@ -34,7 +35,7 @@ pub enum Fault {
     Other(String),
 }
 
-/// Listens for the aggregator, connects to the node.
+/// Proxy that accepts the aggregator's connections and forwards them to the node.
 pub struct FaultProxy {
     pub address: String,
     state: Arc<State>,
@@ -116,7 +117,7 @@ impl State {
         });
     }
 
-    /// Copies bytes from the node to the client and applies the fault.
+    /// Copies bytes from the node to the client, applying the fault.
     fn copy_faulty(&self, mut node: TcpStream, mut client: TcpStream) {
         let mut buffer = [0; 16 * 1024];
         let mut passed = 0;

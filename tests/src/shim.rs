@@ -1,4 +1,5 @@
-//! A wall clock that a test sets by preloading a library. It also reaches the libraries of a process, such as certificate validation.
+//! A wall clock that a test sets by preloading a library. The libraries of the process see it too, for example for certificate
+//! validation.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +32,7 @@ impl ClockShim {
         cc.is_ok_and(|output| output.status.success()).then_some(Self { library })
     }
 
-    /// Returns environment variables for a process whose clock is off by the number of seconds in `file`, which may change while it runs.
+    /// Returns the environment of a process whose clock is off by the seconds in `file`, which may change while it runs.
     pub fn environment(&self, file: &Path) -> [(String, String); 2] {
         [
             ("LD_PRELOAD".to_owned(), self.library.display().to_string()),

@@ -6,7 +6,7 @@ use piperoll_format::merkle::{Hash, TILE_WIDTH, TileSource, perfect_root};
 pub struct Leaves(pub Vec<Hash>);
 
 impl Leaves {
-    /// Returns one hash of a tile: a leaf, or the root of a full tile one level below.
+    /// Returns one hash of a tile: a leaf, or the root of a full tile of the level below.
     fn hash(&self, level: u32, index: u64) -> Hash {
         match level.checked_sub(1) {
             None => self.0[index as usize],

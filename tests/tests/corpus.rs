@@ -36,7 +36,7 @@ fn corpus(target: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
 }
 
-/// Returns seeds made from the project's golden files; `UPDATE_GOLDEN=1` writes them.
+/// Returns seeds derived from the project's golden files; `UPDATE_GOLDEN=1` writes them.
 fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let bundle = std::fs::read(golden.join("filtered.tar")).unwrap();

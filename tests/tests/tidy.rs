@@ -48,7 +48,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 6] = [
     ("cli/src/", &["rcgen"], "certificates are made in certs"),
 ];
 
-/// Crates with the only folders and files that may name them.
+/// Crates, each with the only folders and files that may name it.
 const ONLY_IN: [(&str, &[&str]); 2] =
     [("rusqlite", &["node/src/store/", "cli/src/demo/tamper.rs", "tests/"]), ("rcgen", &["certs/", "tests/"])];
 
@@ -187,8 +187,8 @@ fn nothing_is_left_lying_about() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Phrases that this project no longer uses, as regular expressions over comments and documents, and what to write instead. This file is
-/// left out, because it names them.
+/// Phrases that this project no longer uses, as regular expressions over comments and documents, and what to write instead. This
+/// file is excluded, because it contains them.
 const PRIVATE_DIALECT: [(&str, &str); 14] = [
     (r"(?i)\bwhoever\b", "the actor: a client, a caller, an operator"),
     (r"\bin front of\b", "before"),
@@ -206,7 +206,7 @@ const PRIVATE_DIALECT: [(&str, &str); 14] = [
     (r"\bstands (in|at|for it|behind|before|beside)\b", "is"),
 ];
 
-/// Comments of the code and of the pages, and documents.
+/// Checks the comments of the code and of the pages, and the documents.
 #[test]
 fn comments_and_documents_use_the_words_of_the_field() {
     let patterns = PRIVATE_DIALECT.map(|(pattern, instead)| (regex::Regex::new(pattern).unwrap(), instead));
@@ -247,7 +247,7 @@ fn comments_and_documents_use_the_words_of_the_field() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Folders of the pages' JavaScript, from the ground up: a module imports from its own folder and from those before it.
+/// Folders of the pages' JavaScript, lowest layer first: a module imports from its own folder and from those before it.
 const PAGE_FLOORS: [&str; 3] = ["lib", "components", "pages"];
 
 #[test]
@@ -275,7 +275,7 @@ fn pages_import_what_is_below_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Characters of one line of the pages' JavaScript.
+/// Maximum length of a line of the pages' JavaScript, in characters.
 const PAGE_LINE_CHARS_MAX: usize = 120;
 
 /// Every path in the code map exists, and every top-level folder has an entry in it.

@@ -60,7 +60,7 @@ impl RequestLimits {
         }
     }
 
-    /// Counts one request from an address, before the caller is known. The error is how long to wait.
+    /// Counts one request from an address, before the caller is known. The error is the time to wait before the next request.
     pub(crate) fn address(&self, ip: IpAddr) -> Result<(), Duration> {
         check(&self.addresses, &network(ip))
     }

@@ -66,7 +66,8 @@ impl Scope {
         if filter.is_empty() {
             return Err(ScopeError::Empty);
         }
-        // With quotes and times in full the text may be longer, and this text is the one that is stored and parsed again.
+        // The text with quotes and full times can be longer than the typed one, and it is the text that is stored and
+        // parsed again.
         let text = filter.to_string();
         Filter::parse_stored(&text, now)?;
         if text.len() > SCOPE_BYTES_MAX {
@@ -94,7 +95,7 @@ impl Scope {
         self.0.as_ref().map(|limit| limit.filter.config_text())
     }
 
-    /// The filter as text to be kept, with times in full; `None` for everything.
+    /// The filter as stored text, with times in full; `None` for everything.
     pub fn text(&self) -> Option<&str> {
         self.0.as_ref().map(|limit| limit.text.as_str())
     }

@@ -13,7 +13,7 @@ use piperoll_format::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// A session ends after this long without a request. PCI DSS 4.0, 8.2.8, asks for at most 15 minutes.
+/// Time without a request after which a session ends. PCI DSS 4.0, 8.2.8, allows at most 15 minutes.
 pub const SESSION_IDLE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 /// Maximum age of a session.
 const SESSION_LIFE_MAX: Duration = Duration::from_secs(12 * 3_600);
@@ -49,7 +49,7 @@ pub(crate) struct ValidSession {
     pub(crate) ends: Timestamp,
 }
 
-/// Reason for which there is no session; reported to the browser.
+/// Reason why a request has no valid session; reported to the browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionEnded {
     /// Signed out, lost in a restart, or never created here.
@@ -82,7 +82,7 @@ impl Sessions {
         Self { idle, sessions: Mutex::default(), links: Mutex::default() }
     }
 
-    /// Begins a session. The returned text is the value of the cookie, and is kept nowhere.
+    /// Begins a session. The returned text is the value of the cookie and is not stored.
     pub(crate) fn begin(
         &self,
         credential: Credential,
@@ -138,7 +138,7 @@ impl Sessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
     }
 
-    /// Creates a code that begins one session, once.
+    /// Creates a one-time code that begins a session.
     pub(crate) fn link(
         &self,
         credential: Credential,
@@ -147,7 +147,8 @@ impl Sessions {
         let (secret, hash) = secret()?;
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, link| link.made.elapsed() < LINK_LIFE);
-        // A credential with too many links loses its own oldest one, and no other credential does.
+        // A credential with too many links loses its own oldest link. The oldest link of any credential is removed only
+        // when there are too many in total.
         let own = |link: &NodeConnection| link.credential == credential;
         while links.len() >= LINKS_MAX || links.values().filter(|link| own(link)).count() >= LINKS_OF_ONE_MAX {
             let crowded = links.len() >= LINKS_MAX;

@@ -88,7 +88,7 @@ impl TokenStore {
         if let Some(expires) = expires.filter(|expires| *expires <= now) {
             return Err(TokenError::Expired(expires));
         }
-        // Stored with its times in full, so that it means the same tomorrow.
+        // The scope is stored with its times in full, so that its meaning does not change as time passes.
         let scope = Scope::of(role, scope, Written::Now, now)?.text().map(str::to_owned);
         let describe = |sha256| Stored { name: name.to_owned(), role, sha256, created: now, expires, scope };
         let (token, stored) = self.0.create(name, describe)?;
@@ -106,7 +106,7 @@ impl TokenStore {
     /// Revokes a token immediately.
     ///
     /// # Errors
-    /// When there is none of this name, or the file cannot be written.
+    /// When there is no token of this name, or the file cannot be written.
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
         Ok(self.0.revoke(name)?)
     }

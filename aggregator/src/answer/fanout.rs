@@ -34,7 +34,7 @@ pub(crate) struct NodeOutcome {
     /// The last row that arrived.
     pub(crate) last: Option<Key>,
     pub(crate) took: Option<std::time::Duration>,
-    /// Rows of the range that are in no log that can be read.
+    /// Rows of the range that are not in any readable log.
     pub(crate) lost: Option<LostHere>,
     /// Time from which no row is missing, if rows of the range were pruned after the period that the retention policy
     /// requires.
@@ -117,8 +117,8 @@ impl NodeOutcome {
         part
     }
 
-    /// Merges the outcome of a superseded log of the same node: a node has one outcome in a statement, whichever of its
-    /// logs its rows are in.
+    /// Merges the outcome of a superseded log of the same node: a node has one outcome in a statement, even if its rows
+    /// are in several logs.
     fn take_in(&mut self, earlier: &Self) {
         let Some(AsideOf { generation, whole }) = earlier.aside else { return };
         let said = |message: &str| format!("the log of generation {generation}: {message}");
@@ -130,7 +130,7 @@ impl NodeOutcome {
         };
         let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
         let (pruned, floor) = (self.tally.pruned.clone(), self.tally.floor);
-        // Each log has erased rows of its own.
+        // Each log has its own erased rows, so the counts are added.
         let erased = self.tally.erased + tally.erased;
         let both = std::mem::take(&mut self.tally).and(NodeCounters { faults, proof, ..tally });
         self.tally = NodeCounters { more, ended, pruned, floor, erased, ..both };
@@ -146,8 +146,8 @@ impl NodeOutcome {
         }
     }
 
-    /// Determines whether pruned rows were kept for as long as the cluster's policy says, were not, or cannot be shown to
-    /// have been.
+    /// Determines whether pruned rows were kept for as long as the cluster's policy requires, were pruned too early, or
+    /// cannot be shown to have been kept.
     fn hold_against_policy(&mut self, query: &Query) {
         if query.all_there {
             // The query does not ask for pruned rows, so a proof from the first retained row on covers all of it.
@@ -207,8 +207,8 @@ impl NodeOutcome {
         !matches!(self.status, Status::Ok | Status::Excluded)
     }
 
-    /// Returns whether the node's rows end early. Rows that fail verification were received, and so was everything that
-    /// the node did not prune; reading can continue after both.
+    /// Returns whether the node's rows end early. Rows that fail verification, and pruned rows, do not end them:
+    /// reading continues after both.
     fn cut_short(&self) -> bool {
         let readable = matches!(self.status, Status::Invalid | Status::Pruned | Status::Superseded);
         self.missing() && !(readable && self.tally.ended)
@@ -262,8 +262,8 @@ impl NodeOutcome {
         }
     }
 
-    /// Returns the node's verdict. Findings in its rows outrank the witness's findings, which outrank how the node
-    /// answered.
+    /// Returns the node's verdict. Findings in its rows take precedence over the witness's findings, and those over the
+    /// status of its answer.
     fn verdict(&self, standing: &WitnessStatus) -> Verdict {
         match self.status {
             _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
@@ -363,7 +363,7 @@ pub(crate) fn by_node(parts: &[NodeOutcome]) -> Vec<NodeOutcome> {
     nodes
 }
 
-/// Returns the time from which an answer is complete that lacks only rows pruned after the policy's retention period.
+/// Returns the time from which an answer is complete if it lacks only rows pruned after the policy's retention period.
 fn complete_since(parts: &[NodeOutcome]) -> Option<Timestamp> {
     let all = parts.iter().all(|part| !part.missing() || part.since.is_some());
     parts.iter().filter_map(|part| part.since).max().filter(|_| all)
@@ -442,8 +442,8 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     format!("authentic, completeness not proven ({})", message.join("; "))
 }
 
-/// Returns the time up to which nothing is missing, in the order of the query: the end of the answer, or the point where
-/// the first node broke off. `None` if a node gave nothing at all.
+/// Returns the time up to which nothing is missing, in the order of the query: the end of the answer, or the point
+/// where the first node stopped early. `None` if a node delivered nothing at all.
 fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>) -> Option<Timestamp> {
     let end = match (through, query.order) {
         (Some(key), _) => key.timestamp,
@@ -457,7 +457,7 @@ fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>)
     })?;
     parts.iter().filter(|part| part.cut_short() || part.has_gaps()).try_fold(end, |end, part| {
         if part.has_gaps() {
-            // Where rows are missing is known only as text, so no time can be vouched for.
+            // The position of the missing rows is known only as text, so no time can be guaranteed.
             return None;
         }
         let reached = part.last.as_ref()?.timestamp;
@@ -487,8 +487,8 @@ fn order_uncertainty(parts: &[NodeOutcome]) -> Option<f64> {
 
 /// Builds the cursor that continues after `last`, with the snapshot of the first page and the nodes lost so far.
 pub(crate) fn next_cursor(parts: &[NodeOutcome], query: &Query, last: &Key) -> Cursor {
-    // A superseded log that broke off is not queried again after the rows that it failed to give: its node is incomplete
-    // from here on.
+    // A superseded log whose answer ended early is not queried again for the rows that it failed to deliver: its node
+    // is incomplete from here on.
     let broke_off = |head: &Head| {
         let mut asides = parts.iter().filter_map(|part| Some((part, part.aside?.generation)));
         asides.any(|(part, generation)| {

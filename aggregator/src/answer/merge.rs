@@ -6,8 +6,8 @@ use std::collections::BinaryHeap;
 use piperoll_format::order::Order;
 use piperoll_format::time::Timestamp;
 
-/// Next row of one source. Sources are ordered by their node ids, so the index compares as the id does, and no text is
-/// compared per row.
+/// Key of the next row of one source. Sources are sorted by node ID, so comparing indexes gives the same order as
+/// comparing IDs, without comparing text for every row.
 type MergeKey = (Timestamp, usize, u64);
 
 /// Positions of the next row of every source that has one ready.

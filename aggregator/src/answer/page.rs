@@ -1,6 +1,6 @@
-//! Answers a query with one page. Each node is queried for its share of the page; nodes whose rows end before the page
-//! does although they have more are queried again; the merge then takes the first rows. Completeness is known before the
-//! first byte is sent.
+//! Answers a query with one page. Each node is queried for its share of the page. A node that has more rows, but whose
+//! received rows end before the page does, is queried again; the merge then takes the first rows. Completeness is known
+//! before the first byte is sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 use crate::scan::verified_row::VerifiedRow;
 
-/// Bytes that a row is counted for in addition to its body.
+/// Bytes counted for a row in addition to its body.
 const ROW_OVERHEAD_BYTES: usize = 256;
 /// Interval at which a searching node is checked for progress.
 const SEARCH_STEP: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ const SEARCH_STEP: Duration = Duration::from_millis(500);
 pub(crate) struct Page {
     pub(crate) rows: Vec<VerifiedRow>,
     pub(crate) envelope: Envelope,
-    /// How far all rows had been read, if nodes were still searching.
+    /// Position up to which all rows had been read, if nodes were still searching.
     searched: Option<Key>,
 }
 
@@ -53,7 +53,7 @@ struct NodeAnswer {
     reached: Option<Key>,
     /// The request that was sent, used to request the rows after the last one received.
     asked: Option<NodeRequest>,
-    /// Whether this node is not asked for more rows: its bytes are used up, or its search was stopped.
+    /// Whether no more rows are requested from this node: its bytes are used up, or its search was stopped.
     is_full: bool,
 }
 
@@ -79,14 +79,14 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
         let sound = found.iter().enumerate().filter(|(_, row)| is_sound(row));
         let begins = sound.map(|(index, _)| index).nth(limit.saturating_sub(1));
         let behind = begins.and_then(|index| found.get(index + 1));
-        // If no node has more rows, the page begins where the whole query does.
+        // If no node has more rows, the page begins where the query begins.
         let broke_off = |node: &NodeReport| matches!(node.status, Status::Incomplete | Status::Timeout | Status::Error);
         let is_all = envelope.next_cursor.is_none() && !envelope.nodes.iter().any(broke_off);
         if behind.is_some() || is_all || found.is_empty() {
             break behind.map(|row| row.key.clone()).or(searched);
         }
-        // Cut short by a node that may have more rows, by the byte limit, or by very many rows that fail verification:
-        // the page begins with the last row found, and there is another page before it.
+        // The search was cut short by a node that may have more rows, by the byte limit, or by very many rows that fail
+        // verification: the page begins with the last row found, and there is another page before it.
         if found.len() < look || look > limit.saturating_mul(LOOK_BACK_MAX) {
             break found.last().map(|row| beyond(&row.key, query.order.reversed()));
         }
@@ -142,7 +142,7 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<NodeAnswer> {
     answers
 }
 
-/// Queries nodes again that have more rows which may come before the page's last row, until there are no such nodes.
+/// Queries again the nodes whose remaining rows may come before the page's last row, until there are no such nodes.
 async fn refill(
     cluster: &Cluster,
     query: &Query,
@@ -294,7 +294,7 @@ async fn answer(
     NodeAnswer { part, rows, reached, asked: Some(asked), is_full }
 }
 
-/// Takes the first `limit` rows of the merge, as far as they come before `anchor`. The page ends early where a node has
+/// Takes up to `limit` rows from the merge, as long as they come before `anchor`. The page ends early where a node has
 /// more rows than it sent.
 fn assemble(
     cluster: &Cluster,
@@ -377,7 +377,7 @@ fn beyond(last: &Key, order: Order) -> Key {
     Key { timestamp: last.timestamp.plus_micros(step), ..last.clone() }
 }
 
-/// Counts only the rows on this page. A node that broke off after the page's last row did not make this page incomplete.
+/// Counts only the rows on this page. A node that failed after the page's last row did not make this page incomplete.
 fn settle(mut part: NodeOutcome, has_more_here: bool, taken: &Counts) -> NodeOutcome {
     let tally = taken.into_tally(part.tally.clone());
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
@@ -421,7 +421,7 @@ pub(crate) async fn one_row(
             (Status::Pruned, Some(format!("row {seq} was pruned; the log now starts at row {oldest}")));
     }
     let mut page = assemble(cluster, &query, vec![found], 1, None);
-    // A head below the row asked for is not a gap: the row was never written.
+    // If the head is below the requested row, nothing is missing: the row was never written.
     if page.rows.is_empty()
         && page.envelope.nodes.iter().all(|n| n.head_seq.is_some_and(|head| head < seq) && n.status == Status::Ok)
     {

@@ -1,4 +1,4 @@
-//! Feeds one node's rows to the merge, read ahead in bounded batches.
+//! Reads one node's rows ahead in bounded batches, and feeds them to the merge.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(crate) struct Prefetch {
     failure: Option<Failure>,
     /// Counts of the rows that went into the answer.
     pub(crate) emitted: Counts,
-    /// Largest key among them.
+    /// Largest key of the rows that went into the answer.
     pub(crate) latest: Option<Key>,
     /// The node's own counts, received when it finished.
     pub(crate) counted: Option<Box<Counter>>,
@@ -117,7 +117,7 @@ impl Prefetch {
                     self.failure = failure;
                     self.incoming = None;
                 }
-                // `pump` always reports how it ended; without that report the answer must not count as whole.
+                // `pump` always reports how it ended; without that report the answer must not count as complete.
                 None => {
                     self.failure = Some(Failure::Broken("reading the node was aborted".to_owned()));
                     self.part.status = Status::Incomplete;
@@ -132,8 +132,8 @@ impl Prefetch {
         self.emitted.rows + self.counted_rows
     }
 
-    /// Updates the report to what the answer contains: with a limit, the node may have sent more rows, or not have
-    /// finished.
+    /// Updates the report to match the answer: if the query has a limit, the node may have sent more rows than the
+    /// answer contains, or may not have finished.
     pub(crate) fn settle(&mut self) {
         if !self.began {
             return;
@@ -161,8 +161,8 @@ impl Counts {
     }
 }
 
-/// Reads a node into the channel. When the channel is full, this task waits outside of every network timeout, so that a
-/// slow client never makes a healthy node look slow.
+/// Reads a node's rows and sends them to the channel. When the channel is full, this task waits outside of every
+/// network timeout, so that a slow client never makes a healthy node look slow.
 async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let failure = loop {

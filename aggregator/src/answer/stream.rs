@@ -1,5 +1,5 @@
 //! Streams an answer through bounded buffers between nodes, merge and client, so that memory does not grow with the
-//! result. A final record ends the stream, so that an end of file without it means incomplete.
+//! result. The stream ends with a final record; a stream without one is incomplete.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ const KEEP_AWAKE: std::time::Duration = std::time::Duration::from_secs(10);
 pub(crate) enum Output {
     /// Rows and a final record.
     Ndjson,
-    /// Rows only; a loss resets the stream.
+    /// Rows only; if rows are lost, the stream is reset.
     Csv,
     /// Rows that fail verification, progress, and a final record.
     Check,
@@ -53,7 +53,7 @@ pub(crate) struct Stream {
 pub(crate) type ChunkReceiver = mpsc::Receiver<std::io::Result<Bytes>>;
 
 impl Stream {
-    /// Asks all nodes and waits until every one has sent its first frame or failed.
+    /// Queries all nodes and waits until every one has sent its first frame or failed.
     pub(crate) async fn open(cluster: &Cluster, query: Query) -> Self {
         let limit = query.limit.and_then(|limit| u64::try_from(limit).ok());
         let mut opening = Vec::new();
@@ -164,8 +164,8 @@ impl Stream {
             mine.map(Prefetch::rows_in_answer).sum()
         };
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
-        // Losses that were unknown when the headers were sent and that no row of the answer shows: a node that broke off,
-        // or missing rows.
+        // Losses that were unknown when the headers were sent and that no row of the answer shows: a node that stopped
+        // early, or missing rows.
         let lost = self.feeds.iter().any(|feed| {
             let gap = !feed.part.tally.faults.is_empty();
             let whole = [Status::Ok, Status::Pruned].contains(&feed.part.status);
@@ -246,8 +246,8 @@ impl Writer {
         if self.output == Output::Csv {
             self.flush().await?;
             if lost {
-                // A CSV file has no room for a notice, so it must not look whole. A reset overtakes data that is still
-                // queued for sending, so wait a moment until the rows that were received have been sent.
+                // A CSV file cannot contain a notice, so an incomplete one must not look complete. A reset overtakes data that is
+                // still queued for sending, so wait a moment until the rows that were received have been sent.
                 tokio::time::sleep(RESET_DELAY).await;
                 return self
                     .send

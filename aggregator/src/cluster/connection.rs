@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
-/// Maximum age of a connection, so that one made with a certificate that has since expired or been revoked does not live on.
+/// Maximum age of a connection, so that an expired or revoked certificate is not used for ever.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// Time limit for a TLS handshake with a node that does not respond.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
@@ -39,15 +39,15 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Large because the proof of a filtered export contains a few hashes per row.
+/// Maximum bytes of a large answer. The proof of a filtered export contains a few hashes per row.
 const LARGE_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Reason for which a node gave no answer or only part of one. The messages are for the operator who has to act.
+/// Reason why a node gave no answer or only part of one. The messages are for the operator who has to act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// TCP, TLS or identity refused.
     Unreachable { reason: String, tcp: bool },
-    /// The connection was accepted but nothing came.
+    /// The connection was accepted, but no answer arrived.
     Timeout(String),
     /// Like `Timeout`, but the node does not complete a TLS handshake on another connection either: the process or its machine is frozen.
     Frozen(String),
@@ -89,8 +89,8 @@ pub type LocalLog = Arc<dyn Fn(DuplexStream) + Send + Sync>;
 /// Address of a node, and the identity expected there.
 struct Endpoint {
     address: String,
-    /// Log of the node's folder, used instead of `address` once the node has left the cluster. Until then a copy of the folder lacks what
-    /// the node still records.
+    /// Log of the node's folder, used instead of `address` once the node has left the cluster. Until then a copy of the
+    /// folder lacks the entries that the node still records.
     local: Option<LocalLog>,
     life: Membership,
     expected: Identity,
@@ -102,7 +102,7 @@ struct Endpoint {
 #[derive(Clone)]
 struct Sender {
     send: SendRequest<Full<Bytes>>,
-    /// Reason for which the node's TLS refused the connection. A request on it only learns that it broke.
+    /// Reason why the node's TLS refused the connection. A request on that connection only learns that the connection broke.
     refusal: Refusal,
 }
 
@@ -111,7 +111,7 @@ type Dialled = Result<Sender, Failure>;
 #[derive(Default)]
 struct DialState {
     open: Option<OpenConnection>,
-    /// Number of connections made so far.
+    /// Number of connections opened so far.
     made: u64,
     /// The dial in progress. All requests that need it wait for it together, so that a node that hangs costs them one time limit in
     /// total, not one after the other.
@@ -154,8 +154,8 @@ impl NodeConnection {
         self.way.local().is_some()
     }
 
-    /// Number of the shared connection while it is open. A node that was restarted, perhaps as another version of the program, has a
-    /// different one.
+    /// Number of the shared connection while it is open. The number changes when the node restarts, perhaps as another
+    /// version of the program.
     pub(crate) fn connection_number(&self) -> Option<u64> {
         self.state().open.as_ref().filter(|open| !open.sender.send.is_closed()).map(|open| open.number)
     }
@@ -238,7 +238,7 @@ impl NodeConnection {
         self.way.probe(PROBE_LIMIT).await
     }
 
-    /// Sends a small body; the answer contains nothing but its success.
+    /// Sends a small body. The response has no content: it only reports success.
     pub(crate) async fn post(&self, path: &str, body: Bytes, timeout: Duration) -> Result<(), Failure> {
         let whole = self.way.connect_timeout * 2 + timeout;
         let sending = self.request(Channel::Shared, Method::POST, path, body, timeout);
@@ -330,7 +330,7 @@ impl NodeConnection {
     }
 }
 
-/// Dials once for all requests that wait, whether or not the one that started the dial still does.
+/// Dials once for all waiting requests, even if the request that started the dial no longer waits.
 async fn dial_for_all(
     way: Arc<Endpoint>,
     state: Arc<Mutex<DialState>>,
@@ -559,7 +559,7 @@ fn tls_words(error: &std::io::Error) -> String {
     }
 }
 
-/// Whether an alert means that the node rejects our certificate. Other alerts mean that something broke.
+/// Whether an alert means that the node rejects our certificate. Other alerts mean that the connection failed for another reason.
 fn is_about_us(alert: AlertDescription) -> bool {
     use AlertDescription as Alert;
     matches!(

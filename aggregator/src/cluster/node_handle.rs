@@ -16,7 +16,7 @@ use crate::config::RosterNode;
 
 /// Number of consecutive failed TCP connects after which a node counts as down.
 const DOWN_AFTER_FAILURES: u32 = 2;
-/// How often a healthy node's clock is measured.
+/// Interval at which a healthy node's clock is measured.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 /// Delay between two probes of a node that is down, give or take a quarter, so that its return is noticed within a second.
 const PROBE_DELAY: Duration = Duration::from_millis(700);
@@ -31,7 +31,7 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct NodeHandle {
     pub(crate) node: RosterNode,
     pub(crate) link: NodeConnection,
-    /// Why the log of the node's folder, which was handed to this aggregator, cannot be read.
+    /// Reason why the log in the folder of a node that left cannot be read, if this aggregator was given the folder.
     pub(crate) unreadable: Option<String>,
     pub(crate) witness: NodeWitness,
     state: Mutex<ConnectionState>,
@@ -43,11 +43,11 @@ pub(crate) struct NodeHandle {
 struct ConnectionState {
     failures: u32,
     last_failure: Option<String>,
-    /// Why the node counts as frozen, until it completes a handshake.
+    /// Reason why the node counts as frozen, until it completes a handshake.
     frozen: Option<String>,
     last_seen: Option<Timestamp>,
     samples: VecDeque<Sample>,
-    /// Filter version that the node reported, and the number of the connection on which it did.
+    /// Filter version that the node reported, and the number of the connection on which it reported it.
     filter_version: Option<(u32, u64)>,
 }
 
@@ -80,8 +80,8 @@ impl NodeHandle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns why the node need not be dialled now: TCP connects to it have failed or it is frozen, and a probe is watching for its
-    /// return.
+    /// Returns the reason not to dial the node now: TCP connects to it have failed or it is frozen, and a probe is
+    /// watching for its return.
     pub(crate) fn circuit_open(&self) -> Option<(Status, String)> {
         let state = self.state();
         if let Some(reason) = &state.frozen {
@@ -105,7 +105,7 @@ impl NodeHandle {
         state.last_seen = Some(SystemClock.now());
     }
 
-    /// Whether the node is no longer a member of the cluster; then it is not queried.
+    /// Whether the node is no longer a member of the cluster; such a node is not queried.
     pub(crate) fn has_left(&self) -> bool {
         self.node.life.has_ended_by(SystemClock.now())
     }
@@ -140,7 +140,7 @@ impl NodeHandle {
         if self.link.is_local() {
             return Ok(FILTER_VERSION);
         }
-        // The version reported on a connection that is gone may be that of another version of the program.
+        // The version reported on a closed connection may be that of another version of the program.
         let known = || {
             let (version, number) = self.state().filter_version?;
             (self.link.connection_number() == Some(number)).then_some(version)
@@ -168,7 +168,7 @@ impl NodeHandle {
         }
     }
 
-    /// The best recent sample: the one with the smallest uncertainty.
+    /// Returns the best recent sample: the one with the smallest uncertainty.
     pub(crate) fn clock(&self) -> Option<ClockOffset> {
         let state = self.state();
         state

@@ -10,7 +10,7 @@ use crate::config::FanOutLimits;
 
 /// Nodes of the cluster, with the limits and the cursor key for reading them.
 pub(crate) struct Cluster {
-    /// In the order of their ids, which the merge relies on.
+    /// Sorted by node ID, which the merge relies on.
     pub(crate) members: Vec<Arc<NodeHandle>>,
     pub(crate) limits: FanOutLimits,
     pub(crate) cursor_key: CursorKey,
@@ -35,7 +35,7 @@ pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
         Err(error) => return Err(std::io::Error::other(error.to_string())),
     };
     if damaged {
-        // The key protects only cursors: those in use are refused, and nothing else is lost.
+        // The key protects only cursors: without it, the ones in use are refused, and nothing else is lost.
         let aside = dir.join("cursor.key.damaged");
         std::fs::rename(&path, &aside)?;
         tracing::error!(

@@ -21,7 +21,7 @@ use crate::state::App;
 
 /// The action of a request until its route is known.
 const REQUEST: &str = "audit.request";
-/// Bytes of a denied request's body that are read to be recorded.
+/// Maximum bytes of a denied request's body that are read for its audit entry.
 const DENIED_BODY_BYTES_MAX: usize = 4 * 1024;
 
 /// The audit entry of the running request; a request extension. Clones share it.
@@ -48,7 +48,7 @@ impl AuditEntry {
         *self.action.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the members of a JSON object to the details; one of the same name is replaced.
+    /// Adds the members of a JSON object to the details; existing details of the same name are replaced.
     pub(super) fn details(&self, details: Value) {
         self.activity.update(|entry| match details {
             Value::Object(details) => details.into_iter().fold(entry, |entry, (name, value)| entry.detail(name, value)),
@@ -64,7 +64,7 @@ impl AuditEntry {
         &self.activity
     }
 
-    /// Writes no entry if the request succeeds, for answers that tell callers only what they know already.
+    /// Writes no entry if the request succeeds. Used for answers that tell callers nothing new.
     pub(super) fn skip_on_success(&self) {
         self.activity.skip_on_success();
     }
@@ -73,7 +73,7 @@ impl AuditEntry {
 /// Rules for every request to a route.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RouteRules {
-    /// The action of its audit entries.
+    /// Action of the route's audit entries.
     pub(super) action: &'static str,
     /// The permission that the route needs; if `None`, any authenticated caller may use it.
     pub(super) needs: Option<Permission>,
@@ -81,7 +81,8 @@ pub(super) struct RouteRules {
     pub(super) changes: bool,
 }
 
-/// Middleware of one route. A change is refused if it could not be recorded, because its entry is written after it.
+/// Middleware of one route. A change that could not be recorded is refused in advance, because its entry is written
+/// only after the change.
 pub(super) async fn audited(
     State((app, rules)): State<(Arc<App>, RouteRules)>,
     Extension(caller): Extension<Caller>,

@@ -26,7 +26,7 @@ use crate::state::App;
 const BACKGROUND_HEADER: &str = "piperoll-unattended";
 /// Interval at which idle addresses and callers are removed from the rate limits.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a request waits for earlier requests of the same caller.
+/// Maximum time that a request waits for earlier requests of the same caller.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
 /// Checks rate limits, origin and identity, runs the request, and completes its audit entry.
@@ -52,7 +52,7 @@ pub(super) async fn identify(
         Ok(caller) => caller,
         Err((reason, error)) => {
             let mut response = error.into_response();
-            // A page that asks who is signed in, before the user signs in, is not an attempt to get access.
+            // A page that checks for a session before the user signs in is not trying to get access.
             if reason == "no_credentials" && parts.uri.path() == "/session" && parts.method == Method::GET {
                 entry.skip_on_success();
                 return response;
@@ -92,7 +92,7 @@ pub(super) async fn identify(
         entry.reason(&code);
     }
     app.metrics.count(entry.action(), response.status().as_u16());
-    // The request's slot is released when the last of the response was sent, or the response was given up.
+    // The request's slot is released when the response has been sent completely or was abandoned.
     let more = response.extensions_mut().remove::<Held>();
     response.extensions_mut().insert(Held(Arc::new((room, more))));
     response

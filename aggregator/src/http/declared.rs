@@ -1,4 +1,4 @@
-//! The list of routes: one declaration of each, from which the router, the OpenAPI document and the list for tests are made.
+//! The list of routes. The router, the OpenAPI document and the list for tests are built from these declarations.
 
 use std::sync::Arc;
 
@@ -57,8 +57,8 @@ pub(super) fn declared() -> Vec<Route> {
     ]
 }
 
-/// Returns the route for signing in, which precedes any identity; its handler does what [`auth::identify`] and
-/// [`audited`] do for the others.
+/// Returns the route for signing in. Its callers have no identity yet, so its handler does what [`auth::identify`] and
+/// [`audited`] do for the other routes.
 pub(super) fn sign_in() -> UtoipaMethodRouter<Arc<App>> {
     routes!(session::sign_in)
 }
@@ -68,7 +68,7 @@ pub(super) fn open() -> [UtoipaMethodRouter<Arc<App>>; 3] {
     [routes!(health::healthz), routes!(health::readyz), routes!(health::metrics)]
 }
 
-/// Method and path of everything under `/api/v1`.
+/// Returns the method and path of every route under `/api/v1`.
 pub fn api_routes() -> Vec<(&'static str, String)> {
     let handlers = declared().into_iter().map(|route| route.handler).chain([sign_in()]);
     handlers.flat_map(|(_, paths, _)| methods(&paths)).map(|(method, path)| (method, format!("{API}{path}"))).collect()

@@ -25,7 +25,7 @@ use crate::state::App;
 /// Largest bundle that is verified here, because it is held in memory; larger ones need `piperoll verify-bundle`.
 pub(super) const UPLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
-/// A verdict is one word, such as `row_invalid`.
+/// Maximum bytes of a verdict, which is one word such as `row_invalid`.
 const VERDICT_BYTES_MAX: usize = 32;
 
 /// Acknowledges a violation.
@@ -44,7 +44,7 @@ pub(super) async fn acknowledge(
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: Acknowledge =
         serde_json::from_slice(&body).map_err(|e| bad(format!("node, verdict and reason are required: {e}")))?;
-    // Callers must not acknowledge what they may not see: a row outside of their scope, or a log as a whole.
+    // Callers must not acknowledge findings that they may not see: a row outside of their scope, or a log as a whole.
     if caller.scope().text().is_some() {
         match request.seq {
             Some(seq) => find_entry(&app, &caller, &request.node, &seq.to_string(), Ok(None)).await.map(|_| ())?,

@@ -9,7 +9,7 @@ use axum::response::Response;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
-/// Policy for everything that is not a page: a browser that is made to show it runs and loads nothing.
+/// Policy for everything that is not a page: a browser that is tricked into displaying it runs and loads nothing.
 const NO_PAGE_CSP: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 /// Smallest response that is worth compressing.
 const COMPRESS_BYTES_MIN: u64 = 1_024;

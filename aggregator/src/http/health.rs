@@ -16,7 +16,7 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Answers whether requests can be recorded, because no request is answered that cannot be.
+/// Reports whether requests can be recorded. A request that cannot be recorded is not answered.
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "Requests can be recorded, so they are answered"),
     (status = 503, description = "They cannot", body = Problem),

@@ -14,7 +14,7 @@ use crate::access::sessions::{Credential, SessionEnded, ValidSession};
 use crate::access::tokens::Lookup;
 use crate::state::App;
 
-/// The prefix makes browsers insist on `Secure`, the path `/`, and no other host.
+/// Name of the session cookie. Its prefix makes browsers insist on `Secure`, the path `/`, and no other host.
 /// (draft-ietf-httpbis-rfc6265bis, section 4.1.3.2)
 const COOKIE_NAME: &str = "__Host-piperoll";
 
@@ -29,7 +29,7 @@ pub(super) struct Caller {
     session: Option<ValidSession>,
 }
 
-/// Why a caller could not be authenticated: a stable code, and the response.
+/// Reason why a caller could not be authenticated: a stable code, and the response.
 pub(super) type Refusal = (&'static str, ApiError);
 
 impl Caller {
@@ -225,8 +225,8 @@ fn session_cookie(headers: &HeaderMap) -> Option<String> {
         .map(|cookie| cookie.value().to_owned())
 }
 
-/// Builds the session cookie: scripts cannot read it, and browsers send it only over TLS and never for a page of another
-/// site. It has no expiry; the server knows when a session is over.
+/// Builds the session cookie: scripts cannot read it, and browsers send it only over TLS and never for a page of
+/// another site. The cookie has no expiry, because the server decides when a session ends.
 pub(super) fn set_cookie(secret: &str) -> String {
     let cookie = Cookie::build((COOKIE_NAME, secret.to_owned()));
     cookie.path("/").secure(true).http_only(true).same_site(SameSite::Strict).build().to_string()

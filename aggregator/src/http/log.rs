@@ -42,12 +42,12 @@ use piperoll_net::fair_share::{Full, Share, Shares};
 
 /// Interval at which a stream checks that its client is still authorized.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a count waits for another count of the same caller.
+/// Maximum time that a count waits for another count of the same caller.
 const COUNT_WAIT: Duration = Duration::from_secs(20);
 /// MAC of a row whose body is the response, in hexadecimal.
 const SIGNATURE: HeaderName = HeaderName::from_static("piperoll-signature");
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
-/// Time from which an answer is complete that lacks only rows pruned after the policy's retention period.
+/// Time from which an answer is complete if it lacks only rows pruned after the policy's retention period.
 pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMPLETE_SINCE_HEADER);
 
 /// Reads one page of the merged log, or streams all rows of a range.
@@ -96,7 +96,7 @@ pub(super) async fn audit_log(
     answer_stream(&app, &caller, &audit, query, output, Duration::ZERO).await
 }
 
-/// The parameters of a query string, in the order in which they were given.
+/// Returns the parameters of a query string, in the order in which they were given.
 pub(super) fn pairs_of(
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Vec<(String, String)>, ApiError> {
@@ -142,7 +142,8 @@ pub(super) fn outcome(envelope: &Envelope) -> Value {
     json!({ "rows": envelope.count, "complete": envelope.complete, "not_ok": missing })
 }
 
-/// Returns 200 for complete or partial; 503 with the same body if the caller requires all nodes or if no node answered.
+/// Returns 200 for a complete or partial answer, and 503 with the same body if the caller requires all nodes or if no
+/// node answered.
 fn status_of(envelope: &Envelope, require: Require) -> (StatusCode, Option<&'static str>) {
     let gave_rows = |status| {
         matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
@@ -255,8 +256,8 @@ struct Reading {
 }
 
 impl Reading {
-    /// Returns the next chunk. The stream breaks off when the caller's credential is no longer valid: the token was
-    /// revoked, or the session ended. It then has no final record, so no client takes it for complete.
+    /// Returns the next chunk. The stream ends early when the caller's credential is no longer valid: the token was
+    /// revoked, or the session ended. It then has no final record, so no client mistakes it for a complete one.
     async fn next(mut self) -> Option<(std::io::Result<Bytes>, Option<Self>)> {
         loop {
             tokio::select! {
@@ -283,8 +284,8 @@ pub(super) fn busy(full: Full) -> ApiError {
     ApiError::new(429, "busy", format!("too many concurrent exports, checks or counts: {full}"))
 }
 
-/// Builds a file name such as `audit-2026-04-15_to_2026-05-12_user-admin` from range and filter, which every system
-/// accepts.
+/// Builds a file name from range and filter, such as `audit-2026-04-15_to_2026-05-12_user-admin`, that is valid on
+/// every system.
 pub(super) fn file_name(query: &Query) -> String {
     let day = |time: Timestamp| time.to_text()[..10].to_owned();
     let to = query.to.min(SystemClock.now());
@@ -299,7 +300,7 @@ pub(super) fn file_name(query: &Query) -> String {
     format!("audit-{}_to_{}{filter}", day(query.from), day(to))
 }
 
-/// Which of a node's logs a row is in; the present one if not given.
+/// The log of a node that contains a row; the node's present log if not given.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfLog {
@@ -395,7 +396,7 @@ pub(super) async fn find_entry(
     Ok((page, query))
 }
 
-/// Error for a generation of which no log can be read.
+/// Returns the error for a generation whose log cannot be read.
 pub(super) fn no_such_log(node: &str, generation: Option<Generation>) -> ApiError {
     let generation = generation.map(|generation| generation.to_string()).unwrap_or_default();
     ApiError::new(404, "no_such_log", format!("{node} has no log of generation {generation} that can be read"))
@@ -430,7 +431,7 @@ pub(super) async fn verify(
         body => serde_json::from_slice(body).map_err(|error| ApiError::new(400, "bad_request", error.to_string()))?,
     };
     let now = SystemClock.now();
-    // Without `from`, all rows are read, whatever time they claim.
+    // Without `from`, all rows are read, regardless of their timestamps.
     let (from, to) = match &request.from {
         Some(from) => range(Some(from), request.to.as_deref(), now)?,
         None => (Timestamp::MIN, range(Some("0001-01-01"), request.to.as_deref(), now)?.1),

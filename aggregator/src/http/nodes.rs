@@ -26,7 +26,7 @@ use crate::scan::node_reader::conclude;
 use crate::state::App;
 use crate::witness::accept::Acceptance;
 
-/// Asks every node of the roster for its status.
+/// Requests the status of every node of the roster.
 #[utoipa::path(get, path = "/nodes", tag = "nodes", responses(
     (status = 200, description = "Current status of every node in the roster", body = NodesAnswer),
 ))]
@@ -74,7 +74,7 @@ async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
         return info(&member, &NodeOutcome::unasked(&member, status, reason), None);
     }
     if member.witness.standing().is_alarm() {
-        // Show the operator what the node presents now, before they decide.
+        // Show the operator the log that the node presents now, before they decide.
         crate::witness::look::look_unless_looked_at(&member).await;
     }
     let started = Instant::now();

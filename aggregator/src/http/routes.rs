@@ -1,4 +1,4 @@
-//! Declares each route once; the router, the OpenAPI document and the list for tests are built from the declarations.
+//! Builds the router from the declared routes.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::openapi::openapi_json;
 use super::{auth, error, headers};
 use crate::state::App;
 
-/// Bytes of a request's body: a filter, a reason, a name.
+/// Maximum bytes of a request's body, such as a filter, a reason or a name.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 fn add(router: Router<Arc<App>>, (_, paths, handler): UtoipaMethodRouter<Arc<App>>) -> Router<Arc<App>> {
     paths.paths.keys().fold(router, |router, path| {
@@ -28,7 +28,7 @@ fn add(router: Router<Arc<App>>, (_, paths, handler): UtoipaMethodRouter<Arc<App
     })
 }
 
-/// Everything that is served. Unknown paths under `/api/v1` need an identity and leave an entry too.
+/// Builds the router for everything that is served. Unknown paths under `/api/v1` need an identity and leave an entry too.
 pub(crate) fn routes(app: &Arc<App>) -> Router {
     let mut api = Router::new();
     for Route { rules, handler: (schemas, paths, handler) } in declared() {
@@ -40,7 +40,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(405, "method_not_allowed", "method not allowed; see /api/openapi.json")
         })
-        // Only a bundle to be verified is longer, and that one is received by its own handler.
+        // Only the upload of a bundle may be longer, and its handler reads the body itself.
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(auth::panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify));

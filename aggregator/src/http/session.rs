@@ -63,7 +63,7 @@ pub(super) async fn sign_in(
     if let Some(scope) = caller.scope().text() {
         entry.details(json!({ "limited_to": scope }));
     }
-    // If the beginning of a session turns out not to be recorded, no client receives its cookie, and the session ends
+    // If the beginning of a session cannot be recorded after all, no client receives its cookie, and the session ends
     // unused.
     let begun = recordable(&app)
         .await
@@ -115,7 +115,7 @@ fn info(app: &App, caller: &Caller, ends: Option<Timestamp>) -> SessionInfo {
     }
 }
 
-/// Says who the caller is.
+/// Returns the identity of the caller.
 #[utoipa::path(get, path = "/session", tag = "session", responses(
     (status = 200, description = "Name, role and permissions of the caller", body = SessionInfo),
 ))]
@@ -148,7 +148,7 @@ pub(super) async fn sign_out(State(app): State<Arc<App>>, Extension(caller): Ext
     response
 }
 
-/// Makes an address that signs one browser in as the caller, once.
+/// Creates an address that signs one browser in as the caller, once.
 #[utoipa::path(post, path = "/session/links", tag = "session", responses(
     (status = 201, description = "An address that signs one browser in as the caller, once, within five minutes", body = SignInLink),
 ))]
@@ -156,8 +156,8 @@ pub(super) async fn link(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<SignInLink>), ApiError> {
-    // A link created in a session would make a session without an end, and a link created with a certificate would work
-    // without the certificate.
+    // A link created in a session could extend it without end, and a link created with a certificate would work without
+    // the certificate.
     if caller.session().is_some() || !matches!(caller.credential(), Credential::Token { .. }) {
         let detail = "a one-time address can only be created with a token (`piperoll browse`), not in a session or with a certificate";
         return Err(ApiError::new(403, "needs_token", detail));

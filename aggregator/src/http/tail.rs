@@ -168,7 +168,7 @@ fn bad(parameter: &str, value: &str, allowed: &str) -> QueryError {
     QueryError::Parameter { parameter: parameter.to_owned(), value: value.to_owned(), allowed: allowed.to_owned() }
 }
 
-/// Records that a client was dropped and has not seen the entries that came then.
+/// Records that a client was dropped and did not receive the entries that followed.
 async fn note_drop(app: &App, who: &str) {
     let entry = Entry::new(Category::Audit, "audit.tail_dropped")
         .outcome(Outcome::Failure)

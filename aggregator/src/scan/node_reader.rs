@@ -55,17 +55,17 @@ pub(crate) struct NodeReader {
     /// Counts from the node, if it was asked to count.
     pub(crate) counted: Option<Counter>,
     ready: VecDeque<VerifiedRow>,
-    /// Number of rows that the node says it has read, and when that number last grew.
+    /// Number of rows that the node reports to have read, and the time at which that number last grew.
     scanned: u64,
     advanced: Instant,
-    /// Position up to which the node says it has checked every row.
+    /// Position up to which the node reports to have checked every row.
     reached: Option<Position>,
     /// Valid rows adjacent to the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
     pub(crate) tally: NodeCounters,
 }
 
-/// Counts and findings from what has been read of one node so far.
+/// Counts and findings from the part of one node's answer that has been read so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NodeCounters {
     pub(crate) rows: u64,
@@ -80,9 +80,9 @@ pub(crate) struct NodeCounters {
     pub(crate) ended: bool,
     /// Message, set if the range reaches back to rows that the node no longer has.
     pub(crate) pruned: Option<String>,
-    /// First row that the log has, if rows were pruned.
+    /// Seq of the first retained row, if rows were pruned.
     pub(crate) floor: Option<u64>,
-    /// Number of erased rows of the range that only their content could select, as reported by the node.
+    /// Number of erased rows of the range that could only be selected by their content, as reported by the node.
     pub(crate) erased: u64,
 }
 
@@ -101,7 +101,7 @@ impl NodeCounters {
             invalid: self.invalid + next.invalid,
             unknown_key: self.unknown_key + next.unknown_key,
             witnessed: self.witnessed + next.witnessed,
-            // Two whole parts are whole together, because the second one begins after the last row of the first.
+            // Two complete parts are complete together, because the second one begins after the last row of the first.
             proof: self.proof.and(next.proof),
             faults,
             more: next.more,
@@ -130,7 +130,8 @@ fn against_last(head: &StreamHead, last: u64) -> Option<String> {
         .then(|| format!("the last row that it wrote is {last}, but its folder has {rows} rows: some were added later"))
 }
 
-/// How long a node may report progress without reading any further. Skipping blocks by the index takes far less.
+/// Maximum time for which a node may report progress without reading any further rows. Skipping blocks by the index
+/// takes far less.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
 /// Reason given for a count that is not proven.
 pub(crate) const COUNTED_THERE: &str =
@@ -140,8 +141,8 @@ const FAULTS_MAX: usize = 20;
 /// Maximum length of one fault in characters: the node chooses the text, and an answer repeats it.
 const FAULT_CHARS_MAX: usize = 512;
 
-/// Adapts a request to the node's version. Returns the request to send and, if the node cannot apply the filter, the filter that its rows
-/// must be checked against here. New syntax is never sent to a node that did not say that it supports it.
+/// Adapts a request to the node's version. Returns the request to send and, if the node cannot apply the filter, the filter that
+/// its rows must be checked against here. New syntax is never sent to a node that has not reported that it supports it.
 async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
     let needs_more = |plan: &Plan| plan.facets.contains(&Facet::Verb) || plan.axis != Axis::Recorded;
     let counts_more = request.count.as_ref().is_some_and(needs_more);
@@ -161,7 +162,7 @@ async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequ
 }
 
 impl NodeReader {
-    /// Sends the request and waits for the first frame, which says who answers.
+    /// Sends the request and waits for the first frame, which identifies the node and its log.
     pub(crate) async fn open(
         member: &Arc<NodeHandle>,
         asked: &NodeRequest,
@@ -277,7 +278,7 @@ impl NodeReader {
                 Some(Frame::Progress(scanned, reached)) => {
                     self.release();
                     self.reached = reached.or(self.reached);
-                    // A node that only says that it is working, and does not advance, is not waited for without end.
+                    // Do not wait for ever for a node that reports progress without advancing.
                     if scanned > self.scanned {
                         (self.scanned, self.advanced) = (scanned, Instant::now());
                     } else if self.advanced.elapsed() > STANDSTILL_MAX {
@@ -297,8 +298,8 @@ impl NodeReader {
         }
     }
 
-    /// Whether a row was asked for; a node of an earlier version is asked for more. As on the nodes, a row that cannot be trusted is
-    /// returned whatever the filter says, and an erased one if its seq selects it.
+    /// Whether a row matches the request; a node of an earlier version is sent a wider filter. As on the nodes, a row
+    /// that cannot be trusted is returned whatever the filter says, and an erased one if its seq selects it.
     fn is_wanted(&mut self, row: &VerifiedRow) -> bool {
         let Some(sieve) = &self.sieve else { return true };
         match row.integrity {
@@ -337,7 +338,7 @@ impl NodeReader {
         wanted.into_iter()
     }
 
-    /// Processes a row that is gone. It counts as erased only if an authentic entry names it.
+    /// Processes an erased row. It counts as erased only if an authentic entry names it.
     fn erased(&mut self, seq: u64, statement: EntryFrame) {
         let checked = self.checker.check(&claim(&statement));
         let said = Statement::read(&statement.body).filter(|_| checked.integrity == Integrity::Ok);
@@ -444,9 +445,9 @@ impl NodeReader {
         }
     }
 
-    /// Checks the row and assigns its key. A valid row gets its own time, any other one the position that the node gives it. A row that
-    /// is out of order gets the time of the row before it, so that the merge sees rows in order. Also returns the row's era if its MAC is
-    /// valid.
+    /// Checks the row and assigns its key. A valid row gets its own time, any other row the position that the node
+    /// reports for it. A row that is out of order gets the time of the row before it, so that the merge sees rows in
+    /// order. Also returns the row's era if its MAC is valid.
     fn place(
         &mut self,
         entry: EntryFrame,

@@ -26,7 +26,7 @@ pub(crate) enum NodePlan {
 pub(crate) struct NodeRequest {
     pub(crate) request: ScanRequest,
     pub(crate) pinned: Option<Pinned>,
-    /// Whether only existing rows are asked for, so that pruned ones do not count as missing.
+    /// Whether only existing rows are requested, so that pruned ones do not count as missing.
     pub(crate) all_there: bool,
     /// Scope of the caller: which of the node's rows may be shown.
     pub(crate) scope: Scope,
@@ -38,7 +38,8 @@ pub(crate) struct NodeRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AsideOf {
     pub(crate) generation: Generation,
-    /// Whether everything that was witnessed of the log is there, according to the node. Its rows are verified against that.
+    /// Whether the log still has all of its witnessed rows, according to the node. If so, its rows are verified against
+    /// the last pinned checkpoint.
     pub(crate) whole: bool,
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn ask_log(
         return Some(NodePlan::Scan(asked));
     }
     if member.witness.presents(generation) {
-        // This is another log than the witnessed one; the answer says so.
+        // This log is not the witnessed one, which the answer reports.
         asked.request.generation = Some(generation);
         return Some(NodePlan::Scan(asked));
     }
@@ -101,7 +102,7 @@ pub(crate) fn ask_log(
         None if let Some(reason) = member.witness.gone(generation) => {
             return Some(NodePlan::Not { status: Status::Pruned, reason });
         }
-        // The log existed, and either the node has not mentioned it since this aggregator started, or it was taken away.
+        // The log existed, and either the node has not mentioned it since this aggregator started, or it was removed.
         None if member.witness.is_past(generation) => {
             let reason = format!("the node has not reported that it can still read its log of generation {generation}");
             return Some(NodePlan::Not { status: Status::Unreachable, reason });
@@ -208,7 +209,7 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     if member.node.life.overlaps(query.from, query.to) {
         return missing("");
     }
-    // Rows that a witness saw count more than a leaving time that an operator typed.
+    // Rows that a witness saw take precedence over a leaving time that an operator entered.
     if let Some(message) = member.witness.saw_rows_in(query.from, query.to) {
         return missing(&format!("; {message}"));
     }

@@ -31,7 +31,8 @@ pub(crate) enum RangeCompleteness {
 }
 
 impl RangeCompleteness {
-    /// Combines two consecutive parts. Two whole parts are whole together, because the second one begins after the last row of the first.
+    /// Combines two consecutive parts. Two complete parts are complete together, because the second one begins after
+    /// the last row of the first.
     pub(crate) fn and(self, next: Self) -> Self {
         match (self, next) {
             (Self::Not(message), _) | (_, Self::Not(message)) => Self::Not(message),
@@ -54,11 +55,11 @@ struct Sound {
     leaf: Hash,
     /// Index among the waiting rows; `None` for a border row.
     index: Option<usize>,
-    /// Set if the row states that rows were pruned: the first seq that was left, and the newest time of a pruned row.
+    /// Set if the row states that rows were pruned: the first retained seq, and the time of the newest pruned row.
     pruned: Option<(u64, Timestamp)>,
 }
 
-/// Log start that a row states, and the newest time of a pruned row.
+/// Returns the log start that a row states, and the time of the newest pruned row.
 fn pruned(body: &[u8]) -> Option<(u64, Timestamp)> {
     match Statement::read(body)? {
         Statement::Pruned(pruned) => Some((pruned.to_seq, pruned.newest)),
@@ -182,7 +183,8 @@ impl ProofVerifier {
         (std::mem::take(&mut self.waiting), fault)
     }
 
-    /// Concludes what the whole answer proves, when nothing more arrives. `last` is its last row if more rows follow it.
+    /// Determines what the complete answer proves, once no more rows arrive. `last` is the last row of the answer if
+    /// more rows follow it.
     pub(crate) fn conclude(&mut self, last: Option<Position>) -> RangeCompleteness {
         let Some(shown) = self.shown.take() else {
             return RangeCompleteness::Not("the query has a filter".to_owned());

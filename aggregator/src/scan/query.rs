@@ -42,9 +42,9 @@ pub(crate) struct Query {
     pub(crate) hints: Vec<String>,
     /// Hints that are shown if nothing matches.
     pub(crate) hints_when_empty: Vec<String>,
-    /// Time zone of dates that name none.
+    /// Time zone of dates that do not name one.
     pub(crate) zone: Zone,
-    /// When the first page was requested.
+    /// Time at which the first page was requested.
     pub(crate) asked_at: Timestamp,
     pub(crate) from: Timestamp,
     pub(crate) to: Timestamp,
@@ -72,7 +72,7 @@ pub(crate) struct Query {
 
 /// Maximum bytes of one page when capacity is available.
 pub(crate) const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Maximum bytes of one page while this caller, or others, have not read many large ones yet.
+/// Maximum bytes of one page while this caller, or all callers together, have too many full-size pages that are not read yet.
 pub(crate) const PAGE_BYTES_SMALL: usize = 256 * 1024;
 
 /// Reasons for refusing a query, each with a stable code for programs.
@@ -170,7 +170,7 @@ impl Query {
                 }
             },
         };
-        // Bound to filter and range as typed: "the last 7 days" on page two means the same 7 days.
+        // The cursor is bound to filter and range as typed: "the last 7 days" on page two means the same 7 days.
         let mut parts = vec![
             order.as_str(),
             typed.from.as_deref().unwrap_or_default(),
@@ -178,7 +178,7 @@ impl Query {
             scope.text().unwrap_or_default(),
         ];
         parts.extend(typed.filter.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
-        // After all other parts, so that cursors issued before this parameter existed stay valid.
+        // The zone comes after all other parts, so that cursors issued before this parameter existed stay valid.
         parts.extend(typed.tz.iter().flat_map(|zone| ["tz", zone]));
         let hash = QueryHash::of(&parts);
         let cursor = typed.cursor.as_deref().map(|text| Cursor::decode(text, key, &hash)).transpose()?;
@@ -188,7 +188,8 @@ impl Query {
         let (filter, hints) = typed.filter(filter_version, Now { at: asked_at, zone })?;
         let hints_when_empty = filter.hints_when_empty();
         let filter = scope.narrow(filter);
-        // Each piece was within the limits. The combined filter that the nodes are sent must be too, and must keep its meaning.
+        // Each piece was within the limits. The combined filter that is sent to the nodes must be within them too, and
+        // must keep its meaning.
         if Filter::parse_stored(&filter.to_string(), asked_at)? != filter {
             return Err(bad(
                 "filter",
@@ -229,7 +230,7 @@ impl Query {
     }
 }
 
-/// The range asked for; the last seven days by default.
+/// Returns the requested range; the last seven days by default.
 pub(crate) fn range(
     from: Option<&str>,
     to: Option<&str>,
@@ -243,7 +244,7 @@ pub(crate) fn range(
         None => now.at.plus_micros(-RANGE_DEFAULT_DAYS * 86_400 * 1_000_000),
     };
     let to = match to {
-        // A node's clock may run ahead of ours; its newest rows belong to an open range all the same.
+        // A node's clock may run ahead of ours; its newest rows still belong to an open range.
         None | Some("now") => Timestamp::MAX,
         Some(text) => time("to", text)?,
     };

@@ -18,7 +18,7 @@ pub(crate) struct VerifiedRow {
     pub(crate) integrity: Integrity,
     pub(crate) witnessed: bool,
     pub(crate) reason: Option<&'static str>,
-    /// Set if the row was erased; `body` and `mac` are then those of the entry that says so.
+    /// Set if the row was erased; `body` and `mac` are then those of the entry that records the erasure.
     pub(crate) erased: Option<Arc<ErasureStatement>>,
     /// Whether the row is not known to be within the caller's scope.
     pub(crate) withheld: bool,
@@ -31,14 +31,14 @@ pub(crate) struct ErasureStatement {
     pub(crate) entry_seq: u64,
 }
 
-/// A row adjacent to the range. For an erased row, `body` and `mac` are those of the entry that says so.
+/// A row adjacent to the range. For an erased row, `body` and `mac` are those of the entry that records the erasure.
 #[derive(Debug, Clone)]
 pub(crate) struct BorderRow {
     pub(crate) seq: u64,
     pub(crate) leaf: Hash,
     pub(crate) body: Bytes,
     pub(crate) mac: Bytes,
-    /// Seq of that entry.
+    /// Seq of the entry that records the erasure; `None` if the row was not erased.
     pub(crate) erased_under: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! Exchanges pins between witnesses: every aggregator writes its pins into its own log, compares the pins of the others with what nodes
-//! show to it, and recovers its own memory from its log if that memory is gone.
+//! Exchanges pins between witnesses: every aggregator writes its pins into its own log, compares the pins of the others
+//! with the logs that nodes show to it, and recovers its own memory from its log if that memory is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +27,14 @@ use crate::scan::query::Query;
 use crate::state::App;
 
 const ACTION: &str = "audit.witness_checkpoints";
-/// Maximum bytes of pins in one entry, as JSON: half of what an entry may have.
+/// Maximum bytes of pins in one entry, as JSON: half the limit for an entry.
 const PINS_BYTES_MAX: usize = 32 * 1024;
 /// Maximum number of losses, and of early prunes, of one node in one entry; older ones are in earlier entries.
 const LOSSES_MAX: usize = 16;
-/// Maximum number of earlier logs of one node, the most recently replaced ones, that are compared with the pins of one other aggregator.
+/// Maximum number of archived logs of one node, the most recently replaced ones, that are compared with the pins of one
+/// other aggregator.
 const EARLIER_COMPARED_MAX: usize = 4;
-/// Maximum number of entries that one read returns, and how far back it reads the entries of other aggregators.
+/// Maximum number of entries that one read returns, and maximum age of the entries of other aggregators that it reads.
 const ENTRIES_MAX: usize = 1_000;
 const OTHERS_WITHIN: Duration = Duration::from_hours(3);
 /// Delay between attempts to read this aggregator's own log at startup, and the number of attempts.
@@ -46,7 +47,7 @@ struct Written {
     node: String,
     /// The node's checkpoint with the witness's cosignature.
     note: String,
-    /// When the node last confirmed the pin.
+    /// Time at which the node last confirmed the pin.
     seen: Timestamp,
     /// Rows that were lost, and rows that were pruned too early: the permanent records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,7 +86,7 @@ pub(crate) async fn write_pins(app: &App) -> Result<(), EmitError> {
 pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
     recall(&app, &own).await;
     loop {
-        // The first write follows one interval after the start and then every interval; it includes what was pinned before a crash.
+        // The first write follows one interval after the start and then every interval; it includes the pins from before a crash.
         tokio::time::sleep(every).await;
         if let Err(error) = write_pins(&app).await {
             tracing::warn!(%error, "cannot store pinned checkpoints");
@@ -94,7 +95,8 @@ pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
     }
 }
 
-/// Recovers pins from this aggregator's own log, for nodes whose memory is gone or older than that. No node is cosigned before this.
+/// Recovers pins from this aggregator's own log, for nodes whose memory is missing or older than the log. No node's
+/// checkpoint is cosigned before this.
 async fn recall(app: &App, own: &str) {
     let mut written = None;
     if app.cluster.members.iter().any(|member| member.node.id.as_str() == own) {
@@ -117,7 +119,7 @@ async fn recall(app: &App, own: &str) {
     }
 }
 
-/// Compares the pins that other witnesses wrote with what the nodes show here.
+/// Compares the pins that other witnesses wrote with the logs that the nodes show here.
 async fn compare(app: &App, own: &str) {
     let from = SystemClock.now().minus(OTHERS_WITHIN);
     let Some(written) = read(app, &format!("action:{ACTION} -node:{own}"), from).await else { return };
@@ -136,7 +138,7 @@ async fn compare(app: &App, own: &str) {
 
 async fn compare_one(member: &NodeHandle, witness: &str, pin: &Written) {
     compare_present(member, witness, &pin.note).await;
-    // Of logs that were replaced, each aggregator keeps what it pinned last.
+    // Each aggregator keeps its last pin of every log that was replaced.
     let notes = pin.lost.iter().rev().filter_map(|lost| lost.note.as_ref());
     for note in notes.take(EARLIER_COMPARED_MAX) {
         compare_earlier(member, witness, note).await;
@@ -148,7 +150,8 @@ async fn compare_present(member: &NodeHandle, witness: &str, note: &str) {
     let Some(theirs) = watch.opened_text(note) else { return };
     let mine = watch.state().pinned.clone();
     let Some(mine) = mine.filter(|mine| mine.origin == theirs.origin && theirs.size > 0) else { return };
-    // What an operator accepted here as lost was once pinned by the other aggregator, whose operator may not have accepted it yet.
+    // An operator here accepted these rows as lost. The other aggregator once pinned them, and its operator may not
+    // have accepted the loss yet.
     if watch.accepted_without(&generation_of(&theirs), theirs.size) {
         return;
     }
@@ -172,8 +175,8 @@ async fn compare_earlier(member: &NodeHandle, witness: &str, note: &str) {
     } else {
         goes_on_from(member, &theirs, Some(generation)).await
     };
-    // A log may have been archived because it is damaged. A node that cannot prove this aggregator's pin either has not shown two
-    // histories.
+    // A log may have been archived because it is damaged. If the node cannot prove this aggregator's pin either, that
+    // does not show two histories.
     let is_sound = theirs.size == mine.size || fits != Some(false) || {
         goes_on_from(member, &mine, Some(generation)).await == Some(true)
     };
@@ -182,8 +185,8 @@ async fn compare_earlier(member: &NodeHandle, witness: &str, note: &str) {
     }
 }
 
-/// Whether the log that the node shows here extends theirs. `None` while the node does not answer or has fewer rows than the other
-/// aggregator saw, which the next poll will report. `earlier` names a log that was replaced.
+/// Whether the log that the node shows here extends `theirs`. `None` while the node does not answer or has fewer rows
+/// than the other aggregator saw, which the next poll will report. `earlier` names a log that was replaced.
 async fn goes_on_from(member: &NodeHandle, theirs: &Checkpoint, earlier: Option<Generation>) -> Option<bool> {
     let of_log = earlier.map(|generation| format!("&generation={generation}")).unwrap_or_default();
     let path = format!("{}?old={}{of_log}", peer_path::CHECKPOINT, theirs.size);
@@ -239,13 +242,13 @@ impl NodeWitness {
         self.opened(&note).ok().or_else(|| self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok()))
     }
 
-    /// Processes the pins found in this aggregator's own log, which `take` waits for. If they say more than the memory, they replace it,
-    /// and the loss of the memory is shown until an operator accepts it.
+    /// Processes the pins found in this aggregator's own log; `take` waits for this. If they contain more than the
+    /// memory, they replace it, and the loss of the memory is reported until an operator accepts it.
     fn recalled(&self, written: &[&Written]) {
         let mut state = self.state();
         state.recalled = true;
         let known = state.remembered.pin.clone();
-        // Of the log that was pinned last, use the largest size that was ever pinned.
+        // Use the largest size that was ever pinned of the log that was pinned last.
         let opened: Vec<_> =
             written.iter().filter_map(|written| Some((self.opened_text(&written.note)?, *written))).collect();
         let origin = opened.first().map(|(checkpoint, _)| checkpoint.origin.clone());
@@ -318,7 +321,7 @@ impl NodeWitness {
             .any(|lost| lost.generation == generation && lost.from_seq < size && size <= lost.to_seq)
     }
 
-    /// Whether an operator accepted the loss of a history of this many rows of a log, apart from the loss of the whole log.
+    /// Whether an operator accepted the loss of a history of this many rows of a log, apart from the loss of the complete log.
     fn lost_inside(&self, theirs: &Checkpoint) -> bool {
         let (generation, size) = (generation_of(theirs), theirs.size);
         let inside = |lost: &Lost| lost.note.is_none() && lost.generation == generation;

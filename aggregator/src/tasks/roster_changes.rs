@@ -208,8 +208,8 @@ impl Membership {
         }
     }
 
-    /// Records changes; never returns. What could not be recorded is tried again, so no change is stored as recorded before its entry is
-    /// on disk.
+    /// Records changes; never returns. A change that could not be recorded is tried again, so no change is stored as
+    /// recorded before its entry is on disk.
     pub(crate) async fn watch(mut self, app: Arc<App>) {
         loop {
             let now = self.now(&app);

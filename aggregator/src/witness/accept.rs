@@ -1,5 +1,5 @@
-//! Accepts another history, which is the only way to clear a fork or a rollback. An acceptance refers to one log, the one that the
-//! operator was shown. Rows that the old log had and this one lacks stay on record.
+//! Accepts another history, which is the only way to clear a fork or a rollback. An acceptance refers to one log, the
+//! one that the operator was shown. Rows that the old log had and the accepted one lacks stay on record.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::cluster::witness::compare::{Comparison, compare};
 use crate::cluster::witness::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
 use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof, span_of};
 
-/// Number of times a growing log is asked about again until two answers have the same size.
+/// Maximum number of times that a node with a growing log is asked again until two answers have the same size.
 const TRIES: u32 = 5;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -24,7 +24,7 @@ const TRY_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Acceptance {
     pub(crate) generation: Generation,
-    /// Size and root that the operator was shown. If missing, the log that is presented now is meant.
+    /// Size and root that the operator was shown. If missing, the acceptance refers to the log that is presented now.
     pub(crate) shown: Option<(u64, Hash)>,
     /// Reason given by the operator.
     pub(crate) message: String,
@@ -49,8 +49,8 @@ pub(crate) enum AcceptError {
     Store(String),
 }
 
-/// The log that the node presents. `answer` has the consistency proof from the requested size, and is missing if the node could not be
-/// reached.
+/// The log that the node presents. `answer` contains the consistency proof from the requested size, and is missing if
+/// the node could not be reached.
 struct Presented {
     note: String,
     checkpoint: Checkpoint,
@@ -71,7 +71,7 @@ impl Presented {
     }
 }
 
-/// Clears an alarm, pins the log that the node presents, and records what is lost with the old one.
+/// Clears an alarm, pins the log that the node presents, and records the rows that are lost with the old one.
 pub(crate) async fn accept(member: &NodeHandle, wanted: &Acceptance) -> Result<(), AcceptError> {
     let watch = &member.witness;
     let _one = watch.looking.lock().await;
@@ -116,8 +116,8 @@ pub(crate) async fn accept(member: &NodeHandle, wanted: &Acceptance) -> Result<(
     watch.pin_accepted(&presented, lost, &wanted.message)
 }
 
-/// Returns everything under the pin as lost. Used if the roster no longer has the pin's key, because nothing can be compared with it
-/// then.
+/// Returns all rows under the pin as lost. Used if the roster no longer has the pin's key, because nothing can be
+/// compared with the pin then.
 fn unreadable_pin(watch: &NodeWitness) -> Option<Lost> {
     let state = watch.state();
     let pin = state.remembered.pin.as_ref()?;
@@ -160,7 +160,7 @@ async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -
         until: newest.max(since),
         witnessed,
         learned: false,
-        // In the same log, the pin belongs to a history that is not the accepted one.
+        // In the same log, the pin belongs to a history other than the accepted one, so its note is not kept.
         note: (pinned.origin != now.origin).then(|| pin.note.clone()),
         gone: None,
     };
@@ -168,7 +168,7 @@ async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -
         && let Some(common) = last_common(member, &marks, now).await?
     {
         let same_era = common.span.zip(span).is_some_and(|(then, last)| then.era == last.era);
-        // The earlier of the node's time and the witness's clock, so that neither alone can move it.
+        // The earlier of the node's time and the witness's clock, so that neither clock alone can make it later.
         let from = common.span.and_then(|span| span.newest).map(|newest| newest.min(common.seen));
         lost.from_seq = common.size;
         lost.oldest = from.filter(|_| same_era).or(lost.oldest);
@@ -196,7 +196,8 @@ async fn last_common(member: &NodeHandle, marks: &[Mark], now: &Checkpoint) -> R
     Ok(low.checked_sub(1).map(|last| marks[last].clone()))
 }
 
-/// Returns the log that the node presents now, with the proof from `old` rows, or the one that it presented last if it cannot be asked.
+/// Returns the log that the node presents now, with the proof from `old` rows, or the one that it presented last if the
+/// node cannot be reached.
 async fn ask(member: &NodeHandle, old: u64) -> Result<Presented, AcceptError> {
     let watch = &member.witness;
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
@@ -272,12 +273,12 @@ impl NodeWitness {
             cleared.marks.clear();
         }
         if let Some(lost) = lost {
-            // Marks above the last common row belong to the log that is gone.
+            // Marks above the last common row belong to the log that was replaced.
             cleared.marks.retain(|mark| mark.size <= lost.from_seq);
             cleared.lose(lost);
         }
         cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
-        // Other logs may have been created and replaced between the two.
+        // Other logs may have been created and replaced between the old log and the accepted one.
         cleared.learn_of(said.and_then(|said| said.before.as_ref()), now);
         (cleared.alarm, cleared.again, cleared.bad_row) = (None, None, None);
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
@@ -291,7 +292,7 @@ impl NodeWitness {
 /// A fork, a rollback, a lost memory or a row that failed verification, which no operator has accepted.
 pub(crate) struct Standstill {
     pub(crate) since: Timestamp,
-    /// Generation, size and root of the log that the node presented last; `None` while it signs none.
+    /// Generation, size and root of the log that the node presented last; `None` while the node presents no signed checkpoint.
     pub(crate) presented: Option<(String, u64, String)>,
 }
 

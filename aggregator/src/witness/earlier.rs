@@ -1,6 +1,6 @@
-//! Checks logs that were replaced by another one: which log preceded each, and their last rows, which were signed when their node ended
-//! and which no witness had seen since. These rows are cosigned if the node can still show them, so that they can be proven like all
-//! others.
+//! Checks archived logs: which log preceded each, and their last rows, which the node signed when the log ended and
+//! which no witness has seen since. These rows are cosigned if the node can still show them, so that they can be proven
+//! like all others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use crate::cluster::witness::aside::LookedAt;
 use crate::cluster::witness::memory::Lost;
 use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof};
 
-/// Maximum number of earlier logs kept for a node. No node has as many.
+/// Maximum number of archived logs kept for a node, more than any node has.
 const ASIDES_MAX: usize = 64;
-/// Maximum number of logs that one poll asks about. The others wait for the next poll, so that a node that lists many does not make it
-/// take long.
+/// Maximum number of logs that one poll asks about. The others wait for the next poll, so that a node that lists many
+/// does not make a poll take long.
 const ASKED_MAX: usize = 4;
 /// Delay before asking again about a log that the node could not report on.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -40,8 +40,8 @@ pub(crate) fn named(asides: &[LogAside]) -> Vec<LogAside> {
 ///
 /// # Errors
 ///
-/// Fails if the connection failed, and the whole poll fails with it: otherwise a node that is witnessed while its earlier logs are not
-/// known yet would be reported as sound, and its answers over their time as `superseded`.
+/// Fails if the connection failed, and the poll fails with it. Otherwise a node that is witnessed before its archived
+/// logs are known would be reported as healthy, and its answers for the time of those logs as `superseded`.
 pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
@@ -55,7 +55,7 @@ pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
                 false
             }),
             Err(Failure::Error(_)) => false,
-            // The present log has answered; this one may be slow to open. It is asked again with the next poll.
+            // The node has answered for its present log; this one may be slow to open. The next poll asks about it again.
             Err(Failure::Timeout(_)) => return Ok(()),
             Err(failure) => return Err(failure),
         };
@@ -67,14 +67,14 @@ pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Index of the record of a log that was replaced with all of its rows.
+/// Index of the record of a log that was replaced completely.
 fn place_of(lost: &[Lost], aside: &LogAside) -> Option<usize> {
     let generation = aside.generation.to_string();
     lost.iter().rposition(|lost| lost.generation == generation && (lost.note.is_some() || lost.learned))
 }
 
 impl NodeWitness {
-    /// Number of witnessed rows of a log; `None` if the log is not to be asked about.
+    /// Number of witnessed rows of a log; `None` if the node need not be asked about the log.
     fn witnessed_of(&self, aside: &LogAside) -> Option<u64> {
         let state = self.state();
         let is_done =
@@ -86,8 +86,9 @@ impl NodeWitness {
         Some(lost.note.as_deref().and_then(|note| self.opened_text(note)).map_or(0, |known| known.size))
     }
 
-    /// Records what a log reports about its times and the log before it, and cosigns its last checkpoint if that extends what was
-    /// witnessed. `old` is the size that the consistency proof was requested for. Returns whether the node answered for this log.
+    /// Records the times of a log and the log before it, as the node reports them, and cosigns the log's last
+    /// checkpoint if it extends the witnessed one. `old` is the size that the consistency proof was requested for.
+    /// Returns whether the node answered for this log.
     fn take_earlier(
         &self,
         aside: &LogAside,
@@ -103,8 +104,8 @@ impl NodeWitness {
         let mut remembered = state.remembered.clone();
         let place = place_of(&remembered.lost, aside).ok_or("the log is no longer on record")?;
         let lost = &mut remembered.lost[place];
-        // A later event about a row of this log, such as an erasure, is recorded in it with its own time. A node's reports only widen
-        // what is known.
+        // A later event about a row of this log, such as an erasure, is recorded in it with its own time. A node's
+        // reports only widen the known time span.
         lost.until = lost.until.max(span.newest.unwrap_or(lost.until));
         if let Some((note, size)) = self.extension(lost, aside, old, answer) {
             let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();
@@ -122,10 +123,10 @@ impl NodeWitness {
         Ok(true)
     }
 
-    /// Returns the last checkpoint of a log and its size, if it extends what was witnessed.
+    /// Returns the last checkpoint of a log and its size, if it extends the witnessed part of the log.
     ///
-    /// The node's present key must have signed it: a signature made now with a former key may come from a thief. A log that this witness
-    /// never pinned is not cosigned, because another witness may have seen other rows of it.
+    /// The node's present key must have signed it: a signature made now with a former key may come from a thief. A log
+    /// that this witness never pinned is not cosigned, because another witness may have seen other rows of it.
     fn extension(&self, lost: &Lost, aside: &LogAside, old: u64, answer: &CheckpointAnswer) -> Option<(Note, u64)> {
         let note = Note::parse(&answer.note).ok()?;
         let presented = self.opened(&note).ok()?;

@@ -1,4 +1,4 @@
-//! One poll of a node: its checkpoint, its log start, and the logs before it.
+//! One poll of a node: its checkpoint, its log start, and its archived logs.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ async fn look_now(member: &Arc<NodeHandle>) {
     let mut state = watch.state();
     state.looked = true;
     if trouble.is_some() {
-        // The node may answer for an earlier log once it is back, so forget that it did not.
+        // The node may answer for an archived log once it is reachable again, so forget that it did not.
         state.earlier_looked.retain(|looked| looked.is_known);
     }
     state.trouble = trouble;
@@ -50,7 +50,7 @@ async fn looked(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
     let answer: CheckpointAnswer = match member.link.get_json(&path, LOOK_TIMEOUT).await {
         Err(Failure::Error(message)) => {
-            // The node signs nothing, for whatever reason. Check separately whether its log still has what was witnessed.
+            // The node presents no signed checkpoint. Check separately whether its log still has the witnessed rows.
             if let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, LOOK_TIMEOUT).await {
                 let known = status.head_seq.map_or(0, |head| head.saturating_add(1));
                 let rows = status.rows_stored.map_or(known, |stored| stored.min(known));
@@ -63,7 +63,7 @@ async fn looked(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     watch.state().asides = answer.span.as_ref().map(|span| earlier::named(&span.aside)).unwrap_or_default();
     let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
     if let Some(cosigned) = watch.take(&answer, old, SystemClock.now()).map_err(Failure::Error)? {
-        // The node keeps it for its own exports. A failed delivery changes nothing here.
+        // The node keeps the cosignature for its own exports. A failed delivery changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), LOOK_TIMEOUT).await {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not accepted");
         }

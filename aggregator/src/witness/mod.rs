@@ -1,4 +1,4 @@
-//! Runs the witness: asks a node for its newest checkpoint and proofs, and decides what is accepted.
+//! Runs the witness: asks a node for its newest checkpoint and proofs, and decides whether to cosign it.
 //!
 //! The witness never delays an append: nodes do not wait for it, and it polls each of them separately.
 

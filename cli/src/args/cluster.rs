@@ -92,20 +92,20 @@ pub(crate) enum ClusterCommand {
     /// Print the trust file for auditors: the nodes and public keys of the cluster, no secrets
     #[command(after_help = "Example:\n  piperoll cluster trust ./cluster > trust.toml")]
     Trust { dir: PathBuf },
-    /// Retire a node permanently: it is not queried any more, and counts as missing only for ranges when it was a member
+    /// Retire a node permanently: it is no longer queried, and counts as missing only for ranges when it was a member
     #[command(
         after_help = "Example:\n  piperoll cluster retire ./cluster mx5 --last-seq 120344\nStop the node first, once its last row is witnessed (piperoll nodes)."
     )]
     Retire {
         dir: PathBuf,
         id: NodeId,
-        /// When it leaves; now by default, and it may be in the future
+        /// Time at which the node leaves; now by default, and it may be in the future
         #[arg(long)]
         at: Option<String>,
         /// Sequence number of its last row
         #[arg(long)]
         last_seq: Option<u64>,
-        /// Why, if the node was retired at another time before; it is recorded
+        /// Reason, if the node was retired at another time before; it is recorded
         #[arg(long)]
         reason: Option<String>,
         /// First day of membership (deprecated; see `membership`)
@@ -128,7 +128,7 @@ pub(crate) enum ClusterCommand {
         /// End of the membership, or `never` for a node that is a member again
         #[arg(long)]
         until: Option<String>,
-        /// Why; it is recorded
+        /// Reason, which is recorded
         #[arg(long)]
         reason: String,
     },

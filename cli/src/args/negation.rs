@@ -4,12 +4,11 @@ use std::ffi::OsString;
 
 use piperoll_query::filter::is_key;
 
-/// Commands whose arguments are a filter, alone and below `node`.
+/// Commands whose arguments are a filter, at the top level and under `node`.
 const FILTERED: [&str; 5] = ["query", "tail", "export", "stats", "report"];
 
-/// A filter term may begin with a minus (`-outcome:success`), which looks like an option. A blank in front,
-/// which the filter language passes over, keeps the two apart. Arguments of other commands, and what belongs to an option that
-/// is recorded, stay as they are.
+/// Puts a space before filter terms that begin with a minus (`-outcome:success`) and so look like options. The filter language
+/// ignores the space. Arguments of other commands, and the value of `--reason`, which is recorded, are not changed.
 pub(crate) fn protect_negation(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let args: Vec<OsString> = args.collect();
     let word = |at: usize| args.get(at).and_then(|arg| arg.to_str()).unwrap_or_default();

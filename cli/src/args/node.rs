@@ -89,12 +89,12 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     /// Manage holds, which keep the rows of a time range regardless of retention
     #[command(subcommand)]
     Hold(HoldCommand),
-    /// Delete the oldest rows, once a witness has seen the statement about it
+    /// Delete the oldest rows, once a witness has seen the prune statement
     #[command(
         after_help = "Deletes whole tiles of 256 rows; never rows that are younger than 90 days, not witnessed yet, or on hold.\n\nExamples:\n  piperoll node prune --before 400d --dry-run\n  piperoll node prune --before 2025-01-01 --archive mx1-until-2025.tar"
     )]
     Prune(Box<PruneArgs>),
-    /// Let retention use the recorded times of rows from before this node counted witnessed time
+    /// Let retention trust the recorded times of rows from before this node tracked witnessed time
     #[command(
         after_help = "Retention deletes rows once they have been witnessed for the configured time. After an upgrade, that time starts over for older rows unless\nyou vouch for the clock that they were recorded with. This is recorded, and is possible only once.\n\nExamples:\n  piperoll node confirm-times --dry-run\n  piperoll node confirm-times --reason 'NTP has been on since the machine was set up'"
     )]

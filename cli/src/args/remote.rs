@@ -10,12 +10,12 @@ use crate::address::RowAddress;
 
 use super::shared::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, ZoneArgs};
 
-/// Connection to the aggregator, from flags, then the environment, then ~/.config/piperoll/config.toml.
 /// Parses a path that may be empty, because an empty variable counts as not set.
 fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
+/// Connection to the aggregator, from flags, then the environment, then ~/.config/piperoll/config.toml.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ConnectionArgs {
     /// URL of the aggregator, such as `https://audit.example.org:7400`
@@ -94,7 +94,7 @@ pub(crate) struct RemoteStatsArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Which time of an entry is meant.
+/// Selects which time of an entry a command uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AxisArg {
     /// When the node recorded it
@@ -213,7 +213,7 @@ pub(crate) struct RemoteTailArgs {
 pub(crate) struct RemoteShowArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// NODE/SEQ, such as mx1/42, or NODE/SEQ@GENERATION for an earlier log of the node
+    /// NODE/SEQ, such as mx1/42, or NODE/SEQ@GENERATION for an archived log of the node
     pub(crate) entry: RowAddress,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -228,14 +228,14 @@ pub(crate) struct VerdictArgs {
     /// Verdict
     #[arg(value_enum)]
     pub(crate) verdict: VerdictArg,
-    /// Why; it is recorded with the verdict
+    /// Reason, which is recorded with the verdict
     #[arg(long)]
     pub(crate) reason: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum VerdictArg {
-    /// Investigated: what the entry shows did happen
+    /// Investigated: the activity that the entry shows did happen
     #[value(alias = "reviewed")]
     TruePositive,
     /// The rule matched, but nothing is wrong
@@ -264,7 +264,7 @@ pub(crate) struct RemoteExportArgs {
     /// Write an evidence bundle that others can verify offline with `verify-bundle`
     #[arg(long, value_name = "FILE", requires = "reason", conflicts_with_all = ["format", "output", "order", "require_complete"])]
     pub(crate) bundle: Option<PathBuf>,
-    /// Why the bundle is made; it is recorded and part of the bundle
+    /// Reason for the export; it is recorded and included in the bundle
     #[arg(long)]
     pub(crate) reason: Option<String>,
     /// Action if an expected node is missing
@@ -284,7 +284,7 @@ pub(crate) enum IncompleteChoice {
     Refuse,
     /// Retry for a while (see --wait)
     Wait,
-    /// Write a bundle of what is available, marked PARTIAL
+    /// Write a bundle with the available entries, marked PARTIAL
     Partial,
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum RoleArg {
     Admin,
 }
 
-/// Longer than a restart of the node takes.
+/// Default retry time; longer than a node takes to restart.
 const RETRY_FOR_DEFAULT: &str = "60s";
 
 fn retry_time(text: &str) -> Result<Duration, String> {
@@ -166,7 +166,7 @@ pub(crate) struct AppendArgs {
     /// One sentence for people
     #[arg(long, requires = "action")]
     pub(crate) description: Option<String>,
-    /// When it happened, RFC 3339, if not just now
+    /// When the event happened, RFC 3339, if not just now
     #[arg(long, requires = "action")]
     pub(crate) occurred_at: Option<String>,
     /// Further details, a JSON object

@@ -23,7 +23,7 @@ pub(crate) enum HoldCommand {
         /// End of the range, exclusive; open by default
         #[arg(long)]
         to: Option<String>,
-        /// Why; it is recorded
+        /// Reason, which is recorded
         #[arg(long)]
         reason: String,
     },
@@ -41,7 +41,7 @@ pub(crate) enum HoldCommand {
         log: LogArgs,
         /// Name of the hold, as `piperoll node hold list` shows it
         name: String,
-        /// Why; it is recorded
+        /// Reason, which is recorded
         #[arg(long)]
         reason: String,
     },
@@ -109,7 +109,7 @@ pub(crate) enum ForwardCommand {
     Pause {
         /// Name of the destination, as `piperoll node forward list` shows it
         name: String,
-        /// Why; it is recorded
+        /// Reason, which is recorded
         #[arg(long)]
         reason: String,
         #[command(flatten)]

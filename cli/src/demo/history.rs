@@ -85,7 +85,7 @@ async fn put_back_and_accept(
     Ok(())
 }
 
-/// Waits for a verdict about a node; returns its generation.
+/// Waits for a verdict about a node; returns the generation of the node's log.
 pub(super) async fn wait_for(cluster: &DemoCluster, id: &str, verdict: &str) -> anyhow::Result<String> {
     let deadline = Instant::now() + VERDICT_TIMEOUT;
     loop {

@@ -18,7 +18,7 @@ use piperoll_redact::Redactor;
 
 /// Number of entries that one node records before it is the next node's turn.
 const LINES_PER_TURN: usize = 5;
-/// Time limit for a restarted node to be included in answers again, which it is after its next probe.
+/// Time limit for a restarted node to be included in answers again, which happens after the aggregator's next probe.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(45);
 
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {

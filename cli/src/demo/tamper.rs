@@ -12,7 +12,7 @@ const EDITS: [(&str, &str); 3] = [
     ("\"outcome\":\"success\"", "\"outcome\":\"failure\""),
 ];
 
-/// An edit that was made, with the original body to undo it.
+/// An edit that was made to a row, with the row's original body to undo it.
 pub(super) struct Edit {
     pub(super) seq: u64,
     pub(super) before: &'static str,
@@ -20,7 +20,7 @@ pub(super) struct Edit {
     body: String,
 }
 
-/// Rewrites one row: drops the trigger, edits the row, and restores the trigger so that nothing shows.
+/// Rewrites one row: drops the trigger, edits the row, and restores the trigger so that the schema shows no sign of the edit.
 pub(super) fn edit(database: &Path) -> anyhow::Result<Edit> {
     let conn = Connection::open(database)?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;

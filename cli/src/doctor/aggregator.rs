@@ -60,7 +60,7 @@ pub(super) async fn look(path: &Path) -> Vec<Finding> {
     findings.all
 }
 
-/// Connects to a node as the aggregator does; the node's certificate shows whether it is the expected one.
+/// Connects to a node as the aggregator does; the node's certificate shows whether it is the expected node.
 async fn probe(material: &TlsCredentials, expected: &Identity, address: &str) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let config = material.client_config(expected).map_err(|e| e.to_string())?;

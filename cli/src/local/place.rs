@@ -42,7 +42,7 @@ impl LogAccess {
         }
     }
 
-    /// Finds the current log as `find` does, or, with a generation, an earlier log that was set aside.
+    /// Finds the current log as `find` does, or, with a generation, the archived log of that generation.
     pub(super) async fn of_log(args: &LogArgs) -> anyhow::Result<Self> {
         let Some(generation) = args.generation else { return Self::find(&args.place).await };
         let config = NodeConfig::load(&args.place.config)?;
@@ -113,7 +113,7 @@ impl LogAccess {
         }
     }
 
-    /// Returns the earlier logs that were set aside for the one in the configuration; none if only a socket is known.
+    /// Returns the archived logs that the current log replaced; none if only a socket is known.
     pub(super) fn asides(args: &PlaceArgs) -> Vec<(Generation, Self)> {
         let Ok(config) = NodeConfig::load(&args.config) else { return Vec::new() };
         if args.socket.is_some() {

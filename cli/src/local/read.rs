@@ -43,7 +43,7 @@ struct Summary {
     fault: Option<String>,
     #[serde(default)]
     pruned: Option<PrunedRows>,
-    /// Number of erased rows in the range that only their erased content could have selected.
+    /// Number of erased rows in the range that the filter could have selected only by their erased content.
     #[serde(default)]
     erased: u64,
 }
@@ -289,7 +289,7 @@ async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
     Err(anyhow!("the answer was interrupted"))
 }
 
-/// Checks that the final record is the last line and has the number of rows that arrived, and returns the finished read.
+/// Checks that the final record is the last line and states the number of rows that arrived, and returns the finished read.
 async fn concluded(lines: &mut Lines, summary: Summary, violations: u64, came: u64) -> anyhow::Result<Read> {
     if lines.next().await?.is_some() {
         return Err(anyhow!("unexpected text after the final record; the answer cannot be trusted"));

@@ -13,7 +13,7 @@ use crate::args::PlaceArgs;
 use crate::exit::Exit;
 use crate::show::counted;
 
-/// Interval at which the daemon is asked for its progress.
+/// Interval at which the daemon is polled for its progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {

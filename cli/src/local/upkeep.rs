@@ -29,7 +29,7 @@ use crate::show::{counted, group_digits};
 /// Interval at which the progress of a prune is polled.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
-/// Names the operator, because no daemon is there to identify the caller.
+/// Returns the operator's user ID, because no daemon is running that could identify the caller.
 fn by() -> String {
     format!("uid={}", nix::unistd::geteuid())
 }
@@ -123,7 +123,7 @@ pub(super) async fn confirm_times(
     Ok(Exit::Complete)
 }
 
-/// Returns the holds of the current log, which also protect rows of the earlier logs that were set aside for it.
+/// Returns the holds of the current log, which also protect rows of the archived logs.
 async fn present_holds(args: &LogArgs) -> anyhow::Result<Vec<Hold>> {
     let held: Vec<HeldRows> = match LogAccess::find(&args.place).await? {
         LogAccess::Socket(client) => client.admin_get(socket_path::HOLDS).await?,
@@ -244,7 +244,7 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
     }
 }
 
-/// Writes the rows to a file, reads it back, and checks it. Nothing was pruned if this fails.
+/// Writes the rows to a file, reads it back, and verifies it. Runs before the prune, so that nothing is pruned if this fails.
 fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<ArchiveDigest> {
     let config = NodeConfig::load(&args.place.config)?;
     let log = open(&config)?;
@@ -260,7 +260,7 @@ fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<Ar
     Ok(ArchiveDigest { name, sha256: hex::encode(Sha256::digest(&bytes)) })
 }
 
-/// Returns the trust for verifying an archive on this machine alone: only the node's own public key.
+/// Returns the keys that are trusted when an archive is verified on this machine: only the node's own public key.
 fn own_trust(config: &NodeConfig) -> Trust {
     let public = config.keys.checkpoint.public_bytes();
     let keys = vec![KeySpan { public, generation: None, from_size: 0, to_size: None, until: None }];
@@ -274,7 +274,7 @@ fn own_trust(config: &NodeConfig) -> Trust {
     }
 }
 
-/// Waits until the rows are gone, or prints what they wait for.
+/// Waits until the rows are deleted. After `wait`, prints what the prune is waiting for and returns.
 async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
     let deadline = tokio::time::Instant::now() + wait;
     let bar = super::progress_bar();

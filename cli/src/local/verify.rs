@@ -14,7 +14,7 @@ use crate::args::{LogArgs, OutputArgs};
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, paint};
 
-/// Verifies the log and the earlier logs that were set aside for it; names each bad row.
+/// Verifies the current log and the archived logs; names each bad row.
 pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Exit> {
     let place = LogAccess::of_log(args).await?;
     if args.generation.is_some() {
@@ -31,8 +31,8 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
     Ok(worst)
 }
 
-/// Text of a finding about a note that is signed with a key that this node does not have. An earlier log may be signed with a key that
-/// has been replaced since.
+/// Text of a finding about a note that is signed with a key that this node does not have. An archived log may be signed with a
+/// key that has been replaced since.
 const UNKNOWN_KEY: &str = "carries no signature of";
 
 async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {

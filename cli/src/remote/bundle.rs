@@ -24,7 +24,7 @@ use crate::args::{IncompleteChoice, RemoteExportArgs};
 use crate::exit::Exit;
 use crate::show::counted;
 
-/// Requests a bundle, and writes it under a temporary name until it is whole.
+/// Requests a bundle, and writes it under a temporary name until it is complete.
 pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Connection) -> anyhow::Result<Exit> {
     let reason = args.reason.clone().unwrap_or_default();
     let request = ExportRequest {
@@ -91,8 +91,8 @@ fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
     Ok(read_manifest(member.bytes).map_err(anyhow::Error::msg)?.0)
 }
 
-/// Prints the result. `since` is a time from which on, according to the aggregator, all rows are in the bundle; older rows were pruned
-/// under the retention policy.
+/// Prints the result. `since` is the time from which, according to the aggregator, the bundle contains all rows; older rows were
+/// pruned under the retention policy.
 fn said(manifest: &Manifest, since: Option<&str>, name: &str) -> Exit {
     errln!("{} in {name}", counted(manifest.rows, "entry", "entries"));
     for node in manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())) {
@@ -163,8 +163,8 @@ async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<
     }
 }
 
-/// Checks that a C2SP tlog-proof leads from this leaf to the checkpoint in it, and that the checkpoint is one of the row's
-/// log. Does not check the signatures on the checkpoint; the recipient of the files has to do that.
+/// Checks that a C2SP tlog-proof leads from this leaf to the checkpoint that it contains, and that this checkpoint belongs to the
+/// row's log. Does not check the signatures on the checkpoint; the recipient of the files has to do that.
 fn proves(proof: &str, seq: u64, leaf: &Hash, generation: &str) -> Result<(), String> {
     let bad = || "not a c2sp.org/tlog-proof".to_owned();
     let (head, note) = proof.split_once("\n\n").ok_or_else(bad)?;

@@ -87,7 +87,7 @@ impl Connection {
         let missing = |what: &str, flag: &str, variable: &str| {
             UsageError(format!("no {what}: use {flag}, set {variable}, or add it to ~/.config/piperoll/config.toml"))
         };
-        // An empty variable means what a missing one means, as in most shells and tools.
+        // Treat an empty variable like a missing one, as most shells and tools do.
         let text = |value: &Option<String>| value.clone().filter(|value| !value.trim().is_empty());
         let path = |value: &Option<PathBuf>| value.clone().filter(|value| !value.as_os_str().is_empty());
         let url = text(&args.url).or(settings.url).ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
@@ -159,7 +159,7 @@ fn settings() -> anyhow::Result<Settings> {
     }
 }
 
-/// Explains why a request failed, and what to do about it. reqwest's own text only says that something failed; its causes say what.
+/// Explains why a request failed, and what to do about it. reqwest's own message gives no reason; its causes do.
 fn explain(error: &reqwest::Error, ca: &Path) -> String {
     let tls = tls_error(error);
     match tls {
@@ -169,8 +169,8 @@ fn explain(error: &reqwest::Error, ca: &Path) -> String {
     }
 }
 
-/// Finds the TLS error among the causes. The source of an `io::Error` is not the error that it wraps but the source of that, so this
-/// checks the wrapped error too.
+/// Finds the TLS error among the causes. `source` of an `io::Error` skips the wrapped error and returns the source of that error,
+/// so this checks the wrapped error too.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut causes = std::iter::successors(Some(error), |cause| cause.source());
     causes.find_map(|cause| match cause.downcast_ref::<std::io::Error>() {

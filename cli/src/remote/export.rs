@@ -30,8 +30,8 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     if !args.row.is_empty() {
         return Ok(Exit::Complete);
     }
-    // Always request NDJSON with its final record. CSV has no place for that record, so the CSV is made here, from a stream
-    // whose end can be checked.
+    // Always request NDJSON with its final record. CSV cannot contain that record, so CSV is produced here, from a stream whose
+    // end can be checked.
     let mut pairs = question::pairs(&args.query)?;
     pairs.extend([
         ("format", "ndjson".to_owned()),
@@ -109,7 +109,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// Returns the last component of the file name that the aggregator made from range and filter.
+/// Returns the last component of the file name that the aggregator derived from range and filter.
 fn suggested_name(response: &reqwest::Response, format: ExportFormat) -> PathBuf {
     let name = response
         .headers()

@@ -56,7 +56,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     // A verdict against a node counts whether or not the node answers now.
     let held = |node: &NodeInfo| matches!(node.report.verdict, Verdict::RowInvalid | Verdict::Rollback | Verdict::Fork);
     let invalid = answer.nodes.iter().any(|node| node.report.status == Status::Invalid || held(node));
-    // A node that answers, but whose checkpoint cannot be checked, has not proven that its log is whole.
+    // A node that answers, but whose checkpoint cannot be checked, has not proven that its log is complete.
     let unchecked = |node: &NodeInfo| {
         node.report.status == Status::Ok
             && matches!(node.report.verdict, Verdict::Unverifiable | Verdict::FirstSeenAgain)

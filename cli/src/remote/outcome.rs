@@ -1,4 +1,4 @@
-//! Prints the statement of an answer, and determines the exit code.
+//! Prints the completeness statement of an answer, and determines the exit code.
 
 use piperoll_format::terminal::escape;
 use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
@@ -9,8 +9,8 @@ use super::connection::Connection;
 use crate::exit::Exit;
 use crate::show::{all_is_well, envelope_summary, group_digits, node_table, say};
 
-/// Beginning of the last line of a stream of rows. The line of a row never begins like this, whatever the row holds. The stream is
-/// whole only if nothing follows this line and as many rows arrived as it says.
+/// Beginning of the last line of a stream of rows. The line of a row never begins like this, whatever the row contains. The
+/// stream is complete only if nothing follows this line and as many rows arrived as it states.
 pub(crate) const FINAL: &[u8] = b"{\"final\":";
 
 /// Describes what is wrong with the end of a stream of rows, if anything.
@@ -96,7 +96,7 @@ impl Connection {
         exit_of(envelope)
     }
 
-    /// Does the same as `report` for an answer that was withheld because it is not what was asked for; it never counts as complete.
+    /// Reports, like `report`, an answer that was withheld because it does not meet the request. It never counts as complete.
     pub(crate) fn refused(&self, envelope: &Envelope) -> Exit {
         match Self::say_who_answered(envelope, true, self.is_verbose()) {
             Exit::Complete => Exit::Incomplete,

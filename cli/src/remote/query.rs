@@ -57,7 +57,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
         say(question::WITHOUT_AUDIT_WORDS);
     }
     Ok(match exit {
-        // `--require-complete` asks for all rows, but there are more, or some were pruned.
+        // `--require-complete` requires all rows, but there are more pages, or some rows were pruned.
         (Exit::Complete, false) if args.require_complete => Exit::Incomplete,
         (exit, _) => exit,
     })
@@ -77,7 +77,8 @@ pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Prints a page as lines or with `table`, then which nodes answered. Also returns whether these are all rows, including older ones.
+/// Prints a page as lines or with `table`, then which nodes answered. Also returns whether the answer is complete and is the last
+/// page.
 async fn answer(
     connection: &Connection,
     request: reqwest::RequestBuilder,
@@ -96,7 +97,7 @@ async fn answer(
     let text = response.text().await?;
     let envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
     let rows: PageRows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
-    // If the text of a row smuggled in another element, there would be one row too many.
+    // If the text of a row smuggled in another array element, there would be more rows than the envelope states.
     let came = rows.entries.len() as u64;
     if came != envelope.count {
         bail!("{}", count_problem(envelope.count, came));

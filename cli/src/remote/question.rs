@@ -9,7 +9,7 @@ use piperoll_query::zone::{Now, Zone};
 use crate::args::{OutputArgs, QueryArgs, ZoneArgs};
 use crate::exit::UsageError;
 
-/// Default filter, which leaves out the reading of the log, as in the web UI.
+/// Default filter, which omits entries about reads of the log, as the web UI does.
 pub(super) const WITHOUT_AUDIT: &str = "-category:audit";
 pub(super) const WITHOUT_AUDIT_WORDS: &str =
     "entries of category audit, such as your own reads, are omitted; use --all to include them";
@@ -39,7 +39,8 @@ impl ZoneArgs {
     }
 }
 
-/// Joins the arguments of a filter to one text that aggregators of every version interpret in the same way. An error shows its position.
+/// Joins the arguments of a filter into one text that all versions of the aggregator interpret in the same way. Parse errors show
+/// their position.
 pub(crate) fn filter_text(words: &[String], now: Now) -> anyhow::Result<String> {
     let text = words.join(" ");
     Filter::parse(&text, now)?;
@@ -61,7 +62,7 @@ pub(super) fn zone_pair(zone: &ZoneArgs) -> anyhow::Result<Option<(&'static str,
     Ok(named.map(|zone| ("tz", zone.to_string())))
 }
 
-/// Converts a time for a request that names no zone.
+/// Converts a time in the user's zone, for a request without a zone parameter.
 pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
     if zone.tz.is_none() || text == "now" {
         return Ok(text.to_owned());
@@ -69,7 +70,7 @@ pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
     Ok(human_time::parse(text, zone.now()?)?.to_text())
 }
 
-/// Converts a filter for a request that names no zone; `None` if it selects every entry.
+/// Converts a filter with dates in the user's zone, for a request without a zone parameter; `None` if it selects every entry.
 pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<String>> {
     let now = query.zone.now()?;
     let text = filter_text(&query.filter, now)?;
@@ -80,7 +81,7 @@ pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<St
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-/// Returns the path of a row's resource, or of one below it.
+/// Returns the URL path of a row, or of a resource below it such as `/proof`.
 pub(super) fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
     let log = generation.map(|generation| format!("?generation={generation}")).unwrap_or_default();
     format!("/api/v1/audit-log/{node}/{seq}{below}{log}")

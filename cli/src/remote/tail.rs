@@ -93,7 +93,7 @@ pub(crate) async fn tail(args: RemoteTailArgs) -> anyhow::Result<Exit> {
     Ok(worst)
 }
 
-/// Returns the position of every node when the page was made, in the form that a tail request takes.
+/// Returns the position of every node at the time of the page, in the form that a tail request accepts.
 fn places(envelope: &Envelope) -> String {
     let place = |node: &piperoll_protocol::aggregator::NodeReport| {
         let (generation, head) = (node.generation.as_ref()?, node.head_seq?);

@@ -1,8 +1,8 @@
-//! Prepares the input of a report: its range, and names as filter values.
+//! Prepares the input of a report: its time range, and names as filter values.
 
 use piperoll_format::time::Timestamp;
 
-/// The range that was asked for.
+/// Requested time range of a report.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BundleRequest {
     pub(super) from: Timestamp,

@@ -8,11 +8,11 @@ use super::asked::pattern;
 use super::event::{Event, when};
 use super::render::{Grid, Report};
 
-/// Threshold from which on an address counts as guessing passwords.
+/// Threshold at which an address counts as guessing passwords.
 pub(super) struct Rule {
     /// Number of failures of one address.
     pub(super) failures: usize,
-    /// Time within which they occur, in microseconds.
+    /// Time within which these failures must occur, in microseconds.
     pub(super) window: i64,
 }
 

@@ -32,7 +32,7 @@ struct Written {
     name: String,
     /// The action that needs a second person; a prefix with `*` at the end.
     action: String,
-    /// The action that confirms it. If it is the same action, each one needs another person who does it too.
+    /// The action that confirms it. If both are the same action, a second person must perform that action too.
     confirm: String,
     /// Longest time between the action and its confirmation.
     window: String,
@@ -44,10 +44,10 @@ struct Written {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ConfirmationOrder {
-    /// First done, then confirmed.
+    /// The action is performed first, then confirmed.
     #[default]
     ConfirmedAfter,
-    /// First allowed, then done.
+    /// The action is approved first, then performed.
     ConfirmedBefore,
 }
 
@@ -132,7 +132,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// Whether the rule asks for two people who do the same thing, in any order.
+    /// Whether the rule requires two people to perform the same action, in any order.
     fn is_one_action(&self) -> bool {
         self.action == self.confirm
     }
@@ -287,7 +287,7 @@ mod tests {
             (approve(-1, ("bob", None), "m1"), "MISSING"),
             (approve(30, ("bob", None), "m2"), "MISSING"),
             (approve(30, ("alice", None), "m1"), "SAME PERSON"),
-            // Acting as another user neither makes a second person nor hides one.
+            // Acting as another user does not count as a second person, and does not hide one.
             (approve(30, ("bob", Some("alice")), "m1"), "SAME PERSON"),
             (approve(30, ("alice", Some("bob")), "m1"), "confirmed"),
             (Event { outcome: "denied".to_owned(), ..approve(30, ("bob", None), "m1") }, "MISSING"),

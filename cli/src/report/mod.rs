@@ -1,6 +1,6 @@
 //! `piperoll report`: reports over all nodes that need more than a filter.
 //!
-//! Every report is made from rows that were read and verified, and ends with the statement about which nodes answered.
+//! Every report is built from rows that were read and verified, and ends with the statement about which nodes answered.
 
 mod access;
 mod asked;

@@ -169,7 +169,7 @@ mod tests {
                 "|  second: 0123456789012345678901234567890"
             ]
         );
-        // A value of another form is not changed.
+        // A value of an unexpected form is shown unchanged.
         assert_eq!(lines("changes", r#"{"x":1}"#), [r#"changes|{"x":1}"#]);
         assert_eq!(lines("details", "{}"), ["details|{}"]);
     }

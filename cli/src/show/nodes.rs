@@ -13,7 +13,7 @@ use super::text::{columns, wrap};
 /// Gap between two columns, and minimum width of a reason.
 const GAP: usize = 2;
 const REASON_MIN: usize = 24;
-/// Uncertainty of the order of rows from which on it is mentioned.
+/// Minimum uncertainty of the row order, in milliseconds, that is mentioned.
 const ORDER_UNCERTAIN_MS_MIN: f64 = 1_000.0;
 
 /// Formats every node as a line of a table, coloured by status, or as a block of lines if the terminal is narrow.
@@ -134,7 +134,7 @@ fn seconds(ms: f64) -> String {
     span(std::time::Duration::from_secs((ms / 1_000.0).round() as u64))
 }
 
-/// Whether the summary says all that there is to say about the nodes.
+/// Whether the summary is sufficient, because there is nothing to report about individual nodes.
 pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
     let well = |node: &NodeReport| {
         (node.status == Status::Excluded && !is_held_against(node))

@@ -37,7 +37,7 @@ const SAME_TIME_MICROS: i64 = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Axis {
     Recorded,
-    /// When it happened according to the caller; the rows shown are sorted by this time.
+    /// Time of the event according to the caller; the rows shown are sorted by this time.
     Occurred {
         newest_first: bool,
     },
@@ -48,7 +48,7 @@ struct Cells {
     shown: Option<Timestamp>,
     day: String,
     time: String,
-    /// When it happened, if that differs from the time shown.
+    /// Time of the event, if it differs from the time shown.
     occurred: String,
     place: String,
     who: String,
@@ -161,7 +161,7 @@ impl RowStream {
 /// Formats all rows, with a heading.
 fn render(rows: &[Cells], zone: Zone, width: usize) -> String {
     let one_day = rows.iter().all(|row| row.day == rows[0].day) && !rows[0].day.is_empty();
-    // If all rows are sound and alike, the summary below the table says so.
+    // Omit the integrity column if all rows are intact and have the same integrity: the summary below the table then says so.
     let with_integrity = rows.iter().any(|row| !row.sound || row.integrity != rows[0].integrity);
     let times: Vec<String> = rows
         .iter()

@@ -5,11 +5,11 @@ use std::io::IsTerminal as _;
 use super::text;
 use crate::args::OutputArgs;
 
-/// Width if it is not known.
+/// Width that is used if the terminal's width is not known.
 const WIDTH_DEFAULT: u16 = 120;
 
 impl OutputArgs {
-    /// Whether to print NDJSON: if asked for, or, without `--table`, if standard output is not a terminal.
+    /// Whether to print NDJSON: if requested, or, without `--table`, if standard output is not a terminal.
     pub(crate) fn as_json(self) -> bool {
         self.json || (!self.table && !std::io::stdout().is_terminal())
     }

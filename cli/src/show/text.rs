@@ -50,7 +50,7 @@ pub(super) fn wrap_after(text: &str, width: usize, indent: &str) -> String {
     textwrap::fill(text, options)
 }
 
-/// Wraps a sentence. A word that is longer than a line, such as an address, stays whole, so that it can be copied.
+/// Wraps a sentence. A word that is longer than a line, such as an address, is not broken, so that it can be copied.
 pub(super) fn wrap_sentence(text: &str, width: usize) -> String {
     let options = textwrap::Options::new(width.max(20)).break_words(false);
     let options = options

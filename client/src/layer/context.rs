@@ -8,7 +8,7 @@ use super::caller::{Caller, fitting};
 use crate::EntryId;
 use crate::entry::{Category, Entry, Outcome};
 
-/// Recorded as `reason` of an entry that was written before its operation began.
+/// Value of `reason` in an entry that was recorded before its operation began.
 pub(crate) const INTENT: &str = "intent";
 
 /// The audit entry of the running request; a request extension, which handlers add to. Clones share it.
@@ -45,7 +45,7 @@ impl AuditContext {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Names what the request does. From then on it is recorded even if it only reads.
+    /// Sets the category and action of the request, which is then recorded even if it only reads.
     pub fn action(&self, category: Category, action: impl Into<String>) -> &Self {
         self.with(|state| {
             let action = action.into();
@@ -71,8 +71,8 @@ impl AuditContext {
         self
     }
 
-    /// Marks the request as rejected before anything was done, for `reason`, a code such as `no_credentials`. The first rejection of an
-    /// address is recorded; further ones within a minute are counted in one entry, so that strangers cannot fill the log.
+    /// Marks the request as rejected before anything was done, for `reason`, a code such as `no_credentials`. The first rejection
+    /// from an address is recorded; further ones within a minute are counted in one entry, so that clients cannot fill the log.
     pub fn reject(&self, reason: impl Into<String>) -> &Self {
         let (reason, _) = fitting(&reason.into(), SHORT_WORD_BYTES_MAX);
         self.with(|state| {
@@ -84,9 +84,9 @@ impl AuditContext {
         self
     }
 
-    /// Leaves no entry if the request succeeds or is denied, because it only reads what its caller knows. With
-    /// [`RecordLayer::record_reads`](super::RecordLayer::record_reads) a failure is recorded. A request that may change something is recorded
-    /// in any case.
+    /// Records nothing if the request succeeds or is denied; meant for reads of data that the caller knows already. With
+    /// [`RecordLayer::record_reads`](super::RecordLayer::record_reads) a failure is recorded. A request that may change something
+    /// is recorded in any case.
     pub fn skip_on_success(&self) -> &Self {
         self.with(|state| state.is_unremarkable = true);
         self

@@ -1,5 +1,5 @@
-//! Limits the entries about rejected requests: the first one of an address is recorded at once and further ones are counted, so that no
-//! client can fill the log.
+//! Limits the entries about rejected requests: the first one from an address is recorded at once and further ones are counted, so
+//! that no client can fill the log.
 
 use std::collections::{HashMap, hash_map};
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::entry::{Category, Entry, Outcome};
 use crate::recorder::{Recorder, WeakRecorder};
 
-/// Refusals of one address within this time become one entry with a count.
+/// Period in which further refusals from one address are counted in one entry.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Addresses watched at once; beyond it all others share one count.
+/// Maximum number of addresses that are counted separately; all others share one count.
 const ADDRESSES_MAX: usize = 10_000;
 
 /// Key for refusals whose address is unknown, or that exceed `ADDRESSES_MAX`.
@@ -34,8 +34,8 @@ struct Counted {
 }
 
 impl Refusals {
-    /// Returns `None` if this refusal is counted and needs no entry of its own. The first refusal of an address starts a count, and the
-    /// caller must record it; the count is recorded when the window ends or the recorder is closed.
+    /// Returns `None` if this refusal is counted and needs no entry of its own. The first refusal from an address starts a count,
+    /// and the caller must record it; the count is recorded when the window ends or the recorder is closed.
     pub(super) fn first(self: &Arc<Self>, recorder: &Recorder, entry: &Entry) -> Option<IpAddr> {
         let mut addresses = self.addresses();
         let mut key = entry.address().map_or(UNKNOWN, network);
@@ -119,7 +119,7 @@ impl Counted {
     }
 }
 
-/// The action of the count: `http.post` and `http.get` are both counted as `http.refused_repeatedly`.
+/// Returns the action of the entry with the count: `http.refused_repeatedly` for both `http.post` and `http.get`.
 fn repeated(action: &str) -> String {
     format!("{}.refused_repeatedly", action.split('.').next().unwrap_or(action))
 }

@@ -25,7 +25,8 @@ use crate::policy::DeliveryPolicy;
 use crate::proxies::{TrustedProxies, peer_of};
 use crate::recorder::Recorder;
 
-/// How long a denied request waits for its entry. The entry is written even if the response is sent first.
+/// Maximum time that the response to a denied request waits for its entry. The entry is recorded even if the response is sent
+/// first.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
@@ -103,8 +104,8 @@ impl RecordLayer {
         self.with(|settings| settings.identify = Some(Arc::new(who)))
     }
 
-    /// Whether a strict operation is recorded before it begins as well as after it; true by default. Without intents, if recording fails
-    /// after the operation, the response says that it happened and was not recorded.
+    /// Sets whether a strict operation is recorded before it begins as well as after it; true by default. Without intents, if
+    /// recording fails after the operation, the response says that it happened and was not recorded.
     #[must_use]
     pub fn record_intents(self, record: bool) -> Self {
         self.with(|settings| settings.intents = record)
@@ -118,8 +119,8 @@ impl RecordLayer {
         self.with(|settings| settings.parameters = names.into_iter().map(Into::into).collect())
     }
 
-    /// Whether requests that only read are recorded too, including those whose caller did not wait for the response; false by default.
-    /// Handlers can exclude single requests with [`AuditContext::skip_on_success`].
+    /// Sets whether requests that only read are recorded too, including those whose caller did not wait for the response; false
+    /// by default. Handlers can exclude single requests with [`AuditContext::skip_on_success`].
     #[must_use]
     pub fn record_reads(self, record: bool) -> Self {
         self.with(|settings| settings.reads = record)

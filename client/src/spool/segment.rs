@@ -48,9 +48,9 @@ pub(super) fn count(path: &Path) -> io::Result<(u64, u64, bool)> {
 #[derive(Debug)]
 pub(crate) enum Read {
     Record(SpooledEntry),
-    /// There are no more records for now; bytes after the last whole record were never acknowledged.
+    /// There are no more records for now; bytes after the last complete record were never acknowledged.
     End,
-    /// The bytes here were once a record. Nothing after them can be read.
+    /// The bytes at this position were once a record. Nothing after them can be read.
     Damaged,
 }
 
@@ -112,7 +112,7 @@ impl SegmentReader {
         }
     }
 
-    /// Whether an apparently torn end is really a corrupted length, because a whole record follows it.
+    /// Whether an apparently torn end is really a corrupted length, because a complete record follows it.
     fn has_record_behind(&self) -> bool {
         (1..self.buffer.len()).any(|at| matches!(parse(&self.buffer[at..]), Parsed::Record(..)))
     }
@@ -122,7 +122,7 @@ impl SegmentReader {
     }
 
     pub(super) fn quarantine(&self) -> io::Result<PathBuf> {
-        // The time in the name keeps an earlier file from being overwritten: numbering starts again if a spool is opened empty.
+        // The time in the name keeps an older file from being overwritten: numbering starts again when an empty spool is opened.
         let now = now().micros();
         let aside = self.path.with_extension(format!("{now}.damaged"));
         std::fs::rename(&self.path, &aside)?;

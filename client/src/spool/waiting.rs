@@ -1,4 +1,4 @@
-//! Counters of the entries in the spool, how far the current segment may be read, and why an entry could not be spooled.
+//! Counters of spooled entries, the readable extent of the current segment, and the errors of spooling.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Why an entry could not be spooled.
+/// Reason why an entry could not be spooled.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpoolError {
-    /// The spool holds as much as it may.
+    /// The spool has reached its size limit.
     #[error("the spool in {folder} is full ({bytes} bytes); entries are accepted again once the node is recording")]
     Full {
         /// The spool directory.

@@ -14,7 +14,7 @@ use super::segment::path_of;
 use super::waiting::{SpoolError, Waiting, Written};
 use crate::loss_counters::{Cause, LossCounters};
 
-/// Size from which on a new segment is begun. A segment can only be removed as a whole.
+/// Size at which a new segment is started. A segment can only be removed as a whole.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 pub(super) enum Job {
@@ -36,7 +36,7 @@ pub(super) struct Writer {
 struct OpenSegment {
     number: u64,
     file: File,
-    /// Offset of the end of the last whole record.
+    /// Offset of the end of the last complete record.
     end: u64,
     /// Count of acknowledged records, in a separate file; `None` if that file cannot be created.
     extent: Option<Extent>,

@@ -31,7 +31,7 @@ const SCANS_MAX: usize = 32;
 const SCANS_PER_CALLER_MAX: usize = 12;
 const PEER_SCANS_MAX: usize = 128;
 const PEER_SCANS_PER_CALLER_MAX: usize = 96;
-/// How long a scrape waits for values that only the database knows.
+/// Maximum time that a scrape waits for values that only the database knows.
 const METRICS_WAIT: Duration = Duration::from_secs(1);
 
 /// State that every handler works with.

@@ -18,11 +18,11 @@ use super::error::{ApiError, append_status};
 use super::sender::Sender;
 use crate::store::{AppendError, Appended, Draft, parse_draft};
 
-/// Header by which the command line says that a batch comes from an import, not from an application. It only lowers trust, so any client
-/// may set it.
+/// Header with which the command line marks a batch as an import, not as entries from an application. It only lowers trust, so
+/// any client may set it.
 const IMPORT_HEADER: &str = "piperoll-import";
 
-/// A batch is parsed and recorded in parts of this size.
+/// Maximum size of the parts in which a batch is parsed and recorded.
 const PART_LINES_MAX: usize = 1_000;
 const PART_BYTES_MAX: usize = 1024 * 1024;
 pub(super) async fn append(
@@ -42,7 +42,7 @@ pub(super) async fn append(
             append_one(&app, &body, &via).await
         }
         NDJSON => {
-            // Held until the report is made: the parsed entries are as large as the text they came from.
+            // Held until the report is complete: the parsed entries are as large as the text they came from.
             let _room = app.batch_room.take(&sender, &headers, BATCH_BYTES_MAX).await?;
             let body = receive(body, BATCH_BYTES_MAX).await?;
             within_quota(&app, &sender, body.len())?;
@@ -85,8 +85,8 @@ pub(super) async fn gap(
     recorded_one(&app, Draft { entry, via: Arc::from("node") }).await
 }
 
-/// Takes a body's bytes from the sender's quota. Root and the daemon's own user have none: they could bypass the daemon whatever it
-/// refuses.
+/// Takes a body's bytes from the sender's quota. Root and the daemon's own user have no quota: they could bypass the daemon
+/// anyway.
 fn within_quota(app: &App, sender: &Sender, bytes: usize) -> Result<(), ApiError> {
     let owners = [0, nix::unistd::geteuid().as_raw()].map(|uid| format!("uid={uid}"));
     if owners.contains(&sender.0) {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// How long a body may take to arrive.
+/// Maximum time that a body may take to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum bytes of a JSON request other than entries: a filter, ids, a range.
 const JSON_BYTES_MAX: usize = 64 * 1024;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Time in which an empty quota is fully refilled.
 const REFILL: Duration = Duration::from_secs(3_600);
-/// Callers that are remembered; above this, callers whose quota is full again are forgotten.
+/// Maximum number of callers that are remembered; above it, callers whose quota is full again are forgotten.
 const CALLERS_MAX: usize = 10_000;
 
 /// Remaining quota of each caller, by the caller's name in `via`.

@@ -20,10 +20,10 @@ const BATCHES_BYTES_PER_CALLER_MAX: usize = BATCH_BYTES_MAX;
 const ROOM_UNIT_BYTES: usize = 1024;
 /// Requests announced as no larger than this have a separate allowance, so that large requests do not block them.
 const SMALL_BYTES_MAX: usize = 1024 * 1024;
-/// How long a request waits for room.
+/// Maximum time that a request waits for memory.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
-/// Memory that all requests together may take.
+/// Memory that all requests together may use.
 pub(super) struct Room {
     small: Shares,
     large: Shares,

@@ -37,7 +37,7 @@ pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Refuses callers that may not read. Any client that may connect may append; reading other users' entries takes more.
+/// Refuses callers that may not read. Any client that may connect may append, but only some may read other users' entries.
 async fn readers_only(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
@@ -66,7 +66,7 @@ async fn verify(State(app): State<Arc<App>>, Extension(peer): Extension<UnixPeer
     Ok(([(CONTENT_TYPE, NDJSON)], check_body(&app, room).await).into_response())
 }
 
-/// A caller that may only append sees the node's health, but not its holds or destinations.
+/// Returns the node's status. A caller that may only append sees the node's health, but not its holds or destinations.
 async fn status(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,
@@ -83,7 +83,7 @@ async fn status(
     Ok(Json(status))
 }
 
-/// Open to any client that may connect: a checkpoint says how many rows there are, and nothing about them.
+/// Returns the newest checkpoint to any client that may connect: it states how many rows there are, and nothing about them.
 async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     Ok(app.store.checkpoint().await?.note.to_string())
 }

@@ -18,12 +18,12 @@ use super::app::App;
 use super::error::ApiError;
 use crate::store::{Batch, Check, ErasedBy, ReadError, Scan, Store, StoredRow};
 
-/// How often a stream that follows checks for new rows, and how long it sends nothing when there are none: long enough to be cheap for a
-/// hundred clients, short enough for people.
+/// Interval at which a following stream checks for new rows, and time for which it sends nothing when there are none: long enough
+/// to be cheap for a hundred clients, short enough for people.
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 const FOLLOW_SILENCE: Duration = Duration::from_millis(250);
 
-/// How long a scan waits for other scans of the same caller.
+/// Maximum time that a scan waits for other scans of the same caller.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 
 /// Takes a slot for a scan; it is released when the response has been read or aborted.
@@ -34,11 +34,11 @@ pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiErro
         .map_err(|full| ApiError::new(429, "busy", format!("too many concurrent scans: {full}")))
 }
 
-/// How rows are encoded for one kind of client.
+/// Encoding of rows for one kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// For aggregators: bytes unchanged, to be verified by the aggregator; with the position that was reached, if the aggregator asked
-    /// for it.
+    /// For aggregators: bytes unchanged, to be verified by the aggregator; with the position that was reached, if the aggregator
+    /// requested it.
     Frames { places: bool },
     /// For people on this machine: rows with the daemon's verification result.
     Lines,
@@ -59,7 +59,7 @@ pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, 
         None => (app.store.scan(request).await?, None),
     };
     let health = app.store.health();
-    // A log that was put aside is a log of its own; the daemon's faults are those of the current one.
+    // An archived log has a generation and an extent of its own, and the daemon's faults concern only the current log.
     let (generation, head_seq, oldest_seq, fault) = match scan.log_aside() {
         Some((generation, extent)) => (generation, extent.head_seq, extent.oldest_seq, None),
         None => (app.store.generation(), health.head(), extent.oldest_seq, health.read_fault()),
@@ -111,7 +111,7 @@ async fn wait_for_more(app: &App, follow: &mut Follow) -> Result<Option<Scan>, R
     while waited.elapsed() < FOLLOW_SILENCE {
         tokio::select! {
             () = tokio::time::sleep(FOLLOW_POLL) => {}
-            // A client that follows connects again, to this process or after a restart, so a stop does not wait for it.
+            // Do not delay the stop for a client that follows: it will connect again.
             () = app.stopping.cancelled() => return Err(ReadError::Stopping),
         }
         if app.store.watermark().0 > follow.mark.next_seq {
@@ -270,7 +270,7 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
         body: row.body.as_slice().into(),
         mac: row.mac.as_slice().into(),
         integrity: row.checked.integrity,
-        // Only a holder of the witness's statement can say so; on the node itself this would be the node's own claim.
+        // Only an aggregator, which has the witness's statement, can report this; on the node it would be the node's own claim.
         witnessed: false,
         reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)
@@ -287,8 +287,8 @@ impl StoredRow {
     }
 }
 
-/// Runs a full check and returns it as NDJSON of [`VerifyLine`]. The one fault that only the daemon can know comes first: that its file
-/// is no longer the one at that path.
+/// Runs a full check and returns it as NDJSON of [`VerifyLine`]. The one fault that only the daemon can know comes first: that
+/// the open file is no longer the one at the log's path.
 pub(super) async fn check_body(app: &Arc<App>, room: Share) -> Body {
     app.store.check_file().await;
     let check = app.store.check().with_fault(app.store.health().read_fault());

@@ -1,6 +1,6 @@
 //! Encoded rows for a destination, and errors of sending them.
 
-/// Why sending failed, for the operator who has to fix it. Rows that were sent and not confirmed are sent again.
+/// Reason why sending failed, for the operator who has to fix it. Rows that were sent but not confirmed are sent again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct SinkError(pub(super) String);
@@ -17,7 +17,7 @@ pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
     /// Number of rows in the batch.
     pub(super) rows: u64,
-    /// Number of rows that had to leave something out, and say so.
+    /// Number of rows from which fields were omitted; each of these rows states it.
     pub(super) reduced: u64,
     /// Sequence numbers of the first and the last row.
     pub(super) range: (u64, u64),

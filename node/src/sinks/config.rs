@@ -12,11 +12,11 @@ use crate::start_at::TypedFrom;
 
 /// Longest message that rsyslog accepts by default.
 const SYSLOG_BYTES_DEFAULT: usize = 8_192;
-/// Larger than any entry in any format.
+/// Upper limit of the configured message size; larger than any entry in any format.
 const SYSLOG_BYTES_MAX: usize = 1024 * 1024;
 const SYSLOG_TLS_PORT: u16 = 6_514;
 const NAME_BYTES_MAX: usize = 64;
-/// How long rows may be in flight before the worker confirms that they arrived.
+/// Default time for which rows may be in flight before the worker confirms that they arrived.
 const CONFIRM_EVERY_DEFAULT: Duration = Duration::from_secs(5);
 const CONFIRM_EVERY_MIN: Duration = Duration::from_millis(100);
 const CONFIRM_EVERY_MAX: Duration = Duration::from_secs(300);
@@ -31,7 +31,7 @@ pub struct ForwardConfig {
     /// Intact rows are forwarded only if they match; rows that are not intact are always forwarded.
     pub filter: Filter,
     pub filter_text: String,
-    /// Begin with rows recorded later, instead of with the first row of the log.
+    /// Whether to begin with rows that are recorded from now on, instead of with the first row of the log.
     pub from_now: bool,
     pub confirm_every: Duration,
 }
@@ -67,12 +67,13 @@ pub struct TlsTarget {
     pub ca: PathBuf,
     /// The node's own certificate and key, for receivers that require one.
     pub own: Option<(PathBuf, PathBuf)>,
-    /// Accept a delivery only if the receiver says that it has read everything (`close_notify`) before it closes. rsyslog does not;
-    /// without it, an attacker who can forge packets can make the node believe that data they dropped has arrived.
+    /// Whether a delivery is accepted only if the receiver says that it has read everything (`close_notify`) before it closes.
+    /// rsyslog does not send it. Without it, an attacker who can forge packets can drop data and make the node believe that the
+    /// data arrived.
     pub close_notify: bool,
 }
 
-/// Batches of lines by POST.
+/// A webhook that receives batches of lines by POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookTarget {
     pub url: reqwest::Url,

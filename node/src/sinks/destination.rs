@@ -24,7 +24,7 @@ pub(crate) struct Destination {
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     pub(super) place: StoredOffset,
-    /// Recording time of the oldest unconfirmed row, among the rows that were read.
+    /// Recording time of the oldest unconfirmed row among the rows that were read.
     pub(super) waits_since: Option<Timestamp>,
     pub(super) arrived_at: Option<Timestamp>,
     pub(super) rows_sent: u64,
@@ -38,14 +38,14 @@ impl Destination {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a change to disk before any caller acts on it. Changes take turns; status requests never wait for a disk.
+    /// Applies a change, on disk first and then in memory. Changes are serialized; status requests never wait for a disk.
     pub(super) async fn change(&self, change: impl FnOnce(&mut StoredOffset)) -> Result<(), OffsetError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut place = self.state().place.clone();
         change(&mut place);
         let (file, state) = (self.file.clone(), Arc::clone(&self.state));
         let written = tokio::task::spawn_blocking(move || {
-            // Held until memory matches the disk, even if the caller is gone: the next change begins from there.
+            // Hold the turn until memory matches the disk, even if the caller is gone: the next change starts from memory.
             let _turn = turn;
             file.write(&place)?;
             state.lock().unwrap_or_else(PoisonError::into_inner).place = place;
@@ -95,7 +95,7 @@ pub(super) async fn say(
     store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping)).map(|_| ())
 }
 
-/// Records something that has already happened; a log that cannot be written is reported elsewhere.
+/// Records an event that has already happened. A failure is only logged, because the event cannot be undone.
 pub(super) async fn record(store: &Store, action: &str, message: &str, details: serde_json::Value) {
     if let Err(error) = say(store, action, message, &details).await {
         tracing::error!(%error, action, "cannot record this change");

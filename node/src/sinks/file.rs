@@ -1,4 +1,4 @@
-//! Appends lines to a file that others read and may rotate.
+//! Appends lines to a file that other programs read and may rotate.
 
 use std::fs::{File, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::batch::SinkError;
 
-/// Readable by the group, because log shippers read as group members.
+/// Mode of the file: readable by the group, because log shippers read as group members.
 const MODE: u32 = 0o640;
 
 pub(super) struct FileSink {
     path: PathBuf,
     open: Option<File>,
-    /// Set if something was written since the last confirmation. Without the file that it was written to, its arrival on disk cannot be
-    /// confirmed.
+    /// Set if data was written since the last confirmation. Once the file it was written to is closed, its arrival on disk cannot
+    /// be confirmed.
     is_written: bool,
 }
 
@@ -67,7 +67,8 @@ fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File
     };
     let before = file.metadata()?.len();
     if let Err(error) = file.write_all(bytes) {
-        // A line that is cut off would be read as a whole one. If another process has appended meanwhile, its data is kept.
+        // Remove a partial line, which would be read as a complete one. If the file has grown by more than this write, another
+        // process has appended to it: keep everything then.
         let cut = file.metadata()?.len();
         if cut <= before + bytes.len() as u64 {
             let _ = file.set_len(before);
@@ -77,7 +78,7 @@ fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File
     Ok(file)
 }
 
-/// Whether `path` still names the open file. If it was rotated away or removed, the next lines go to the file that is there now.
+/// Whether `path` still names the open file. After a rotation or removal, the next lines go to the file that has the name now.
 fn is_still_there(path: &Path, file: &File) -> bool {
     let (Ok(named), Ok(held)) = (std::fs::metadata(path), file.metadata()) else { return false };
     (named.dev(), named.ino()) == (held.dev(), held.ino())
@@ -87,13 +88,13 @@ fn open_to_append(path: &Path) -> std::io::Result<File> {
     let is_new = !path.exists();
     let mut file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(path)?;
     if is_new {
-        // Set regardless of the daemon's umask.
+        // Set the mode explicitly, regardless of the daemon's umask.
         file.set_permissions(Permissions::from_mode(MODE))?;
     }
     if let Some(folder) = path.parent() {
         File::open(folder)?.sync_all()?;
     }
-    // A crash in the middle of a line leaves it without its end; the next line must not be taken for the rest of it.
+    // A crash in the middle of a line leaves a fragment without a line end; the next line must not be joined to it.
     if file.metadata()?.len() > 0 {
         file.seek(SeekFrom::End(-1))?;
         let mut last = [0];

@@ -19,11 +19,11 @@ use super::worker::Worker;
 
 /// Directory of the offset files, in the node's data directory.
 const FOLDER: &str = "forward";
-/// Longest reason for a pause, bytes of UTF-8.
+/// Maximum length of the reason for a pause, in bytes of UTF-8.
 const REASON_BYTES_MAX: usize = 1_024;
 
-/// Offset that replaces a damaged file. Nothing is sent until an operator resumes the destination, because it may have been paused
-/// before; then everything is sent again, because it is unknown what has arrived.
+/// Offset that replaces a damaged file. Nothing is sent until an operator resumes the destination, because it may have been
+/// paused before. After that, everything is sent again, because it is unknown which rows have arrived.
 fn lost_place(generation: &str, wanted: &DesiredConfig, now: Timestamp) -> StoredOffset {
     let reason = "its offset file was damaged; `piperoll node forward resume` forwards everything again from the start of the log";
     StoredOffset {
@@ -42,8 +42,8 @@ pub(crate) struct Forwarding {
 }
 
 impl Forwarding {
-    /// Reads every offset, and records in the log what is configured differently than at the last start. A damaged offset file pauses its
-    /// destination: whether to forward everything again or to skip rows is a decision for an operator.
+    /// Reads every offset, and records in the log every change of the configuration since the last start. A damaged offset file
+    /// pauses its destination: whether to forward everything again or to skip rows is a decision for an operator.
     pub(crate) async fn open(
         store: Store,
         clock: Arc<dyn Clock>,
@@ -139,7 +139,7 @@ impl Forwarding {
         self.outlets.iter().map(|outlet| outlet.status(rows, self.clock.now())).collect()
     }
 
-    /// Pauses a destination. The entry comes first: a pause that is not in the log must not happen.
+    /// Pauses a destination. The pause is recorded before it takes effect, so that no pause can be missing from the log.
     pub(crate) async fn pause(&self, name: &str, reason: &str, by: &str) -> Result<ForwardStatus, AdminError> {
         if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
             return Err(AdminError::Refused(format!("the reason must be 1 to {REASON_BYTES_MAX} bytes of text")));

@@ -33,7 +33,7 @@ pub(super) struct StoredOffset {
     pub(super) generation: String,
     /// Every row below this one has arrived.
     pub(super) next_seq: u64,
-    /// The last configuration, so that a change is noticed.
+    /// The configuration at the last start, for detecting changes.
     pub(super) wanted: DesiredConfig,
     pub(super) paused: Option<Pause>,
 }
@@ -44,7 +44,7 @@ pub(super) struct DesiredConfig {
     pub(super) to: String,
     pub(super) format: Format,
     pub(super) filter: String,
-    /// Digest of all settings, so that another certificate authority, or another receiver at the same address, counts as a change too.
+    /// Digest of all settings, so that a different certificate authority or receiver at the same address counts as a change too.
     pub(super) settings: String,
 }
 
@@ -130,7 +130,7 @@ pub(super) fn others(folder: &Path, configs: &[ForwardConfig]) -> Result<Vec<(St
         match OffsetFile::new(folder, &name).read() {
             Ok(Some(place)) => others.push((name, place)),
             Ok(None) => {}
-            // The offset of a destination that is gone is not needed.
+            // Not fatal: the offset of a destination that is no longer configured is not needed.
             Err(error) => {
                 tracing::warn!(%error, "cannot read the offset of a destination that is no longer configured")
             }

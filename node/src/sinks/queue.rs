@@ -1,14 +1,15 @@
-//! Bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections (proc_pid_net(5), `tcp` and `tcp6`).
+//! Bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections (proc_pid_net(5), `tcp` and
+//! `tcp6`).
 //!
-//! If a receiver closes while bytes are in flight, it never accepts them: its kernel answers with a reset. So bytes that were accepted
-//! are either read, or the connection ends with a reset.
+//! If a receiver closes while bytes are in flight, its kernel never accepts them and answers with a reset. So either all accepted
+//! bytes are read, or the connection ends with a reset.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Waits until no bytes are in flight; fails when no more are accepted for as long as `patience`.
+/// Waits until no bytes are in flight; fails if the receiver accepts no bytes for `patience`.
 pub(super) async fn wait_until_taken(ends: (SocketAddr, SocketAddr), patience: Duration) -> Result<(), String> {
     let mut least = u64::MAX;
     let mut since = Instant::now();

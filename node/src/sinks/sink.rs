@@ -19,7 +19,7 @@ use crate::store::StoredRow;
 const ROWS_MAX: usize = 1_000;
 /// Threads that encode messages of one destination. More would take CPU time from recording.
 const THREADS_MAX: usize = 2;
-/// Fewer rows are not worth another thread.
+/// Minimum rows for which a second thread is worth its cost.
 const THREADS_ROWS_MIN: usize = 64;
 
 pub(super) enum Sink {
@@ -99,7 +99,7 @@ pub(super) struct Encoder {
     pub(super) node_id: String,
     pub(super) generation: String,
     pub(super) format: Format,
-    /// `None` for a destination that takes lines.
+    /// `None` for a destination that accepts lines.
     pub(super) syslog: Option<Syslog>,
 }
 

@@ -1,10 +1,10 @@
 //! Syslog over TCP and TLS, with confirmed delivery.
 //!
-//! Syslog has no acknowledgements, but a connection has an orderly end: the node announces that nothing more will come (`close_notify`
-//! and FIN), and a receiver that has read everything closes in order. If a receiver dies or is stopped with unread data, its kernel sends
-//! a reset. So a connection that ended in order delivered everything that the receiver's kernel had accepted before the end; whether it
-//! had accepted everything is checked first (`queue.rs`). Every few seconds, a connection is ended to confirm delivery. The next one is
-//! opened only then, which keeps the rows in order.
+//! Syslog has no acknowledgements, but a connection has an orderly end: the node announces that nothing more will come
+//! (`close_notify` and FIN), and a receiver that has read everything closes its side. If a receiver dies or is stopped with
+//! unread data, its kernel sends a reset. So an orderly end proves that the receiver has read everything that its kernel had
+//! accepted; whether the kernel had accepted everything is checked first (`queue.rs`). Every few seconds, a connection is ended
+//! to confirm delivery. The next one is opened only after that, which keeps the rows in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use super::config::SyslogTarget;
 use super::queue::{is_known, wait_until_taken};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait for the receiver to accept more data; a stopped receiver accepts none.
+/// Maximum time to wait for the receiver to accept more data; a stopped receiver accepts none.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long to wait for the receiver to read what its kernel has accepted, at most a few megabytes, and to close.
+/// Maximum time to wait for the receiver to read what its kernel has accepted, at most a few megabytes, and to close.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes per write.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -51,7 +51,7 @@ pub(super) struct StreamSink {
     target: SyslogTarget,
     open: Option<OpenConnection>,
     connector: Option<TlsConnector>,
-    /// Set if something was sent since the last confirmation. Without the connection that it was sent on, its arrival cannot be
+    /// Set if data was sent since the last confirmation. Once the connection it was sent on is closed, its arrival cannot be
     /// confirmed.
     is_sent: bool,
     window: u64,
@@ -130,8 +130,8 @@ impl StreamSink {
                 Stream::Plain(stream) => read_to_end(stream, false).await?,
                 Stream::Tls(stream) => {
                     read_to_end(stream.as_mut(), !must_say_goodbye).await?;
-                    // `close_notify` ends what the receiver sends; whether it has read what was sent to it shows in how the connection
-                    // ends.
+                    // `close_notify` only ends the receiver's own data. Whether the receiver has read everything shows in how the
+                    // TCP connection ends.
                     read_raw_end(stream.get_mut().0).await?;
                 }
             }

@@ -13,7 +13,7 @@ use super::batch::{Batch, SinkError};
 use super::config::WebhookTarget;
 
 const ROWS_MAX: usize = 500;
-/// Batches that a receiver must accept before larger ones are tried again.
+/// Number of batches that a receiver must accept before larger ones are tried again.
 const TAKEN_BEFORE_MORE: u32 = 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -118,8 +118,8 @@ impl WebhookSink {
     }
 }
 
-/// Formats an error with its causes: reqwest says where an error happened, its sources say which. The URL is left out because it may hold
-/// a secret.
+/// Formats an error with its causes: reqwest's own message says where an error happened, and its sources say which error it was.
+/// The URL is left out because it may hold a secret.
 fn in_words(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut message = error.to_string();
@@ -131,7 +131,7 @@ fn in_words(error: reqwest::Error) -> String {
     message
 }
 
-/// Returns the beginning of an error response without secrets, because some receivers repeat what they were sent.
+/// Returns the beginning of an error response without secrets, because some receivers echo the request.
 async fn first_words(mut answer: reqwest::Response, secrets: &[String]) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = answer.chunk().await {

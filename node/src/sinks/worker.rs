@@ -24,9 +24,9 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Time for confirming the last rows when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long rows that were read ahead may be used: a row may be erased meanwhile.
+/// Maximum age of rows that were read ahead: a row may be erased in the meantime.
 const AHEAD_LASTS: Duration = Duration::from_secs(1);
-/// How long the last known state of the clock is used.
+/// Maximum age of the last known state of the clock.
 const SYNCED_LASTS: Duration = Duration::from_secs(60);
 
 /// Rows that are read while the rows before them are encoded and sent.
@@ -45,7 +45,7 @@ pub(super) struct Worker {
     /// The next row to send; at or after the stored offset.
     next: u64,
     ahead: Option<Ahead>,
-    /// When the oldest unconfirmed row was sent.
+    /// Time at which the oldest unconfirmed row was sent.
     unconfirmed_since: Option<Instant>,
     /// Ranges of missing rows among those that were sent.
     gaps: Vec<(u64, u64)>,
@@ -170,7 +170,7 @@ impl Worker {
         Ok(slice)
     }
 
-    /// Skips rows that were pruned and can no longer be forwarded: records that once in the log, and moves the offset past them.
+    /// Skips rows that were pruned and can no longer be forwarded: records the gap once, and moves the offset past them.
     async fn pass_over_pruned(&mut self, first: u64) -> Result<(), SinkError> {
         if self.unconfirmed_since.is_some() {
             self.confirm().await?;

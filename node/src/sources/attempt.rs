@@ -1,8 +1,8 @@
 //! Records which record is being processed before processing starts, so that one record cannot crash the node repeatedly.
 //!
-//! Every parser that processes a record is bounded, so none should ever crash the node. This is the second line of defense: after an
-//! unclean end, the records of that batch are taken one at a time, and a record in which two starts crashed is kept by its hash and
-//! passed over.
+//! Every parser that processes a record is bounded, so none should ever crash the node. This is the second line of defense: after
+//! an unclean stop, the first records are processed one at a time, and a record that has crashed two starts is skipped; only its
+//! length and hash are recorded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use piperoll_net::atomic_file::replace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Starts that may crash in a record before it is passed over.
+/// Number of starts that may crash on a record before the record is skipped.
 pub(super) const DEATHS_MAX: u32 = 2;
 
-/// Maximum records that were begun one at a time and are not done; more than one only if files were mixed up by hand.
+/// Maximum unfinished records that were begun one at a time; there is more than one only if files were mixed up by hand.
 const BEGUN_MAX: usize = 16;
 
-/// Work that was begun and is not known to be done.
+/// Work that was begun and is not known to be finished.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Begun {
-    /// Digest of the position of a batch's first record; `None` when records are taken one at a time.
+    /// Digest of the position of a batch's first record; `None` when records are processed one at a time.
     batch: Option<String>,
-    /// How often work on a single record was begun, by the digest of its position.
+    /// Number of times that work on a single record was begun, by the digest of its position.
     alone: BTreeMap<String, u32>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Reads the attempt file. A file that cannot be parsed counts as an unclean end.
+    /// Reads the attempt file. A file that cannot be parsed counts as an unclean stop.
     pub(super) fn open(folder: &Path, name: &str) -> Self {
         let path = folder.join(format!("{name}.attempt"));
         let left = std::fs::read(&path).ok();
@@ -50,14 +50,14 @@ impl Attempts {
         self.ended_uncleanly
     }
 
-    /// Writes, synced, that work on a batch begins, identified by the position of its first record.
+    /// Notes on disk that work on a batch begins. The batch is identified by the position of its first record.
     pub(super) fn begin_batch(&mut self, place: &str) -> std::io::Result<()> {
         self.begun.batch = Some(digest(place));
         self.write()
     }
 
-    /// Writes, synced, that work on a single record begins. Returns false if `DEATHS_MAX` starts crashed in it: then it must be passed
-    /// over.
+    /// Notes on disk that work on a single record begins. Returns false if `DEATHS_MAX` starts have crashed on this record: then
+    /// it must be skipped.
     pub(super) fn begin_one(&mut self, place: &str) -> std::io::Result<bool> {
         let count = self.begun.alone.entry(digest(place)).or_default();
         if *count >= DEATHS_MAX {
@@ -71,15 +71,15 @@ impl Attempts {
         self.write().map(|()| true)
     }
 
-    /// Notes that a record that was begun by itself was recorded or passed over.
+    /// Notes that a record that was begun with `begin_one` was recorded or skipped.
     pub(super) fn end_one(&mut self, place: &str) {
         self.begun.alone.remove(&digest(place));
     }
 
-    /// Notes that everything that was begun was recorded.
+    /// Notes that all work that was begun was recorded.
     pub(super) fn done(&mut self) {
         self.begun = Begun::default();
-        // If the removal is lost, the next start is careful without need.
+        // If a crash undoes the removal, the next start is merely more careful than necessary.
         let _ = std::fs::remove_file(&self.path);
     }
 
@@ -104,8 +104,8 @@ mod tests {
         let open = || Attempts::open(dir.path(), "k8s");
         assert!(!open().ended_uncleanly());
         open().begin_batch("1")?;
-        // The first crash was somewhere in the batch; from now on, records are taken one at a time. Each of these starts crashes in the
-        // second record.
+        // The first crash was somewhere in the batch; from now on, records are processed one at a time. Each of these starts
+        // crashes on the second record.
         for _ in 0..DEATHS_MAX {
             let mut attempts = open();
             assert!(attempts.ended_uncleanly());

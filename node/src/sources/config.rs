@@ -17,11 +17,11 @@ pub struct IntakeConfig {
     pub source: Source,
     /// Name of a built-in mapping, or path of a mapping file.
     pub map: String,
-    /// Begin with records that come later, instead of with the existing ones.
+    /// Begin with new records instead of the existing ones.
     pub from_now: bool,
 }
 
-/// Where records are read from.
+/// Origin of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// UDP and TCP at one address of this machine's loopback.

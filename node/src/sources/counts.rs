@@ -27,7 +27,7 @@ impl IntakeCounts {
     }
 }
 
-/// Why a source cannot be read, by source name; shown in health.
+/// Reason why a source cannot be read, by source name; shown in health.
 #[derive(Clone, Default)]
 pub(crate) struct Problems(Shared<BTreeMap<String, String>>);
 

@@ -11,7 +11,7 @@ const OPEN_MAX: usize = 64;
 /// Maximum lines of one record; the next line begins another one.
 const LINES_MAX: usize = 512;
 
-/// Holds lines until the other lines of their record have come.
+/// Holds lines until the other lines of their record have arrived.
 pub struct Joiner {
     join: Join,
     open: VecDeque<Group>,
@@ -42,7 +42,7 @@ impl Joiner {
         Self { join, open: VecDeque::new() }
     }
 
-    /// Takes a line, whose number must increase, and returns the records that are complete now.
+    /// Adds a line, whose number must be greater than the last one, and returns the records that are now complete.
     pub fn push(&mut self, number: u64, line: &str) -> Vec<Joined> {
         let line = line.trim_end_matches(['\n', '\r']);
         if let Some(continues) = self.join.continues(line) {
@@ -76,8 +76,8 @@ impl Joiner {
         done
     }
 
-    /// Takes a line that ends the record before it, unless it continues that record. Whether it is itself continued is known with the
-    /// next line.
+    /// Adds a line. Unless it continues the record before it, that record is complete. Whether this line is itself continued is
+    /// known only when the next line arrives.
     fn push_continued(&mut self, number: u64, line: &str, continues: bool) -> Vec<Joined> {
         let open = self.open.back_mut();
         let has_room = |group: &Group| group.lines < LINES_MAX && group.text.len() + line.len() < RECORD_BYTES_MAX;
@@ -92,7 +92,7 @@ impl Joiner {
         done
     }
 
-    /// Returns all remaining records, complete or not, for when nothing more came for a while.
+    /// Returns all remaining records, complete or not. Called when no line has arrived for a while.
     pub fn flush(&mut self) -> Vec<Joined> {
         self.open.drain(..).map(Group::done).collect()
     }
@@ -129,14 +129,14 @@ impl JoinedRecords {
         self.joiner.first_open().is_none() && self.marks.is_empty()
     }
 
-    /// Takes a line as a record, and returns the records that are complete.
+    /// Adds a line in the form of a record, and returns the records that are now complete.
     pub(super) fn push(&mut self, mut record: Record) -> Vec<Record> {
         let number = self.next;
         self.next += 1;
         if let Some(mark) = record.mark.take() {
             self.marks.push_back((number, mark));
         }
-        // A line that is too long is not part of such a record.
+        // A line that is too long is never joined with others.
         if record.cut.is_some() {
             return vec![record];
         }
@@ -162,7 +162,7 @@ impl JoinedRecords {
             if let Some(at) = self.waiting.iter().position(|(number, _)| *number == first)
                 && let Some((_, record)) = self.waiting.remove(at)
             {
-                // A record that was cut short by a stop is not the same record as the whole.
+                // A record that was cut short by a stop must get another position than the complete record.
                 let place = record.place.map(|place| if lines > 1 { format!("{place}+{lines}") } else { place });
                 records.push(Record { text: text.into_bytes(), place, ..record });
             }

@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Mark {
     /// Cursor of the journal entry that was read last. Versions before 0.2 wrote this; it is still read, but no longer written.
     Journal { cursor: String },
-    /// How far each number sequence of a journal was read, by the sequence's id.
+    /// Position in each number sequence of a journal, by the sequence's id.
     Journals { sequences: BTreeMap<String, Reached> },
     /// Digest of the file's first line, and offset in bytes. Versions before 0.2 wrote this; it is still read, but no longer written.
     File { life: String, offset: u64 },
-    /// How far a file, and those that had its name before, were read; oldest first. `next` is the number of the next file, and rotated
-    /// files that changed no later than `since` (nanoseconds since 1970) need no more reading.
+    /// Positions in a file, and in those that had its name before, oldest first. `next` is the number of the next file, and
+    /// rotated files that have not changed since `since` (nanoseconds since 1970) need not be read.
     Files { files: Vec<FilePosition>, next: u64, since: i64 },
 }
 
-/// How far one sequence of numbers of a journal was read.
+/// Position in one sequence of numbers of a journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reached {
@@ -39,13 +39,13 @@ pub(super) struct Reached {
     pub(super) is_open: bool,
 }
 
-/// How far one file was read.
+/// Position in one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilePosition {
     /// SHA-256 of its first line.
     pub(super) first: String,
-    /// Number of the file among those that had the name; ids are made with it, except for 0.
+    /// Number of the file among those that had the name. Ids are derived from it, unless it is 0.
     pub(super) number: u64,
     /// Number of bytes that were read, after decompression.
     pub(super) offset: u64,
@@ -57,7 +57,7 @@ pub(super) struct FilePosition {
     pub(super) inode: u64,
     /// Its length at that poll, in bytes.
     pub(super) length: u64,
-    /// Set if it had lost the name and was read to its end, after nothing was appended for a while.
+    /// Set if the file lost the name, was read to its end, and nothing was appended for a while.
     pub(super) is_ended: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Sources besides the socket, for programs that cannot use it: a syslog listener on loopback, the journal, files.
 //!
-//! Records from these sources are claims: the sender gets no receipt, and nothing proves who wrote them. `via` says so in every entry.
-//! Records of a journal or a file are read from a stored position, with ids made of their own positions, so that a crash neither loses
-//! nor duplicates one. A record that cannot be mapped still becomes an entry, which holds the record.
+//! Records from these sources are claims: the sender gets no receipt, and nothing proves who wrote them. `via` says so in every
+//! entry. Records of a journal or a file are read from a stored position, with ids derived from their own positions, so that a
+//! crash neither loses nor duplicates one. A record that cannot be mapped still becomes an entry, which holds the record.
 
 mod attempt;
 mod config;

@@ -33,7 +33,7 @@ struct PathRules {
     mark: Option<mark::Mark>,
 }
 
-/// Why a source cannot be opened.
+/// Reason why a source cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("intake {name:?}: {problem}")]
 pub struct IntakeError {
@@ -42,7 +42,7 @@ pub struct IntakeError {
 }
 
 impl Intake {
-    /// Reads the mappings and binds the listeners, so that a wrong one fails at startup.
+    /// Reads the mappings and binds the listeners, so that an invalid source fails at startup.
     pub(crate) async fn open(
         configs: &[IntakeConfig],
         data_dir: &Path,

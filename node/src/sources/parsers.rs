@@ -47,7 +47,7 @@ pub fn journal(bytes: &[u8]) -> Vec<String> {
     records
 }
 
-/// Returns the result of work on bytes that are all there; `None` if it waits nevertheless, for room in a channel.
+/// Returns the result of work whose input is complete; `None` if the work must wait for room in a channel.
 fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
     match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),

@@ -31,23 +31,23 @@ use crate::store::{AppendError, Draft, Store};
 
 /// Maximum messages that wait to be recorded. Over UDP, further ones are dropped and counted.
 const MESSAGES_WAITING_MAX: usize = 2_048;
-/// Maximum waiting records that can be read again, and may be longer.
+/// Maximum waiting records of a source that can be read again; these records may be longer.
 const RECORDS_WAITING_MAX: usize = 256;
 /// Maximum records in one append.
 const BATCH_MAX: usize = 512;
 /// Maximum bytes that are kept of a record that cannot be mapped.
 const UNMAPPED_BYTES_MAX: usize = 16 * 1024;
-/// Records that are taken one at a time after an unclean end: all that a batch can have held, and those that waited after it.
+/// Number of records that are processed one at a time after an unclean stop: a full batch, and the records that waited after it.
 const CAREFUL_RECORDS: usize = BATCH_MAX + RECORDS_WAITING_MAX;
 const PASSED: &str = "the node stopped uncleanly twice while processing this record, so the record was skipped";
-/// Lines that belong together arrive within this time.
+/// Time to wait for the next line of a record; after this time without a line, all records count as complete.
 const JOIN_WAIT: Duration = Duration::from_secs(2);
-/// File of the key that ids are made with, in the directory of the position files.
+/// File of the key from which ids are derived, in the directory of the position files.
 const IDS_KEY: &str = "ids.key";
 /// Delay between attempts to record.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How long the node, when it stops, waits for received records to be recorded.
+/// Maximum time that a stopping node waits for received records to be recorded.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Input of a source.
@@ -115,7 +115,7 @@ impl Pipeline {
             }
             (Source::Syslog(_), Opened::Read(_)) | (Source::File { .. }, Opened::Listening(_)) => return,
         };
-        // A record that crashed the last run may be among the first: records are taken one at a time until it is passed over.
+        // If a record crashed the last run, it is among the first `CAREFUL_RECORDS`: process these one at a time.
         let mut careful = if self.attempts.ended_uncleanly() { CAREFUL_RECORDS } else { 0 };
         let mut joined = self.mapper.mapping.join().cloned().map(JoinedRecords::new);
         let recording = async {
@@ -139,8 +139,8 @@ impl Pipeline {
                 careful = careful.saturating_sub(1);
             }
         };
-        // Sources end when the node stops. A log that cannot be written must not keep it from stopping; records with a position are read
-        // again.
+        // Sources end when the node stops. A log that cannot be written must not keep the node from stopping; records with a
+        // position are read again after the next start.
         let is_late = async {
             stop.cancelled().await;
             tokio::time::sleep(STOP_TIMEOUT).await;
@@ -149,13 +149,13 @@ impl Pipeline {
         source.abort();
     }
 
-    /// Writes, synced, what is being worked on. Returns true if it must be passed over because earlier starts crashed in it.
+    /// Notes on disk that work on a batch begins. Returns true if the record must be skipped after earlier crashes on it.
     async fn begin(&mut self, batch: &[SourceMessage], careful: bool) -> bool {
         let place = batch.iter().find_map(|heard| match heard {
             SourceMessage::Record(record) => record.place.clone(),
             _ => None,
         });
-        // A record that comes only once cannot come again after a crash.
+        // A record without a position is never read again, so it cannot crash the next start.
         let Some(place) = place else { return false };
         let mut attempts = std::mem::take(&mut self.attempts);
         let written = tokio::task::spawn_blocking(move || {
@@ -181,7 +181,7 @@ impl Pipeline {
             _ => None,
         });
         let mapper = Arc::clone(&self.mapper);
-        // Parsing and masking take time in proportion to the input; no other request waits for them.
+        // Parsing and masking take time in proportion to the input, so keep them off the async worker threads.
         let worked = tokio::task::spawn_blocking(move || mapper.work(batch, passed)).await;
         let Work { mut drafts, mark, passed_over, dropped } = match worked {
             Ok(work) => work,
@@ -248,7 +248,7 @@ impl Pipeline {
         let Some(mark) = mark.filter(|_| !self.is_held) else { return };
         let marks = self.marks.clone();
         let mut attempts = std::mem::take(&mut self.attempts);
-        // The position first: a crash in between only makes the next start careful without need.
+        // Write the position first: a crash between the two steps only makes the next start more careful than necessary.
         let kept = tokio::task::spawn_blocking(move || {
             let kept = marks.write(&mark);
             if kept.is_ok() {
@@ -259,17 +259,17 @@ impl Pipeline {
         let Ok((attempts, kept)) = kept.await else { return };
         self.attempts = attempts;
         if let Err(error) = kept {
-            // The records are read again after the next start, and are then duplicates by their ids.
+            // The records are read again after the next start, and are then recognized as duplicates by their ids.
             tracing::warn!(intake = self.config.name, %error, "cannot store the offset of a source");
         }
     }
 
-    /// Removes records that were received here before, under the id of their position or under an id that an earlier version gave them:
-    /// only the node itself writes that an entry was received here. The same position is the same record, even if it is written
-    /// differently this time: a program may write its fields in another order after a restart.
+    /// Removes records that this source recorded before, under the id of their position or under an id that an earlier version
+    /// gave them; `via` proves this, because only the node itself sets it. The same position means the same record, even if its
+    /// text differs this time: a program may write its fields in another order after a restart.
     async fn leave_out_known(&self, drafts: &mut Vec<Pending>) {
         let of_place = |pending: &Pending| pending.place.filter(|place| pending.draft.entry.id == Some(*place));
-        // All ids in one query, and how many of them belong to each record.
+        // Look up all ids in one query, and keep count of how many belong to each record.
         let mut ids = Vec::new();
         let mut counts = Vec::with_capacity(drafts.len());
         for pending in drafts.iter() {
@@ -287,7 +287,7 @@ impl Pipeline {
                 let mut counts = counts.into_iter();
                 drafts.retain(|_| {
                     let of_this = counts.next().unwrap_or(0);
-                    // Not `any`, which would leave the rest of this record's answers to the next one.
+                    // `any` would stop early and leave the rest of this record's results to the next record.
                     !known.by_ref().take(of_this).filter(|is_known| *is_known).count() > 0
                 });
                 self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
@@ -299,7 +299,7 @@ impl Pipeline {
     }
 }
 
-/// Returns the records of a batch whose lines are all there; if more may come, the others wait.
+/// Returns the complete records of a batch. If more lines may arrive (`more`), the incomplete records wait.
 fn joined_batch(joined: &mut JoinedRecords, batch: Vec<SourceMessage>, more: bool) -> Vec<SourceMessage> {
     let mut whole = Vec::new();
     for heard in batch {
@@ -411,7 +411,7 @@ impl Mapper {
         }
     }
 
-    /// Makes a draft of a mapped entry; the error says why it is not a valid entry.
+    /// Creates a draft from a mapped entry; the error says why the entry is not valid.
     fn draft(&self, mapped: &str, record: &[u8], id: Option<EntryId>, old: &[EntryId]) -> Result<Pending, String> {
         let mut entry = self.redactor.parse_entry(mapped.as_bytes()).map_err(|error| error.to_string())?;
         entry.check_size().map_err(|error| error.to_string())?;
@@ -420,7 +420,7 @@ impl Mapper {
         Ok(Pending { draft, word: "recorded", text: record.to_vec(), place: id, old: old.to_vec() })
     }
 
-    /// Makes an entry about a record that could not be mapped: its text, and the reason.
+    /// Creates an entry about a record that could not be mapped: its text, and the reason.
     fn unmapped(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
         let whole = Cut { bytes: text.len() as u64, sha256: hex::encode(Sha256::digest(text)) };
         self.unmapped_cut(text, &whole, id, problem)
@@ -443,7 +443,7 @@ impl Mapper {
         self.named_only(text, id, problem)
     }
 
-    /// Makes an entry with only the length and hash of a record.
+    /// Creates an entry with only the length and hash of a record.
     fn named_only(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
         let sha256 = hex::encode(Sha256::digest(text));
         let details = json!({ "problem": problem, "bytes": text.len(), "sha256": sha256, "omitted": "the record" });
@@ -470,18 +470,18 @@ impl Mapper {
 /// An entry that has not been recorded yet.
 struct Pending {
     draft: Draft,
-    /// Result that it will be counted as.
+    /// Result under which the entry will be counted.
     word: &'static str,
     /// The record, in case the entry is refused.
     text: Vec<u8>,
-    /// Id made of its position in its source.
+    /// Id derived from the record's position in its source.
     place: Option<EntryId>,
-    /// Ids that earlier versions gave it.
+    /// Ids that earlier versions gave the record.
     old: Vec<EntryId>,
 }
 
-/// Makes ids from the positions of records in their source, so that the same record read again is the same entry. A key of this node is
-/// mixed in, so that no client can compute the ids and take them first.
+/// Derives ids from the positions of records in their source, so that a record that is read again gets the same id. A key of this
+/// node is mixed in, so that no client can compute the ids and use them first.
 #[derive(Clone)]
 pub(super) struct Ids {
     key: Option<Zeroizing<[u8; 32]>>,
@@ -533,7 +533,7 @@ impl Ids {
         named(&digest)
     }
 
-    /// Returns the ids that earlier versions gave a record: made without the key, or from another form of its position.
+    /// Returns the ids that earlier versions gave a record: derived without the key, or from another form of its position.
     fn earlier(&self, name: &str, record: &Record) -> Vec<EntryId> {
         let Some(place) = &record.place else { return Vec::new() };
         let keyed = record.earlier_place.iter().map(|earlier| self.of(name, earlier));
@@ -546,7 +546,7 @@ fn public(name: &str, place: &str) -> [u8; 32] {
     Sha256::new().chain_update(name.as_bytes()).chain_update([0]).chain_update(place.as_bytes()).finalize().into()
 }
 
-/// Makes a name-based id of a custom form (RFC 9562 section 5.8).
+/// Derives a name-based id of a custom form (RFC 9562 section 5.8).
 fn named(digest: &[u8; 32]) -> EntryId {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);

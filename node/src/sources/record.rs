@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::mark::Mark;
 
-/// Longest record in bytes; a longer one is cut there and marked as cut.
+/// Maximum bytes of a record; a longer one is truncated and marked as such.
 pub(super) const RECORD_BYTES_MAX: usize = CALLER_ENTRY_BYTES_MAX;
 
 /// A record that a source passes to the pipeline.
@@ -25,7 +25,7 @@ pub(super) struct Record {
     pub(super) mark: Option<Mark>,
 }
 
-/// Length and hash of a record that was too long to be kept whole.
+/// Length and hash of a record that was too long to be kept in full.
 #[derive(Debug, Clone)]
 pub(super) struct Cut {
     pub(super) bytes: u64,
@@ -35,7 +35,7 @@ pub(super) struct Cut {
 /// Message from a source to the pipeline.
 pub(super) enum SourceMessage {
     Record(Record),
-    /// Position at which reading begins, before anything was read.
+    /// Position at which reading begins, sent before the first record.
     Place(Mark),
     /// Records that are known to be lost; `count` is `None` if their number is unknown.
     Lost {

@@ -1,5 +1,6 @@
-//! Opens files that others write: a regular file with one name, without a link on the path, with an owner who may write what is recorded
-//! here, and not one of the node's own files. All checks use the open descriptor, so that nothing can change in between.
+//! Opens files that other programs write. The file must be regular, have a single name and no link on its path, belong to an
+//! owner who is allowed to supply records, and not be one of the node's own files. All checks use the open descriptor, so that
+//! nothing can change in between.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +14,7 @@ use nix::sys::stat::Mode;
 
 /// Maximum links that are resolved on the path to one file.
 const LINKS_MAX: usize = 8;
-/// Maximum files of the node that are checked; its directory holds a few dozen, and index blocks.
+/// Maximum files of the node that are checked; its directories hold a few dozen files, plus index blocks.
 const OWN_FILES_MAX: usize = 100_000;
 /// Maximum depth of directories inside the node's directories.
 const OWN_DEPTH_MAX: usize = 4;
@@ -186,7 +187,7 @@ mod tests {
         let safe = plain(vec![keys.clone()]);
         assert!(safe.open(&logs.join("app.log")).is_ok());
         assert_eq!(safe.open(&logs.join("none")).err().map(|e| e.kind()), Some(io::ErrorKind::NotFound));
-        // A link as the last name, as a folder on the way, and to nothing.
+        // A link as the last component, a link as a directory on the path, and a dangling link.
         symlink(keys.join("secret.0"), logs.join("link"))?;
         symlink(&keys, logs.join("folder"))?;
         symlink(root.join("nothing"), logs.join("dangling"))?;

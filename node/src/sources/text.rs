@@ -6,9 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 /// Decoded bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Decoded {
-    /// UTF-8, as it was.
+    /// UTF-8, unchanged.
     Utf8(String),
-    /// Text that is not UTF-8 and can be ISO 8859-1 (Latin-1), read as that.
+    /// Text that is not UTF-8 but may be ISO 8859-1 (Latin-1), decoded as such.
     Latin1(String),
     /// UTF-8 with some invalid bytes, each of which became U+FFFD.
     Broken(String),
@@ -17,7 +17,7 @@ pub(super) enum Decoded {
 }
 
 impl Decoded {
-    /// How the text was decoded, for details; `None` for plain UTF-8.
+    /// Returns a note for `details` on how the text was decoded; `None` for plain UTF-8.
     pub(super) fn note(&self) -> Option<&'static str> {
         match self {
             Self::Utf8(_) => None,
@@ -36,12 +36,12 @@ impl Decoded {
     }
 }
 
-/// Decodes bytes that ought to be text.
+/// Decodes bytes that should be text.
 pub(super) fn decode(bytes: &[u8]) -> Decoded {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Decoded::Utf8(text.to_owned());
     }
-    // No text has a zero byte; other control characters set the colors of terminals and end lines.
+    // Text never contains a zero byte. Other control characters are allowed: they set the colors of terminals and end lines.
     if bytes.contains(&0) {
         return Decoded::Binary;
     }

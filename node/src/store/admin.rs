@@ -99,8 +99,8 @@ impl Store {
         self.readers.run(move |conn| past_retention::oldest(conn, &mut checker, &place)).await?
     }
 
-    /// Verifies every row of the archived logs that the plan would remove. The first one that is evidence stays, and so do all logs
-    /// before it.
+    /// Verifies every row of the archived logs that the plan would remove. The first log that must be kept as evidence stays, and
+    /// so do all logs before it.
     async fn check_earlier(&self, plan: &mut PrunePlan) -> Result<()> {
         for at in 0..plan.earlier.len() {
             let (place, log) = (self.place(), plan.earlier[at].clone());
@@ -116,10 +116,10 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the archived logs that were stated as pruned with rows of this one, once a witness has seen that statement.
+    /// Removes the archived logs that were pruned together with rows of this log, once a witness has seen the statement.
     pub async fn remove_earlier(&self) -> Result<()> {
         let Some(floor) = self.floor().await? else { return Ok(()) };
-        // Later statements only repeat which logs were removed: do not remove one again that an operator restored in order to
+        // Later statements only repeat which logs were removed: do not remove a log again that an operator restored in order to
         // examine it.
         if self.health.witnessed_size() <= floor.entry_seq || floor.pruned.from_seq > 0 {
             return Ok(());
@@ -146,7 +146,7 @@ impl Store {
         if left.is_empty() { Ok(()) } else { Err(AdminError::Refused(left.join("; "))) }
     }
 
-    /// Verifies every row that a plan would drop, and then states that they are pruned. [`Store::drop_batch`] drops them.
+    /// Verifies every row that a plan would drop, and then records that they are pruned. [`Store::drop_batch`] drops them.
     pub async fn state_prune(
         &self,
         wish: PruneTarget,
@@ -171,18 +171,18 @@ impl Store {
         self.on_writer(move |writer| Pruner::new(writer).state(wish, &plan, &policy, archive)).await
     }
 
-    /// Log start whose pruned rows are not all dropped yet.
+    /// Log start of an unfinished prune, some of whose rows are not dropped yet.
     pub async fn unfinished_prune(&self) -> Result<Option<LogStart>> {
         let mut checker = self.checker();
         self.readers.run(move |conn| unfinished(conn, &mut checker)).await?
     }
 
-    /// Drops one batch of the pruned rows. Returns whether none is left.
+    /// Drops one batch of the pruned rows. Returns true if none is left.
     pub async fn drop_batch(&self) -> Result<bool> {
         self.on_writer(|writer| Pruner::new(writer).drop_batch()).await
     }
 
-    /// Returns some free pages to the file system. Returns whether none is left.
+    /// Returns some free pages to the file system. Returns true if none is left.
     pub async fn shrink(&self) -> Result<bool> {
         self.on_writer(|writer| Pruner::new(writer).shrink()).await
     }
@@ -236,7 +236,7 @@ impl Store {
     /// can be done once per log: later rows are witnessed while they age.
     pub async fn confirm_times(&self, reason: String, by: String, dry_run: bool) -> Result<ConfirmedTimes> {
         let refused = |message: String| Err(AdminError::Refused(message));
-        // Checked before anything about the log: a request that can never succeed must not be told to wait for a witness.
+        // Check the reason first: a request that can never succeed must not be advised to wait for a witness.
         if !dry_run {
             check_reason(&reason)?;
         }
@@ -271,12 +271,12 @@ impl Store {
         Ok(confirmed)
     }
 
-    /// How long the oldest rows have been witnessed.
+    /// Duration for which the oldest rows have been witnessed.
     pub fn oldest_witnessed(&self) -> Duration {
         self.ages().oldest()
     }
 
-    /// When a configured witness last cosigned a checkpoint of this log, by that witness's clock.
+    /// Time at which a configured witness last cosigned a checkpoint of this log, by that witness's clock.
     pub async fn witnessed_at(&self) -> Result<Option<Timestamp>> {
         let note = self.readers.run(|conn| kept(conn, StoredNote::Witnessed)).await??;
         let note = note.and_then(|note| Note::parse(&note).ok());
@@ -285,7 +285,7 @@ impl Store {
     }
 }
 
-/// Offline holds and erasure, in a directory whose daemon is stopped. The writer's lock is held meanwhile.
+/// Offline holds and erasure, in a directory whose daemon is stopped. Holds the writer's lock as long as it exists.
 pub struct OfflineAdmin {
     open: OpenWriter,
 }
@@ -319,8 +319,8 @@ impl OfflineAdmin {
         Ok(done)
     }
 
-    /// Signs what was recorded, because no daemon may ever start on an archived log. If signing fails, the rows stay unsigned,
-    /// which every read of them reports.
+    /// Signs the new rows, because no daemon may ever start on an archived log. If signing fails, the rows stay unsigned, which
+    /// every read of them reports.
     fn sign(&mut self) {
         if let Err(error) = self.open.writer.checkpoint(true) {
             tracing::info!(%error, "cannot sign a checkpoint of the log's current size");

@@ -40,7 +40,7 @@ use super::table::rows::{self, Extent};
 use super::table::schema;
 use super::table::tiles;
 
-/// Maximum number of append requests waiting for the writer; beyond it callers wait, which is the back-pressure.
+/// Maximum number of append requests queued for the writer. Further callers wait, which provides back-pressure.
 const JOBS_WAITING_MAX: usize = 1_024;
 
 /// A node's log with its writer running. Clones share it.
@@ -59,16 +59,16 @@ pub struct Store {
     pub(super) ages: Arc<Mutex<Ages>>,
     pub(super) asides: Arc<ArchivedLogs>,
     pub(super) writer: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
-    /// Set when the log is open read-only (see `open_to_read`); holds the log's lock.
+    /// Set if the log was opened with `open_to_read`; contains the log's lock, if one was taken.
     pub(super) kept: Option<Arc<Option<std::fs::File>>>,
 }
 
 impl Store {
-    /// Opens a log read-only: every write is refused. Its newest checkpoint is the last one that was signed.
+    /// Opens a log read-only: every write is refused. The newest checkpoint remains the last one that was signed.
     pub fn open_to_read(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let ring = keys.ring.clone();
-        // Held for as long as the log is read, because rows added by a daemon would not be seen. Where the directory is not
-        // writable, no daemon runs.
+        // Hold the lock for as long as the log is open, because rows added by a daemon would not be seen. No daemon can run in a
+        // directory that is not writable.
         let lock = if dir.may_write() { Some(dir.lock_existing()?) } else { None };
         let first = dir.open_reader(ring.cluster(), ring.node_id())?;
         let sql = |source| OpenError::Sqlite { path: dir.database(), source };
@@ -81,7 +81,7 @@ impl Store {
         let open = move || Ok(of.open_reader(ring.cluster(), ring.node_id())?.conn);
         let readers = Readers::start(open, Arc::clone(&health))?;
         let index = Arc::new(Index::open(&dir, generation, BLOCK_LEVEL));
-        // Without a receiver every send fails, so nothing is written here.
+        // There is no receiver, so every send fails and nothing can be written.
         let (jobs, _) = mpsc::channel(1);
         Ok(Self {
             jobs,
@@ -101,12 +101,12 @@ impl Store {
         })
     }
 
-    /// Opens or creates the log, records `log.started`, and starts the threads. `rules` decide what is flagged.
+    /// Opens or creates the log, records `log.started`, and starts the threads. `rules` are the detection rules.
     pub fn open(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>, rules: Rules) -> Result<Self, OpenError> {
         Self::open_with_blocks(dir, keys, clock, rules, BLOCK_LEVEL)
     }
 
-    /// Like [`Store::open`], with index blocks of another tile level: tests use it to get more blocks with fewer rows.
+    /// Like [`Store::open`], but with index blocks of another tile level: tests use it to get more blocks from fewer rows.
     pub fn open_with_blocks(
         dir: LogDir,
         keys: LogKeys,
@@ -180,7 +180,7 @@ impl Store {
         &self.dir
     }
 
-    /// Records drafts; one result per draft, in order. Returns after the synced commit.
+    /// Records drafts and returns one result per draft, in order, after the commit was synced to disk.
     pub async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, AppendError>> {
         let count = drafts.len();
         let (reply, answer) = oneshot::channel();
@@ -227,13 +227,13 @@ impl Store {
         found.map_err(|_| ReadError::Panicked)
     }
 
-    /// Archived logs that can still be read.
+    /// Lists the archived logs that can be read.
     pub async fn asides(&self) -> Vec<LogAside> {
         let (asides, keys) = (Arc::clone(&self.asides), self.keys.clone());
         tokio::task::spawn_blocking(move || asides.list(&keys)).await.unwrap_or_default()
     }
 
-    /// Checkpoint answer for a witness about an archived log; `None` if that log is not here.
+    /// Answers a witness's checkpoint request for an archived log; `None` if this node does not have that log.
     pub async fn aside_checkpoint(
         &self,
         generation: Generation,
@@ -245,7 +245,8 @@ impl Store {
         }
     }
 
-    /// Readers of the log that can make proofs under this tree size, if that log is here.
+    /// Returns readers of a log for proofs under a tree of `size` rows; `None` if this node does not have that log or the log is
+    /// shorter.
     pub(super) async fn readers_of(&self, generation: Generation, size: u64) -> Result<Option<Readers>, ReadError> {
         if generation == self.generation {
             let rows = self.health.head().map_or(0, |head| head + 1);
@@ -255,7 +256,7 @@ impl Store {
         Ok(aside.map(|aside| aside.readers))
     }
 
-    /// Whether entries with these ids are in the log and were recorded with this `via`, which only the node sets.
+    /// Returns for each id whether its entry is in the log and was recorded with this `via`, which only the node sets.
     pub async fn recorded_via(&self, ids: Vec<Option<EntryId>>, via: Arc<str>) -> Result<Vec<bool>, ReadError> {
         let ending = format!(",\"via\":{}}}", serde_json::Value::from(&*via));
         let look = move |conn: &rusqlite::Connection| -> rusqlite::Result<Vec<bool>> {
@@ -270,7 +271,7 @@ impl Store {
         Ok(self.readers.run(look).await??)
     }
 
-    /// Reads and verifies at most `rows_max` rows from `from` on; empty when there are no more yet.
+    /// Reads and verifies at most `rows_max` rows, starting at `from`. Returns an empty range if no such rows exist yet.
     pub async fn slice(&self, from: u64, rows_max: usize) -> Result<RowRange, ReadError> {
         let end = self.health.head().map_or(0, |head| head + 1);
         if from >= end {
@@ -280,12 +281,12 @@ impl Store {
         self.readers.run(move |conn| read_range(conn, &mut checker, from, end, rows_max)).await?
     }
 
-    /// Time in the column of a row, if the row exists.
+    /// Returns the time in the column of a row, if the row exists.
     pub async fn time_of(&self, seq: u64) -> Result<Option<Timestamp>, ReadError> {
         Ok(self.readers.run(move |conn| rows::time_of(conn, seq)).await??)
     }
 
-    /// Times of the first `size` rows, and the log before this one.
+    /// Returns the times of the first `size` rows, and a description of the log that this one replaced.
     pub async fn span(&self, size: u64) -> Result<LogSpan, ReadError> {
         Ok(self.readers.run(move |conn| rows::span(conn, size)).await??)
     }
@@ -340,7 +341,8 @@ impl Store {
         let note = self.kept_note(StoredNote::Signed).await.map_err(|e| refused(e.to_string()))?;
         let signed =
             signer::open_note(&note.ok_or_else(|| refused("this log has no signed checkpoint".to_owned()))?, &key)?;
-        // Otherwise a witness that renewed its cosignature would state that no rows came after these.
+        // Refuse a checkpoint that does not cover all rows: by renewing its cosignature, a witness would state that no later rows
+        // exist.
         let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
         if size < rows {
             return Err(refused(format!(
@@ -363,7 +365,7 @@ impl Store {
         Ok(self.readers.run(move |conn| signer::kept(conn, kept)).await??)
     }
 
-    /// Proves that the first `old` rows are unchanged among the first `size`; neither may be above the head.
+    /// Proves that the first `old` rows are unchanged among the first `size` rows; the log must contain at least this many rows.
     pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
         let proof = self
             .readers
@@ -371,7 +373,7 @@ impl Store {
         Ok(proof.await??)
     }
 
-    /// Makes one proof for all rows of `runs` under a tree of `size` rows; `None` when that tree is not here.
+    /// Creates one proof for all rows of `runs` under a tree of `size` rows; `None` if this node does not have that tree.
     pub async fn range_proof(
         &self,
         generation: Generation,
@@ -381,7 +383,7 @@ impl Store {
         let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
         let mut making = prove::Making::new(&runs, size);
         loop {
-            // In short pieces, so that no other read waits for a long proof.
+            // Work in short steps, so that no other read waits for a long proof.
             let (returned, done) = readers
                 .run(move |conn| {
                     let done = making.step(conn);
@@ -395,7 +397,7 @@ impl Store {
         }
     }
 
-    /// Proves that row `seq` is in a tree of `size` rows; `None` when that tree is not here.
+    /// Proves that row `seq` is in a tree of `size` rows; `None` if this node does not have that tree.
     pub async fn inclusion(&self, generation: Generation, seq: u64, size: u64) -> Result<Option<Vec<Hash>>, ReadError> {
         let Some(readers) = self.readers_of(generation, size).await? else { return Ok(None) };
         let proof =
@@ -403,8 +405,8 @@ impl Store {
         Ok(Some(proof.await??))
     }
 
-    /// Detects a database file that was unlinked or replaced, a changed schema, and rows cut off at the end, even on a node that is
-    /// only read at the moment. Open connections keep using the old file, while its name may lead to another one by now.
+    /// Detects a database file that was unlinked or replaced, a changed schema, and rows cut off at the end, even while the node
+    /// only serves reads. Open connections keep using the old file, although its path may lead to another file by now.
     pub async fn check_file(&self) {
         let health = Arc::clone(&self.health);
         let (path, expected) = (self.dir.database(), self.identity);

@@ -46,20 +46,20 @@ pub const RULES: [&str; 9] = [
 const READING: &str = "audit";
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
-/// Detector: the rules, and the events that they remember.
+/// The detection rules, and the events that they remember.
 #[derive(Debug)]
 pub struct Detector {
     rules: Rules,
     operations: Window,
     edits: Window,
     failures: Window,
-    /// Time of a user's last login from an address or with a device, and of their last login overall.
+    /// Times of each user's last login from an address or with a device, and of the user's last login overall.
     logins: Memory<i64>,
     /// Changes to the memory since the last [`Detector::commit`], so that [`Detector::rollback_to`] can undo them.
     journal: Vec<Step>,
 }
 
-/// One change to the memory.
+/// One change to the memory of the detector.
 #[derive(Debug)]
 enum Step {
     Operation(Counted),
@@ -112,7 +112,7 @@ impl Detector {
         flags.in_order()
     }
 
-    /// Remembers a recently recorded entry after a start; logins are remembered by [`Self::remember_login`].
+    /// Restores the memory of a recently recorded entry after a start; [`Self::remember_login`] does so for successful logins.
     pub fn remember_lately(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
         let at = rule_input.occurred_at.unwrap_or(recorded).micros();
         self.count_operation(rule_input, at);
@@ -121,7 +121,7 @@ impl Detector {
         self.commit();
     }
 
-    /// Remembers a successful login after a start.
+    /// Restores the memory of a successful login after a start.
     pub fn remember_login(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
         self.judge_new_address(rule_input, recorded, &mut Flags(Vec::new()));
         self.judge_new_device(rule_input, recorded, &mut Flags(Vec::new()));
@@ -175,7 +175,7 @@ impl Detector {
         }
     }
 
-    /// Whether an entry is exempt from the activity rules because it is by a machine account or about reading the log.
+    /// Returns whether an entry is exempt from the activity rules because it is by a machine account or about reading the log.
     fn is_exempt(&self, rule_input: &RuleInput) -> bool {
         rule_input.category == READING
             || rule_input.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
@@ -207,7 +207,7 @@ impl Detector {
         count
     }
 
-    /// Counts a failed login. Returns zero if the entry is not one.
+    /// Counts a failed login and returns the number of failures within the window; returns zero for any other entry.
     fn count_failure(&mut self, rule_input: &RuleInput, at: i64) -> usize {
         let (Some(_), Some(Login::Failed), Some(network)) =
             (&self.rules.failed_logins.0, rule_input.login(), network_of(rule_input))
@@ -264,10 +264,10 @@ impl Detector {
         }
     }
 
-    /// Whether a login is the first in `days` days from its address or device. The very first login of a user is not new in this sense,
-    /// because there is nothing to compare it with. Remembers the login.
+    /// Returns whether a login is the first in `days` days from its address or device, and remembers the login. The very first
+    /// login of a user is not new in this sense, because there is nothing to compare it with.
     fn is_new(&mut self, [place, anywhere]: [Key; 2], rule_input: &RuleInput, recorded: Timestamp, days: u32) -> bool {
-        // A login that claims to be in the future must not be remembered for longer because of that.
+        // A login with a time in the future must not be remembered for longer than others.
         let at = rule_input.occurred_at.unwrap_or(recorded).min(recorded).micros();
         let known_for = i64::from(days) * MICROS_PER_DAY;
         let is_known = self.logins.get(place).is_some_and(|last| at.saturating_sub(*last) <= known_for);
@@ -305,7 +305,7 @@ impl Detector {
     }
 }
 
-/// Flags of one entry; reasons are cut to the limit.
+/// Flags of one entry; reasons are truncated to the limit.
 struct Flags(Vec<Flag>);
 
 impl Flags {
@@ -332,7 +332,7 @@ impl Flags {
     }
 }
 
-/// Verbs of actions that delete, and of actions that edit.
+/// Verbs that make an action a deletion or, in `EDITING`, an edit.
 const DELETING: [&str; 13] = [
     "delete",
     "deleted",
@@ -353,7 +353,7 @@ const EDITING: [&str; 13] = [
     "rename", "renamed",
 ];
 
-/// Compares names while ignoring case and a plural `s`, so that `User` and `users` match `user`.
+/// Compares names, ignoring case and a plural `s`, so that `User` and `users` match `user`.
 fn is_same_kind(sensitive: &str, kind: &str) -> bool {
     let plain = |text: &str| {
         let lower = text.to_lowercase();
@@ -369,7 +369,7 @@ impl ValueChanged {
             let is_money =
                 split_words(last).iter().any(|word| self.fields.iter().any(|money| is_same_kind(money, word)));
             let percent = (amount.new - amount.old).abs() / amount.old.abs() * 100.0;
-            // From 1.2 to 1.5 is a quarter, despite the rounding of binary fractions.
+            // Tolerate the rounding of binary fractions: a change from 1.2 to 1.5 is not more than 25 %.
             if !is_money || percent <= self.over_percent + 1e-9 {
                 return None;
             }
@@ -416,7 +416,7 @@ fn device_of(agent: &str) -> String {
     device.trim().to_owned()
 }
 
-/// Reduces an IPv6 address to its /64, because one person can have a whole /64.
+/// Reduces an IPv6 address to its /64, because one person can have an entire /64.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

@@ -30,9 +30,9 @@ pub struct Rules {
     pub repeated_edits: Rule<RepeatedEdits>,
     /// A given number of logins from one address failed within a given time.
     pub failed_logins: Rule<FailedLogins>,
-    /// A user logs in from an address that is new for that user.
+    /// A user logged in from an address that is new for that user.
     pub new_address: Rule<NewAddress>,
-    /// A user logs in with a program or device that is new for that user.
+    /// A user logged in with a program or device that is new for that user.
     pub new_device: Rule<NewDevice>,
     /// A user acted as another user.
     pub impersonation: Rule<Impersonation>,
@@ -125,7 +125,7 @@ impl Rules {
         days.into_iter().flatten().max()
     }
 
-    /// Longest window of the rules that count.
+    /// Returns the longest window of the rules that count events.
     pub fn reach(&self) -> Duration {
         let within = [
             self.many_operations.0.as_ref().map(|r| r.within),
@@ -136,7 +136,7 @@ impl Rules {
     }
 }
 
-/// A rule that may be off.
+/// Settings of a rule, or `None` if the rule is off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule<T>(pub Option<T>);
 
@@ -166,7 +166,7 @@ impl<'de, T: Default + Deserialize<'de>> Deserialize<'de> for Rule<T> {
 #[serde(deny_unknown_fields, default)]
 pub struct ValueChanged {
     pub over_percent: f64,
-    /// Words in the name of a changed field that make it an amount of money.
+    /// Words that mark a changed field as an amount of money if its name contains one of them.
     pub fields: Vec<String>,
 }
 
@@ -205,7 +205,7 @@ pub struct OutsideHours {
     /// A name of the IANA time zone database.
     #[serde(deserialize_with = "zone")]
     pub zone: Tz,
-    /// Whether all of Saturday and Sunday counts as outside working hours.
+    /// Whether Saturday and Sunday count entirely as outside working hours.
     pub weekends: bool,
 }
 
@@ -275,7 +275,7 @@ impl Default for FailedLogins {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewAddress {
-    /// Number of days after the last login from an address during which it counts as known.
+    /// Number of days after the last login from an address during which the address counts as known.
     pub days: u32,
 }
 
@@ -288,7 +288,7 @@ impl Default for NewAddress {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewDevice {
-    /// Number of days after the last login with a device during which it counts as known.
+    /// Number of days after the last login with a device during which the device counts as known.
     pub days: u32,
 }
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 
-/// Maximum number of keys in one half of a memory. When the young half is full, the old half is forgotten, so at most twice as many
-/// keys are remembered, at about 100 bytes each.
+/// Maximum number of keys in one half of a memory. When the young half is full, the old half is forgotten, so at most twice this
+/// number of keys is remembered, at about 100 bytes each.
 const KEYS_MAX: usize = 100_000;
 
 /// Maximum number of times in one half of a rule's memory, 8 bytes each. A rule with a high threshold remembers fewer keys.
@@ -57,19 +57,19 @@ impl<V> Memory<V> {
     }
 }
 
-/// Times of one key within one time slice, which is as long as the window; ascending.
+/// Times of one key within one time slice, in ascending order. A slice is as long as the window.
 type Times = Vec<i64>;
 
 /// Counts events within a window that ends at the event being counted; times may arrive in any order.
 #[derive(Debug)]
 pub(super) struct Window {
     micros: i64,
-    /// Maximum number of times in a slice; more are never needed to tell that the threshold is reached.
+    /// Maximum number of times in a slice, which is enough to determine whether the threshold is reached.
     times_max: usize,
     slices: Memory<Times>,
 }
 
-/// One counted time, with what [`Window::take_back`] needs to undo it.
+/// One counted time, with the information that [`Window::take_back`] needs to undo it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     key: Key,
@@ -98,7 +98,7 @@ impl Window {
         let at = times.partition_point(|t| *t <= time);
         times.insert(at, time);
         let count = earlier + within(times);
-        // Later events are counted together with the newest times, so the oldest one is removed.
+        // Later events are counted together with the newest times, so remove the oldest one.
         let evicted = (times.len() > max).then(|| times.remove(0));
         (count, Counted { key, time, evicted })
     }

@@ -1,4 +1,4 @@
-//! CSV export of entries. Cells are changed for spreadsheets, so only the NDJSON is evidence.
+//! CSV export of entries. Cells are modified so that spreadsheets run no formulas, so only the NDJSON is evidence.
 
 use std::borrow::Cow;
 
@@ -91,7 +91,8 @@ pub fn write_row(row: &Row<'_>, out: &mut Vec<u8>) {
     let view = EntryView::parse(&row.body).filter(|_| is_one_object(&row.body)).unwrap_or_default();
     let signature = hex::encode(&row.mac);
     let (seq, era) = (view.seq.to_string(), view.era.to_string());
-    // An entry's own `node_id` and `seq` are not reliable unless its integrity is intact, so prefer where it was found.
+    // An entry's own `node_id` and `seq` are not reliable unless its integrity is intact, so prefer the position at which it was
+    // found.
     let place = row.found_at.as_ref();
     let success = match view.outcome.as_deref() {
         Some("success") => "true",

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-/// Returns an IPv4 address itself, and the /64 prefix of an IPv6 address, because one client can use the whole prefix.
+/// Returns an IPv4 address unchanged, and the /64 prefix of an IPv6 address, because one client can use the whole prefix.
 #[must_use]
 pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

@@ -1,7 +1,7 @@
 //! Page cursor: everything that a later page needs, so that servers keep no state for clients.
 //!
-//! Opaque, versioned, authenticated, bound to the query. Because logs are append-only, every node's head at
-//! the first page is a snapshot: later pages read only up to it, and new rows never shift a page.
+//! A cursor is opaque, versioned, authenticated and bound to the query. Because logs are append-only, the heads of all nodes at
+//! the first page form a snapshot: later pages read only up to these heads, and new rows never shift a page.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,8 +1,8 @@
 //! SHA-256 and HMAC-SHA256, which run for every entry.
 //!
-//! The binary chooses the implementation: portable Rust unless `main` [`install`]s another [`Provider`]. Daemons contain AWS-LC for TLS
-//! anyway, which needs about half the time on processors without SHA instructions. The verifier contains no such library and installs
-//! none, so its tests run the code that auditors get, whatever else is built in the same workspace.
+//! The binary chooses the implementation: portable Rust unless `main` [`install`]s another [`Provider`]. Daemons contain AWS-LC
+//! for TLS anyway, and it takes about half the time on processors without SHA instructions. The verifier contains no such library
+//! and installs none, so its tests run the code that auditors get, whatever else is built in the same workspace.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 pub trait Provider: Send + Sync {
     /// SHA-256 (FIPS 180-4) of the concatenation of `parts`.
     fn sha256(&self, parts: &[&[u8]]) -> [u8; 32];
-    /// Prepares a key, so that one MAC costs one hash of the message only.
+    /// Prepares a key, so that computing a MAC costs only one hash of the message.
     fn hmac_key(&self, key: &[u8; 32]) -> Arc<dyn KeyedHmac>;
 }
 
@@ -21,7 +21,7 @@ pub trait Provider: Send + Sync {
 pub trait KeyedHmac: Send + Sync {
     /// Computes the MAC of `message`.
     fn sign(&self, message: &[u8]) -> [u8; 32];
-    /// Compares in constant time; a MAC of another length is invalid.
+    /// Checks the MAC of `message` in constant time; a MAC of another length is invalid.
     fn verify(&self, message: &[u8], mac: &[u8]) -> bool;
 }
 

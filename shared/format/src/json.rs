@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::limits::JSON_DEPTH_MAX;
 
-/// The offset and reason for which a text is not acceptable JSON.
+/// Error for a text that is not acceptable JSON: the offset and the problem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset}")]
 pub struct JsonError {

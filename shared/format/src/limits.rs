@@ -1,18 +1,18 @@
 //! Limits of the log format, each with its unit in its name.
 
-/// Body plus mac of one entry. An RFC 6962 tile bundle stores an entry after a 16-bit length
-/// (C2SP tlog-tiles, "Log Entries"), so a larger entry could never be proven.
+/// Body plus mac of one entry. An entry bundle stores each entry after a 16-bit length (C2SP tlog-tiles, "Log Entries"), so a
+/// larger entry could never be proven.
 pub const BODY_AND_MAC_BYTES_MAX: usize = 65_535;
 /// Reason in a flag, as a message without control characters, quotes and backslashes.
 pub const FLAG_REASON_BYTES_MAX: usize = 96;
-/// Space reserved in every body for the flags of the node's detection rules: eight flags with the longest names and reasons.
-/// An entry must not be refused because a rule flags it.
+/// Space reserved in every body for the flags of the node's detection rules: nine flags with the longest names and reasons. An
+/// entry must not be refused because a rule flags it.
 pub const FLAGS_BYTES_MAX: usize = 1_280;
 /// HMAC-SHA256 output.
 pub const MAC_BYTES: usize = 32;
 /// Entries in one append request; the command line splits longer input.
 pub const BATCH_LINES_MAX: usize = 10_000;
-/// One append request as a whole. Larger than any valid batch line, small enough to buffer.
+/// One append request in total: more than any valid line needs, and small enough to buffer.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Nesting depth of objects and arrays, including the entry itself.
 pub const JSON_DEPTH_MAX: usize = 32;
@@ -59,5 +59,5 @@ pub const RANGE_DEFAULT_DAYS: i64 = 7;
 pub const RETENTION_DAYS_MIN: u32 = 90;
 /// Days that rows are kept if the configuration does not specify a period.
 pub const RETENTION_DAYS_DEFAULT: u32 = 365;
-/// A hundred years; for longer periods, use `forever`.
+/// A hundred years; use `forever` for longer periods.
 pub const RETENTION_DAYS_MAX: u32 = 36_500;

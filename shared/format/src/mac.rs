@@ -61,7 +61,7 @@ impl Origin {
 pub struct MacKey(HmacKey);
 
 impl MacKey {
-    /// `K = HKDF-SHA256(secret, no salt, "piperoll entry mac v1" ‖ origin ‖ epoch as 4 bytes big-endian)`.
+    /// Derives `K = HKDF-SHA256(secret, no salt, "piperoll entry mac v1" ‖ origin ‖ epoch as 4 bytes big-endian)`.
     pub fn derive(secret: &EpochSecret, origin: &Origin, epoch: u32) -> Self {
         let mut info = KEY_LABEL.to_vec();
         info.extend_from_slice(origin.to_text().as_bytes());
@@ -76,7 +76,7 @@ impl MacKey {
         self.0.sign(body)
     }
 
-    /// Compares in constant time. A NULL or short mac never matches.
+    /// Checks a mac in constant time. A NULL or short mac never matches.
     pub fn verify(&self, body: &[u8], mac: &[u8]) -> bool {
         self.0.verify(body, mac)
     }

@@ -59,7 +59,7 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// Returns `None` if the name is not valid or the bytes are not a point on the curve.
+    /// Creates a key; returns `None` if the name is not valid or the bytes are not a point on the curve.
     pub fn new(name: &str, kind: KeyKind, public: &[u8; 32]) -> Option<Self> {
         let key = ed25519_dalek::VerifyingKey::from_bytes(public).ok()?;
         is_name(name).then(|| Self { name: name.to_owned(), kind, key })
@@ -76,7 +76,7 @@ impl VerifyingKey {
         let kind = KeyKind::of(*kind).ok_or(NoteError::Key)?;
         let public: [u8; 32] = public.try_into().map_err(|_| NoteError::Key)?;
         let key = Self::new(name, kind, &public).ok_or(NoteError::Key)?;
-        // Exactly eight lower-case digits: another spelling would be another text for the same key.
+        // The id must be exactly eight lower-case digits: another spelling would be another text for the same key.
         if hex::encode(key.id()) == id { Ok(key) } else { Err(NoteError::Key) }
     }
 
@@ -307,7 +307,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// Whether a key name is valid: not empty, no spaces, no plus sign (signed-note, "Format").
+/// Returns whether a key name is valid: not empty, no spaces, no plus sign (signed-note, "Format").
 fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|c| c == '+' || c.is_whitespace() || c.is_control())
 }

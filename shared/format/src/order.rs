@@ -27,7 +27,7 @@ impl Position {
     }
 }
 
-/// The end of the timeline that comes first in an answer.
+/// Order of the entries in an answer: the oldest or the newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
@@ -39,7 +39,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Whether `a` comes before `b` in this order.
+    /// Returns whether `a` comes before `b` in this order.
     pub fn before<T: Ord>(self, a: &T, b: &T) -> bool {
         match self {
             Self::Asc => a < b,

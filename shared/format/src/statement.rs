@@ -49,8 +49,8 @@ pub struct Pruned {
     /// witnessed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witnessed: Option<String>,
-    /// Earlier logs that this one replaced and that were pruned together with its first rows, in this prune or in a previous one. Absent
-    /// in entries of earlier versions.
+    /// Archived logs that this log replaced, directly or indirectly, and that were pruned together with its first rows, in this
+    /// prune or in a previous one. Absent in entries of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPruned>,
 }
@@ -61,7 +61,7 @@ pub struct EarlierPruned {
     pub generation: Generation,
     /// Number of rows in the log, including pruned ones.
     pub rows: u64,
-    /// Newest time of the entries recorded in the log after it was put aside, such as an erasure; `None` if there are none.
+    /// Newest time of the entries recorded in the log after it was archived, such as an erasure; `None` if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<Timestamp>,
 }
@@ -128,8 +128,8 @@ pub struct HoldRelease {
     pub by: String,
 }
 
-/// An operator takes responsibility for the timestamps of rows that were not witnessed before the node began to count for how long rows
-/// have been witnessed.
+/// States that an operator takes responsibility for the timestamps of rows that were recorded before the node began to count how
+/// long rows have been witnessed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimesConfirmed {
@@ -262,7 +262,7 @@ impl Begun {
         Some(Self { generation, signed_rows, witnessed_rows, rows, at: Prefix::parse(body)?.timestamp })
     }
 
-    /// Whether the previous log is known to have had no rows.
+    /// Returns whether the previous log is known to have had no rows.
     pub fn was_empty(&self) -> bool {
         self.signed_rows == Some(0) && self.witnessed_rows.max(self.rows).unwrap_or_default() == 0
     }

@@ -19,7 +19,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
                 '\n' => out.push_str("\\n"),
                 '\r' => out.push_str("\\r"),
                 '\t' => out.push_str("\\t"),
-                // A variation selector after a symbol.
+                // Keep a variation selector after a symbol.
                 '\u{fe0e}' | '\u{fe0f}' if before >= '\u{2190}' => out.push(c),
                 c if c.is_control() || is_invisible(c) || (is_latin && looks_latin(c)) => {
                     let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
@@ -32,7 +32,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether a character is invisible, controls text direction, or is a space other than U+0020 (Unicode 16,
+/// Returns whether a character is invisible, controls text direction, or is a space other than U+0020 (Unicode 16,
 /// `DerivedCoreProperties.txt`, `Default_Ignorable_Code_Point`; `UnicodeData.txt`, `Zs`, `Zl`, `Zp`).
 fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -42,7 +42,7 @@ fn is_invisible(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether a character belongs to Greek, Cyrillic, Armenian or Cherokee, where many letters look like Latin ones.
+/// Returns whether a character belongs to Greek, Cyrillic, Armenian or Cherokee, where many letters look like Latin ones.
 fn looks_latin(c: char) -> bool {
     matches!(c,
         '\u{370}'..='\u{58f}' | '\u{13a0}'..='\u{13ff}' | '\u{1c80}'..='\u{1c8f}' | '\u{1f00}'..='\u{1fff}' | '\u{2de0}'..='\u{2dff}'

@@ -164,7 +164,8 @@ impl SequenceWalk {
         Self { next: Some(first), last: Some((era, timestamp)) }
     }
 
-    /// Takes the next row; `signed` is the era and timestamp from its signed bytes, `None` for a row that failed its check.
+    /// Checks the position of the next row; `signed` is the era and timestamp from its signed bytes, `None` for a row that failed
+    /// its check.
     pub fn step(&mut self, seq: u64, signed: Option<(u32, Timestamp)>) -> Option<SequenceFault> {
         let expected = self.next.unwrap_or(seq);
         let mut fault = match seq.cmp(&expected) {
@@ -185,7 +186,7 @@ impl SequenceWalk {
         fault
     }
 
-    /// Closes the walk: rows up to and including `last` were expected.
+    /// Ends the walk and reports rows up to and including `last` that are missing at its end.
     pub fn finish(&self, last: Option<u64>) -> Option<SequenceFault> {
         let (last, next) = (last?, self.next?);
         (next <= last).then_some(SequenceFault::Missing { first: next, last })

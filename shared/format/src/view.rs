@@ -105,7 +105,7 @@ impl<'a> EntryView<'a> {
         self.redacted.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
     }
 
-    /// Whether the entry represents many operations: `details.counts` is an object.
+    /// Returns whether the entry represents many operations: `details.counts` is an object.
     pub fn is_bulk(&self) -> bool {
         #[derive(Deserialize)]
         struct Details<'a> {

@@ -1,5 +1,5 @@
-//! Compares the tree and the notes with external work: the public RFC 6962 vectors of transparency-dev/merkle, and
-//! independent implementations.
+//! Compares the tree and the notes with third-party work: the public RFC 6962 vectors of transparency-dev/merkle, and independent
+//! implementations.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

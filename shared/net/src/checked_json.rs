@@ -46,7 +46,7 @@ pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
 /// Reads the output of [`to_bytes`]. A file without a digest was written by an earlier version and is accepted.
 ///
 /// # Errors
-/// Returns a message if the file is damaged or has other content.
+/// Returns a message if the file is damaged or does not have the expected content.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let Stored { content, sha256 } = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if sha256.is_some_and(|sha256| sha256 != digest(&content)) {

@@ -36,8 +36,8 @@ pub fn at(base: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Whether the path is a systemd credential. systemd opens its directory of credentials to the service alone, and may express an access
-/// control list in the group permissions of the files.
+/// Returns whether the path is a systemd credential. Only the service can enter systemd's credentials directory, and the group
+/// permissions of its files may represent an access control list.
 fn is_credential(path: &Path) -> bool {
     std::env::var_os(CREDENTIALS_VARIABLE).is_some_and(|directory| path.parent() == Some(Path::new(&directory)))
 }

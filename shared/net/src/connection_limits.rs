@@ -1,11 +1,11 @@
 //! Limits each client to its share of the connections, and closes connections that miss their deadlines.
 //!
-//! A connection counts against its client from the first byte. A connection on which no caller has been identified gets few slots and
-//! is closed first, even with a request in progress: in favour of other connections of the same client if that client has too many, and
-//! in favour of any client if all slots are taken. An unidentified client can stall a response or a body for as long as it likes, so
-//! only its newest connections are worth keeping, and a client that connects in order to identify itself has the newest. A connection
-//! with an identified caller is closed early only while it is idle. A request in progress keeps a connection from being idle; other
-//! traffic, such as pings, does not.
+//! A connection counts against its client from the first byte. A client gets few slots for connections on which no caller has
+//! been identified, and such a connection is closed first, even with a request in progress: in favour of other connections of the
+//! same client if that client has too many, and in favour of any client if all slots are taken. An unidentified client can stall
+//! a response or a body for as long as it likes, so only its newest connections are worth keeping, and a client that connects in
+//! order to identify itself has the newest. A connection with an identified caller is closed early only while it is idle. A
+//! request in progress keeps a connection from being idle; other traffic, such as pings, does not.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -25,7 +25,7 @@ const STRANGERS_PER_CLIENT_MAX: usize = 32;
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const STRANGER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// A response of which the client takes nothing for this long is dropped together with its connection.
+/// Time after which a response of which the client reads nothing is dropped together with its connection.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 

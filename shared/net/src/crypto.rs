@@ -13,8 +13,8 @@ pub struct AwsLc;
 
 struct AwsLcKey(hmac::Key);
 
-/// Makes AWS-LC the provider of this process, for TLS and for hashing. `main` calls it before anything connects or hashes; without it
-/// hashing is portable Rust.
+/// Installs AWS-LC as the cryptography provider of this process, for TLS and for hashing. `main` calls this function before any
+/// code connects or hashes; without it, hashing uses the portable Rust implementation.
 pub fn install() {
     let _ = rustls::crypto::CryptoProvider::install_default(Arc::unwrap_or_clone(provider()));
     piperoll_format::digest::install(&AwsLc);

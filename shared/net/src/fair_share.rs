@@ -1,4 +1,4 @@
-//! Limited resources that clients share: a total, and a maximum share for each client.
+//! Limits on resources that clients share: a total, and a maximum for each client.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +37,7 @@ pub enum Full {
 }
 
 impl Shares {
-    /// Creates `all` slots, of which one caller may hold `each`.
+    /// Creates `all` slots, of which one caller may hold at most `each`.
     pub fn new(all: usize, each: usize) -> Self {
         Self { room: Arc::new(Semaphore::new(all)), each, held: Arc::default() }
     }
@@ -47,7 +47,7 @@ impl Shares {
         self.take_many(caller, 1)
     }
 
-    /// Takes this many slots, or none.
+    /// Takes `places` slots for the named caller, or none.
     pub fn take_many(&self, caller: &str, places: u32) -> Result<Share, Full> {
         let wanted = places as usize;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +65,7 @@ impl Shares {
         self.wait_many(caller, 1, most).await
     }
 
-    /// Takes this many slots, or none, waiting up to `most` for them to become free.
+    /// Takes `places` slots, or none, waiting up to `most` for them to become free.
     pub async fn wait_many(&self, caller: &str, places: u32, most: Duration) -> Result<Share, Full> {
         let until = Instant::now() + most;
         loop {

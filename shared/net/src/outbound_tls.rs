@@ -9,8 +9,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config_files;
 use crate::tls::{TlsError, provider};
 
-/// Builds a TLS 1.3 or 1.2 client configuration that accepts a server if it presents a certificate of `ca` for the name connected to.
-/// `own` names the files of our certificate chain and of its key (mode 0600), for receivers that require a client certificate.
+/// Builds a TLS 1.3 or 1.2 client configuration that accepts a server only if its certificate was issued by `ca` for the name
+/// that the client connects to. `own` names the files of our certificate chain and of its key (mode 0600), for receivers that
+/// require a client certificate.
 pub fn receiver_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsError> {
     let bad = |path: &Path, problem: String| TlsError::Material { path: path.to_owned(), problem };
     let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, TlsError> {

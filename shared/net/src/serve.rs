@@ -459,8 +459,8 @@ async fn read_rest(body: &Mutex<Arriving>) {
     .await;
 }
 
-/// Response body that is passed to the connection in pieces of at most `PIECE_BYTES`. Data that the connection has not taken stays
-/// here, where `UnderWay` records since when it has been waiting.
+/// Response body that is passed to the connection in pieces of at most `PIECE_BYTES`. It keeps data that the connection has not
+/// taken yet, and `UnderWay` records how long that data has been waiting.
 struct Leaving {
     body: Body,
     under_way: UnderWay,

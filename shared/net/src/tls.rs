@@ -63,7 +63,7 @@ pub struct TlsCredentials {
 }
 
 impl TlsCredentials {
-    /// Reads all files, and rejects the whole set if one of them is invalid: a half-updated set is worse than an old one.
+    /// Reads all files. If one of them is invalid, the whole set is rejected, so that a half-updated set is never used.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let bad = |path: &PathBuf, problem: String| TlsError::Material { path: path.clone(), problem };
         let chain: Vec<CertificateDer<'static>> =
@@ -111,7 +111,8 @@ impl TlsCredentials {
         Ok(config)
     }
 
-    /// Returns the verifier of peers of accepted connections, which is also used again while a connection is open.
+    /// Returns the verifier for the client certificates of accepted connections. The verifier also rechecks them while a
+    /// connection is open.
     pub fn client_verifier(&self, auth: ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider())
             .with_crls(self.crls.iter().cloned());
@@ -131,7 +132,7 @@ impl TlsCredentials {
         }
     }
 
-    /// Checks again the chain of a peer that we are connected to, and returns a message if it is no longer acceptable.
+    /// Rechecks the certificate chain of a connected peer. The error message states why the chain is no longer acceptable.
     pub fn check_peer(&self, expected: &Identity, chain: &[CertificateDer<'_>]) -> Result<(), String> {
         let (first, intermediates) = chain.split_first().ok_or_else(|| "no certificate".to_owned())?;
         self.peer_verifier(expected).check(first, intermediates, UnixTime::now())
@@ -156,7 +157,7 @@ impl TlsCredentials {
 pub enum ClientAuth {
     /// For peers: always.
     Required,
-    /// For people and programs: a certificate or a token.
+    /// A certificate or a token, for people and programs.
     Optional,
 }
 
@@ -234,7 +235,7 @@ fn in_words(error: &webpki::Error) -> String {
     }
 }
 
-/// Number of days, rounded up.
+/// Returns the number of days between two times, rounded up.
 fn days_between(from: UnixTime, to: UnixTime) -> u64 {
     to.as_secs().saturating_sub(from.as_secs()).div_ceil(24 * 3_600)
 }

@@ -1,5 +1,5 @@
-//! A file of bearer tokens: 256 random bits each, shown once; only their SHA-256 is stored. It is read again whenever it has changed, so that
-//! the command line and the daemon agree.
+//! A file of bearer tokens with 256 random bits each. A token is shown once; only its SHA-256 is stored. The file is read again
+//! whenever it has changed, so that the command line and the daemon agree.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::atomic_file;
 
-/// Prefix by which a token is recognised, and masked, when it turns up where it should not.
+/// Prefix of every token. A token that appears in other text is recognised by it and masked.
 const PREFIX: &str = "prl_";
 /// Random bytes of a token.
 const RANDOM_BYTES: usize = 32;
@@ -41,15 +41,15 @@ pub trait StoredToken: Clone + Sized {
     fn name(&self) -> &str;
     /// SHA-256 of the token in hexadecimal. The token has 256 random bits, so it needs no slow hash.
     fn sha256(&self) -> &str;
-    /// Reads a whole file.
+    /// Parses the content of a token file.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// Returns a message that describes the problem with the content.
     fn read(bytes: &[u8]) -> Result<Vec<Self>, String>;
-    /// Writes a whole file.
+    /// Serializes the content of a token file.
     ///
     /// # Errors
-    /// Says what cannot be written.
+    /// Returns a message if the tokens cannot be serialized.
     fn write(tokens: &[Self]) -> Result<Vec<u8>, String>;
 }
 
@@ -102,7 +102,7 @@ impl<T: StoredToken> TokenFile<T> {
         Ok(cache.tokens.clone())
     }
 
-    /// Finds a token.
+    /// Finds the stored form of a token.
     ///
     /// # Errors
     /// As [`TokenFile::list`].
@@ -119,10 +119,11 @@ impl<T: StoredToken> TokenFile<T> {
         Ok(self.list()?.into_iter().find(is_it))
     }
 
-    /// Creates a token; `describe` makes what is stored from its SHA-256. This is the only time that the token itself is returned.
+    /// Creates a token; `describe` builds its stored form from its SHA-256. This is the only time that the token itself is
+    /// returned.
     ///
     /// # Errors
-    /// When the name is malformed or taken, the file is full, or it cannot be read or written.
+    /// When the name is malformed or already in use, the file is full, or the file cannot be read or written.
     pub fn create(&self, name: &str, describe: impl FnOnce(String) -> T) -> Result<(String, T), TokenFileError> {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || self.rules.name_marks.contains(c);
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_allowed) {
@@ -148,7 +149,7 @@ impl<T: StoredToken> TokenFile<T> {
     /// Removes a token, which is invalid from then on.
     ///
     /// # Errors
-    /// When there is none of this name, or the file cannot be read or written.
+    /// When no token has this name, or the file cannot be read or written.
     pub fn revoke(&self, name: &str) -> Result<(), TokenFileError> {
         let _lock = self.lock()?;
         let mut tokens = self.list()?;
@@ -160,8 +161,8 @@ impl<T: StoredToken> TokenFile<T> {
         self.save(&tokens)
     }
 
-    /// Locks the file. `create` and `revoke` hold the lock while they read, change and write it, in the command line and in the daemon, so
-    /// that a revoked token does not come back.
+    /// Locks the file. `create` and `revoke`, in the command line and in the daemon, hold the lock while they read, change and
+    /// write the file, so that a revoked token does not come back.
     fn lock(&self) -> Result<std::fs::File, TokenFileError> {
         let lock = atomic_file::lock(&self.path).map_err(|source| self.io(source))?;
         // A change by another process within the clock's resolution would look like the cached version.
@@ -230,7 +231,7 @@ mod tests {
         let (token, stored) = file.create("ci-1", named("ci-1")).expect("a token");
         assert!(token.starts_with(PREFIX) && token.len() == PREFIX.len() + 43);
         assert!(!std::fs::read_to_string(&other).expect("the file").contains(&token[PREFIX.len()..]));
-        // Another process sees it, and the first one what the other changes.
+        // A second process finds the token, and the first one sees the second one's changes.
         let second = TokenFile::<Stored>::new(&other, rules);
         assert_eq!(second.find(&token).expect("read"), Some(stored));
         assert!(matches!(second.create("ci-1", named("ci-1")), Err(TokenFileError::Exists(_))));

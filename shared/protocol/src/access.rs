@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Permission {
-    /// Read pages, entries, counts, tails and the list of nodes.
+    /// Allows reading pages, entries, counts, tails and the list of nodes.
     #[serde(rename = "audit.view")]
     View,
-    /// Export entries or proofs.
+    /// Allows exporting entries or proofs.
     #[serde(rename = "audit.export")]
     Export,
-    /// Start a verification, and acknowledge a violation.
+    /// Allows starting a verification, and acknowledging a violation.
     #[serde(rename = "audit.verify")]
     Verify,
-    /// Create, list and revoke tokens.
+    /// Allows creating, listing and revoking tokens.
     #[serde(rename = "tokens.manage")]
     ManageTokens,
-    /// Accept a node's new history as intended.
+    /// Allows accepting a node's new history as intended.
     #[serde(rename = "nodes.accept")]
     AcceptHistory,
 }
@@ -87,7 +87,7 @@ pub struct TokenInfo {
 pub struct NewToken {
     pub name: String,
     pub role: Role,
-    /// RFC 3339 or an age from now such as `90d`.
+    /// Expiry as an RFC 3339 time, or as a duration from now such as `90d`.
     #[serde(default)]
     pub expires: Option<String>,
     /// Filter that limits what the holder may see. Not allowed for admins.
@@ -164,7 +164,7 @@ pub struct SavedSearch {
     pub parameters: String,
 }
 
-/// `POST /api/v1/acknowledgements`: the caller has seen a problem. An acknowledgement only adds an entry to the log.
+/// `POST /api/v1/acknowledgements`: records that the caller has seen a problem. An acknowledgement only adds an entry to the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -183,8 +183,8 @@ pub struct Acknowledge {
     pub reason: String,
 }
 
-/// A person's conclusion about a flagged entry. Requests may use the former names `reviewed` and `false_alarm` too; entries contain only
-/// those, because the recorded values never change.
+/// A person's conclusion about a flagged entry. Requests may also use the former names `reviewed` and `false_alarm`. Recorded
+/// entries contain only the former names, because recorded values never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

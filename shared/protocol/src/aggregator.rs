@@ -6,31 +6,31 @@ use serde::{Deserialize, Serialize};
 use crate::node::{ForwardStatus, RetentionStatus};
 use piperoll_query::stats::Stats;
 
-/// How one node answered one query.
+/// Outcome of one node for one query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Answered in full, possibly with zero rows.
     Ok,
-    /// The TCP connection, TLS or the node's identity failed.
+    /// The TCP connection, the TLS handshake or the check of the node's identity failed.
     Unreachable,
     /// The connection was accepted, but no answer arrived in time.
     Timeout,
     /// The connection broke or stalled after some rows.
     Incomplete,
-    /// The node answered with an error, or was busy.
+    /// The answer contained an invalid signature, a gap, or rows of another node.
     Error,
     /// An invalid signature, a gap, or rows of another node.
     Invalid,
     /// The range begins before the oldest retained row.
     Pruned,
-    /// The node answered, but rows of the range were in a log that was replaced since: an earlier generation, or a log that was restored
-    /// from an older copy.
+    /// The node answered, but rows of the range were in a log that has since been replaced: an earlier generation, or a log that
+    /// was restored from an older copy.
     Superseded,
     /// The node left the cluster, and its rows of the range cannot be read.
     Retired,
-    /// Excluded by the caller, or not yet a member during the range.
+    /// The node was excluded by the caller, or was not yet a member during the range.
     Excluded,
 }
 
@@ -67,7 +67,7 @@ pub struct NodeReport {
     /// of the node is missing from this time on, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<String>,
-    /// Why the range is not proven, as a message.
+    /// Reason why the range is not proven, as a message.
     #[serde(default)]
     pub unproven: Option<String>,
     /// Rows of this node in the answer that are proven to be covered by the cosigned checkpoint.
@@ -78,7 +78,7 @@ pub struct NodeReport {
     /// Rows covered by the checkpoint that this aggregator cosigned last; none of them can change unnoticed.
     #[serde(default)]
     pub witnessed: Option<u64>,
-    /// When that checkpoint was last confirmed, RFC 3339.
+    /// Time at which that checkpoint was last confirmed, RFC 3339.
     #[serde(default)]
     pub witnessed_at: Option<String>,
     /// Rows added since that checkpoint.
@@ -96,7 +96,7 @@ pub struct NodeReport {
     pub took_ms: Option<f64>,
     pub head_seq: Option<u64>,
     pub oldest_seq: Option<u64>,
-    /// When the node last answered anything, RFC 3339.
+    /// Time of the node's last answer to any request, RFC 3339.
     pub last_seen: Option<String>,
     pub clock_offset_ms: Option<f64>,
     pub clock_uncertainty_ms: Option<f64>,
@@ -128,9 +128,11 @@ pub struct Envelope {
     /// Message that says what is proven beyond the rows' signatures.
     #[serde(default)]
     pub completeness: String,
-    /// In the requested order, nothing is missing up to this time (newest first: back to this time); null if a node returned nothing.
+    /// Time up to which nothing is missing, in the requested order (newest first: back to this time); null if a node returned
+    /// nothing.
     pub complete_through: Option<String>,
-    /// Whether more rows follow the last one of this answer, which is then one page of a longer result; `next_cursor` continues it.
+    /// Whether more rows follow the last one of this answer. If so, the answer is one page of a longer result, and `next_cursor`
+    /// continues it.
     #[serde(default)]
     pub more: bool,
     /// `desc` for newest first, or `asc`.
@@ -146,11 +148,11 @@ pub struct Envelope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_cursor: Option<String>,
     pub count: u64,
-    /// The requested range, absolute and half-open. An open end means the time of the request; rows of nodes whose clocks run ahead of
-    /// that time are included all the same.
+    /// The requested range, absolute and half-open. An open end means the time of the request; rows of nodes whose clocks are
+    /// ahead of that time are still included.
     pub from: String,
     pub to: String,
-    /// Texts in the filter that are too short for the index, so that every row of the range was read.
+    /// Texts in the filter that are too short for the index; because of them, every row of the range was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unindexed_texts: Vec<String>,
     /// Set if nodes were still searching when the time limit of the page expired: in the requested order, everything up to this time was
@@ -178,7 +180,8 @@ impl Envelope {
 
 /// Request header that states the purpose of a query; it determines which action is recorded about the request.
 pub const PURPOSE_HEADER: &str = "piperoll-purpose";
-/// The client only counts and compares the rows and does not output them: recorded as `audit.report` instead of `audit.export`.
+/// Purpose of a client that only counts and compares the rows and does not output them. The request is recorded as `audit.report`
+/// instead of `audit.export`.
 pub const PURPOSE_REPORT: &str = "report";
 
 /// The last line of an NDJSON answer.
@@ -312,7 +315,7 @@ pub enum ExportFormat {
     Bundle,
     /// A view for spreadsheets.
     Csv,
-    /// A view for programs; ends with a final record.
+    /// A view for programs, which ends with a final record.
     Ndjson,
 }
 
@@ -321,11 +324,11 @@ pub enum ExportFormat {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum IncompleteArg {
-    /// Answer 503 with the list of nodes.
+    /// Answers 503 with the list of nodes.
     #[default]
     Refuse,
-    /// Retry for up to `wait_seconds`, then refuse.
+    /// Retries for up to `wait_seconds`, then refuses.
     Wait,
-    /// Create the bundle from the available rows and mark it PARTIAL.
+    /// Creates the bundle from the available rows and marks it PARTIAL.
     Partial,
 }

@@ -22,12 +22,12 @@ pub struct ForwardStatus {
     /// Rows that were shortened because of the destination's size limit; each of them is marked as shortened.
     pub rows_reduced: u64,
     pub errors: u64,
-    /// Why the last attempt failed.
+    /// Reason why the last attempt failed.
     pub problem: Option<String>,
     pub problem_since: Option<String>,
-    /// When a row last arrived, RFC 3339.
+    /// Time at which a row last arrived, RFC 3339.
     pub arrived_at: Option<String>,
-    /// Since when, by whom and why the destination is paused.
+    /// Text that states since when, by whom and why the destination is paused; absent if it is not paused.
     pub paused: Option<String>,
 }
 

@@ -1,6 +1,5 @@
-//! Frames of a peer scan (docs/format.md, "Peer frames"): one byte for the kind, four bytes for the length (big endian), then
-//! the payload. Entries are sent as stored, so that no code between the database and the check of the mac parses or
-//! rewrites them.
+//! Frames of a peer scan (docs/format.md, "Peer frames"): one byte for the kind, four bytes for the length (big endian), then the
+//! payload. Entries are sent as stored, so that no code between the database and the check of the MAC parses or rewrites them.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -38,7 +37,8 @@ const COUNT: u8 = b'C';
 const MARK: u8 = b'M';
 const END: u8 = b'Z';
 
-/// A proof has up to two hashes per level of the tree for every row; a batch has some hundred rows.
+/// Longest payload of a proof frame. A proof has up to two hashes per level of the tree for every row; a batch has a few hundred
+/// rows.
 pub const PROOF_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One decoded frame.
@@ -50,7 +50,7 @@ pub enum Frame {
     Border(EntryFrame),
     /// An erased row: its seq, and the `log.erased` entry about it.
     Erased(u64, EntryFrame),
-    /// The same for a border row.
+    /// An erased border row, in the same form.
     ErasedBorder(u64, EntryFrame),
     /// Proves some of the rows since the last proof.
     Proof(RangeProof),
@@ -58,8 +58,8 @@ pub enum Frame {
     Count(CountPart),
     /// Progress of a stream that follows a log.
     Mark(Mark),
-    /// Rows scanned so far, which distinguishes a working node from a silent one, and, for a client that asked for it, the position up to
-    /// which every row was read.
+    /// Number of rows scanned so far, which distinguishes a working node from a silent one. If the client requested it, also the
+    /// position up to which every row was read.
     Progress(u64, Option<Position>),
     End(StreamEnd),
 }
@@ -73,7 +73,7 @@ pub struct EntryFrame {
     /// Value of the time column.
     pub timestamp: Timestamp,
     pub epoch: u32,
-    /// As stored: empty when NULL, possibly short.
+    /// The MAC as stored: empty if the column is NULL, and possibly shorter than a valid MAC.
     pub mac: Bytes,
     pub body: Bytes,
 }
@@ -154,12 +154,12 @@ pub fn write_entry(out: &mut Vec<u8>, entry: &EntryParts<'_>) {
     write_row(out, ENTRY, entry);
 }
 
-/// Writes an erased row and the whole `log.erased` entry about it.
+/// Writes an erased row and the complete `log.erased` entry about it.
 pub fn write_erased(out: &mut Vec<u8>, seq: u64, entry: &EntryParts<'_>) {
     write_gone(out, ERASED, seq, entry);
 }
 
-/// Writes an erased border row in the same form.
+/// Writes an erased border row in the same form as [`write_erased`].
 pub fn write_erased_border(out: &mut Vec<u8>, seq: u64, entry: &EntryParts<'_>) {
     write_gone(out, ERASED_BORDER, seq, entry);
 }

@@ -23,7 +23,7 @@ pub mod socket_path {
     pub const HEALTHZ: &str = "/healthz";
     pub const METRICS: &str = "/metrics";
     pub const CHECKPOINT: &str = "/v1/checkpoint";
-    /// Only for root and the daemon's own user, like all paths below.
+    /// This path and all paths below are open only to root and the daemon's own user.
     pub const HOLDS: &str = "/v1/holds";
     pub const HOLDS_RELEASE: &str = "/v1/holds/release";
     pub const ERASE: &str = "/v1/erase";
@@ -120,8 +120,8 @@ pub struct ScanRequest {
     /// Maximum number of rows to send; `None` means all.
     #[serde(default)]
     pub limit: Option<u64>,
-    /// Only rows strictly after this position in the requested order. Across nodes a position is `(timestamp, node_id, seq)`;
-    /// within one node's rows it is `(timestamp, seq)`, which the aggregator derives.
+    /// Selects only rows strictly after this position in the requested order. Across nodes a position is
+    /// `(timestamp, node_id, seq)`; within one node's rows it is `(timestamp, seq)`, which the aggregator derives.
     #[serde(default)]
     pub after: Option<Position>,
     /// Excludes rows below this seq.
@@ -133,8 +133,8 @@ pub struct ScanRequest {
     /// The generation that the snapshot belongs to.
     #[serde(default)]
     pub generation: Option<Generation>,
-    /// Counts the matching rows instead of sending them. Invalid rows are sent all the same, and so are erased rows that the
-    /// filter selects by their position.
+    /// Counts the matching rows instead of sending them. Invalid rows are still sent, and so are erased rows that the filter
+    /// selects by their position.
     #[serde(default)]
     pub count: Option<Plan>,
     /// Continues with rows as they are recorded, and sends progress marks in between; the stream has no end.
@@ -157,10 +157,10 @@ pub struct StreamHead {
     /// Log start, if rows were pruned.
     #[serde(default)]
     pub pruned: Option<PrunedRows>,
-    /// The range of rows that each epoch seals.
+    /// The ranges of rows that were sealed under each epoch.
     #[serde(default)]
     pub epochs: Vec<EpochSpan>,
-    /// Why the node no longer trusts its own file; its rows are sent all the same.
+    /// Reason why the node no longer trusts its own file; it still sends its rows.
     #[serde(default)]
     pub fault: Option<String>,
     /// Erased rows of the range that are not sent, because only their content could decide whether the filter selects them.
@@ -199,16 +199,17 @@ pub struct NodeStatus {
     pub version: String,
     /// Newest row known to the writer.
     pub head_seq: Option<u64>,
-    /// Rows up to the newest one in the database at this moment; fewer than the writer knows of if the end of the database was cut off.
+    /// Number of rows up to the newest one in the database at this moment; smaller than the writer expects if the end of the
+    /// database was cut off.
     #[serde(default)]
     pub rows_stored: Option<u64>,
     pub oldest_seq: Option<u64>,
     pub last_timestamp: Option<Timestamp>,
     pub now: Timestamp,
     pub started_at: Timestamp,
-    /// Why appends are currently refused.
+    /// Reason why appends are currently refused.
     pub write_fault: Option<String>,
-    /// Why the database file is not trusted.
+    /// Reason why the database file is not trusted.
     pub read_fault: Option<String>,
     pub database_bytes: u64,
     pub disk_free_bytes: u64,
@@ -251,7 +252,7 @@ pub struct IntakeStatus {
 pub struct Mark {
     /// Every row below this seq was processed.
     pub next_seq: u64,
-    /// No later row has an earlier time, unless the node's clock is set back.
+    /// Watermark: no row that is recorded later has an earlier time, unless the node's clock is set back.
     pub time: Timestamp,
     /// Messages about faults of the rows since the last mark.
     #[serde(default)]
@@ -285,15 +286,15 @@ pub struct RetentionStatus {
     pub rows_left: u64,
     /// Bytes that the last prune since the node started returned to the file system.
     pub bytes_freed: u64,
-    /// Why the last attempt pruned less than it should have.
+    /// Reason why the last attempt pruned less than it should have.
     pub problem: Option<String>,
     /// Days that the oldest rows have been kept beyond the policy, according to their own timestamps.
     #[serde(default)]
     pub late_days: u32,
-    /// Why rows are kept beyond the policy.
+    /// Reason why rows are kept beyond the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_because: Option<String>,
-    /// An operator confirmed the timestamps of the rows below this seq.
+    /// Seq below which an operator has confirmed the timestamps of all rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_below: Option<u64>,
     /// Names of the holds that keep rows.
@@ -326,7 +327,7 @@ pub struct ConfirmedTimes {
 pub struct CheckpointQuery {
     #[serde(default)]
     pub old: u64,
-    /// Requests the last checkpoint of a log that was put aside, by its generation; without this field, the current log is meant.
+    /// Generation of an archived log whose last checkpoint is requested; without this field, the current log is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
 }
@@ -334,16 +335,16 @@ pub struct CheckpointQuery {
 /// A checkpoint and the proof that its log extends the one that the request names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointAnswer {
-    /// A signed note (C2SP tlog-checkpoint). Empty for a log that was put aside without ever signing a checkpoint.
+    /// A signed note (C2SP tlog-checkpoint). Empty for an archived log that never signed a checkpoint.
     pub note: String,
-    /// Generation of the requested log if it was put aside. Absent if the current log was requested, and in answers of earlier versions,
-    /// which always describe the current log.
+    /// Generation of the requested log if it is archived. Absent if the current log was requested, and in answers of earlier
+    /// versions, which always describe the current log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
     /// Consistency proof from `old` rows, base64; empty if `old` is 0 or not below the checkpoint's size.
     pub proof: Vec<String>,
-    /// Time range of the rows covered by the checkpoint, and the logs before this one. Absent in answers of earlier versions. Not signed:
-    /// a witness uses it only to say which time ranges a log that is lost later may have covered.
+    /// Time range of the rows covered by the checkpoint, and the logs before this one. Absent in answers of earlier versions. Not
+    /// signed: a witness uses it only to report which time ranges a log may have covered if that log is lost later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<LogSpan>,
 }
@@ -364,12 +365,12 @@ pub struct LogSpan {
     /// Log start, if rows were pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<PrunedRows>,
-    /// Earlier logs of this node that can still be read by their generation.
+    /// Archived logs of this node that can still be read by their generation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aside: Vec<LogAside>,
 }
 
-/// A log that was replaced by another one and put aside, where it can still be read.
+/// An archived log: it was replaced by another one, and can still be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogAside {
     pub generation: Generation,
@@ -468,14 +469,14 @@ pub struct EntryRecorded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PruneRequest {
-    /// Rows recorded before this time.
+    /// Selects the rows that were recorded before this time.
     pub before: Timestamp,
     /// The `to_seq` of the plan.
     #[serde(default)]
     pub to_seq: Option<u64>,
     #[serde(default)]
     pub archive: Option<ArchiveDigest>,
-    /// The operator takes responsibility for the age of rows that have not been witnessed for the whole retention period.
+    /// Whether the operator takes responsibility for the age of rows that have not been witnessed for the whole retention period.
     #[serde(default)]
     pub confirm: bool,
 }
@@ -492,11 +493,12 @@ pub struct PrunePlan {
     pub newest: Option<Timestamp>,
     /// Messages about what prevents pruning as much as was requested.
     pub limits: Vec<String>,
-    /// Earlier logs that this one replaced and that are pruned together with its first rows.
+    /// Archived logs that this one replaced and that are pruned together with its first rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPruned>,
-    /// As far as the node knows, rows from this seq on have not been witnessed for the whole retention period: only their own timestamps
-    /// say that they are old, so `confirm` is required. Absent if all rows have been witnessed for that long.
+    /// The first row that, as far as the node knows, has not been witnessed for the whole retention period. From this row on,
+    /// only the rows' own timestamps show their age, so `confirm` is required. Absent if all rows have been witnessed for that
+    /// long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unconfirmed_from: Option<u64>,
 }

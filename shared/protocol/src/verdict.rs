@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The log is the one that was witnessed, and nothing was found to be wrong with it.
+    /// The log matches what was witnessed, and no problem was found in it.
     Ok,
     /// The node cannot be reached.
     Unreachable,
@@ -18,7 +18,7 @@ pub enum Verdict {
     Stale,
     /// The node signs fewer rows than were witnessed.
     Rollback,
-    /// The node signs other rows than were witnessed.
+    /// The node signs rows that differ from those that were witnessed.
     Fork,
     /// A row of the node failed verification.
     RowInvalid,
@@ -30,11 +30,11 @@ pub enum Verdict {
     UnknownKey,
     /// Rows of the range were pruned, as the policy allows.
     Pruned,
-    /// Rows of the range were pruned, and it is not shown that the policy allowed it.
+    /// Rows of the range were pruned, and there is no proof that the policy allowed it.
     PrunedUnshown,
     /// Rows of the range were pruned earlier than the policy allows.
     PrunedEarly,
-    /// Rows of the range were in a log that was replaced since.
+    /// Rows of the range were in a log that has since been replaced.
     Superseded,
     /// The node left the cluster.
     Retired,
@@ -43,7 +43,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Every verdict that has a word of its own.
+    /// Every verdict that has its own word on the wire.
     pub const ALL: [Self; 14] = [
         Self::Ok,
         Self::Unreachable,
@@ -82,7 +82,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the verdict is that the log is not the one that was witnessed.
+    /// Whether the verdict says that the log is not the one that was witnessed.
     pub fn is_alarm(self) -> bool {
         matches!(self, Self::Rollback | Self::Fork)
     }
@@ -94,7 +94,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// An unknown word is [`Verdict::Other`], so that an earlier client can read the answer of a later aggregator.
+/// Reads an unknown word as [`Verdict::Other`], so that an older client can read the answer of a newer aggregator.
 impl<'de> Deserialize<'de> for Verdict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;

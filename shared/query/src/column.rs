@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use piperoll_format::view::EntryView;
 
-/// Separates the rules of one entry; no rule that a column can hold contains it.
+/// Separator between the rules in [`Column::Flags`]. A rule that contains it cannot be represented; see [`columns_suffice`].
 pub const FLAG_SEPARATOR: char = '\u{1f}';
 
 /// A field with at most one short value.

@@ -55,7 +55,8 @@ pub fn day_range_in(text: &str, zone: Zone) -> Option<(Timestamp, Timestamp)> {
     Some((from_date(date, zone), from_date(date.succ_opt()?, zone)))
 }
 
-/// Parses an age as people type it. Units without a fixed length are refused: `1M` was a month of 30.44 days, and `1m` a minute.
+/// Parses an age as people type it. Units without a fixed length are refused: `parse_duration` reads `1M` as a month of 30.44
+/// days, but `1m` as a minute.
 fn age(text: &str) -> Result<Duration, TimeError> {
     let error = |advice| TimeError { text: text.chars().take(64).collect(), advice };
     let units = text.split(|c: char| c.is_ascii_digit() || c.is_whitespace()).filter(|unit| !unit.is_empty());

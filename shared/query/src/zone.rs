@@ -84,7 +84,8 @@ fn earliest<Z: TimeZone>(zone: Z, clock: NaiveDateTime) -> i64 {
     match zone.from_local_datetime(&clock) {
         LocalResult::Single(time) | LocalResult::Ambiguous(time, _) => time.timestamp_micros(),
         LocalResult::None => {
-            // A few hours earlier there was no gap yet; if there was one, the time is read as UTC.
+            // The offset before the gap applies: that of three hours earlier. If that time is in a gap too, the time is read as
+            // UTC.
             let hour = chrono::TimeDelta::hours(3);
             let before = zone.from_local_datetime(&(clock - hour)).earliest();
             before.map_or_else(|| clock.and_utc().timestamp_micros(), |before| (before + hour).timestamp_micros())

@@ -17,7 +17,8 @@ const UNTOUCHED: [&str; 7] = ["id", "category", "action", "outcome", "occurred_a
 impl Redactor {
     /// Parses one JSON object as a caller sends it, with all recognised secrets masked.
     ///
-    /// # Errors As [`CallerEntry::parse`].
+    /// # Errors
+    /// As [`CallerEntry::parse`].
     pub fn parse_entry(&self, bytes: &[u8]) -> Result<CallerEntry, EntryError> {
         CallerEntry::parse_with(bytes, |text| self.entry(text))
     }

@@ -1,4 +1,4 @@
-//! Interprets the names of JSON members: what they say about the values next to and below them.
+//! Interprets the names of JSON members, which describe the values next to and below them.
 
 /// Keys whose text names the value next to it (`LABELS`), and keys of such values (`LABELLED`).
 const LABELS: [&str; 18] = [

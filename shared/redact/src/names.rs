@@ -24,8 +24,8 @@ impl Class {
     }
 }
 
-/// Words for a password, written without separators. A name that ends with one is a password's, however it is spelled:
-/// `userPassword`, `X-Pass-Phrase`.
+/// Words for a password, written without separators. A name that ends with one of them is the name of a password, however it is
+/// spelled: `userPassword`, `X-Pass-Phrase`.
 const PASSWORDS: &str = "password|passwd|passphrase|passcode|pwd|passwort|kennwort|contrase(?:n|ñ)a|motdepasse|senha|wachtwoord|parola|lösenord|пароль|密码|密碼|パスワード|securityanswer|cardnumber|recoverycode|backupcode|mfacode|verificationcode|onetimecode|onetimepassword|otpcode|pincode|resetcode|tancode|cvvcode|securitycode|accesscode";
 /// Words for tokens, keys and other credentials.
 const TOKENS: &str = "secret|token|apikey|appkey|privatekey|secretkey|accesskey|signingkey|encryptionkey|decryptionkey|sessionkey|masterkey|sshkey|accountkey|sharedkey|presharedkey|hmackey|aeskey|authkey|clientkey|storagekey|servicekey|functionkey|subscriptionkey|webhookkey|licensekey|deploykey|rootkey|signaturekey|secretkeybase|credentials|authcode|authorizationcode|jsessionid|phpsessid|aspnetsessionid|connectsid|sharedaccesssignature|sastoken";

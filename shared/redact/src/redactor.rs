@@ -12,8 +12,8 @@ const TRIGGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Finds secrets and masks them.
 ///
 /// The time for an entry depends on its length, not on its structure: every value is read once, and every context reads a text
-/// once. JSON that is nested deeper than [`JSON_DEPTH_MAX`](piperoll_format::limits::JSON_DEPTH_MAX), and JSON text at the fourth level inside JSON text, is not examined
-/// but masked as a whole.
+/// once. JSON that is nested deeper than [`JSON_DEPTH_MAX`](piperoll_format::limits::JSON_DEPTH_MAX), and JSON text at the fourth
+/// level inside JSON text, is not examined but masked as a whole.
 #[derive(Debug, Clone)]
 pub struct Redactor {
     /// Matches every entry that may hold a secret, and few others.
@@ -31,7 +31,8 @@ impl Default for Redactor {
 impl Redactor {
     /// Compiles the built-in names and patterns together with the names `more`, in which `*` matches anything.
     ///
-    /// # Errors If one of the names would match everything, nothing, or a path.
+    /// # Errors
+    /// When one of the names would match everything, nothing, or a path.
     pub fn new(more: &[String]) -> Result<Self, BadName> {
         let names = Names::new(more)?;
         let bad = |_| BadName(more.join(", "));

@@ -18,8 +18,8 @@ pub fn is_same_entry(entry: &CallerEntry, body: &str) -> bool {
     caller_object(body).is_some_and(|stored| is_same_but_for_masks(&stored, &sent))
 }
 
-/// Returns whether two JSON objects are equal except for masked values, as the same entry is when different versions of the rules
-/// masked it. The text of numbers, the order of keys and the spelling of strings matter; the content of `redacted` does not.
+/// Returns whether two JSON objects differ only in masked values, as happens when different versions of the rules masked the same
+/// entry. The text of numbers, the order of keys and the spelling of strings matter; the content of `redacted` does not.
 fn is_same_but_for_masks(one: &str, other: &str) -> bool {
     let (Ok(a), Ok(b)) = (Tree::parse(one, JSON_DEPTH_MAX), Tree::parse(other, JSON_DEPTH_MAX)) else { return false };
     let mut pairs = vec![(0, 0)];

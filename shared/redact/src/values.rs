@@ -360,7 +360,7 @@ pub(super) fn looks_made_up(text: &str) -> bool {
 }
 
 /// Returns whether a text is surely not a word, name, number, date or address: it mixes letters and digits in both cases, or
-/// contains signs that only passwords have.
+/// contains characters that only passwords have.
 pub(super) fn looks_secret(text: &str) -> bool {
     const BYTES_MIN: usize = 6;
     let has = |of: fn(&u8) -> bool| text.bytes().any(|b| of(&b));

@@ -20,7 +20,7 @@ use super::values::{is_sentence, is_spared, is_state as is_state_word, looks_mad
 pub(super) const PATH_BYTES_MAX: usize = 128;
 /// Maximum depth of JSON inside JSON strings that is examined; JSON below it is masked as a whole.
 const TEXTS_DEPTH_MAX: usize = 3;
-/// Maximum number of offsets in one text at which reading JSON is tried, which bounds the time for a text full of brackets.
+/// Maximum number of offsets in one text at which parsing JSON is attempted, which bounds the time for a text full of brackets.
 const EMBEDDED_MAX: usize = 32;
 /// Suffix of the path of a value that was masked because it could not be examined.
 const TOO_DEEP: &str = " (nested too deep)";
@@ -64,7 +64,7 @@ impl Masked {
     }
 }
 
-/// How a value is to be examined.
+/// Mode in which a value is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Open,
@@ -81,7 +81,7 @@ enum Mode {
 
 enum Job {
     Value(usize, Mode),
-    /// A value with this key, which is added to the path.
+    /// A member of an object; its key is added to the path.
     Member {
         at: usize,
         key: String,
@@ -449,7 +449,7 @@ impl<'r> Walk<'r> {
     }
 }
 
-/// Returns whether a value is a working directory, which is no secret: `PWD=/home/bob`.
+/// Returns whether a value is a working directory, which is not a secret: `PWD=/home/bob`.
 fn is_folder(path: &str, value: &str) -> bool {
     let name = path.rsplit('.').next().unwrap_or_default();
     (name.eq_ignore_ascii_case("pwd") || name.eq_ignore_ascii_case("oldpwd")) && super::values::is_reference(value)

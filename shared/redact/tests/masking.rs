@@ -1,9 +1,9 @@
 //! Tests masking on labelled texts: secrets are masked, other text is kept, and no output says `redacted` while part of a secret
 //! remains.
 //!
-//! A line of a corpus has `text` or `details`, and a positive also has `secrets` (exactly as written) and the texts to `keep`. The
-//! signs «» inside keys and tokens are removed when a corpus is read, so that no file in this tree contains text that looks like a key
-//! or token.
+//! A line of a corpus has `text` or `details`. A positive case also has `secrets` (exactly as written) and the texts to `keep`.
+//! The signs «» inside keys and tokens are removed when a corpus is read, so that no file in this tree contains text that looks
+//! like a key or token.
 
 use piperoll_redact::Redactor;
 use proptest::prelude::*;

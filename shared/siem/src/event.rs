@@ -13,7 +13,8 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 
-/// Maximum length, as JSON, of a field that [`OmittedFields::Most`] keeps. Only a malicious value, such as a name of quotes alone, is longer.
+/// Maximum length, as JSON, of a field that [`OmittedFields::Most`] keeps. Only a malicious value, such as a name that consists
+/// of quotes, is longer.
 const SHORT_BYTES_MAX: usize = 514;
 
 /// Format of a message.
@@ -82,7 +83,7 @@ impl<'a> Event<'a> {
         let (cluster, node_id, generation, seq) = place;
         let mut view = EntryView::parse(&row.body).unwrap_or_default();
         if row.integrity != Integrity::Ok && row.body.contains(&b'\n') {
-            // An attacker who edits a row can insert white space, and with it a forged line.
+            // An attacker who edits a row can insert a line end, and with it a forged line.
             (view.changes, view.details, view.flags, view.redacted) = (None, None, None, None);
         }
         Self { cluster, node_id, generation, seq, recorded, row, view, omit: OmittedFields::Nothing }

@@ -1,8 +1,8 @@
 //! Converts an entry to formats of other systems: OCSF, ECS, CEF, and syslog around them.
 //!
-//! Every format is a function of one stored row and of nothing else, so golden files test it
-//! (`shared/siem/tests/siem.rs`). None of them is the text that is signed: only `native` keeps the bytes of the body.
-//! docs/forwarding.md has the tables of fields and their sources.
+//! Every format is a function of one stored row and of nothing else, so golden files test it (`shared/siem/tests/siem.rs`). No
+//! format is itself the signed text; only `native` contains the bytes of the body unchanged. docs/forwarding.md has the tables of
+//! fields and their sources.
 
 mod cef;
 mod ecs;

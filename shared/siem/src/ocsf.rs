@@ -1,8 +1,8 @@
 //! Writes OCSF 1.8.0 (schema.ocsf.io/1.8.0): selects the class of an action and fills that class's attributes.
 //!
-//! A class with a required attribute that the entry cannot fill is not used; API Activity (6003) takes all remaining entries, with the
-//! node itself as the source endpoint if no other source is known. Flags become labels and a severity, not finding classes, because
-//! nothing has been investigated. A MAC is not a digital signature, so it is stored in `unmapped`.
+//! A class with a required attribute that the entry cannot fill is not used. API Activity (6003) is used for all remaining
+//! entries, with the node itself as the source endpoint if no other source is known. Flags become labels and a severity, not
+//! finding classes, because nothing has been investigated. A MAC is not a digital signature, so it is stored in `unmapped`.
 
 use serde_json::{Value, json};
 
@@ -193,7 +193,7 @@ fn source(event: &Event<'_>, class: u32) -> Value {
 
 fn unmapped(event: &Event<'_>, route: Route) -> String {
     let view = &event.view;
-    // Fields for which the class has an attribute are stored there; all other fields are collected here.
+    // Fields for which the class has an attribute are stored in that attribute; all other fields are collected here.
     let is_placed = matches!(route.class, ENTITY_MANAGEMENT | API_ACTIVITY);
     let is_call = route.class == API_ACTIVITY;
     let mut unmapped = Parts::of(json!({

@@ -12,7 +12,7 @@ pub const ENTERPRISE_DEFAULT: u32 = 32_473;
 pub const SYSLOG_BYTES_MIN: usize = 6_144;
 /// Facility "log audit" (RFC 5424 section 6.2.1).
 const FACILITY: u8 = 13;
-/// RFC 5424 section 6: `MSGID` and `APP-NAME` are ASCII.
+/// Maximum length of `MSGID`, which is ASCII like `APP-NAME` (RFC 5424 section 6).
 const MSGID_BYTES_MAX: usize = 32;
 
 /// Settings of syslog messages.
@@ -111,12 +111,13 @@ impl Syslog {
     }
 }
 
-/// Section 6.3.3: a quote, a backslash and a closing bracket are escaped.
+/// Escapes quotes, backslashes and closing brackets (section 6.3.3).
 fn quoted(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace(']', "\\]")
 }
 
-/// Header fields are printable ASCII without spaces. A value that is too long here is in full in the structured data.
+/// Converts a text to printable ASCII without spaces, as header fields require. The structured data contains values that are cut
+/// off by this in full.
 fn printable(text: &str, max: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(max).collect();
     if text.is_empty() { "-".to_owned() } else { text }

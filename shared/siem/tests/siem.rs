@@ -1,5 +1,5 @@
-//! Golden files of every format, and properties that hold for any entry. `UPDATE_GOLDEN=1 cargo test -p piperoll-shared --test siem`
-//! rewrites the files.
+//! Golden files of every format, and properties that hold for any entry.
+//! `UPDATE_GOLDEN=1 cargo test -p piperoll-siem --test siem` rewrites the files.
 
 use std::path::Path;
 

@@ -138,7 +138,7 @@ fn insert_indexed(insert: &mut rusqlite::Statement<'_>, n: usize, body: &str) {
     insert.execute(params![&[7u8; 32][..], body, user, action, entity, ip, id]).unwrap();
 }
 
-/// Returns rows per second, and a text about the space they use on disk.
+/// Measures our store. Returns rows per second, and a text about the space that the rows use on disk.
 async fn our_store(writers: usize) -> (f64, String) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

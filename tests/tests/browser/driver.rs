@@ -11,8 +11,8 @@ use piperoll_tests::{Cluster, Guard, free_address};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Error text of the driver when a navigation interrupted a query. `find` retries those for up to [`PATIENCE`], which only ends a hanging
-/// test and measures nothing.
+/// Error text of the driver when a navigation interrupted a query. `find` retries such queries for up to [`PATIENCE`], which only
+/// ends a hanging test and measures nothing.
 const CUT_SHORT: &str = "aborted by navigation";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Environment variable with the path of axe-core's own script (axe.min.js), from its package.
@@ -21,12 +21,12 @@ const AXE_VARIABLE: &str = "PIPEROLL_AXE";
 pub(crate) struct Browser {
     pub(crate) client: Client,
     base: String,
-    // The order matters: the folder is removed after the driver, when no process writes to it any more.
+    // The order matters: the folder is removed after the driver, when no process writes to it.
     driver: Guard,
     home: TempDir,
 }
 
-/// Kills what is left of the browser, which outlives its driver for a moment and writes to its folder while that is removed.
+/// Kills the rest of the browser, which outlives its driver for a moment and writes to the folder while it is being removed.
 impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.driver.0.kill();
@@ -46,7 +46,7 @@ impl Drop for Browser {
     }
 }
 
-/// Processes whose command line contains a path.
+/// Returns the ids of the processes whose command line contains a path.
 fn processes_with(path: &str) -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
@@ -263,7 +263,7 @@ fn http() -> hyper_util::client::legacy::connect::HttpConnector {
     hyper_util::client::legacy::connect::HttpConnector::new()
 }
 
-/// Trusts the cluster's ca.crt, as a user does once.
+/// Adds the cluster's ca.crt to the browser's trusted authorities, as a user does once.
 fn trust(home: &Path, ca: &Path) {
     let store = home.join(".pki/nssdb");
     std::fs::create_dir_all(&store).unwrap();

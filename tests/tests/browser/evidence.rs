@@ -1,4 +1,4 @@
-//! Tests exporting evidence and having it verified; a partial export is labelled as partial.
+//! Tests exporting evidence and verifying it; a partial export is labelled as partial.
 
 use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, entry};
@@ -15,7 +15,7 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     let auditor = cluster.token("ada", Role::Auditor, None);
     let Some(browser) = Browser::signed_in(&cluster, &auditor).await else { return };
 
-    // The dialog shows what will be exported, and exports nothing without a reason.
+    // The dialog shows which entries will be exported, and exports nothing without a reason.
     browser.go("/?filter=user:user7").await;
     browser.until("three rows", async || browser.places().await.len() == 3).await;
     browser.press(".filter-toolbar", "Export").await;
@@ -38,7 +38,7 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     let checked = cluster.run(&check);
     assert_eq!(checked.code, 0, "{}{}", checked.stdout, checked.stderr);
 
-    // The server verifies the bundle with the same code, and says that the server did so.
+    // The server verifies the bundle with the verifier's code, and the page says that the server did so.
     browser.go("/verify").await;
     browser.says("main", "by the same code as the offline verifier").await;
     browser.is_accessible("verify").await;
@@ -97,7 +97,7 @@ async fn whoever_is_limited_sees_that_and_nothing_else() {
     assert_eq!(browser.places().await.len(), 1);
     assert!(!browser.texts(".filter-toolbar .actions button").await.contains(&"Export".to_owned()));
     browser.is_accessible("a limited reader").await;
-    // Suggestions are counted by the server, within the client's scope.
+    // The server counts suggestions within the client's scope.
     browser.write("input[role=combobox]", "user:").await;
     browser.says(".suggestions", "alice").await;
     for filter in ["user:mallory", "-user:alice", ""] {

@@ -1,11 +1,11 @@
-//! Tests that what an attacker writes into the log is shown as text everywhere.
+//! Tests that text written into the log by an attacker is shown as plain text everywhere.
 
 use piperoll_tests::Cluster;
 use serde_json::{Value, json};
 
 use super::driver::Browser;
 
-/// Each of these would have an effect if it were treated as anything but text.
+/// Texts that would have an effect if they were treated as anything but text.
 const HOSTILE: [&str; 9] = [
     "<img src=x onerror=\"window.pwned=1\">",
     "<script>window.pwned=1</script>",
@@ -74,7 +74,7 @@ async fn hostile_entries_are_text_everywhere() {
         is_unharmed(&browser, &place).await;
         browser.click(".drawer button[aria-label=Close]").await;
     }
-    // Every value can be used as a filter, whatever it contains, and the filter finds its row again.
+    // Every value can be used as a filter, whatever characters it contains, and the filter finds the row of the value.
     for number in 0..taken.len() {
         browser.go("/?filter=node:mx1%20action:mail.release&order=asc").await;
         browser.until("all rows", async || browser.places().await.len() == taken.len()).await;

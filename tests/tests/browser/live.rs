@@ -1,4 +1,4 @@
-//! Tests what a page shows while nodes die, return, and are tampered with.
+//! Tests the pages while nodes die, return, and are tampered with.
 
 use fantoccini::key::Key;
 use piperoll_tests::{Cluster, edit, entry};
@@ -19,7 +19,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.go(EVERYBODY).await;
     browser.until("six rows", async || browser.places().await.len() == 6).await;
 
-    // Live mode: new rows appear at the top by themselves; while an entry is open they are held back and only counted.
+    // Live mode: new rows appear at the top by themselves. While an entry is open, new rows are held back and only counted.
     browser.keys("l").await;
     browser.says(".filter-toolbar .actions", "Live, complete up to").await;
     cluster.append(0, &[entry("carol", "mail.release")]).await;
@@ -35,7 +35,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     assert!(browser.text(".new-entries").await.is_empty());
     assert_eq!(browser.places().await.len(), 9);
 
-    // A node dies: the page shows a line among the rows, and a banner with what a witness knows.
+    // A node dies: the page shows a line among the rows, and a banner that says how many entries a witness has seen.
     cluster.kill(2);
     browser.says("tr.status-row", "mx3 has been missing since").await;
     browser.says(".banner.missing", "1 of 3 nodes missing").await;
@@ -59,7 +59,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.is_accessible("nodes with a missing one").await;
     browser.shot("nodes").await;
 
-    // The node returns in live mode.
+    // The node returns while live mode is on.
     browser.go(&format!("{EVERYBODY}&live=1")).await;
     browser.says(".banner.missing", "mx3").await;
     cluster.restart(2).await;
@@ -123,8 +123,8 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     browser.close().await;
 }
 
-/// A node's log is replaced by another: the page shows the new log, accepts exactly that one, and says for older ranges that rows of them
-/// are not in it.
+/// A node's log is replaced by another: the page shows the new log, accepts exactly that one, and reports for older ranges that
+/// some of their rows are not in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 200).await;
@@ -149,7 +149,7 @@ async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     browser.keys("the disk died").await;
     browser.press("dialog", "Accept").await;
     browser.until("no alarm", async || !browser.text("table.nodes").await.contains("rollback")).await;
-    // While the old log's folder is next to the new one, rows are read from it; without it the page says what is missing.
+    // While the archived log's folder is next to the new log, its rows are read; without it the page reports the missing rows.
     let is_read = async || cluster.page("filter=node:mx1").await.status_of("mx1") == "ok";
     browser.until("the old log is read", is_read).await;
     let old = std::fs::read_dir(&cluster.nodes[0].folder).unwrap().map(|file| file.unwrap().path());

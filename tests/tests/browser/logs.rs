@@ -73,7 +73,7 @@ async fn rows_of_two_logs_and_a_finding_are_told_apart() {
     browser.says("#drawer-panel", "This entry is in an archived log of its node").await;
     browser.is_accessible("a row of an earlier log").await;
     browser.shot("earlier-log").await;
-    // The URL leads to the same row, without the page that the row was on.
+    // The URL opens the same row even if the row is not on the page.
     let row = browser.address().await.split('&').find(|pair| pair.contains("row=")).unwrap().to_owned();
     browser.go(&format!("/?filter=user:nobody&{}", row.trim_start_matches(['/', '?']))).await;
     browser.click("#tab-raw").await;

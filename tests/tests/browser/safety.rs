@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::driver::Browser;
 
-/// Limit for everything that the first page loads.
+/// Maximum size of everything that the first page loads, in bytes.
 const FIRST_PAGE_BYTES_MAX: f64 = 150.0 * 1024.0;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +27,7 @@ async fn the_first_page_is_small_and_then_quiet() {
     assert!(bytes < FIRST_PAGE_BYTES_MAX, "{bytes} bytes");
     println!("first page: {bytes} bytes");
 
-    // Idle: no request at all. In live mode: one request that stays open, and no other.
+    // An idle page sends no request. In live mode one request stays open, and no other is sent.
     let count = "return performance.getEntriesByType('resource').length";
     let before = browser.js(count, json!([])).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -42,7 +42,7 @@ async fn the_first_page_is_small_and_then_quiet() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(browser.js(count, json!([])).await, before);
 
-    // A page of another site can neither show nor request anything of this one; the policy applies to scripts as well.
+    // The security policy blocks an injected inline script.
     let inject = "const done = arguments[0]; document.addEventListener('securitypolicyviolation', (event) => done(event.effectiveDirective), { once: true }); const script = document.createElement('script'); try { script.textContent = 'window.pwned = 1'; document.body.append(script); } catch (error) { done('trusted-types') } setTimeout(() => done('ran: ' + window.pwned), 1000)";
     let refused = browser.client.execute_async(inject, vec![]).await.unwrap();
     assert!(!refused.as_str().unwrap().starts_with("ran"), "{refused}");

@@ -1,4 +1,4 @@
-//! Tests signing in and out, by token and by one-time link, and what the page shows when a session ends.
+//! Tests signing in and out, by token and by one-time link, and the page after a session has ended.
 
 use piperoll_tests::{Cluster, entry};
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     cluster.wait_until_complete().await;
     let Some(browser) = Browser::open(&cluster).await else { return };
 
-    // A user who is not signed in is asked to, and then returns to the requested page.
+    // A user who is not signed in is asked to sign in, and then returns to the requested page.
     browser.go("/?filter=user:alice").await;
     browser.says("h1", "Sign in to Piperoll").await;
     browser.is_accessible("sign-in").await;
@@ -35,7 +35,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
         .await;
     assert!(!kept.as_str().unwrap().contains("prl_") && kept.as_str().unwrap().starts_with(','), "{kept}");
 
-    // The session warns, is extended on request, and expires by itself; the rows stay visible.
+    // The page warns before the session ends, extends it on request, and keeps the rows visible after it has expired.
     browser.says("dialog", "You will be signed out in").await;
     browser.is_accessible("a session that ends soon").await;
     browser.press("dialog", "Stay signed in").await;
@@ -60,7 +60,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.go(&path).await;
     browser.says("#sign-in-error", "this address has already been used").await;
 
-    // All of this is in the log.
+    // All of these sign-ins and sign-outs are in the log.
     let log =
         cluster.page("filter=action:audit.sign_in,audit.sign_out,audit.sign_in_link&from=1h&order=asc&limit=50").await;
     let told: Vec<String> = log.json()["entries"]
@@ -108,7 +108,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
     browser.go("/sign-in?back=https:evil.example").await;
     browser.says("body", "not found: /evil.example").await;
 
-    // Another user's link does not replace the session without a question.
+    // Another user's link does not replace the session without confirmation.
     let other = cluster.token("other", piperoll_protocol::access::Role::Viewer, None);
     let made = cluster.command(&["browse"]).env("PIPEROLL_TOKEN", &other).output().unwrap();
     let link = String::from_utf8(made.stdout).unwrap();

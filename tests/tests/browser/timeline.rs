@@ -1,4 +1,4 @@
-//! Tests the timeline: search, paging, opening and comparing entries, all of it by keyboard too.
+//! Tests the timeline: search, paging, opening and comparing entries, all of it also by keyboard.
 
 use fantoccini::key::Key;
 use piperoll_tests::Cluster;
@@ -75,7 +75,8 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.click(".chips li:nth-child(2) button.remove").await;
     browser.until("one chip", async || browser.address().await == "/?filter=user%3Aalice").await;
 
-    // Alternatives are one chip: a click adds a condition to all of them, and removing the chip leaves what was added.
+    // Alternatives are shown as one chip: a click adds a condition to all of them, and removing the chip keeps the added
+    // condition.
     browser.go("/?filter=user:alice%20OR%20user:bob").await;
     browser.says(".chips", "user:alice OR user:bob").await;
     let is_either = async |browser: &Browser| {
@@ -94,7 +95,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.until("the other chip", async || browser.texts(".chips li").await.len() == 1).await;
     browser.says(".chips", "not action").await;
 
-    // Suggestions: keys, then existing values with their counts.
+    // Suggestions: filter keys, then existing values with their counts.
     browser.write("input[role=combobox]", "acti").await;
     browser.says(".suggestions", "action:").await;
     browser.keys(&format!("{}{}", Key::Down, Key::Enter)).await;
@@ -163,7 +164,7 @@ async fn with_keys(browser: &Browser) {
     browser.keys(&Key::Escape.to_string()).await;
     browser.until("closed", async || browser.texts(".drawer").await.is_empty()).await;
     assert_eq!(browser.js("return document.activeElement.className", json!([])).await, "link-button row-link");
-    // Every value of the row can be reached, and left again.
+    // Every value of the row can be reached and left by keyboard.
     let focused = "return document.activeElement.className";
     browser.keys(&Key::Right.to_string()).await;
     assert_eq!(browser.js(focused, json!([])).await, "link-button value");
@@ -198,7 +199,7 @@ async fn zooms_and_remembers(browser: &Browser) {
     browser.until("a zoomed range", async || browser.address().await.contains("&to=")).await;
     browser.find("tr[data-entry]").await;
     browser.says(".histogram details", "View as table").await;
-    // A saved search comes back with its range.
+    // A saved search is restored together with its time range.
     let address = browser.address().await;
     browser.press(".filter-toolbar", "Saved").await;
     browser.write("dialog input", "the last half hour").await;
@@ -209,7 +210,7 @@ async fn zooms_and_remembers(browser: &Browser) {
     browser.press(".filter-toolbar", "Saved").await;
     browser.press("dialog ul", "the last half hour").await;
     browser.until("the kept view", async || browser.address().await == address).await;
-    // Printing: the report exists when the browser prints, and states what it is.
+    // Printing: the report exists when the browser prints, and states its filter and its completeness.
     browser
         .js("window.print = () => { window.printed = document.querySelector('.report').textContent }", json!([]))
         .await;

@@ -1,4 +1,4 @@
-//! Manifests and trust files made to keep the verifier busy without end: the verifier refuses them by their length.
+//! Manifests and trust files that would keep the verifier busy for long: they are checked quickly or refused by a limit.
 
 use piperoll_evidence::bundle::{Manifest, NodePart, Trust, TrustError, manifest_note, verify_bundle};
 
@@ -31,7 +31,7 @@ fn bundle(change: impl Fn(&mut Manifest)) -> Vec<u8> {
 
 #[test]
 fn a_manifest_of_many_nodes_ends_or_is_refused() {
-    // Each of the 20,000 nodes is looked up in a trust file of as many other names: linear searches would need 400 million comparisons.
+    // Each of the 20,000 nodes is looked up among as many other names: linear searches would need 400 million comparisons.
     let text: String = (0..20_000).map(|n| format!("[[node]]\nid = \"o{n}\"\nkey = []\n")).collect();
     let others = Trust::parse(&format!("format = \"piperoll trust v1\"\ncluster = \"golden\"\n{text}")).unwrap();
     for trust in [trust(), others] {

@@ -1,4 +1,4 @@
-//! Bundles that include earlier logs, which a newer log replaced.
+//! Bundles that include archived logs.
 
 use piperoll_evidence::bundle::{
     Check, FORMAT, FORMAT_2, MANIFEST, Outcome, checkpoint_name, earlier_names, render_verdict, verify_bundle,
@@ -10,7 +10,8 @@ use serde_json::json;
 use super::maker::{Case, Log, START, seed, trust};
 use super::{Lie, accepted, lie};
 
-/// The current log of mx1 replaced one with 30 rows, which replaced one with 10 rows; the range begins before all of them.
+/// Returns a case in which the current log of mx1 replaced one with 30 rows, which replaced one with 10 rows. The range begins
+/// before all of them.
 pub(crate) fn chain() -> Case {
     let mut case = Case::new();
     let present = &mut case.logs[0];
@@ -54,16 +55,16 @@ fn a_range_over_earlier_logs_is_whole_when_all_of_them_are_here() {
     assert_eq!(earlier, [(Some(30), 30), (Some(10), 10)]);
     let words = render_verdict(&verdict, Outcome::of(&verdict));
     assert!(words.contains("30 entries of its archived log, generation 00000000000000000000000000000065"), "{words}");
-    // The order in which they are listed does not matter.
+    // The order in which the archived logs are listed does not matter.
     let turned = changed(|case| case.logs[0].earlier.reverse());
     assert!(verify_bundle(&turned, Some(&trust())).proven);
-    // A range that begins in the second log does not need the first.
+    // A range that begins in the second log does not need the first log.
     let later = changed(|case| {
         case.asked.from = Timestamp::from_micros(START - 3_600_000_000);
         case.logs[0].earlier.pop();
     });
     assert!(verify_bundle(&later, Some(&trust())).proven);
-    // With a filter, the rows in the bundle are proven, but not that no row is missing.
+    // With a filter, the rows in the bundle are proven, but their completeness is not.
     let filtered = changed(|case| {
         case.asked.filter = "user:bob".to_owned();
         for log in &mut case.logs {
@@ -78,7 +79,7 @@ fn a_range_over_earlier_logs_is_whole_when_all_of_them_are_here() {
     assert_eq!(verdict.rows, 102 + 10 + 3);
 }
 
-/// Missing rows of an earlier log make a bundle incomplete, but are no evidence of forgery.
+/// Missing rows of an archived log make a bundle incomplete, but are not evidence of forgery.
 #[test]
 fn a_part_of_an_earlier_log_is_not_the_whole() {
     let without = |number: usize| changed(|case| drop(case.logs[0].earlier.remove(number)));
@@ -114,7 +115,7 @@ fn the_format_is_the_one_that_the_content_needs() {
     assert_eq!(MANIFEST, "manifest");
 }
 
-/// Forgeries about earlier logs, each with the one check that finds it.
+/// Forgeries about archived logs, each with the one check that detects it.
 pub(crate) fn lies() -> Vec<Lie> {
     let log = |change: fn(&mut Log)| changed(|case| change(&mut case.logs[0].earlier[0]));
     vec![
@@ -157,7 +158,7 @@ pub(crate) fn lies() -> Vec<Lie> {
         }),
         lie("a former key beyond its end", "signed with a key that is not valid", Check::KeySpan, log(|_| {}))
             .trusting(|trust| {
-                // The earlier log was cosigned after its key had been replaced.
+                // The archived log was cosigned after its key had been replaced.
                 let replaced = trust.nodes[0].keys[0].clone();
                 let present = "00000000000000000000000000000007".to_owned();
                 trust.nodes[0]
@@ -175,7 +176,7 @@ impl Lie {
     }
 }
 
-/// Members under another name or of another log are refused.
+/// Bundles in which a member of an archived log is missing or belongs to another log are refused.
 #[test]
 fn members_of_earlier_logs_have_their_places() {
     let mut parts = chain().parts();

@@ -34,7 +34,7 @@ fn filtered() -> Case {
     case
 }
 
-/// A range in the middle of the log, with the rows at its borders.
+/// Returns a case whose range is in the middle of the log, with the rows at its borders.
 fn ranged() -> Case {
     let mut case = Case::new();
     case.asked.from = Timestamp::from_micros(START + 100 * 1_000_000);
@@ -44,7 +44,7 @@ fn ranged() -> Case {
     case
 }
 
-/// Two adjacent rows are erased; the entries that erased them are shown.
+/// Returns a case in which two adjacent rows are erased; the entries that erased them are shown.
 fn erased() -> Case {
     let mut case = Case::new();
     case.logs[0].erase(9, 250);
@@ -52,7 +52,7 @@ fn erased() -> Case {
     case
 }
 
-/// One row is erased. Whether it matched the filter cannot be known, so the manifest counts it and the timeline does not contain it.
+/// Returns a case with one erased row. Whether it matched the filter is unknown: the manifest counts it, the timeline omits it.
 fn erased_apart() -> Case {
     let mut case = filtered();
     case.logs[0].erase(9, 250);
@@ -71,7 +71,7 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     assert_eq!((verdict.rows, verdict.nodes[0].erased, verdict.nodes[0].erased_apart), (101, 0, Some(1)));
     let words = render_verdict(&verdict, Outcome::of(&verdict));
     assert!(words.contains("1 erased row of the range is not shown"), "{words}");
-    // The older form: the row and the entry that erased it are among the rows, and the manifest has no count.
+    // The older form: the row and the entry that erased it are among the rows, and the manifest does not count erased rows.
     let mut before = erased_apart();
     before.logs[0].erased_apart = None;
     before.logs[0].shown.extend([9, 250]);
@@ -79,7 +79,7 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     let verdict = verify_bundle(&before.parts().seal(), Some(&trust()));
     assert!(accepted(&verdict), "{:?} {:?}", verdict.findings, verdict.nodes);
     assert_eq!((verdict.rows, verdict.nodes[0].erased), (102, 1));
-    // Both at once is refused.
+    // A bundle in both forms at once is refused.
     before.logs[0].erased_apart = Some(1);
     let both = before.parts().seal();
     let refused = verify_bundle(&both, Some(&trust()));
@@ -89,8 +89,8 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     );
 }
 
-/// The verifier expects the nodes that were members when the bundle was made: a node that joined later is not missing, one that left
-/// later is, and a bundle cannot be backdated to before its own content.
+/// The verifier expects the nodes that were members when the bundle was created: a node that joined later is not missing, a node
+/// that left later is missing, and a bundle cannot be backdated to before its own content.
 #[test]
 fn who_was_a_member_is_decided_for_when_it_was_made() {
     let case = Case::new();
@@ -122,7 +122,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     third.life = Membership { from: seconds(START + 1_000_000_000), until: Timestamp::MAX };
     trust.nodes.push(third);
     assert!(!verify_bundle(&bundle, Some(&trust)).complete);
-    // The verdict mentions a moved instant.
+    // The verdict mentions a membership date that was moved.
     let reason = "its clock was wrong".to_owned();
     trust.nodes[0].moved.push(Moved { instant: Instant::MemberFrom, was: None, at: seconds(made), reason });
     let verdict = verify_bundle(&bundle, Some(&trust));
@@ -130,7 +130,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     assert!(words.contains("NOTE   member_from of mx1 was moved"), "{words}");
 }
 
-/// The first tile was pruned, and the range begins after the first row that is left.
+/// Returns a case in which the first tile was pruned, and the range begins after the first remaining row.
 fn pruned() -> Case {
     let mut case = Case::new();
     case.asked.from = Timestamp::from_micros(START + 256 * 1_000_000 + 1);
@@ -140,7 +140,7 @@ fn pruned() -> Case {
     case
 }
 
-/// A bundle of a log lacks the rows of the log that it replaced, unless that one had no rows or the range begins after it.
+/// A bundle without the log that its log replaced is incomplete, unless that one had no rows or the range begins after it.
 #[test]
 fn a_range_that_reaches_back_before_its_log_is_incomplete() {
     let before = |rows: Option<u64>, from: i64| {
@@ -191,7 +191,7 @@ fn frozen_bundles_are_made_and_read_as_ever() {
     }
 }
 
-/// A forgery, with part of the message that refuses it and the only check that can find it.
+/// A forgery, with part of the message that refuses it and the only check that can detect it.
 pub(crate) struct Lie {
     pub(crate) what: &'static str,
     pub(crate) words: &'static str,
@@ -246,7 +246,7 @@ fn exporters_lies() -> Vec<Lie> {
             let mut case = filtered();
             case.logs[0].shown.push(299);
             let (mut parts, all) = (case.parts(), case.logs.iter().map(|log| log.shown.len() as u64).sum());
-            // Timeline and CSV are those of the rows that are shown.
+            // The timeline and the CSV file have exactly the rows that are shown.
             let mut open = case.clone();
             open.asked.filter = String::new();
             let mut copies = open.parts();
@@ -265,7 +265,7 @@ fn exporters_lies() -> Vec<Lie> {
     ]
 }
 
-/// Forgeries by nodes: logs that violate their own rules, and parts of logs that are passed off as the whole.
+/// Forgeries by nodes: logs that violate their own rules, and parts of logs that are passed off as complete.
 fn nodes_lies() -> Vec<Lie> {
     vec![
         lie(
@@ -373,7 +373,7 @@ fn lies_about_what_is_gone() -> Vec<Lie> {
             }),
         ),
         lie("rows dropped that nobody stated as pruned", "were not shown", Check::Whole, {
-            // The dropped rows are of an earlier era, so that the first row shown says nothing about them.
+            // The dropped rows belong to a previous era, so the first row shown gives no information about them.
             let mut case = pruned();
             let log = &mut case.logs[0];
             log.rows[290] = Log::new(0, 300).rows[290].clone();
@@ -495,7 +495,7 @@ fn nothing_can_be_changed_without_a_key() {
     case.logs[0].checkpoint =
         Some(format!("{}\n{cosignature}\n", signed.lines().take(5).collect::<Vec<_>>().join("\n")));
     assert!(refused(&case.parts().seal(), "a cosignature of another checkpoint").contains("does not match"));
-    // Keys may be added to the trust file; they do not apply before their first size.
+    // Keys may be added to the trust file; a key does not apply to checkpoints below its first size.
     let mut rotated = trust();
     let old = rotated.nodes[0].keys[0].clone();
     let new = KeySpan { public: seed(77).public_bytes(), from_size: 1_000, ..old.clone() };

@@ -76,13 +76,13 @@ pub(crate) struct Log {
     pub(crate) signer: SigningSeed,
     pub(crate) cosigned_at: Option<i64>,
     pub(crate) rejected: Vec<u8>,
-    /// Replaces the checkpoint of the rows if set.
+    /// Checkpoint that is used instead of the one over the rows, if set.
     pub(crate) checkpoint: Option<String>,
     /// Erased rows, each with the entry that is stored in its place.
     pub(crate) erased: BTreeMap<u64, Stored>,
     /// Number of erased rows that are not shown, according to the manifest.
     pub(crate) erased_apart: Option<u64>,
-    /// Earlier logs of the same node, which this one replaced.
+    /// Archived logs of the same node, which this log replaced.
     pub(crate) earlier: Vec<Log>,
 }
 
@@ -127,7 +127,7 @@ impl Log {
         }
     }
 
-    /// Returns an earlier log of the same node; `number` determines its generation.
+    /// Returns an archived log of the same node; `number` determines its generation.
     pub(crate) fn before(&self, number: u8, rows: u64) -> Self {
         let node = NODES.iter().position(|id| *id == self.id).unwrap();
         let mut log = Self::new(node, rows);
@@ -394,13 +394,13 @@ impl Parts {
         *self.member(REPORT) = page.into_bytes();
     }
 
-    /// Lists the current members in the manifest, then signs and packs.
+    /// Lists the current members in the manifest, then signs and packs the bundle.
     pub(crate) fn seal(mut self) -> Vec<u8> {
         self.manifest.members = self.members.iter().map(|(name, bytes)| MemberDigest::of(name, bytes)).collect();
         self.pack()
     }
 
-    /// Signs and packs without changing what the manifest says about the members.
+    /// Signs and packs the bundle without changing the manifest's statements about the members.
     pub(crate) fn pack(self) -> Vec<u8> {
         let note = manifest_note(&self.manifest, &self.key).unwrap().into_bytes();
         let mut out = Vec::new();

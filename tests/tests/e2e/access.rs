@@ -98,7 +98,7 @@ async fn strangers_are_refused_and_cannot_fill_the_log() {
     tokio::time::sleep(std::time::Duration::from_millis(1_700)).await;
     let before = own_entries(&cluster).len();
     for _ in 0..20 {
-        // The web UI asks for its session before the user has signed in.
+        // The web UI requests its session before the user has signed in, so such requests are not counted as refusals.
         assert_eq!(cluster.get("/api/v1/session", None).await.status, 401);
     }
     let code = |answer: &Answer| answer.json()["code"].as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Evidence over the successive logs of a node: complete as long as each log can be read and was witnessed to its end.
+//! Evidence over the successive logs of a node: complete as long as each log can be read and was witnessed up to its end.
 
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::keys::{begin_generation, cluster_command, trust};
 use crate::witness::{now, report, witnessed};
 
-/// Exports from a time on and verifies the bundle. Returns both exit codes and the verifier's JSON output.
+/// Exports from a time on and verifies the bundle. Returns the exit codes of both commands and the verifier's JSON output.
 fn evidence(cluster: &Cluster, name: &str, from: &str, filter: Option<&str>) -> (i32, i32, Value) {
     let file = trust(cluster, "trust.toml");
     let path = cluster.dir.path().join(name).to_str().unwrap().to_owned();
@@ -52,7 +52,7 @@ async fn evidence_over_three_logs_is_whole() {
     assert_eq!((made, checked), (0, 0), "{verdict:#}");
     assert_eq!((&verdict["complete"], &verdict["proven"]), (&true.into(), &true.into()), "{verdict:#}");
     assert_eq!(of_mx1(&verdict)["earlier"].as_array().unwrap().len(), 2, "{verdict:#}");
-    // Each new log begins with its own "next" entry, for which `begin_generation` waited.
+    // Each new log begins with a `next` entry, which `begin_generation` appended and waited for.
     let shown = users(&cluster, "whole.tar");
     let shown: Vec<&str> = shown.iter().map(String::as_str).filter(|user| *user != "other").collect();
     assert_eq!(shown, ["one", "next", "two", "next", "three"]);
@@ -64,7 +64,7 @@ async fn evidence_over_three_logs_is_whole() {
     let (made, checked, verdict) = evidence(&cluster, "filtered.tar", "1d", Some("user:one,two"));
     assert_eq!((made, checked, &verdict["complete"]), (0, 0, &true.into()), "{verdict:#}");
     assert_eq!(users(&cluster, "filtered.tar"), ["one", "two"]);
-    // The text output of `verify-bundle` reports the earlier logs too.
+    // The text output of `verify-bundle` reports the archived logs too.
     let program = cluster.run(&[
         "verify-bundle",
         cluster.dir.path().join("whole.tar").to_str().unwrap(),
@@ -90,7 +90,7 @@ async fn evidence_over_three_logs_is_whole() {
     cluster.verify_all();
 }
 
-/// A witness without memory of the earlier log cosigns its end if the log that replaced it says how many rows it had.
+/// A witness that has lost its memory of an archived log cosigns its end if the log that replaced it states how many rows it had.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_without_memory_learns_of_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -114,7 +114,7 @@ async fn a_witness_without_memory_learns_of_an_earlier_log() {
     cluster.verify_all();
 }
 
-/// After a break-in, rows that were signed with a former key but not cosigned stay unproven, because the thief could sign them too.
+/// After a break-in, rows signed with a former key but not cosigned stay unproven, because the thief could have signed them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_log_under_a_stolen_key_is_not_cosigned_later() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -173,8 +173,8 @@ async fn rows_that_were_never_signed_are_missed() {
     cluster.verify_all();
 }
 
-/// A hold outlives the log that it was set in, rows of an earlier log can be erased, and evidence is complete again after a witness has
-/// seen the erasure. The row that says that there was another log cannot be erased.
+/// A hold outlives the log that it was set in, rows of an archived log can be erased, and evidence is complete again after a
+/// witness has seen the erasure. The row that names the archived log cannot be erased.
 #[tokio::test(flavor = "multi_thread")]
 async fn holds_and_erasure_cover_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -217,13 +217,13 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     assert_eq!(cluster.on_node(0, &["hold", "release", "case-7", "--reason", "the case is closed"]).code, 0);
     let since = now();
     assert_eq!(erase(&one).code, 0);
-    // The erasure was recorded in the earlier log with the present time, so a range over the present finds it.
+    // The erasure was recorded in the archived log with the current time, so a range that includes this time finds it.
     until("the entry about it is found by its time", async || {
         let page = cluster.page(&format!("from={since}&filter=action:log.erased")).await.json();
         (page["count"] == 1 && page["complete"] == true).then_some(())
     })
     .await;
-    // The first row says that there was a log before this one, so it cannot be erased.
+    // The first row names the archived log, so it cannot be erased.
     let refused = cluster.on_node(0, &["erase", "--seq", "0", "--reason", "request 9"]);
     assert!(refused.code == 1 && refused.stderr.contains("cannot be erased"), "{}", refused.stderr);
     let row = format!("mx1/{one}@{generation}");
@@ -246,7 +246,7 @@ async fn holds_and_erasure_cover_an_earlier_log() {
         (&true.into(), &1.into()),
         "{verdict:#}"
     );
-    // After a change of the checkpoint key, entries added to the earlier log are recorded but can no longer be signed.
+    // After a change of the checkpoint key, entries added to the archived log are recorded but can no longer be signed.
     let note = cluster.dir.path().join("both.note").to_str().unwrap().to_owned();
     assert_eq!(cluster_command(&cluster, &["rotate-key", "mx1"]).code, 0);
     crate::keys::restart_all(&mut cluster).await;

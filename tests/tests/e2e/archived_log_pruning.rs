@@ -1,5 +1,5 @@
-//! Retention of replaced logs: they are pruned together with the first rows of the log that replaced them, and count as pruned rows
-//! from then on.
+//! Retention of archived logs: they are pruned together with the first rows of the log that replaced them, and count as pruned
+//! rows from then on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,11 @@ impl Clock for Then {
     }
 }
 
-/// Number of rows in the present log that are older than the retention time.
+/// Number of rows in the current log that are older than the retention time.
 const OLD_ROWS: u64 = 301;
 
-/// Makes a node whose present log has about 300 rows that are 400 days old, and that had an earlier log. Also returns the generation
-/// of the earlier log.
+/// Creates a node with an archived log and a current log that has about 300 rows that are 400 days old. Also returns the
+/// generation of the archived log.
 async fn two_old_logs() -> (Cluster, String) {
     let mut cluster = Cluster::made(&["mx1"], |_| Some(LONG_AGO.to_owned())).await;
     cluster.poll_every(50);
@@ -59,7 +59,7 @@ async fn two_old_logs() -> (Cluster, String) {
     (cluster, earlier)
 }
 
-/// Edits the witness's state so that no row of the replaced log is newer than `days` days, as if it had been witnessed back then.
+/// Edits the witness's state so that no row of the archived log is newer than `days` days, as if witnessed that long ago.
 fn remembered_since(cluster: &mut Cluster, days: i64) {
     let path = cluster.aggregator_folder().join("state/witness/mx1.json");
     let mut memory: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
@@ -79,7 +79,7 @@ async fn an_earlier_log_goes_with_the_rows_of_the_present_one() {
     let (mut cluster, generation) = two_old_logs().await;
     let folder = data(&cluster, 0).with_file_name(format!("data.{generation}"));
     cosigned_for(&cluster, OLD_ROWS, 366);
-    // A hold over the time range of the earlier log keeps both logs.
+    // A hold over the time range of the archived log keeps both logs.
     let held = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "200d", "--reason", "a case"];
     let run = cluster.on_node(0, &[&held[..], &["--generation", &generation]].concat());
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -91,7 +91,7 @@ async fn an_earlier_log_goes_with_the_rows_of_the_present_one() {
     assert!(folder.is_dir());
     let run = cluster.on_node(0, &["hold", "release", "case-7", "--reason", "closed", "--generation", &generation]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    // The entry about the release is from today, so the earlier log stays until that entry reaches the retention time.
+    // The entry about the release is from today, so the archived log stays until that entry reaches the retention time.
     let plan = cluster.on_node(0, &["prune", "--before", "200d", "--dry-run"]);
     assert!(plan.code == 0 && plan.stdout.contains("has a row recorded at"), "{}{}", plan.stdout, plan.stderr);
     cluster.verify_all();
@@ -128,7 +128,8 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(run.code == 0 && run.stderr.contains(&format!("COMPLETE SINCE {since}")), "{} {}", run.code, run.stderr);
     let run = cluster.run(&["query", "--from", &since, "--limit", "1000", "--require-complete"]);
     assert!(run.code == 0 && run.stderr.contains("proven complete"), "{} {}", run.code, run.stderr);
-    // Between the time of the log's last row in the pruning statement and the time known to the witness, the verdict is only PRUNED.
+    // A range that begins after the log's last row in the pruning statement, but before the time known to the witness, is
+    // reported as PRUNED and nothing worse.
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000", "--require-complete"]);
     assert!(run.code == 3 && run.stderr.contains("PRUNED"), "{} {}", run.code, run.stderr);
     let page = cluster.page("from=391d&limit=1000").await.json();
@@ -136,7 +137,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(reason.contains("was deleted with the rows below 256") && page["complete_since"] == since, "{page:#}");
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000"]);
     assert!(run.code == 0 && run.stderr.contains("COMPLETE SINCE"), "{} {}", run.code, run.stderr);
-    // An entry of the earlier log is reported as pruned.
+    // An entry of the archived log is reported as pruned.
     let run = cluster.run(&["show", &format!("mx1/3@{generation}")]);
     assert!(
         run.code != 0 && run.stderr.contains("PRUNED") && run.stderr.contains("deleted with the rows below"),

@@ -1,5 +1,5 @@
-//! Every route, for every role, with and without a scope. The list of routes is compared with the program's own list, so a route that
-//! is not expected here fails the test.
+//! Tests every route, for every role, with and without a scope. The list of routes is compared with the program's own list, so a
+//! route that is not expected here fails the test.
 
 use piperoll_protocol::access::{Permission, Role};
 use piperoll_tests::{Cluster, entry};
@@ -18,7 +18,7 @@ enum Needs {
     /// Any authenticated caller.
     Anybody,
     One(Permission),
-    /// The permission, without a limiting scope.
+    /// The permission, and no limiting scope.
     Everything(Permission),
 }
 

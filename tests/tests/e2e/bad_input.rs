@@ -104,7 +104,7 @@ async fn numbers_keep_every_digit_and_ids_are_idempotent() {
     assert_eq!((again.results[0].status, &again.results[0].receipt), (200, &first.results[0].receipt));
     let other = client.append_lines(line("mallory").into_bytes(), false).await.unwrap();
     assert_eq!(other.results[0].status, 409);
-    // The same applies within one batch.
+    // Within one batch as well, the entry is a duplicate, and other content under its id is refused.
     let both = client.append_lines(format!("{}\n{}\n", line("alice"), line("eve")).into_bytes(), false).await.unwrap();
     assert_eq!(both.results.iter().map(|r| r.status).collect::<Vec<_>>(), [200, 409]);
 

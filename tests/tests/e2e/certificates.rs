@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, DnType, Issuer, KeyPair, SanType};
 /// Time within which a revocation takes effect on open connections. In this test the files are checked every few seconds.
 const REVOCATION_LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes a certificate for `mx1` that expired yesterday, signed by the cluster's real authority.
+/// Creates a certificate for `mx1` that expired yesterday, signed by the cluster's real authority.
 fn expired(cluster: &Cluster) -> (String, String) {
     let dir = cluster.authority_dir();
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
@@ -31,7 +31,7 @@ async fn certificates_that_must_not_count_do_not() {
     let folder = cluster.nodes[0].folder.clone();
     let good = (std::fs::read(folder.join("node.crt")).unwrap(), std::fs::read(folder.join("node.key")).unwrap());
 
-    // If the new certificate file is broken, the node keeps using the old certificate and logs that.
+    // If the new certificate file is broken, the node keeps using the old certificate and logs this.
     std::fs::write(folder.join("node.crt"), "not a certificate").unwrap();
     wait_for(|| cluster.log_text("mx1").contains("keeping the old one")).await;
     assert_eq!(cluster.page("").await.status_of("mx1"), "ok");
@@ -158,7 +158,7 @@ async fn wait_for(condition: impl Fn() -> bool) {
     }
 }
 
-/// A member's folder that was moved to its machine, or a member that could not be created, must not undo other changes.
+/// Changes to a cluster directory persist even if a member's folder was moved to its machine or a member could not be created.
 #[test]
 fn a_cluster_directory_survives_missing_folders() {
     let dir = tempfile::tempdir().unwrap();

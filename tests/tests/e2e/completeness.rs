@@ -31,7 +31,7 @@ fn rows(answer: &Answer) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_streams_and_ranges_are_proven_whole() {
     let cluster = cluster_of(700).await;
-    // All rows up to here get witnessed; the aggregator's own entries about the queries below come later.
+    // All rows up to here will be witnessed; the aggregator's own entries about the queries below are newer.
     let newest = cluster.page("limit=1").await;
     let end = rows(&newest)[0]["entry"]["timestamp"].as_str().unwrap().to_owned();
     let head = newest.node("agg")["head_seq"].as_u64();
@@ -82,7 +82,7 @@ async fn pages_streams_and_ranges_are_proven_whole() {
     assert!(run.stderr.contains("proven complete"), "{}", run.stderr);
 }
 
-/// Rows newer than the last witness poll are authenticated, and reported apart from those that are proven.
+/// Rows newer than the last witness poll are authenticated, and reported separately from those that are proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_rows_are_told_apart() {
     let cluster = Cluster::witnessed(&["mx1"], 3_000).await;
@@ -92,7 +92,7 @@ async fn new_rows_are_told_apart() {
         (cluster.page("order=asc&limit=1000").await.json()["proven"] == true).then_some(())
     })
     .await;
-    // A poll can fall between an append and its query, but not every time.
+    // The witness may poll between an append and the query after it, but not every time.
     let mut tries = 0..20;
     let words = loop {
         tries.next().expect("new rows are always witnessed at once");
@@ -157,7 +157,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
         found.stdout
     );
     assert_eq!(cluster.run(&["verify"]).code, 4);
-    // The same with a matching tile: the tree then leads to another root.
+    // The same with a tile that matches the forged row: the tree then leads to another root.
     let conn = Connection::open(&database).unwrap();
     let tile: Vec<u8> = conn.query_row("SELECT hashes FROM tiles WHERE id = 0", [], |row| row.get(0)).unwrap();
     drop(conn);

@@ -1,5 +1,5 @@
-//! State files damaged by a flipped bit, a crash or a full disk: a redundant file is repaired or set aside and does not keep a daemon
-//! from starting, and damage to a file that carries a promise is reported.
+//! State files damaged by a flipped bit, a crash or a full disk: a redundant file is repaired or set aside and does not keep a
+//! daemon from starting, and damage to a file that must not be lost is reported.
 
 use piperoll_tests::{Cluster, entry, until};
 use rusqlite::Connection;
@@ -70,7 +70,7 @@ async fn side_matters_keep_no_daemon_from_starting() {
         cluster.spawn_aggregator();
         cluster.wait_for_aggregator().await;
         recorded(&cluster, lines).await;
-        // Forwarding stops when its state is damaged, because an operator may have paused the destination, and the status says so.
+        // Forwarding stops when its state is damaged, because the destination may have been paused. The status reports this.
         let forwards = cluster.on_node(0, &["forward", "list", "--json"]).stdout;
         assert!(forwards.contains("was damaged"), "{forwards}");
         let resumed = cluster.on_node(0, &["forward", "resume", "out"]);
@@ -86,7 +86,8 @@ async fn side_matters_keep_no_daemon_from_starting() {
     cluster.verify_all();
 }
 
-/// The witness's memory is a promise: damage such as a flipped bit is reported, and the aggregator refuses to start with such a file.
+/// The witness's memory must not be lost unnoticed: damage such as a flipped bit is reported, and the aggregator refuses to start
+/// with such a file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
@@ -96,9 +97,9 @@ async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
     let sound = std::fs::read(&memory).unwrap();
     let config = cluster.aggregator_folder().join("aggregator.toml");
-    // An empty file is treated like a missing one, which another test covers (`witness::a_lost_memory_is_found_in_the_own_log`).
+    // An empty file is treated like a missing one, which `witness_memory::a_lost_memory_is_found_in_the_own_log` covers.
     let mut damaged: Vec<Vec<u8>> = damages(&sound).into_iter().filter(|bytes| !bytes.is_empty()).collect();
-    // A changed field name, without which the file would say that nothing was pinned.
+    // A changed field name: if it were ignored, the file would say that nothing was pinned.
     damaged.push(String::from_utf8(sound.clone()).unwrap().replacen("\"pin\"", "\"pi~\"", 1).into_bytes());
     for bytes in damaged {
         std::fs::write(&memory, bytes).unwrap();
@@ -133,8 +134,8 @@ async fn a_marker_of_another_generation_is_named() {
     cluster.verify_all();
 }
 
-/// The `meta` table, which identifies the log, is changed while the node runs: every row is still valid, but the next start would not
-/// find its log.
+/// The `meta` table, which identifies the log, is changed while the node runs: every row is still valid, but the node would not
+/// find its log at the next start.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_names_in_a_running_database_are_checked() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -152,7 +153,7 @@ async fn the_names_in_a_running_database_are_checked() {
     assert!(run.code == 4 && run.stdout.contains("the table `meta` has"), "{}", run.stdout);
 }
 
-/// A command that makes a folder can be killed at any time: running the same command again succeeds.
+/// A command that creates a folder can be killed at any time: running the same command again succeeds.
 #[test]
 fn interrupted_commands_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();

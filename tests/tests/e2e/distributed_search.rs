@@ -18,7 +18,7 @@ const QUERIES_PER_ROUND: usize = 6;
 /// Arbitrary fixed seed, so that every run of the test is the same.
 const SEED: u64 = 20_261_121;
 
-/// Status if none of the nodes that the filter selects answered. The answer is then only the envelope.
+/// Status if none of the nodes that the filter selects answered. The response body is then only the envelope.
 const NOBODY: u16 = 503;
 
 /// Reads the rows of one node from its database.
@@ -47,7 +47,7 @@ fn naive(rows: &[Vec<Raw>], missing: Option<usize>, filter: &str, order: &str) -
     found.into_iter().map(|(_, node, seq)| format!("{node}/{seq}")).collect()
 }
 
-/// Checks that the answer says which nodes are in it. A filter may exclude some of the three.
+/// Checks that the answer states which nodes contributed to it. A filter may exclude some of the three.
 fn check_names(envelope: &Value, missing: Option<usize>) {
     let mut lacking = false;
     for (index, id) in IDS.iter().enumerate() {

@@ -75,7 +75,7 @@ async fn a_checkpoint_half_stored_is_completed() {
     cluster.append(0, &[entry("alice", "auth.login"), entry("bob", "auth.login")]).await;
     witnessed(&cluster, "mx1").await;
     cluster.stop(0);
-    // Stored in the database only.
+    // The checkpoint is stored in the database only.
     std::fs::write(&beside, &older).unwrap();
     cluster.restart(0).await;
     witnessed(&cluster, "mx1").await;

@@ -17,7 +17,8 @@ fn holds_secret(cluster: &Cluster) -> Vec<String> {
     with.map(|path| path.display().to_string()).collect()
 }
 
-/// Makes an entry full of the secret. A large body has its own database pages; with `bytes` 0 it shares a page with other rows.
+/// Builds an entry that contains the secret in several fields. A large body has its own database pages; with `bytes` 0 it shares
+/// a page with other rows.
 fn secret_entry(bytes: usize) -> String {
     let filler = format!("{SECRET} ").repeat(bytes / SECRET.len());
     json!({ "category": "user", "action": "user.create", "user": SECRET, "id": "0198c0de-0000-7000-8000-00000000abcd",
@@ -29,7 +30,7 @@ fn tombstone(rows: &Value, seq: u64) -> &Value {
     rows["entries"].as_array().unwrap().iter().find(|row| row["found_at"]["seq"] == seq).unwrap_or(&Value::Null)
 }
 
-/// A filter on content counts the erased row without showing it; a filter on its position or state shows it.
+/// Checks that a filter on content counts the erased row without showing it, and that a filter on its position or state shows it.
 async fn filters_select_it_by_its_place_alone(cluster: &Cluster, seq: u64) {
     for filter in ["user:u7%20node:mx1", "is:bulk", "subject:u7", "-user:u7", "user:nosuch"] {
         let filtered = cluster.page(&format!("filter={filter}&limit=1000")).await.json();
@@ -150,7 +151,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     let run = cluster.run(&["export", "--row", "mx1:301"]);
     assert!(run.code == 1 && run.stderr.contains("erased under entry 352"), "{}", run.stderr);
 
-    // The id stays taken, so sending the entry again does not bring erased content back.
+    // The id stays recorded, so sending the entry again does not bring erased content back.
     let client = piperoll_client::NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let again = client.append_lines((secret + "\n").into_bytes(), false).await.unwrap();
     assert_eq!(again.results[0].status, 409, "{again:?}");

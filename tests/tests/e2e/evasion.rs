@@ -116,7 +116,7 @@ async fn planted_values_are_named_and_break_nothing() {
     assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 22);
 }
 
-/// The last row determines where the log continues, so every part of it must be valid.
+/// The last row determines where the log continues, so every part of the row must be valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_last_row_was_edited_takes_nothing() {
     let mut cluster = cluster_of(&["mx1"], 5).await;
@@ -207,7 +207,7 @@ async fn misleading_queries_are_refused() {
     }
     let many = (0..65).map(|n| format!("user=u{n}")).collect::<Vec<_>>().join("&");
     assert_eq!(code(&cluster.page(&many).await), (400, "bad_filter".to_owned()));
-    // A name in `ip:` that could be taken for a hexadecimal number, and a value with a space in it.
+    // A text in `ip:` that could be taken for a hexadecimal number, and a value with a space in it.
     let service = json!({ "category": "auth", "action": "x", "ip_address": "dead", "user": "Alice B" }).to_string();
     cluster.append(0, &[service]).await;
     assert_eq!(cluster.page("filter=ip:%22dead%22").await.json()["count"], 1);
@@ -271,7 +271,7 @@ async fn tokens_are_never_lost_nor_unrecorded() {
         let stored = cluster.get("/api/v1/tokens", Some(&cluster.token)).await.json();
         let made = stored.as_array().unwrap().len();
         let entries = cluster.page("filter=action:audit.token_create%20outcome:success&limit=1000").await;
-        // The test's own token was created with the file before the daemon started, so it has no entry.
+        // The test's own token was written to the token file before the daemon started, so it has no entry.
         if entries.json()["count"] == made - 1 {
             assert!(made > 40, "{made}");
             return;
@@ -335,7 +335,7 @@ async fn output_that_cannot_be_written_is_no_crash() {
         let (reader, closed) = std::io::pipe().unwrap();
         drop(reader);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        // The second run finds the changes of the first run in place.
+        // The second run meets the changes that the first run has already made.
         for (stdout, codes) in [(Stdio::from(closed), [Some(0), None]), (Stdio::from(full), [Some(1), Some(1)])] {
             let output = cluster.command(command).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);

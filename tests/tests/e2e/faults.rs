@@ -1,5 +1,5 @@
-//! For every kind of failure, the node gets the right status with a readable reason, the other nodes stay `ok`, the answer arrives
-//! within the limit, and `complete`, the header and the exit code agree.
+//! For every kind of failure, the failed node gets the right status with a readable reason, the other nodes stay `ok`, the answer
+//! arrives within the limit, and `complete`, the header and the exit code agree.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn every_network_fault_has_its_status() {
     check(&cluster.page("").await, "mx2", "unreachable", "");
     heal().await;
 
-    // Accepted, then silent: before the TLS handshake, and on an established connection.
+    // The connection is accepted, but then silent: before the TLS handshake, and after it.
     proxy.set(Fault::Silent);
     proxy.cut();
     check(&cluster.page("").await, "mx2", "timeout", "no TLS handshake");
@@ -98,8 +98,8 @@ async fn every_network_fault_has_its_status() {
     cluster.verify_all();
 }
 
-/// A frozen node delays only one answer by its time limit: after that it is reported at once and not asked, until a handshake completes
-/// again. A busy node completes handshakes, so it is asked each time and given its full limit.
+/// A frozen node delays only one answer by its time limit. After that it is reported at once and not queried, until a handshake
+/// completes again. A busy node completes handshakes, so it is queried each time and given its full limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_node_costs_its_limit_once_and_a_busy_one_is_asked() {
     let mut cluster = cluster().await;
@@ -124,7 +124,7 @@ async fn a_frozen_node_costs_its_limit_once_and_a_busy_one_is_asked() {
     proxy.heal();
     cluster.wait_until_complete().await;
 
-    // A node that was down is in the answers again soon after it listens, however long it was down.
+    // A node that was down contributes to answers again soon after it listens, however long it was down.
     cluster.kill(2);
     for _ in 0..30 {
         if cluster.page("").await.node("mx3")["reason"].as_str().unwrap().contains("known to be down") {
@@ -213,7 +213,7 @@ async fn a_known_dead_node_costs_nothing() {
     }
 }
 
-/// The final record of an NDJSON stream says what broke; CSV has no such record, so the stream is aborted.
+/// The final record of an NDJSON stream reports the failure; CSV has no such record, so the stream is aborted.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_never_look_whole_when_they_are_not() {
     let cluster = cluster().await;

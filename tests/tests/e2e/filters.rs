@@ -36,7 +36,7 @@ fn lines() -> Vec<String> {
     .into()
 }
 
-/// Two spellings of the same kinds of values in `details`. Written out, because a JSON library would produce only one of them.
+/// Values in `details` with and without JSON escapes. Written out, because a JSON library would produce only one of the forms.
 const ESCAPED: [&str; 2] = [
     r#"{"category":"data","action":"file.read","user":"a","details":{"who":"M\u00fcller","url":"\/index.php\/files"}}"#,
     r#"{"category":"data","action":"file.read","user":"b","details":{"who":"Müller","url":"/index.php/files"}}"#,
@@ -219,7 +219,7 @@ async fn a_scope_may_have_alternatives() {
     }
 }
 
-/// A node that knows only version 1 filters: it fails on others, and records each scan request.
+/// A node that knows only version 1 filters: it fails on all other filters, and records each scan request.
 struct Old {
     asked: Arc<Mutex<Vec<ScanRequest>>>,
     stop: CancellationToken,
@@ -335,7 +335,7 @@ async fn a_node_of_before_is_asked_what_it_understands() {
     let new: Vec<&String> = asked.iter().filter(|filter| filter.contains("v2:")).collect();
     assert!(asked.len() > 2 * FILTERS.len() && new.is_empty(), "{new:?}");
     assert!(asked.iter().any(|filter| filter.contains(own)), "what it can say itself is asked of it");
-    // Plain conditions are passed on unchanged.
+    // Plain conditions are forwarded unchanged.
     assert!(asked.iter().any(|filter| filter == "user:kim"), "{asked:?}");
     let node = async |path: &str| -> Value { cluster.get(path, Some(&cluster.token)).await.node("mx1") };
     let counted = node(&format!("/api/v1/stats?from=1d&by=user&filter={}", encoded("user:k*"))).await;

@@ -50,7 +50,7 @@ async fn a_verdict_is_an_entry_that_refers_to_the_flagged_one() {
         let answer = cluster.send(reqwest::Method::POST, "/api/v1/verdicts", Some(&token), Some(body.clone())).await;
         assert_eq!(answer.status, status, "{}", answer.text);
     }
-    // The former command, path, field and values mean the same for one release.
+    // The former command, path, field and values are still accepted for one release, with the same meaning.
     assert_eq!(cluster.run(&["judge", &place, "reviewed", "--reason", reason]).code, 0);
     let body = json!({ "node": "mx1", "seq": seq, "judgement": "false_alarm", "reason": "seen" });
     let answer = cluster.send(reqwest::Method::POST, "/api/v1/judgements", Some(&cluster.token), Some(body)).await;

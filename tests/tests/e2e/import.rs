@@ -45,8 +45,8 @@ fn record_of(entry: &Value) -> Value {
     record
 }
 
-/// Returns the user of a record: the session name of an assumed role or federated user, otherwise the first name found. In the latter
-/// case the pointer says where the name was, because it was moved into its field unchanged.
+/// Returns the user of a record: the session name of an assumed role or federated user, otherwise the first name found. In the
+/// latter case the pointer to the name is returned too, because the name was moved into its field unchanged.
 fn person(record: &Value) -> Option<(Option<&'static str>, String)> {
     let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     if ["AssumedRole", "FederatedUser"].contains(&text("/userIdentity/type").unwrap_or_default()) {
@@ -127,7 +127,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
             }
             *place = Value::String(name);
         }
-        // Exactly the right values were masked, and the entry says where.
+        // Exactly the right values were masked, and the entry lists where.
         let whole = serde_json::json!({ "details": original }).to_string();
         let masked: Value = serde_json::from_str(&Redactor::shared().entry(&whole)).unwrap();
         assert_eq!(restored, masked["details"]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use piperoll_tests::{Cluster, until};
 use serde_json::Value;
 
-/// One full block of 65,536 rows, and some more.
+/// One full block of 65,536 rows, and some more rows.
 const ROWS: usize = 66_000;
 const BLOCK: &str = "000000000000.block";
 

@@ -122,12 +122,12 @@ async fn a_new_secret_seals_from_its_place_on() {
     assert!(status.contains("REFUSED"), "{status}");
 }
 
-/// The node is killed repeatedly while it switches to the new secret, after the command that made the secret had been interrupted too.
+/// The node is killed repeatedly while it switches to a new secret, after the command that created it was interrupted too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_is_interrupted_is_finished() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
     cluster.append(0, &[entry("alice", "auth.login")]).await;
-    // Files left by an unfinished rotation: the command makes them again and uses none of their contents.
+    // Files left by an unfinished rotation: the command creates them again and uses none of their contents.
     let folder = cluster.nodes[0].folder.clone();
     let stray = "ab".repeat(32);
     for path in [cluster.authority_dir().join("secrets/mx1.1"), folder.join("secret.1")] {
@@ -210,7 +210,7 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     cluster.verify_all();
 }
 
-/// Checks that the previous log, stored next to the new one, is read: every answer has its witnessed rows, in order and proven.
+/// Checks that the archived log, stored next to the new one, is read: every answer has its witnessed rows, in order and proven.
 async fn read_from_beside(cluster: &Cluster) {
     let mut page = cluster.page("from=1d&order=asc").await;
     for _ in 0..300 {
@@ -256,8 +256,8 @@ async fn read_from_beside(cluster: &Cluster) {
     rows_of_both_logs_have_addresses(cluster, &json);
 }
 
-/// Checks that two logs with rows of the same number are kept apart: each row is shown, proven and exported under its own address, and
-/// never instead of the other.
+/// Checks that rows of two logs with the same sequence number are kept apart: each is shown, proven and exported under its own
+/// address, and never in place of the other.
 fn rows_of_both_logs_have_addresses(cluster: &Cluster, page: &Value) {
     let rows = page["entries"].as_array().unwrap().iter().map(|row| &row["entry"]);
     let mut first: Vec<&Value> = rows.filter(|entry| entry["node_id"] == "mx1" && entry["seq"] == 0).collect();
@@ -279,7 +279,7 @@ fn rows_of_both_logs_have_addresses(cluster: &Cluster, page: &Value) {
         let bytes = std::fs::read(folder.join(format!("mx1-0@{generation}.entry"))).unwrap();
         assert!(String::from_utf8_lossy(&bytes).contains(generation));
     }
-    // An address without a generation refers to the present log.
+    // An address without a generation refers to the current log.
     let shown = cluster.run(&["show", "mx1/0", "--json"]).stdout;
     let line: Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
     assert_eq!(&line["entry"], first[1]);
@@ -318,7 +318,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
     cluster.restart(0).await;
-    // The witness does not accept another log in place of the one it knows, whatever its keys.
+    // The witness does not accept another log in place of the one it knows, whatever keys the other log uses.
     let line = report(&cluster, "mx1", |line| line["verdict"] == "rollback").await;
     assert!(line["reason"].as_str().unwrap().contains(&generation), "{line}");
     let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "new keys"]);

@@ -1,4 +1,4 @@
-//! End-to-end tests between real processes: one binary, one module per promise.
+//! End-to-end tests between real processes: one binary, with one module per guarantee.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

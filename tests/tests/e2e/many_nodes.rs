@@ -1,4 +1,4 @@
-//! Tests queries over a hundred nodes: the aggregator asks each node for few rows, and the page equals the merge of all their rows.
+//! Tests queries over a hundred nodes: each node is queried for few rows only, and the page equals the merge of all their rows.
 
 use piperoll_tests::{Cluster, entry, place};
 use serde_json::Value;
@@ -15,7 +15,7 @@ async fn a_page_over_a_hundred_nodes_is_the_merge_of_all_their_rows() {
     }
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
-    // Most nodes have one entry; one node has written most of the recent entries, and two share the rest.
+    // Most nodes have one entry; two nodes have recorded all recent entries, and one of them most of these.
     for node in 0..NODES {
         cluster.append(node, &[entry(&format!("early-{node}"), "many.first")]).await;
     }
@@ -55,7 +55,7 @@ async fn a_page_over_a_hundred_nodes_is_the_merge_of_all_their_rows() {
             assert_eq!(found, expected, "{order} {limit}");
         }
     }
-    // Without a filter the page is proven, even where the aggregator asked a node twice.
+    // Without a filter the page is proven, even where the aggregator queried a node twice.
     cluster.wait_until_complete().await;
     let page = cluster.page("from=1h&limit=200").await;
     assert_eq!(page.places().len(), 200);

@@ -87,7 +87,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert!(listed.contains("member from 2000-01-01"), "{listed}");
     cluster.verify_all();
 
-    // A date set by an operator does not hide what a witness saw: mx1 "left" before its rows were recorded.
+    // A date set by an operator does not hide rows that a witness saw: mx1 "left" before its rows were recorded.
     let slip = ["mx1", "--from", "2000-01-01", "--until", "2020-01-01", "--reason", "a slip"];
     let moved = cluster_command(&cluster, "membership", &slip);
     assert_eq!(moved.code, 0, "{}", moved.stderr);
@@ -109,7 +109,7 @@ async fn the_folder_of_a_node_that_left_is_read() {
         cluster.append(node, &vec![entry("alice", "auth.login"); 30]).await;
         witnessed(&cluster, ["mx1", "mx2"][node]).await;
     }
-    // The folder also contains an earlier log of the node.
+    // The folder also contains an archived log of the node.
     cluster.stop(1);
     let begun = cluster.on_node(1, &["new-generation", "--reason", "a test"]);
     assert_eq!(begun.code, 0, "{}", begun.stderr);
@@ -167,7 +167,7 @@ async fn the_folder_of_a_node_that_left_is_read() {
     let verified = cluster.run(&["verify-bundle", &path, "--trust", &trust(&cluster)]);
     assert_eq!(verified.code, 0, "{}", verified.stdout);
     assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), before, "nothing is written there");
-    // A folder that is a copy of a member's folder is not read instead of the member.
+    // A folder that is a copy of a member's folder is not read in place of the member.
     the_folder_of_a_member_is_not_read(&mut cluster).await;
     let folder = folder.clone();
     // The folder is checked like any other log.
@@ -177,7 +177,8 @@ async fn the_folder_of_a_node_that_left_is_read() {
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx2")), (false.into(), "invalid".to_owned()));
 }
 
-/// While a node is a member the aggregator asks the node itself, whatever folder is configured; a folder that lacks rows is detected.
+/// Checks that the aggregator queries a node that is a member, even if a folder is configured for it, and that a folder that
+/// lacks rows is detected.
 async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     let copy = cluster.dir.path().join("copy");
     cluster.stop(0);
@@ -193,7 +194,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     let page = cluster.page("from=1d&filter=user:dave%20node:mx1").await.json();
     assert_eq!((&page["count"], &page["complete"]), (&1.into(), &true.into()), "{page}");
     witnessed(cluster, "mx1").await;
-    // Once the node has left, the rows up to its last sequence number that the folder lacks are missing.
+    // Once the node has left, rows up to its last sequence number that are not in the folder are missing.
     cluster.stop(0);
     assert_eq!(cluster_command(cluster, "retire", &["mx1", "--last-seq", "100"]).code, 0);
     cluster.stop_aggregator();
@@ -244,7 +245,7 @@ async fn the_folder_of_a_killed_node_proves_no_more_than_was_signed() {
     restart_aggregator(&mut cluster).await;
     let line = report(&cluster, "mx2", |line| line["verdict"] == "unverifiable" && line["status"] == "ok").await;
     assert!(line["reason"].as_str().unwrap().contains("rows were signed"), "{line}");
-    // The rows can be read, and the evidence is not called complete.
+    // The rows can be read, and the evidence is not reported as complete.
     let page = cluster.page(&format!("from={since}&filter=user:bob")).await.json();
     assert_eq!(page["count"], 1, "{page}");
     // Wait until the checkpoint is older than its maximum age.

@@ -101,7 +101,7 @@ async fn a_row_is_named_in_every_form_that_is_printed_somewhere() {
     for entry in own.iter().chain(&merged) {
         assert_eq!((&entry["node_id"], &entry["seq"], &entry["user"]), (&"mx1".into(), &1.into(), &"alice".into()));
     }
-    // An address of another node's row does not select the row with the same number here.
+    // The address of another node's row does not select the row with the same number on this node.
     for (run, words) in [
         (cluster.on_node(0, &["show", "mx2/1"]), "this is node mx1"),
         (cluster.on_node(0, &["erase", "--seq", "mx2/1", "--reason", "request 1"]), "this is node mx1"),

@@ -44,7 +44,7 @@ async fn no_request_made_from_the_document_gets_an_answer_that_is_not_in_it() {
         &format!("Authorization: Bearer {}", cluster.token),
     ]);
     println!("{}", said.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n"));
-    // The same without authentication.
+    // The same requests without authentication.
     fuzz(&["--phases", "coverage"]);
     cluster.verify_all();
 }

@@ -1,4 +1,4 @@
-//! Tests that rows come in exact `(timestamp, node_id, seq)` order, and that pages are one long read cut into pieces.
+//! Tests that rows come in exact `(timestamp, node_id, seq)` order, and that all pages together equal one long read.
 
 use piperoll_tests::{Answer, Cluster, edit, entry, place};
 use serde_json::Value;
@@ -144,7 +144,7 @@ async fn equal_timestamps_and_mixed_clocks() {
         let of_nodes = |rows: &[Value]| rows.iter().map(place).filter(|p| !p.starts_with("agg/")).collect::<Vec<_>>();
         assert_eq!(of_nodes(&paged), of_nodes(&rows));
     }
-    // The clock that is seven seconds slow is measured and reported, never corrected.
+    // The offset of the clock that is seven seconds slow is measured and reported, and never used to correct times.
     let offset = cluster.page("limit=1").await.node("mx3")["clock_offset_ms"].as_f64().unwrap();
     assert!((-7_500.0..-6_500.0).contains(&offset), "{offset}");
     let uncertainty = cluster.page("limit=1").await.json()["order_uncertainty_ms"].as_f64().unwrap();
@@ -177,7 +177,7 @@ async fn a_clock_step_begins_an_era_and_order_holds() {
     cluster.verify_all();
 }
 
-/// More pages than any walk in these tests has.
+/// Upper bound for the number of pages in these tests; reaching it means that paging does not end.
 const PAGES_MAX: usize = 200;
 
 /// Pages forward to the end and back to the beginning, and returns the rows of each page in both directions.
@@ -245,7 +245,7 @@ async fn pages_lead_back_over_the_same_rows_also_over_rows_that_do_not_fit() {
     for limit in [1, 2, 3, 5] {
         everything_is_seen_both_ways(&cluster, limit).await;
     }
-    // A missing node must not cause a page that begins where it ends, nor endless backward paging.
+    // A missing node must cause neither a page that ends where it begins nor endless backward paging.
     cluster.kill(1);
     everything_is_seen_both_ways(&cluster, 3).await;
 }
@@ -259,8 +259,8 @@ async fn everything_is_seen_both_ways(cluster: &Cluster, limit: usize) {
     }
 }
 
-/// A search with few matches continues while the nodes report progress: the page ends at the position that all nodes have reached, says
-/// so, and its cursor continues there. No row is found twice or skipped, and every node stays `ok`.
+/// A search with few matches continues while the nodes report progress: the page ends at the position that all nodes have
+/// reached, reports that position, and its cursor continues there. No row is found twice or skipped, and every node stays `ok`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_search_goes_on_page_by_page() {
     /// Enough rows for a search to be cut off on any machine.
@@ -298,7 +298,7 @@ async fn a_long_search_goes_on_page_by_page() {
 async fn found_page_by_page(cluster: &Cluster, order: &str) -> (Vec<String>, usize) {
     let (mut found, mut cut, mut cursor) = (Vec::new(), 0, String::new());
     for _ in 0..PAGES_MAX {
-        // On a busy machine a node may need the whole limit for its first rows. Such a page names it, and the client asks again.
+        // On a busy machine a node may need the whole limit for its first rows. The page names this node, and the client retries.
         let (mut answer, mut json);
         let mut tries = 0;
         loop {

@@ -23,7 +23,7 @@ fn report(cluster: &Cluster, args: &[&str]) -> (Run, Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_report_finds_what_there_is_and_names_who_is_missing() {
     let mut cluster = Cluster::start(&["mx1", "mx2"]).await;
-    // The password guessing is spread over both nodes; each sees too little of it to detect it.
+    // The password guessing is spread over both nodes; each node alone sees too few attempts to detect it.
     for node in 0..2 {
         let guess =
             |n: usize| line(json!({ "outcome": "failure", "user": format!("u{n}"), "ip_address": "203.0.113.9" }));

@@ -57,7 +57,7 @@ fn rows_in(cluster: &Cluster) -> (u64, u64) {
     conn.query_row("SELECT min(seq), count(*) FROM entries", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
 }
 
-/// Waits until the node has checked its retention and is late, and returns its retention status.
+/// Waits until the node has checked its retention and reports that it is late, and returns its retention status.
 async fn late_retention(cluster: &Cluster) -> Value {
     for _ in 0..300 {
         let status: Value = serde_json::from_str(&cluster.on_node(0, &["status", "--json"]).stdout).unwrap();
@@ -108,7 +108,7 @@ fn mx1(answer: &Value) -> &Value {
     answer["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap()
 }
 
-/// Does the same as `witnessed_for`, and also dates the cosignature on the node's checkpoints back by `days`.
+/// Does the same as `witnessed_for`, and also backdates the cosignature on the node's checkpoints by `days`.
 pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
     witnessed_for(cluster, rows, i64::try_from(days).unwrap());
     let folder = cluster.aggregator_folder();
@@ -129,8 +129,8 @@ pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
     checked_json::write(&path, &book).unwrap();
 }
 
-/// Rows that outlived the cluster's policy, according to a witness, are no loss: everything since then is complete, and every statement
-/// says since when.
+/// Pruning rows that outlived the cluster's policy, according to a witness, is not a loss: everything newer is complete, and
+/// every answer states since when it is complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let mut cluster = aged(1_500, "keep = \"forever\"").await;
@@ -189,7 +189,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     assert!(run.code == 3 && run.stdout.contains("no retention policy"), "{} {}", run.code, run.stdout);
 }
 
-/// Rows deleted earlier than the cluster's policy allows are a violation of its own kind, for every range that reaches back to them.
+/// Rows deleted before the cluster's policy allows it are a separate kind of violation, in every range that includes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_went_too_early_are_a_violation() {
     let mut cluster = aged(1_500, "keep = \"forever\"").await;
@@ -240,7 +240,7 @@ async fn an_operator_can_answer_for_older_times_once() {
     assert_eq!(run.code, 2, "{}", run.stderr);
     let run = cluster.on_node(0, &["confirm-times", "--reason", " "]);
     assert!(run.code == 1 && run.stderr.contains("reason"), "{}", run.stderr);
-    // Refused until a witness has cosigned the log that was started.
+    // The command is refused until a witness has cosigned the log that was started.
     let mut run = cluster.on_node(0, &["confirm-times", "--dry-run"]);
     for _ in 0..300 {
         if !run.stderr.contains("wait for one") {
@@ -279,7 +279,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     std::fs::write(&config, text.replace("keep = \"forever\"", "keep = \"365d\"")).unwrap();
     cluster.stop(0);
     cluster.restart(0).await;
-    // The rows are older than that by their own timestamps, but no witness has seen them for longer than this test runs.
+    // By their own timestamps the rows are older than 365 days, but no witness has seen them for longer than this test runs.
     let late = late_retention(&cluster).await;
     assert!((30..=40).contains(&late["late_days"].as_u64().unwrap()), "{late}");
     assert!(late["late_because"].as_str().unwrap().contains("witnessed for 365 days"), "{late}");
@@ -309,7 +309,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     );
     assert!(node["reason"].as_str().unwrap().contains("rows below 1280"), "{node}");
     assert_eq!(node["oldest_seq"], 1_280);
-    // Every page until the last: the aggregator asks the node for the rows that it still has.
+    // Read every page up to the last: the aggregator requests from the node only the rows that it still has.
     let (mut rows, mut cursor) = (0, String::new());
     loop {
         let page = cluster.page(&format!("from=2000-01-01&limit=50&filter=node:mx1&{cursor}")).await.json();
@@ -348,7 +348,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
         assert!(metrics.contains(&format!("piperoll_node_{line}\n")), "{metrics}");
     }
 
-    // Evidence made before still verifies, and so does evidence of the remaining rows; a range that reaches back is refused.
+    // Earlier evidence still verifies, and so does evidence of the remaining rows; a range that reaches back is refused.
     assert_eq!(checked(&cluster, &before).0, 0);
     let (path, run) = bundle(&cluster, "today.tar", &["--from", "1d"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -365,7 +365,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(verdict["findings_count"], 0, "{verdict}");
 }
 
-/// A folder of an earlier version names no witness: no row is deleted, not even on request, and the node says what to do.
+/// A folder of an earlier version has no file `witnesses`: no row is deleted, not even on request, and the node says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let mut cluster = aged(700, "keep = \"forever\"").await;
@@ -420,7 +420,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
         unsure.stderr
     );
 
-    // A hold over old rows keeps everything from its first row on.
+    // A hold over old rows keeps all rows from the first held row on.
     let hold = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "300d", "--reason", "court order"];
     assert_eq!(cluster.on_node(0, &hold).code, 0);
     assert_eq!(cluster.on_node(0, &hold).code, 1);
@@ -463,7 +463,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("read back and verified") && run.stdout.contains("shrank by"), "{}", run.stdout);
     assert_eq!(rows_in(&cluster).0, 1_024);
-    // An archive is never overwritten, and nothing is pruned without it.
+    // The log verifies after its rows were archived and pruned.
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
 
     // A third party verifies the archive with public keys only; with one changed byte it is refused.
@@ -481,12 +481,12 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     assert_eq!(digest["name"], "old.tar", "{said}");
 }
 
-/// A prune that is killed at any moment, cut off from its witness, or stopped in between is carried out once, and not before a witness
-/// has seen its statement.
+/// A prune that is killed at any moment, cut off from its witness, or stopped halfway is carried out once, and not before a
+/// witness has seen its statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prune_that_is_interrupted_is_finished() {
     let mut cluster = aged(6_000, "keep = \"forever\"").await;
-    // The aggregator cannot reach the node: the statement is made, but no row is deleted.
+    // The aggregator cannot reach the node: the statement is recorded, but no row is deleted.
     cluster.nodes[0].proxy.set(Fault::Close);
     cluster.nodes[0].proxy.cut();
     report(&cluster, "mx1", |line| line["verdict"] != "ok").await;
@@ -494,7 +494,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("waiting for a witness"), "{}", run.stdout);
     assert_eq!(rows_in(&cluster).0, 0);
-    // The stated rows no longer count, and the remaining rows verify; also after a kill.
+    // The rows named in the statement no longer count, and the remaining rows verify, also after a kill.
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     cluster.kill(0);
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);

@@ -1,4 +1,4 @@
-//! Tests sessions, one-time links, rate limits, and the headers that browsers get.
+//! Tests sessions, one-time links, rate limits, and the headers that browsers receive.
 
 use std::time::Duration;
 

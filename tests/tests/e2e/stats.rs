@@ -1,4 +1,4 @@
-//! Tests that statistics equal a manual count over everything that can be read, and that they say when a node is missing from them.
+//! Tests that statistics equal a manual count over all readable entries, and that they say when a node is missing from them.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +108,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
                 check(&answer["stats"], &rows, top);
             }
         }
-        // The numbers lack a missing node, and the output says so.
+        // The numbers do not include a missing node, and the output says so.
         let run = cluster.run(&["stats", NODES, "--by", "node_id", "--from", "1d", "--bucket", "1h", "--table"]);
         assert_eq!(
             (run.code, run.stdout.starts_with("AT LEAST ")),
@@ -124,7 +124,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
     cluster.restart(1).await;
     cluster.wait_until_complete().await;
 
-    // Without a filter the numbers are proven whole.
+    // Without a filter the numbers are proven complete.
     let whole = stats(&cluster, "from=1d&verify=true").await.json();
     assert_eq!((&whole["complete"], &whole["proven"]), (&json!(true), &json!(true)), "{}", whole["completeness"]);
 

@@ -11,7 +11,7 @@ use serde_json::json;
 async fn a_second_process_is_refused() {
     let mut cluster = Cluster::start(&["mx1"]).await;
     let config = cluster.nodes[0].folder.join("node.toml");
-    // Another port, so that the log's lock refuses the process and not the address.
+    // Another port, so that the process is refused because of the log's lock and not because of its address.
     let other = cluster.nodes[0].folder.join("other.toml");
     let text =
         std::fs::read_to_string(&config).unwrap().replace(&cluster.nodes[0].listen, &piperoll_tests::free_address());
@@ -115,7 +115,7 @@ async fn a_full_disk_refuses_and_recovers() {
     assert_eq!(receipt.seq, accepted.last().unwrap().seq + 1, "no seq was lost to the refusals");
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
 
-    // Read-only: refused with the cause, still readable, and accepted again afterwards.
+    // On a read-only disk appends are refused with the cause, and reads work. Afterwards appends are accepted again.
     let remount = |how: &str| {
         Command::new("nsenter")
             .args(["-m", "-t", &pid.to_string(), "mount", "-o", how, "none"])
@@ -171,8 +171,8 @@ async fn an_open_secret_is_no_secret() {
     }
 }
 
-/// After a disk failed on writes or syncs and recovered, every acknowledged entry is there exactly once, and the same process accepts
-/// entries again by itself.
+/// After a disk failed on writes or syncs and recovered, every acknowledged entry is in the log exactly once, and the same
+/// process accepts entries again by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_and_comes_back_heals_without_a_restart() {
     if !Interference::is_possible() {

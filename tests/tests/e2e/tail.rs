@@ -1,4 +1,4 @@
-//! Tests the live tail over all nodes: no row is lost or sent twice, in order, while nodes die and return.
+//! Tests the live tail over all nodes: rows arrive in order, and none is lost or sent twice, while nodes die and return.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn entries(events: &[Event]) -> impl Iterator<Item = &Event> {
     events.iter().filter(|event| event.name == "entry")
 }
 
-/// Checks that no row came twice, and that all rows that are not late are in order.
+/// Checks that no row was sent twice, and that all rows that are not late are in order.
 fn in_order(events: &[Event]) {
     let key = |row: &Value| {
         let entry = &row["entry"];
@@ -63,7 +63,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     assert!(entries(&seen).all(|event| event.data["late"] != true), "nobody was missing");
     assert!(entries(&seen).all(|event| event.data["integrity"] == "ok"));
 
-    // A node dies. Rows of the other nodes continue, and the dead node is named.
+    // A node dies. Rows of the other nodes still arrive, and the dead node is named.
     cluster.kill(1);
     for round in 5..8 {
         cluster.append(0, &write(round)).await;
@@ -86,7 +86,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     cluster.append(2, &write(9)).await;
     seen.extend(rows(&mut tail, 20).await);
 
-    // A node that hangs is missing too; rows that it records meanwhile arrive late and are marked so.
+    // A node that hangs is missing too; rows that it records meanwhile arrive late and are marked as late.
     cluster.signal(2, Signal::SIGSTOP);
     let hung = loop {
         let event = tail.next(PATIENCE).await.unwrap();
@@ -125,7 +125,7 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
         })
         .collect();
     cluster.append(0, &lines).await;
-    // The client does not read meanwhile.
+    // In the meantime the client hardly reads.
     let started = Instant::now();
     while cluster.page("from=1h&filter=action:audit.tail_dropped").await.places().is_empty() {
         assert!(started.elapsed() < PATIENCE, "the reader was not dropped");
@@ -159,7 +159,7 @@ async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     let long = "x".repeat(3_000);
     let flood =
         |n| format!("{{\"category\":\"data\",\"action\":\"tail.flood\",\"user\":\"u{n}\",\"description\":\"{long}\"}}");
-    // All rows of the first node are older than those of the second, except one.
+    // Except for its first matching row, all rows of the second node are newer than those of the first node.
     cluster.append(1, &[entry("rare", "tail.rare")]).await;
     cluster.append(0, &(0..ROWS).map(flood).collect::<Vec<_>>()).await;
     cluster.append(1, &vec![entry("other", "other.thing"); 20_000]).await;
@@ -234,8 +234,8 @@ async fn the_command_follows_and_bad_input_is_refused() {
     assert_eq!(cluster.get("/api/v1/audit-log/tail", None).await.status, 401);
 }
 
-/// A node's log is replaced while the client is away: the rest of the earlier log comes first, read from where it was put aside. Without
-/// it the tail reports its rows as missing.
+/// A node's log is replaced while the client is away: the rest of the archived log comes first, read from the folder that it was
+/// moved to. Without this folder the tail reports its rows as missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
@@ -261,7 +261,7 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     assert!(
         events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("the log was replaced")))
     );
-    // Resume from each position in the earlier log, with more rows in the present one.
+    // Resume from each position in the archived log, with more rows in the current one.
     cluster.append(0, &[entry("three", "auth.login")]).await;
     assert_eq!(users(&rows(&mut resumed, 1).await), ["three"]);
     let all = ["one", "two", "other", "next", "three"];

@@ -126,9 +126,9 @@ async fn every_edit_of_a_stopped_node_is_named() {
         }
         std::fs::copy(&pristine, &database).unwrap();
     }
-    // The last row is cut off a stopped log: no MAC shows this, but the signed checkpoint does. With the checkpoint deleted from the
-    // database too, the checkpoint file next to it still shows the cut; without that file only a witness remembers, and `verify` says
-    // that it cannot tell.
+    // The last row of a stopped log is deleted: no MAC shows this, but the signed checkpoint does. With the checkpoint deleted
+    // from the database too, the checkpoint file next to it still shows the cut. Without that file only a witness can detect the
+    // cut, and `verify` says so.
     edit(
         &database,
         "DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries); DELETE FROM ids WHERE seq > (SELECT max(seq) FROM entries)",
@@ -177,7 +177,7 @@ async fn edits_of_a_running_node_show_when_read() {
             line["found_at"]["seq"] == row.unwrap() && line["found_at"]["node_id"] == "mx1" && line["integrity"] != "ok"
         });
         assert!(shown, "{what}: the row is not shown");
-        // The edit changed what a filter would match; the row is returned all the same.
+        // The edit changed whether a filter matches the row; the row is returned nevertheless.
         let hidden = cluster.page("user=u4&limit=1000").await;
         assert_eq!(hidden.status_of("mx1"), "invalid", "{what} hides the row from a filter");
         let run = cluster.run(&["query", "user:u4", "--json"]);
@@ -209,7 +209,7 @@ async fn edits_of_a_running_node_show_when_read() {
     assert!(reason.contains(&format!("row {last} is missing")), "{reason}");
 }
 
-/// Plants views and triggers, and removes triggers.
+/// Plants views and triggers, and deletes triggers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_schema_is_noticed_running_and_stopped() {
     let mut cluster = cluster().await;

@@ -68,7 +68,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Replaces what differs between runs by placeholders of the same width.
+/// Replaces text that differs between runs with placeholders of the same width.
 fn steady(screen: &str) -> String {
     let mut text = screen.to_owned();
     for (pattern, with) in [
@@ -234,7 +234,7 @@ async fn what_is_wrong_with_the_connection_is_said_in_a_sentence() {
     assert!(bare.status.code() == Some(2) && stderr.contains("no token or certificate"), "{stderr}");
 }
 
-/// `piperoll` authenticates with the certificate that `cluster add-user` makes.
+/// `piperoll` authenticates with the certificate that `cluster add-user` creates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_reads_with_a_certificate() {
     let mut cluster = Cluster::start(&["mx1"]).await;

@@ -1,5 +1,5 @@
-//! Tests that a log of an earlier build of format version 1 (`tests/golden/log-v1`: 305 rows, one erased, one hold, secrets masked, one
-//! entry flagged) can be read, verified, appended to, and verified again.
+//! Tests that a log written by an earlier build in format version 1 (`tests/golden/log-v1`: 305 rows, one erased, one hold,
+//! secrets masked, one entry flagged) can be read, verified, appended to, and verified again.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -27,7 +27,7 @@ async fn a_log_of_an_earlier_build_goes_on() {
     };
     write("secret.0", key_of("piperoll upgrade test: secret of epoch 0").as_bytes(), 0o600);
     write("checkpoint.key", key_of("piperoll upgrade test: checkpoint key").as_bytes(), 0o600);
-    // The old log's cluster and its certificate have another name; the daemon checks both.
+    // The old log belongs to a cluster with another name, and so does its certificate; the daemon checks both.
     let config = std::fs::read_to_string(folder.join("node.toml")).unwrap();
     write("old.toml", config.replace("cluster = \"test\"", "cluster = \"upgrade\"").as_bytes(), 0o644);
     std::fs::create_dir(folder.join("data")).unwrap();
@@ -52,7 +52,7 @@ async fn a_log_of_an_earlier_build_goes_on() {
         flagged.stdout
     );
 
-    // The current program appends to the old log, and old and new rows are one log.
+    // The current program appends to the old log, and old and new rows form one log.
     let lines = cluster.dir.path().join("lines");
     std::fs::write(&lines, (0..300).map(|n| entry(&format!("new-{n}"), "auth.login") + "\n").collect::<String>())
         .unwrap();

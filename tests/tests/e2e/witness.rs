@@ -83,7 +83,7 @@ async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
     let checkpoint = Checkpoint::open(&Note::parse(&run.stdout).unwrap(), &key).unwrap();
     assert_eq!(checkpoint.size, 301, "log.started and 300 entries");
     assert!(checkpoint.origin.starts_with("test/mx1/"));
-    // The node gets the checkpoint back cosigned and keeps it; both can still be read while the daemon is down.
+    // The node receives the cosigned checkpoint and keeps it; both versions can still be read while the daemon is down.
     let cosigned = cluster.on_node(0, &["checkpoint", "--witnessed"]);
     assert_eq!(cosigned.stdout.lines().filter(|line| line.starts_with('\u{2014}')).count(), 2, "{}", cosigned.stderr);
     cluster.stop(0);
@@ -112,7 +112,8 @@ async fn a_cut_tail_is_a_rollback() {
     // The node itself detects it while its signed checkpoints exist.
     let run = cluster.on_node(0, &["verify"]);
     assert!(run.code == 4 && run.stdout.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
-    // An attacker can delete the notes from the database too; the file next to it shows the same, whether the daemon is down or up.
+    // An attacker can delete the checkpoints from the database too; the file next to it still shows the cut, whether the daemon
+    // is down or up.
     edit(&cluster.database(0), "DELETE FROM checkpoints");
     let everybody_knows = |cluster: &Cluster| {
         let run = cluster.on_node(0, &["verify"]);
@@ -127,13 +128,13 @@ async fn a_cut_tail_is_a_rollback() {
     everybody_knows(&cluster);
     cluster.restart(0).await;
     everybody_knows(&cluster);
-    // The node now signs nothing, which does not clear it.
+    // The node now signs nothing, which does not clear the verdict.
     everything_says(&cluster, "rollback", "and signs none of them").await;
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "r"]);
     assert!(run.code == 1 && run.stderr.contains("has presented no signed checkpoint"), "{}", run.stderr);
     cluster.stop(0);
-    // With that file removed too, only the witness remembers.
+    // With the checkpoint file removed too, only the witness remembers.
     std::fs::remove_file(data(&cluster, 0).join("log.checkpoint")).unwrap();
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0, "this is what a mac cannot see");
     cluster.restart(0).await;
@@ -148,7 +149,7 @@ async fn a_cut_tail_is_a_rollback() {
     everything_says(&cluster, "rollback", "rows were witnessed").await;
 }
 
-/// A whole older copy is restored, with all files next to the database; then the node continues from there.
+/// A complete older copy is restored, with all files next to the database; then the node continues from there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_copy_is_found_and_can_be_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -164,7 +165,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
 
-    // Only an admin can clear the alarm, by naming the present generation and a reason; the acceptance is recorded.
+    // Only an admin can clear the alarm, by naming the current generation and a reason; the acceptance is recorded.
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let accept = |generation: &str, reason: &str| {
         let reason = ["--reason", reason].map(str::to_owned);
@@ -181,7 +182,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     let accepted = run(accept(&generation, "disk died, restored from the backup"));
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     witnessed(&cluster, "mx1").await;
-    // The rows that the witness saw and this log lacks stay on record: a range that may include them is not complete, any other range is.
+    // The rows that the witness saw and this log lacks stay on record: only ranges that may include them are not complete.
     let page = cluster.page("limit=5").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (json!(false), "superseded".to_owned()));
     let words = page.node("mx1")["reason"].as_str().unwrap().to_owned();
@@ -203,7 +204,8 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     assert_eq!(evidence.lines().count(), 2, "the conflict and its acceptance are kept: {evidence}");
 }
 
-/// Accepting applies to the log that the node presented, not to any log it presents next; and the evidence outlives the file of pins.
+/// Accepting applies to the log that the node presented, not to any log that it presents next; and the evidence outlives the
+/// witness state file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     let mut cluster = cluster_of(20).await;
@@ -221,14 +223,14 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
-    // The node is down while its log is accepted, and returns with fewer rows than that.
+    // The node is down while its log is accepted, and returns with fewer rows than were accepted.
     cluster.stop(0);
     let accepted = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "restored"]);
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     copy_log(&oldest, &data(&cluster, 0));
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
-    // Without the witness state file the alarm stays, as long as the evidence does.
+    // Without the witness state file the alarm remains, as long as the evidence does.
     cluster.stop_aggregator();
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
     cluster.spawn_aggregator();
@@ -262,7 +264,7 @@ async fn restoring_by_the_guide_can_be_accepted() {
     };
     let other = accept(&restored);
     assert!(other.code == 1 && other.stderr.contains(&generation), "the log that is not there: {}", other.stderr);
-    // A log other than the one that was shown.
+    // Accepting a log other than the one that was shown is refused.
     let body = json!({ "generation": generation, "reason": "r", "size": 1, "root": "A".repeat(43) + "=" });
     let path = "/api/v1/nodes/mx1/accept";
     let other = cluster.send(reqwest::Method::POST, path, Some(&cluster.token), Some(body)).await;
@@ -292,7 +294,7 @@ async fn restoring_by_the_guide_can_be_accepted() {
     what_was_put_aside_is_looked_after(&cluster, &restored);
 }
 
-/// Checks that `verify` includes the log that was put aside, and that one of its rows can be erased in place.
+/// Checks that `verify` includes the archived log, and that one of its rows can be erased in place.
 fn what_was_put_aside_is_looked_after(cluster: &Cluster, generation: &str) {
     let verified = cluster.on_node(0, &["verify"]);
     assert!(verified.code == 0 && verified.stderr.contains(generation), "{}", verified.stderr);
@@ -311,7 +313,7 @@ fn what_was_put_aside_is_looked_after(cluster: &Cluster, generation: &str) {
     assert!(verified.code == 4 && verified.stdout.contains("row 3"), "{}{}", verified.stdout, verified.stderr);
 }
 
-/// The log that raised the alarm has diverged since, and then the right log is restored: accepting applies to the right one.
+/// A diverged copy raises the alarm, and then the right log is restored: accepting applies to the log that is present now.
 #[tokio::test(flavor = "multi_thread")]
 async fn accepting_means_the_log_that_is_there_now() {
     let mut cluster = cluster_of(20).await;
@@ -349,7 +351,7 @@ async fn accepting_means_the_log_that_is_there_now() {
     assert_eq!(cluster.page("limit=5").await.json()["complete"], true);
 }
 
-/// A copy of the database, including its keys, writes other rows.
+/// A node that runs with a copy of the database and its keys records other rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_goes_its_own_way_is_a_fork() {
     let mut cluster = cluster_of(20).await;
@@ -371,7 +373,7 @@ async fn a_clone_that_goes_its_own_way_is_a_fork() {
     everything_says(&cluster, "fork", "are not the first of the").await;
 }
 
-/// Another database replaces it, with the same keys and a generation of its own.
+/// The database is replaced by another one, with the same keys and a generation of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_log_in_the_old_ones_place_is_a_rollback() {
     let mut cluster = cluster_of(20).await;
@@ -381,7 +383,7 @@ async fn a_new_log_in_the_old_ones_place_is_a_rollback() {
     everything_says(&cluster, "rollback", "and the node now presents test/mx1/").await;
 }
 
-/// Edits what the database contains besides rows: tiles and notes.
+/// Edits the parts of the database other than rows: tiles and notes.
 #[tokio::test(flavor = "multi_thread")]
 async fn edited_tiles_and_notes_are_named() {
     let mut cluster = cluster_of(600).await;
@@ -400,7 +402,7 @@ async fn edited_tiles_and_notes_are_named() {
             "a bit of an old tile",
             "UPDATE tiles SET hashes = CAST(zeroblob(32) || substr(hashes, 33) AS BLOB) WHERE id = 0".to_owned(),
             "tile 0 of level 0 does not match",
-            // New leaves depend on the roots of tiles, and on the newest tile, which is rebuilt from its rows.
+            // Appends still work: new leaves depend on the roots of tiles and on the newest tile, which is rebuilt from rows.
             true,
         ),
         (
@@ -426,7 +428,7 @@ async fn edited_tiles_and_notes_are_named() {
             "another node's checkpoint",
             format!("UPDATE checkpoints SET note = '{foreign}' WHERE kind = 'signed'"),
             "checkpoint is invalid",
-            // The checkpoint file next to the database shows what was signed.
+            // Appends still work: the checkpoint file next to the database shows what was signed.
             true,
         ),
         (
@@ -442,7 +444,7 @@ async fn edited_tiles_and_notes_are_named() {
         let run = cluster.on_node(0, &["verify", "--json"]);
         assert_eq!(run.code, if words.is_empty() { 0 } else { 4 }, "{what}: {}{}", run.stdout, run.stderr);
         assert!(run.stdout.contains(words), "{what}: {}", run.stdout);
-        // The log can be read, but accepts nothing that would build on a tree that is not its own.
+        // A log whose tree does not match its rows can be read, but accepts no entries.
         cluster.restart(0).await;
         let run = cluster.on_node(0, &["append", "--retry-for", "0s", "--category", "auth", "--action", "auth.login"]);
         assert_eq!(run.code, i32::from(!starts), "{what}: {}", run.stderr);
@@ -480,7 +482,7 @@ async fn a_damaged_copy_of_the_checkpoint_heals() {
         assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
         cluster.stop(0);
     }
-    // With no readable checkpoint it is unknown what was signed, and the message says which one is damaged.
+    // With no readable checkpoint it is unknown what was signed, and the message names the damaged one.
     std::fs::write(&beside, b"x").unwrap();
     edit(&cluster.database(0), "UPDATE checkpoints SET note = 'x'");
     cluster.restart(0).await;

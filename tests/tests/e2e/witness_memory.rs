@@ -1,4 +1,4 @@
-//! Tests the witness state of an aggregator: recovered after loss, compared with other aggregators, and read past lost rows.
+//! Tests the witness state of an aggregator: recovery after a loss, comparison with other aggregators, and lost rows.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn a_lost_memory_is_found_in_the_own_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_view_is_found_by_comparing() {
     let mut cluster = cluster_of(20).await;
-    // As if another aggregator had pinned another log of this node: it is signed by the node's own key.
+    // Fake a pin of another aggregator: it is for another log of this node and signed by the node's own key.
     let folder = cluster.nodes[0].folder.clone();
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let origin = format!("test/mx1/{generation}");
@@ -73,7 +73,8 @@ async fn a_split_view_is_found_by_comparing() {
     assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
 }
 
-/// The same for a log that was replaced by another, at the same size or a smaller one; once accepted it is not reported again.
+/// A second aggregator's note about another end of an archived log, at the same size or a smaller one, raises the alarm as well;
+/// once accepted it is not reported again.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_an_earlier_log_are_compared() {
     let mut cluster = cluster_of(20).await;
@@ -125,7 +126,7 @@ async fn ends_of_an_earlier_log_are_compared() {
     cluster.verify_all();
 }
 
-/// A log lost rows and was later put aside for another one: pages cover all of it, the loss is reported, and no node is accused of it.
+/// A log lost rows and was archived later: pages cover all its remaining rows, the loss is reported, and no node is accused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
     let mut cluster = cluster_of(20).await;
@@ -147,7 +148,7 @@ async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
     cluster.append(0, &vec![entry("later", "auth.login"); 4]).await;
     witnessed(&cluster, "mx1").await;
     later_rows_are_on_pages(&cluster, &since, 4).await;
-    // Grow the log beyond the lost rows, then put it aside.
+    // Grow the log beyond the lost rows, then archive it.
     cluster.append(0, &vec![entry("later", "auth.login"); 30]).await;
     witnessed(&cluster, "mx1").await;
     cluster.stop(0);
@@ -179,7 +180,7 @@ async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
     assert_eq!(cluster.run(&["query", "--from", "1d", "--json"]).code, 3);
 }
 
-/// Checks page by page that every row of mx1 by this user is there, and that every page is complete.
+/// Checks page by page that every row of mx1 by this user is returned, and that every page is complete.
 async fn later_rows_are_on_pages(cluster: &Cluster, since: &str, count: usize) {
     let (mut found, mut cursor) = (0, String::new());
     for _ in 0..500 {
@@ -196,8 +197,8 @@ async fn later_rows_are_on_pages(cluster: &Cluster, since: &str, count: usize) {
     assert_eq!(found, count);
 }
 
-/// A row that failed once stays a finding until an operator accepts it: after it was repaired, over a restart, and without the witness
-/// state.
+/// A row that failed once stays a finding until an operator accepts it: after it was repaired, across a restart, and without the
+/// witness state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -229,7 +230,7 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     cluster.wait_for_aggregator().await;
     cluster.wait_until_answered("mx1").await;
     is_a_finding(&cluster).await;
-    // Being unreachable does not improve the verdict on a node.
+    // The verdict on a node does not improve because the node is unreachable.
     cluster.stop(0);
     let line = report(&cluster, "mx1", |line| line["status"] == "unreachable").await;
     assert_eq!((&line["verdict"], cluster.run(&["nodes"]).code), (&json!("row_invalid"), 4), "{line}");

@@ -218,7 +218,7 @@ proptest! {
                     Step::Append(rows) => log.append(*rows, seed ^ number as u64).await,
                     Step::Erase(at) => {
                         let (first, end) = first_and_end(&log);
-                        // A statement of the node cannot be erased.
+                        // Erasing fails for a row that is a statement of the node.
                         let _ = log.store.erase(first + (end - first) * at / 1_000, "test".to_owned(), "me".to_owned()).await;
                     }
                     Step::Prune(at) => {

@@ -92,8 +92,8 @@ impl World {
         succeeded(&self.cluster.run(&["nodes", "accept", &id, "--new-generation", &generation, "--reason", "a life"]));
     }
 
-    /// Adds the folder of a retired node to the configuration of an aggregator. A second aggregator gets a copy, because only one
-    /// aggregator reads a folder.
+    /// Adds the folder of a retired node to the configuration of an aggregator. A second aggregator gets a copy, because a folder
+    /// may be read by only one aggregator.
     pub(crate) fn hand_over(&mut self, node: usize, aggregator: usize) {
         let mut folder = self.cluster.nodes[node].folder.clone();
         if aggregator > 0 {
@@ -165,8 +165,8 @@ impl World {
             if node.is_retired || !node.is_up {
                 continue;
             }
-            // The restored aggregator treats a log replaced since the backup as new, if it pinned more rows of the old log than are
-            // present.
+            // The restored aggregator raises an alarm about a log that was replaced since the backup if it pinned more rows of
+            // the old log than are present.
             let is_judged = |line: &Value| {
                 (line["verdict"] == "ok" && line["unwitnessed"] == 0)
                     || (line["verdict"] != "unreachable" && !line["alarm"]["presented"].is_null())

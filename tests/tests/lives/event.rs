@@ -20,7 +20,8 @@ pub(crate) enum Event {
     RotateKey(usize),
     NewGeneration(usize),
     Backup(usize),
-    /// Restores the backup, with a new generation or accepted as it is.
+    /// Restores the backup. With the flag a new generation begins; otherwise the log is accepted as it is, unless its key was
+    /// replaced.
     Restore(usize, bool),
     /// The flag tells whether the node's folder is added to the aggregator's configuration.
     Retire(usize, bool),
@@ -39,7 +40,7 @@ pub(crate) enum Event {
     RestoreAggregator,
 }
 
-/// Chooses one event. Some have no effect in the cluster's state at that time.
+/// Chooses one event. Some events have no effect in the current state of the cluster.
 pub(crate) fn choose(rng: &mut Rng, nodes: usize) -> Event {
     let node = rng.below(nodes);
     match rng.below(28) {

@@ -15,9 +15,9 @@ use piperoll_tests::Rng;
 use model::Range;
 use world::World;
 
-/// First seed. To run lives of other seeds: `PIPEROLL_LIVES_SEED=7 PIPEROLL_LIVES=20 cargo test --test lives`.
+/// Environment variable with the first seed. For other seeds: `PIPEROLL_LIVES_SEED=7 PIPEROLL_LIVES=20 cargo test --test lives`.
 const SEED_VARIABLE: &str = "PIPEROLL_LIVES_SEED";
-/// Number of lives, shared between the two tests.
+/// Environment variable with the number of lives, shared between the two tests.
 const NUMBER_VARIABLE: &str = "PIPEROLL_LIVES";
 const EVENTS: usize = 14;
 /// Number of events after which tails are followed again.
@@ -42,7 +42,7 @@ async fn life(seed: u64) {
         let begin = if world.marks.is_empty() { 0 } else { *rng.pick(&world.marks) };
         let between = Range { from: begin, to: world::now() };
         let is_followed = events.len() % TAIL_EVERY == 0;
-        // Compare an aggregator's statements with what it can know.
+        // Compare an aggregator's statements with the part of the model that this aggregator can know.
         let asked = rng.below(world.cluster.aggregators());
         let known = world.known(asked);
         let whole = std::mem::replace(&mut world.model, known);

@@ -8,7 +8,7 @@ pub(crate) enum State {
     Here,
     Erased,
     Pruned,
-    /// The row is in no log any more, because its node's log was replaced by an older copy.
+    /// The row is no longer in any log, because its node's log was replaced by an older copy.
     Lost,
     /// The row is lost, and the aggregator was restored to a time at which it did not know of the row.
     LostUnknown,
@@ -17,7 +17,7 @@ pub(crate) enum State {
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) node: usize,
-    /// Number of the log that holds it; 0 for the node's first one.
+    /// Number of the log that contains the row; 0 for the node's first log.
     pub(crate) log: usize,
     pub(crate) seq: u64,
     pub(crate) id: String,
@@ -64,7 +64,7 @@ pub(crate) struct Node {
     pub(crate) log: usize,
     pub(crate) is_up: bool,
     pub(crate) is_retired: bool,
-    /// The node is retired, and its folder was added to the aggregator's configuration.
+    /// Whether the node is retired and its folder was added to the aggregator's configuration.
     pub(crate) is_kept: bool,
     /// Time at which the node joined; 0 for the nodes that the cluster began with.
     pub(crate) joined: i64,
@@ -72,7 +72,7 @@ pub(crate) struct Node {
     pub(crate) clear_from: i64,
     /// Time from which on the current log has every row.
     pub(crate) present_from: i64,
-    /// The key that signed the end of an earlier log may have been replaced before a witness saw that end.
+    /// Whether the key that signed the end of an archived log may have been replaced before a witness saw that end.
     pub(crate) is_unproven: bool,
 }
 
@@ -120,7 +120,7 @@ impl Model {
         self.rows.iter().filter(|row| row.node == node).map(|row| row.micros).fold(now, i64::max)
     }
 
-    /// Marks the rows as lost that are not in an older copy of a node's current log, which has the rows below `size`.
+    /// Marks the rows that an older copy of a node's current log lacks as lost. The copy has the rows below `size`.
     pub(crate) fn lost(&mut self, node: usize, size: u64) {
         let log = self.nodes[node].log;
         for row in &mut self.rows {
@@ -130,7 +130,7 @@ impl Model {
         }
     }
 
-    /// Returns what a tail that begins at `from` may state for a node. Pruned rows are not part of a tail.
+    /// Returns the completeness that a tail from `from` on may state for a node. Pruned rows are not part of a tail.
     pub(crate) fn expected_of_tail(&self, index: usize, from: i64) -> Expected {
         let node = &self.nodes[index];
         let is_lost = |row: &Row| row.node == index && row.micros >= from && row.state == State::Lost;
@@ -143,14 +143,14 @@ impl Model {
         }
     }
 
-    /// Returns what an answer over a range may state for a node. A bundle has only rows that can be proven.
+    /// Returns the completeness that an answer over a range may state for a node. A bundle has only rows that can be proven.
     pub(crate) fn expected(&self, index: usize, range: Range, is_bundle: bool) -> Expected {
         let node = &self.nodes[index];
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.node == index && range.holds(row)).collect();
         let is_gone = |row: &&Row| matches!(row.state, State::Lost | State::Pruned);
         let is_elsewhere = node.is_retired && !node.is_kept && !rows.is_empty();
         if (!node.is_retired && !node.is_up) || is_elsewhere || rows.iter().any(is_gone) {
-            // A node that joined later than the range is not missing from it.
+            // A node that joined after the range is not missing from it.
             return if rows.is_empty() && (node.is_retired || node.joined >= range.to) {
                 Expected::Either
             } else {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::model::{Expected, Range, Row, State};
 use crate::world::{ACTION, World, now};
 
-/// Two days, which is more than any clock of a life is ahead.
+/// Two days, which is more than the clock of any node is ahead.
 const AHEAD_MICROS: i64 = 2 * 86_400 * 1_000_000;
 /// Retention period of a new cluster.
 const POLICY_MICROS: i64 = 365 * 86_400 * 1_000_000;
@@ -27,7 +27,7 @@ pub(crate) struct Bundle {
     trust: String,
 }
 
-/// Longest time without an event of a tail.
+/// Maximum time to wait for the next event of a tail.
 const TAIL_PATIENCE: Duration = Duration::from_secs(20);
 /// Number of heartbeats, one every five seconds from the beginning, within which a tail must reach the end of every log. The larger limit
 /// applies where no row is missing, and allows for a busy machine.
@@ -36,7 +36,7 @@ const TAIL_BEATS_MAX: usize = 8;
 
 type Outcome = Result<(), String>;
 
-/// Rows of an answer: ids of readable rows with their count, and positions of erased rows.
+/// Rows of an answer: ids of readable rows, each with its number of occurrences, and positions of erased rows.
 #[derive(Default)]
 struct Shown {
     ids: HashMap<String, usize>,
@@ -70,7 +70,7 @@ fn expected(world: &World, range: Range, only: Option<usize>, is_bundle: bool) -
     nodes.map(|node| world.model.expected(node, range, is_bundle)).fold(Expected::Complete, Expected::and)
 }
 
-/// Number of statements compared, by what the model expected of them.
+/// Number of statements compared, by the model's expectation.
 static COUNTS: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 /// Returns the counts since the last call.
@@ -133,7 +133,7 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     let path = format!("/api/v1/audit-log?format=ndjson&order=asc&{parameters}");
     let stream = world.cluster.get(&path, Some(&world.cluster.token)).await;
     let (mut shown, mut end) = (Shown::default(), Value::Null);
-    // With status 503 no node answered, and the body is the envelope alone.
+    // Status 503 means that no node answered; the body is then the envelope alone.
     if stream.status == 503 {
         end = stream.json();
     }
@@ -194,7 +194,7 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     if expected == Expected::Complete { is_true("a query", run.code == 0, expected, &said) } else { Ok(()) }
 }
 
-/// Follows the log from a time in the past until it says that it is at its end.
+/// Follows the log from a time in the past until the tail reports that it has reached the end.
 async fn tail(world: &World, from: i64) -> Outcome {
     let members = || (0..world.model.nodes.len()).filter(|node| !world.model.nodes[*node].is_retired);
     let expected =

@@ -39,7 +39,7 @@ struct Backup {
     model: Model,
 }
 
-/// A log that was replaced by another one.
+/// An archived log, which was replaced by another one.
 struct Earlier {
     node: usize,
     log: usize,
@@ -52,7 +52,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) model: Model,
     pub(crate) bundles: Vec<Bundle>,
-    /// Times between events, for ranges.
+    /// Times between events, from which ranges are chosen.
     pub(crate) marks: Vec<i64>,
     pub(crate) number: usize,
     backups: HashMap<usize, Backup>,
@@ -61,7 +61,7 @@ pub(crate) struct World {
     /// Nodes with revoked certificates: they run, but their certificates are not accepted.
     revoked: HashSet<usize>,
     pub(crate) aggregator_backup: Option<(PathBuf, Model)>,
-    /// Time at which a second aggregator joined, and the rows lost before that time, which it cannot know.
+    /// Time at which a second aggregator joined, and the rows lost before that time, which the second aggregator cannot know.
     pub(crate) second: Option<(i64, HashSet<String>)>,
     earlier: Vec<Earlier>,
     holds: Vec<(usize, usize, Range)>,
@@ -124,10 +124,10 @@ impl World {
             ahead: HashMap::new(),
         };
         for node in 0..nodes {
-            // Each batch with a clock closer to the present.
+            // Append each batch with a clock closer to the present.
             for next in AGES_DAYS[1..].iter().map(Some).chain([None]) {
                 world.append(node, BATCH).await;
-                // One node begins a new generation here, so that its earlier log has the oldest rows.
+                // One node begins a new generation here, so that its archived log has the oldest rows.
                 if node == 1 && next == Some(&AGES_DAYS[1]) {
                     world.cluster.set_clock(node, &ago(AGES_DAYS[1]));
                     world.begin_aged_generation(node, AGES_DAYS[1]).await;
@@ -329,7 +329,8 @@ impl World {
         true
     }
 
-    /// Marks the rows of earlier logs as pruned. The logs were removed together with the first rows of the log that replaced them.
+    /// Marks the rows of archived logs as pruned. The logs were removed together with the first rows of the log that replaced
+    /// them.
     fn went(&mut self, gone: Vec<Earlier>, before: i64) {
         for Earlier { node, log, until, .. } in gone {
             eprintln!("an earlier log of {} went", self.id(node));
@@ -409,7 +410,7 @@ impl World {
         self.begun(node, &generation, PathBuf::from(old)).await;
     }
 
-    /// Like [`Self::begin_generation`], with a clock `days` in the past, which the command does not support.
+    /// Does the same as [`Self::begin_generation`], with a clock `days` in the past, which the command does not support.
     async fn begin_aged_generation(&mut self, node: usize, days: u64) {
         self.witnessed(node).await;
         self.cluster.stop(node);

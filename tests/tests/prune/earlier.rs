@@ -1,4 +1,4 @@
-//! Removal of earlier logs when the first rows of the log that replaced them are pruned.
+//! Removal of archived logs when the first rows of the log that replaced them are pruned.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use piperoll_protocol::node::PrunePlan;
 
 use super::*;
 
-/// A log and two earlier logs that it replaced, the oldest first.
+/// A log and the two archived logs that it replaced, the oldest first.
 struct Three {
     _dir: tempfile::TempDir,
     data: PathBuf,
@@ -53,7 +53,7 @@ impl Three {
         self.log.store.finish_prune(0).await.unwrap().unwrap();
     }
 
-    /// Returns which of the two earlier logs exist, the oldest first.
+    /// Returns which of the two archived logs exist, the oldest first.
     fn there(&self) -> [bool; 2] {
         [self.asides[0].1.is_dir(), self.asides[1].1.is_dir()]
     }
@@ -72,7 +72,7 @@ impl Three {
     }
 }
 
-/// Replaces a log with a new generation of some 300 rows.
+/// Replaces a log with a new generation of about 300 rows.
 async fn replaced(log: Log) -> Log {
     log.store.close().await;
     let data = log.dir.clone();
@@ -90,7 +90,7 @@ fn clock_at(day: i64) -> Arc<Still> {
     clock
 }
 
-/// Returns a wish to prune rows by the witnessed size, and earlier logs by a day.
+/// Returns a target that prunes rows by the witnessed size, and archived logs by a day.
 fn wish(to_max: u64, day: i64) -> PruneTarget {
     PruneTarget { before: Timestamp::MAX, to_max, earlier_before: Timestamp::from_micros(day * DAY_MICROS) }
 }
@@ -123,7 +123,7 @@ async fn they_go_with_the_first_rows() {
     assert!(three.there() == [false, false] && !going.exists());
     three.finish().await;
     assert_eq!(three.log.findings().await, Vec::<String>::new());
-    // A reader that missed that statement finds the earlier logs in the next one.
+    // A client that missed that statement finds the archived logs in the next one.
     let again = three.state(wish(512, 9)).await.unwrap();
     assert_eq!(again.earlier, pruned.earlier);
     three.finish().await;
@@ -132,7 +132,7 @@ async fn they_go_with_the_first_rows() {
     three.log.store.close().await;
 }
 
-/// The newest time in the statement covers the removed earlier logs too, whatever their clocks.
+/// The newest time in the statement covers the removed archived logs too, whatever their clocks.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_time_is_of_all_logs() {
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ async fn the_newest_time_is_of_all_logs() {
     log.clock.0.store(40 * DAY_MICROS, Ordering::Relaxed);
     log.append(10).await;
     let log = replaced(log).await;
-    // Pruning by times keeps the current log's rows until the times in the earlier log are over as well.
+    // Pruning by time also keeps the current log's rows until the rows of the archived log have reached the age limit.
     let by_times = |day: i64| {
         let before = Timestamp::from_micros(day * DAY_MICROS);
         PruneTarget { before, to_max: u64::MAX, earlier_before: before }
@@ -164,19 +164,19 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
         assert_eq!((plan.to_seq, plan.earlier.len()), (0, 0), "{why}: {plan:?}");
         assert!(plan.limits.iter().any(|words| words.contains(why)), "{why}: {plan:?}");
     };
-    // A hold in the earlier log itself, be it the older or the newer one, whatever its time range.
+    // A hold in either archived log itself, whatever its time range.
     for aside in [0, 1] {
         three.upkeep(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
         kept("\"inside\" of that log (release it with --generation)").await;
         three.upkeep(aside, 1).release_hold(&release("inside")).unwrap();
     }
-    // A hold of the current log over times of an earlier one; its entry follows the rows that would be pruned.
+    // A hold in the current log over times of an archived one; the entry about the hold follows the rows that would be pruned.
     three.log.store.add_hold(hold("over", 0, 2)).await.unwrap();
     kept("\"over\"").await;
     three.log.store.release_hold(release("over")).await.unwrap();
     three.log.store.add_hold(hold("elsewhere", 3, 4)).await.unwrap();
     assert_eq!(three.plan(wish(256, 9)).await.earlier.len(), 2, "a hold over other times keeps nothing here");
-    // An erasure of a row is evidence of the later time at which it happened.
+    // The entry about an erasure has the later time at which the erasure happened, so it keeps the archived log.
     three.upkeep(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
     kept("has a row recorded at").await;
     assert_eq!(three.plan(wish(256, 10)).await.earlier.len(), 2);
@@ -217,7 +217,7 @@ async fn one_that_is_evidence_stays() {
     three.log.store.close().await;
 }
 
-/// Only logs named in the chain of first rows are removed: not a copy of another log under such a name, nor a planted log.
+/// Only logs named in the chain of first rows are removed: neither a copy of another log under such a name nor a planted log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_none_of_these_stays() {
     let three = Three::made().await;
@@ -229,7 +229,7 @@ async fn a_log_that_is_none_of_these_stays() {
     drop(log);
     let planted = three.data.with_file_name(format!("data.{generation}"));
     std::fs::rename(other.path().join("data"), &planted).unwrap();
-    // Also put the planted log under the name of the oldest earlier log.
+    // Also put the planted log under the name of the oldest archived log.
     std::fs::remove_dir_all(&three.asides[0].1).unwrap();
     copy_folder(&planted, &three.asides[0].1);
     let pruned = three.state(wish(256, 9)).await.unwrap();
@@ -247,7 +247,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// An operator used an earlier log between the statement and its removal.
+/// An archived log that an operator changed between the statement and the removal is kept, and this is reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_used_since_stays_and_that_is_said() {
     let three = Three::made().await;
@@ -263,7 +263,7 @@ async fn one_that_was_used_since_stays_and_that_is_said() {
     three.log.store.close().await;
 }
 
-/// A log changed between the statement and its removal is evidence and is kept.
+/// An archived log that was tampered with between the statement and the removal is evidence and is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_changed_since_stays() {
     let three = Three::made().await;
@@ -276,7 +276,7 @@ async fn one_that_was_changed_since_stays() {
     three.log.store.close().await;
 }
 
-/// A damaged earlier log does not prevent pruning of the current log, and neither does one of unknown length.
+/// A damaged archived log does not prevent pruning of the current log, and neither does one of unknown length.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_one_stays_and_the_rest_goes() {
     let three = Three::made().await;
@@ -312,7 +312,7 @@ async fn a_damaged_one_stays_and_the_rest_goes() {
     log.store.close().await;
 }
 
-/// A clock that was set back does not cause the removal of an earlier log with a later record.
+/// An archived log that has a record under a clock that was set back is not removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_under_a_clock_that_was_set_back_stays() {
     let three = Three::made().await;
@@ -323,7 +323,8 @@ async fn a_record_under_a_clock_that_was_set_back_stays() {
     three.log.store.close().await;
 }
 
-/// Rows that an earlier log had itself pruned come before its other rows, but their timestamps may be newer.
+/// The newest time also covers rows that an archived log had itself pruned: they come before its other rows, but may have newer
+/// timestamps.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_time_is_of_what_went_before_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -349,14 +350,14 @@ async fn a_new_generation_that_was_interrupted_is_finished() {
     three.log.store.close().await;
     let begun = |name: &str| three.data.with_file_name(format!("data.begun-{name}"));
     std::fs::rename(&three.asides[1].1, begun("1")).unwrap();
-    // A generation that was begun and never replaced a log.
+    // The remains of a new generation that never replaced a log are left alone.
     copy_folder(&three.asides[0].1, &begun("0"));
     let log = Log::open(&three.data);
     assert!(three.there() == [true, true] && !begun("1").exists() && begun("0").exists());
     assert_eq!(log.store.plan_prune(wish(256, 9)).await.unwrap().earlier.len(), 2, "both are known again");
     log.store.close().await;
     drop(log);
-    // Running the command again does the same.
+    // Running the command again also renames the old log.
     std::fs::rename(&three.asides[1].1, begun("1")).unwrap();
     begin_generation(&LogDir::new(&three.data), &keys(1), clock_at(1), "a test", "uid=0").unwrap();
     assert_eq!(three.there(), [true, true]);

@@ -51,7 +51,7 @@ impl Log {
         Self::open_with(dir, 1)
     }
 
-    /// Opens the log with the secrets of this many epochs.
+    /// Opens the log with the secrets of the first `epochs` epochs.
     fn open_with(dir: &std::path::Path, epochs: u32) -> Self {
         let clock = Arc::new(Still::default());
         clock.0.store(DAY_MICROS, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Log {
         }
     }
 
-    /// Cosigns the newest checkpoint as a witness does.
+    /// Cosigns the newest checkpoint as a witness would.
     async fn witnessed(&self) -> u64 {
         // The store signs at most once a second; only a stop and the first request of a process sign at once.
         loop {
@@ -113,7 +113,7 @@ impl Log {
         known.iter().copied().chain(rows.map(Result::unwrap)).collect()
     }
 
-    /// Checks that every kind of proof, at many positions and sizes from the log start on, equals that of the whole tree.
+    /// Checks that every kind of proof, at many positions and sizes from the log start on, equals that of the complete tree.
     async fn proofs_are_those_of(&self, leaves: &[Hash], floor: u64) {
         let rows = leaves.len() as u64;
         let span = rows - floor;
@@ -143,7 +143,7 @@ impl Log {
             }
         }
         if floor > 0 {
-            // A proof that was pruned with its rows is reported as pruned, and never made up.
+            // A proof that was pruned with its rows is reported as pruned, and never fabricated.
             let gone = self.store.inclusion(self.store.generation(), floor - 1, rows).await.unwrap_err().to_string();
             assert!(gone.contains("pruned"), "{gone}");
         }
@@ -251,7 +251,7 @@ async fn a_step_that_fails_is_not_half_done() {
         by: "uid=0".to_owned(),
     };
     let rows = log.store.health().head();
-    // Not stored: another connection locks the file for longer than the writer waits.
+    // The step is not stored: another connection locks the file for longer than the writer waits.
     {
         let other = rusqlite::Connection::open(&database).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -266,7 +266,7 @@ async fn a_step_that_fails_is_not_half_done() {
     assert_eq!(log.store.health().head(), rows);
     assert_eq!(log.findings().await, Vec::<String>::new());
     assert!(log.store.floor().await.unwrap().is_none() && log.store.holds().await.unwrap().is_empty());
-    // Stored, but the caller is gone before the answer.
+    // The step is stored, but the caller has given up before the answer.
     {
         let asked =
             tokio::time::timeout(std::time::Duration::ZERO, log.store.erase(900, "r".to_owned(), "uid=0".to_owned()));
@@ -281,7 +281,7 @@ async fn a_step_that_fails_is_not_half_done() {
     }
     assert!(state(plan).await.unwrap_err().to_string().contains("not finished"));
     assert_eq!(log.findings().await, Vec::<String>::new());
-    // Part of the rows is dropped, and the process ends before it states that the pruning is finished.
+    // Some of the rows are dropped, and the process ends before it states that the pruning is finished.
     assert!(log.store.plan_prune(wish).await.unwrap().to_seq == 512, "the floor is where it was stated");
     log.witnessed().await;
     let _ = tokio::time::timeout(std::time::Duration::ZERO, log.store.drop_batch()).await;
@@ -290,7 +290,7 @@ async fn a_step_that_fails_is_not_half_done() {
     let log = Log::open(dir.path());
     assert_eq!(log.findings().await, Vec::<String>::new());
     while !log.store.drop_batch().await.unwrap() {}
-    // The rows are dropped, but this is not stated: the next start states it.
+    // All rows below the limit are dropped, but the end of the pruning is not recorded: the next start records it.
     log.store.close().await;
     drop(log);
     let log = Log::open(dir.path());

@@ -29,15 +29,15 @@ use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::verified_row::{BorderRow, VerifiedRow};
 use crate::witness::look::look;
 
-/// How long to wait for a checkpoint that covers all rows a node had when the export began. Nodes sign once a second.
+/// Maximum time to wait for a checkpoint that covers all rows a node had when the export began. Nodes sign once a second.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Levels of a tree of 2^62 rows, bytes of one hash in a JSON list, and bytes allowed for the rest of a proof answer.
+/// Size limits of a proof answer: levels of a tree of 2^62 rows, bytes of one hash in a JSON list, and bytes for everything else.
 const TREE_LEVELS_MAX: usize = 62;
 const HASH_TEXT_BYTES: usize = 48;
 const PROOF_BYTES_MIN: usize = 64 * 1024;
-/// Creating a proof of a million runs takes a node some seconds.
+/// Time limit for a proof. A node needs several seconds to create the proof of a million runs.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Rows that a node sent and proved.
@@ -69,8 +69,8 @@ impl Collected {
     }
 }
 
-/// Waits until a checkpoint cosigned by this aggregator covers the rows that the node has now. A node that does not get
-/// there in time contributes fewer rows, and the bundle says up to when.
+/// Waits until a checkpoint cosigned by this aggregator covers the rows that the node has now. If there is no such
+/// checkpoint in time, the node contributes fewer rows, and the bundle states up to which time.
 pub(super) async fn settle(member: &Arc<NodeHandle>) {
     let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, STATUS_TIMEOUT).await else { return };
     let Some(head) = status.head_seq else { return };
@@ -147,10 +147,10 @@ fn statement(seq: u64, body: &Bytes, mac: &Bytes) -> BorderRow {
     BorderRow { seq, leaf: leaf_hash(body, mac), body: body.clone(), mac: mac.clone(), erased_under: None }
 }
 
-/// Reads a node to its end and requests the proof of the rows that it sent.
+/// Reads all rows that a node sends and requests the proof of these rows.
 ///
-/// `created` is when the export began: a checkpoint that was last seen too long before does not cover the node's rows at
-/// that time.
+/// `created` is the time at which the export began: a checkpoint that was last seen too long before that does not cover
+/// the rows that the node had then.
 pub(super) async fn collect(
     member: Arc<NodeHandle>,
     asked: NodeRequest,
@@ -183,7 +183,7 @@ pub(super) async fn collect(
             Err(failure) => break Some(failure),
         }
     };
-    // Rows that lack only the pending proof prove nothing, and are no evidence against the node.
+    // Rows that only lack the pending proof are not collected: they prove nothing, and are no evidence against the node.
     for row in reader.rest().filter(|row| !matches!(row.integrity, Integrity::Ok | Integrity::Erased)) {
         collecting.take(&row)?;
     }
@@ -196,7 +196,7 @@ pub(super) async fn collect(
     if let (Status::Ok, true, RangeCompleteness::Not(message)) = (part.status, unfiltered, &reader.tally.proof) {
         (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {message}")));
     }
-    // The answer to a filtered query has no border rows, whatever the node sends.
+    // The answer to a filtered query has no border rows, so any that the node sends are dropped.
     let mut borders = std::mem::take(&mut reader.borders);
     let room = BODY_AND_MAC_BYTES_MAX - ERASED_HEAD_BYTES;
     borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= room);
@@ -218,13 +218,13 @@ pub(super) async fn collect(
     borders.extend(statements.into_iter().filter(|entry| !given(entry.seq)));
     borders.sort_by_key(|border| border.seq);
     borders.dedup_by_key(|border| border.seq);
-    // A superseded log gets no new rows to wait for, and those of its rows that were never cosigned cannot be proven.
+    // A superseded log gets no new rows, so waiting does not help: its rows that were never cosigned cannot be proven.
     let unseen = part.head_seq.map_or(0, |head| head.saturating_add(1)).saturating_sub(pinned.size);
     if asked.aside.is_some() && unseen > 0 && part.status == Status::Ok {
         let message = format!("no witness has cosigned its last {unseen} rows, so they cannot be proven");
         (part.status, part.reason) = (Status::Error, Some(message));
     }
-    // The verifier's own rule, so that what is exported as complete is verified as complete.
+    // The verifier applies the same rule, so a bundle that is exported as complete is also verified as complete.
     if !was_witnessed_until(pinned.seen, created) && asked.aside.is_none() && part.status == Status::Ok {
         (part.status, part.reason) =
             (Status::Error, Some(format!("its checkpoint has not been renewed since {}", pinned.seen)));

@@ -54,7 +54,7 @@ pub(crate) enum Outcome {
 }
 
 impl Exporter {
-    /// Makes the bundle of a sealed query.
+    /// Runs a sealed query and creates its bundle, or the statement that refuses it.
     pub(crate) async fn export(
         self: &Arc<Self>,
         cluster: &Cluster,
@@ -113,8 +113,8 @@ impl Exporter {
     ) -> io::Result<Vec<Vec<Collected>>> {
         let mut reading = Vec::new();
         for member in &cluster.members {
-            // Asks only whether the node is queried at all; the request itself depends on the checkpoint that the node
-            // settles on.
+            // Only decides whether the node is queried at all; the request itself depends on the checkpoint that the
+            // node settles on.
             let dialled = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
                 NodePlan::Absent => continue,
                 NodePlan::Not { .. } => false,

@@ -1,7 +1,7 @@
 //! Creates evidence bundles (docs/format.md, "Evidence bundle").
 //!
-//! Nodes are read concurrently, each to its end, up to a checkpoint that this aggregator has cosigned. The bundle is
-//! assembled only afterwards, so it never claims more than what every node gave.
+//! Nodes are read concurrently, each up to a checkpoint that this aggregator has cosigned. The bundle is assembled only
+//! after all nodes have been read, so it never claims more than they delivered.
 
 mod assemble;
 mod collect;

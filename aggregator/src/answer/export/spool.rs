@@ -40,7 +40,7 @@ impl Spool {
         self.file.write_all(line)
     }
 
-    /// Reads from the beginning.
+    /// Returns a reader that begins at the first row.
     pub(super) fn read(&mut self) -> io::Result<BufReader<File>> {
         self.file.flush()?;
         let mut file = self.file.get_ref().try_clone()?;

@@ -9,13 +9,13 @@ use piperoll_protocol::aggregator::Status;
 use super::position::TailPosition;
 use crate::scan::verified_row::VerifiedRow;
 
-/// How long a row waits for a node that has not said whether it has an earlier one, and how long a node may be silent
-/// before it is reported.
+/// Maximum time that a row waits for a node that has not reported whether it has an earlier one, and maximum time that
+/// a node may be silent before it is reported.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// How long the rows of other nodes wait for a node that searches its backlog and sends neither a row nor a mark. A
-/// search for something rare in a large log may take that long.
+/// Maximum time that the rows of other nodes wait for a node that searches its backlog and sends neither a row nor a
+/// mark. A search for something rare in a large log may take that long.
 pub(super) const BACKLOG_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Bytes that an event is counted for in addition to the body of its row.
+/// Bytes counted for an event in addition to the body of its row.
 pub(super) const ROW_OVERHEAD_BYTES: usize = 512;
 
 /// An event sent to the client of a tail.
@@ -58,6 +58,6 @@ pub(crate) struct NodeEvent {
     pub(crate) node_id: NodeId,
     pub(crate) status: Status,
     pub(crate) reason: Option<String>,
-    /// When the state began, by this aggregator's clock.
+    /// Time at which the state began, by this aggregator's clock.
     pub(crate) since: Timestamp,
 }

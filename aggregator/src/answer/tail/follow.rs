@@ -22,9 +22,9 @@ use crate::scan::verified_row::VerifiedRow;
 
 /// Pause before a node that failed is queried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// A node may close a connection that was not read for this long, which is no failure of the node.
+/// Time after which a node may close a connection that is not read. Such a close is not a failure of the node.
 const HELD_UP: Duration = Duration::from_secs(1);
-/// How long after such a delay the end of the connection is attributed to it; data in flight is read first.
+/// Time after such a delay during which the end of the connection is attributed to it; data in flight is read first.
 const HELD_UP_SINCE: Duration = Duration::from_secs(5);
 
 /// News from a followed node.
@@ -51,7 +51,7 @@ pub(super) enum News {
         node: usize,
         message: String,
     },
-    /// Rows of a superseded log belong to the tail and cannot be read.
+    /// Rows of a superseded log belong to the tail, but cannot be read.
     Superseded {
         node: usize,
         message: String,
@@ -81,13 +81,13 @@ struct Ended {
 struct Earlier {
     generation: Generation,
     place: TailPosition,
-    /// Whether all rows of it that were witnessed are available.
+    /// Whether all witnessed rows of this log are available.
     is_whole: bool,
-    /// How often the node refused to read it.
+    /// Number of times that the node refused to read this log.
     refused: u32,
 }
 
-/// Number of refusals before rows are called missing; a busy node refuses too.
+/// Number of refusals after which the rows are reported as missing. A single one is not enough, because a busy node refuses too.
 const EARLIER_TRIES: u32 = 6;
 
 /// Returns the superseded logs of a node that are part of a tail beginning at `time`, oldest first.
@@ -284,7 +284,7 @@ async fn read_earlier(
                 held_up_at = hand_over(row, (node, generation), &mut log.place, room, send).await?.or(held_up_at);
             }
             Ok(None) => {
-                // Only a stream that is followed has marks.
+                // A superseded log is not followed, so a mark in its stream is ignored.
                 if reader.mark.take().is_some() {
                     continue;
                 }
@@ -301,7 +301,7 @@ async fn read_earlier(
     }
 }
 
-/// Sends what the node delivers until the connection ends, and advances `place`.
+/// Sends the node's rows and marks until the connection ends, and advances `place`.
 async fn read_on(
     mut reader: NodeReader,
     node: usize,

@@ -17,7 +17,7 @@ use crate::scan::verified_row::VerifiedRow;
 
 /// Rows of one node that were not emitted yet, in the node's order.
 struct Followed {
-    /// Why rows of the node that belong to the tail are in no log that can be read.
+    /// Reason why rows of the node that belong to the tail are not in any readable log.
     superseded: Option<String>,
     id: NodeId,
     rows: VecDeque<Held>,
@@ -27,7 +27,7 @@ struct Followed {
     marked: Option<TailPosition>,
     state: NodeState,
     backlog: Backlog,
-    /// When the node last sent a row or a mark, or began to answer.
+    /// Time at which the node last sent a row or a mark, or began to answer.
     heard: Instant,
 }
 
@@ -36,7 +36,8 @@ struct Held {
     came: Instant,
     generation: Generation,
     row: Box<VerifiedRow>,
-    /// The row's share of the room of the node's follower, which continues reading when the row is emitted.
+    /// The row's share of the `Room` of the node's follower. The share is released when the row is emitted, so that the
+    /// follower can read more.
     _room: OwnedSemaphorePermit,
 }
 
@@ -44,10 +45,10 @@ struct Held {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Backlog {
     None,
-    /// Since the start of the tail: rows of other nodes wait for it, so that all are in order.
+    /// Backlog since the start of the tail: rows of other nodes wait for this node, so that all rows are in order.
     SinceStart,
-    /// Since the node was missing or sent nothing for too long: rows of other nodes were emitted meanwhile, so its rows
-    /// are late.
+    /// Backlog since the node was missing or sent nothing for too long: rows of other nodes were emitted meanwhile, so
+    /// its rows are late.
     SinceAbsence,
 }
 
@@ -77,7 +78,7 @@ pub(super) struct Ordering {
 }
 
 impl Ordering {
-    /// Creates the ordering. The flag of a node says whether it is followed from a time in the past.
+    /// Creates the ordering. The flag of a node is true if the node is followed from a time in the past.
     pub(super) fn new(nodes: impl Iterator<Item = (NodeId, bool)>) -> Self {
         let (now, at) = (Instant::now(), SystemClock.now());
         let silent =
@@ -285,7 +286,7 @@ mod tests {
         News::Mark { node, generation, next_seq: 9, time: Timestamp::from_micros(micros) }
     }
 
-    /// The seqs of the rows that are emitted now, with an `!` for late ones.
+    /// Returns the seqs of the rows that are emitted now, with an `!` for late ones.
     fn emitted(ordering: &mut Ordering) -> String {
         let mut said = String::new();
         while let Some(event) = ordering.next() {

@@ -14,9 +14,9 @@ pub(crate) const POSITIONS_BYTES_MAX: usize = 128 * 1_024;
 /// Position at which the tail of one node continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TailPosition {
-    /// This row of this log.
+    /// The row `next_seq` of the log `generation`.
     At { generation: Generation, next_seq: u64 },
-    /// The first row recorded from this time on; nothing is known of the node yet.
+    /// The first row recorded from this time on; the node's log is not known yet.
     Since(Timestamp),
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum TailPosition {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Positions(BTreeMap<NodeId, TailPosition>);
 
-/// Error for a text that is no position.
+/// Error for text that is not a position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a position in a tail; send the id of the last event")]
 pub(crate) struct BadPosition(String);
@@ -49,7 +49,7 @@ impl Positions {
         self.0.get(node).copied()
     }
 
-    /// Returns a node that is named here but is not in the roster.
+    /// Returns a node that has a position but is not in the roster.
     pub(crate) fn unknown(&self, cluster: &Cluster) -> Option<&NodeId> {
         let known = |id: &NodeId| cluster.members.iter().any(|member| &member.node.id == id);
         self.0.keys().find(|id| !known(id))

@@ -30,7 +30,7 @@ const HELD_BYTES_MIN: usize = CALLER_ENTRY_BYTES_MAX + ROW_OVERHEAD_BYTES;
 /// Events and bytes queued between the merge and the client. A client of a live tail that lags by this much is dropped.
 const EVENTS_WAITING: usize = 4_096;
 const EVENTS_BYTES_WAITING: usize = 16 * 1024 * 1024;
-/// How long a backlog waits for a client that reads nothing.
+/// Maximum time that a backlog waits for a client that reads nothing.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// Events queued for the client; reading an event makes room.
@@ -50,9 +50,9 @@ impl Events {
 /// A running tail. It ends when its events are dropped.
 pub(crate) struct Tail {
     pub(crate) events: Events,
-    /// The positions at which it begins.
+    /// Positions at which the tail begins.
     pub(crate) positions: Positions,
-    /// Signals that the client was dropped, long before a client that slow would read the last event.
+    /// Signals that the client was dropped, long before such a slow client would read the `Dropped` event.
     pub(crate) given_up: oneshot::Receiver<()>,
 }
 
@@ -115,7 +115,7 @@ async fn run(
             _ = tick.tick() => {}
             _ = heartbeat.tick() => ordering.beat(),
         }
-        // Apply news that arrived while this task waited for the client before judging by the time that has passed.
+        // Apply news that arrived while this task waited for the client; only then check which waits have taken too long.
         while let Ok(news) = incoming.try_recv() {
             ordering.take(news);
         }
@@ -141,7 +141,7 @@ async fn run(
     }
 }
 
-/// Sends the final event. Returns whether the client is still connected.
+/// Sends the final event, `Dropped`. Returns whether the client is still connected.
 fn dropped(send: &mpsc::Sender<Event>, waiting: &AtomicUsize) -> bool {
     waiting.fetch_add(Event::Dropped.bytes(), Atomic::Relaxed);
     send.try_send(Event::Dropped).is_ok()

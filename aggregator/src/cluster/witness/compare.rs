@@ -12,7 +12,7 @@ pub(crate) enum Comparison {
     Same,
     /// Two histories, both signed by the node.
     Fork(String),
-    /// The node signed less than before, or presents a log of another generation.
+    /// The node signed fewer rows than before, or presents a log of another generation.
     Rollback(String),
 }
 
@@ -63,7 +63,7 @@ mod tests {
         Checkpoint { origin: origin.to_owned(), size: rows, root: tree.root() }
     }
 
-    /// Consistency proof from two rows to three: the third leaf is all that is new.
+    /// Returns the consistency proof from two rows to three, which consists of the third leaf only.
     fn proof_from_two_to_three() -> Vec<Hash> {
         vec![leaf_hash(&2u64.to_be_bytes(), b"")]
     }

@@ -7,16 +7,16 @@ use piperoll_format::time::Timestamp;
 use super::memory::Lost;
 use super::watch::{NodeWitness, WatchState};
 
-/// Logs of a range that were deleted with the rows of another one, after they had been kept for as long as the policy says.
+/// Logs of a range that were deleted with the rows of another log, after they had been kept for as long as the policy requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GoneHere {
-    /// Time that none of their rows is newer than.
+    /// Upper bound for the times of their rows.
     pub(crate) until: Timestamp,
     pub(crate) message: String,
 }
 
 impl WatchState {
-    /// Whether a log was pruned in time, with every row that is known of it, and the node no longer lists it.
+    /// Whether a log was pruned no earlier than the policy allows, with all of its known rows, and the node no longer lists it.
     pub(crate) fn has_let_go(&self, lost: &Lost) -> bool {
         lost.gone.as_ref().is_some_and(|gone| gone.is_kept && lost.to_seq <= gone.rows)
             && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
@@ -41,7 +41,7 @@ impl NodeWitness {
         state.remembered.lost.iter().find(gone).map(Lost::describe)
     }
 
-    /// Records which logs were deleted with the first `to_seq` rows of another one.
+    /// Records which logs were deleted with the first `to_seq` rows of another log.
     pub(crate) fn let_go(
         &self,
         logs: &[EarlierPruned],

@@ -17,7 +17,7 @@ pub(crate) struct Keeping {
 /// The aggregator's conclusion about the rows that a node pruned last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogStart {
-    /// First row that is left.
+    /// Seq of the first retained row.
     pub(crate) to_seq: u64,
     /// Generation of the pruned log.
     pub(crate) generation: Generation,

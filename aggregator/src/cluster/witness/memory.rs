@@ -12,14 +12,14 @@ use piperoll_net::checked_json;
 use piperoll_protocol::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
-/// The largest consistent log that the witness has seen of a node.
+/// The largest consistent log that the witness has seen from a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pin {
     pub(crate) origin: String,
     pub(crate) size: u64,
     /// The node's checkpoint with this witness's cosignature.
     pub(crate) note: String,
-    /// When the node last confirmed the pin.
+    /// Time at which the node last confirmed the pin.
     pub(crate) seen: Timestamp,
     /// Times of the log's rows, as reported by the node. Missing in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,7 +30,8 @@ pub(crate) struct Pin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Span {
-    /// Unknown if the node's clock ever stepped back: an older row may then have any time.
+    /// Lower bound for the times of the rows; `None` if the node's clock ever stepped back, because an older row may
+    /// then have any time.
     pub(crate) oldest: Option<Timestamp>,
     /// Time of the last row.
     pub(crate) newest: Option<Timestamp>,
@@ -41,7 +42,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Merges this report of a node with an earlier one about the same log. Reports are not signed, so they may only widen what is known.
+    /// Merges this report of a node with an earlier one about the same log. Reports are not signed, so they may only
+    /// widen the known time span.
     pub(crate) fn after(self, before: Option<Self>) -> Self {
         let Some(before) = before else { return self };
         Self {
@@ -72,17 +74,18 @@ pub(crate) struct Lost {
     /// Half-open range `from_seq..to_seq`. Both are 0 if the number of rows is unknown.
     pub(crate) from_seq: u64,
     pub(crate) to_seq: u64,
-    /// Time that none of the rows is older than; `None` if nothing was remembered about it.
+    /// Lower bound for the times of the rows; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oldest: Option<Timestamp>,
-    /// Time that none of the rows is newer than.
+    /// Upper bound for the times of the rows.
     pub(crate) until: Timestamp,
-    /// When the last of the rows was witnessed. For a log that is known only from the log that replaced it, when it was replaced.
+    /// Time at which the last of the rows was witnessed. For a log that is known only from the log that replaced it,
+    /// the time of the replacement.
     pub(crate) witnessed: Timestamp,
-    /// Whether the log was never witnessed here.
+    /// Whether the log was never witnessed here and is known only from the log that replaced it.
     #[serde(default)]
     pub(crate) learned: bool,
-    /// Last checkpoint that was pinned of the log. If its rows can still be read, they are verified against it.
+    /// Last pinned checkpoint of the log. If its rows can still be read, they are verified against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
     /// Set if the log was deleted together with the first rows of the log that replaced it, according to a proven entry of that log.
@@ -94,16 +97,16 @@ pub(crate) struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GoneWith {
-    /// Generation of the log that replaced the deleted one. `to_seq` is the first row that was left of it.
+    /// Generation of the log that replaced the deleted one. `to_seq` is its first retained row.
     pub(crate) generation: String,
     pub(crate) to_seq: u64,
     /// Number of rows that the deleted log had, according to the entry.
     pub(crate) rows: u64,
-    /// Whether the rows had been kept for as long as the policy says.
+    /// Whether the rows had been kept for as long as the policy requires.
     pub(crate) is_kept: bool,
 }
 
-/// Maximum number of recorded losses. An operator does not cause this many; further ones widen the last record.
+/// Maximum number of recorded losses, more than operators are expected to cause. Further ones widen the last record.
 pub(crate) const LOST_MAX: usize = 256;
 
 impl Lost {
@@ -130,22 +133,22 @@ impl Lost {
     }
 }
 
-/// A fork or a rollback. It stays until an operator accepts what happened; a node cannot make it go away.
+/// A fork or a rollback. The alarm stays until an operator accepts it; a node cannot clear it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Alarm {
     /// `Fork` or `Rollback`.
     pub(crate) verdict: Verdict,
     pub(crate) reason: String,
     pub(crate) since: Timestamp,
-    /// Generation that the node presented last. An operator names it to accept it.
+    /// Generation that the node presented last. An operator who accepts the alarm names this generation.
     pub(crate) generation: String,
-    /// Signed note that the node presented last. Accepting refers to this log, at least at this size. Missing in files of earlier
-    /// versions.
+    /// Signed note that the node presented last. An acceptance refers to this log, at this size or a larger one.
+    /// Missing in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) presented: Option<String>,
 }
 
-/// A row that failed verification when it was read. It remains a finding until an operator accepts it, whatever later reads find.
+/// A row that failed verification when it was read. The finding remains until an operator accepts it, regardless of later reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BadRow {
@@ -178,13 +181,14 @@ pub(crate) struct Remembered {
     pub(crate) marks: Vec<Mark>,
     #[serde(default)]
     pub(crate) lost: Vec<Lost>,
-    /// Rows that were pruned earlier than the cluster's policy says.
+    /// Rows that were pruned earlier than the cluster's policy allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) early: Vec<EarlyPrune>,
-    /// When log starts of the node were first seen, newest last.
+    /// Log starts of the node with the times at which they were first seen, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) floors: Vec<SeenFloor>,
-    /// Conflicting checkpoints that other aggregators were shown and that were reported. An accepted one is not reported again.
+    /// Conflicting checkpoints that the node showed to other aggregators and that were reported. An accepted one is not
+    /// reported again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) splits: Vec<Split>,
     /// Set when the earlier memory of this node was lost; shown until an operator accepts it.
@@ -214,7 +218,7 @@ pub(crate) struct Split {
     pub(crate) root: String,
 }
 
-/// Beyond this number the oldest is forgotten. It is reported again if it still applies.
+/// Maximum number of recorded splits. Beyond it, the oldest one is forgotten, and is reported again if it still applies.
 const SPLITS_MAX: usize = 64;
 
 /// Marks a node that was witnessed before and is now seen as if for the first time.
@@ -222,22 +226,22 @@ const SPLITS_MAX: usize = 64;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Again {
     pub(crate) since: Timestamp,
-    /// Message with what is still known about the node.
-    /// The stored name is that of the first version.
+    /// Description of what is still known about the node.
+    /// The stored name is the one that the first version used.
     #[serde(rename = "words")]
     pub(crate) message: String,
 }
 
-/// Rows that a node pruned earlier than the policy says. The record is permanent.
+/// Rows that a node pruned earlier than the policy allows. The record is permanent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EarlyPrune {
     pub(crate) generation: String,
-    /// The first row that was left.
+    /// Seq of the first retained row.
     pub(crate) to_seq: u64,
-    /// Newest time of a pruned row.
+    /// Time of the newest pruned row.
     pub(crate) newest: Timestamp,
-    /// The stored name is that of the first version.
+    /// Description of the finding. The stored name is the one that the first version used.
     #[serde(rename = "words")]
     pub(crate) message: String,
     pub(crate) found: Timestamp,
@@ -272,8 +276,8 @@ impl Remembered {
         }
     }
 
-    /// Records that logs were deleted together with the first `to_seq` rows of another one. Only a log that was replaced whole, and all
-    /// of whose rows the statement covers, is marked; one of unknown length is not.
+    /// Records that logs were deleted together with the first `to_seq` rows of another one. Marks only a log that was
+    /// replaced completely and all of whose rows the statement covers, so a log of unknown length is not marked.
     pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &Generation, to_seq: u64, is_kept: bool) {
         for log in logs {
             let generation = log.generation.to_string();
@@ -281,7 +285,8 @@ impl Remembered {
             let whole = |lost: &&mut Lost| (lost.note.is_some() || lost.learned) && lost.to_seq > 0;
             let of_it = self.lost.iter_mut().filter(|lost| lost.generation == generation).filter(whole);
             for lost in of_it.filter(|lost| lost.to_seq <= log.rows) {
-                // A witness's key may have been missing here when the deletion was first found.
+                // When the deletion was first found, the key of a witness may have been missing here, so a later check
+                // may still find that the rows were kept long enough.
                 if lost.gone.as_ref().is_none_or(|known| !known.is_kept && is_kept) {
                     lost.gone = Some(gone.clone());
                 }
@@ -342,7 +347,7 @@ impl Remembered {
 pub(crate) struct Evidence<'a> {
     pub(crate) at: Timestamp,
     pub(crate) what: &'a str,
-    /// The stored name is that of the first version.
+    /// Description of the finding, or reason for the acceptance. The stored name is the one that the first version used.
     #[serde(rename = "words")]
     pub(crate) message: &'a str,
     pub(crate) pinned: Option<&'a str>,
@@ -374,7 +379,7 @@ impl Memory {
         let remembered = match std::fs::read(&path) {
             // An empty file is treated like a missing one.
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => memory.without_memory(node),
-            // Starting without it would let a node present any history as the first one.
+            // Starting without the file would let a node present any history as the first one.
             Ok(bytes) => checked_json::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
                     "{}: {error}; restore the file from a backup: without it, this aggregator does not know what the node had signed",
@@ -406,13 +411,13 @@ impl Memory {
         self.dir.join(format!("{}.json", self.node))
     }
 
-    /// Findings in the evidence that no operator has accepted since.
+    /// Returns the findings in the evidence that no operator has accepted since.
     fn unaccepted(&self) -> (Option<Alarm>, Option<BadRow>) {
         #[derive(Deserialize)]
         struct StoredEvidence {
             at: Timestamp,
             what: String,
-            /// The stored name is that of the first version.
+            /// Description of the finding, or reason for the acceptance. The stored name is the one that the first version used.
             #[serde(rename = "words")]
             message: String,
             presented: Option<String>,
@@ -431,7 +436,7 @@ impl Memory {
                     let generation = origin.rsplit('/').next().unwrap_or_default().to_owned();
                     let reason =
                         format!("{}; the earlier witness state is missing from the state directory", kept.message);
-                    // Only forks and rollbacks are kept besides rows and acceptances.
+                    // Besides rows and acceptances, the evidence contains only forks and rollbacks.
                     let verdict = if kept.what == Verdict::Fork.as_str() { Verdict::Fork } else { Verdict::Rollback };
                     let (since, presented) = (kept.at, kept.presented);
                     alarm = Some(Alarm { verdict, reason, since, generation, presented });
@@ -473,7 +478,7 @@ mod tests {
         Span { oldest: oldest.map(at), newest: Some(at(newest)), era: 0, latest: Some(at(newest)) }
     }
 
-    /// A node's reports are not signed: a later report about the same log only widens what is known.
+    /// A node's reports are not signed, so a later report about the same log only widens the known time span.
     #[test]
     fn what_a_node_says_of_its_times_only_widens() {
         let known = span(Some(100), 900);

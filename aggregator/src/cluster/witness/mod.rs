@@ -1,7 +1,7 @@
-//! Witness memory of one node: the largest log that was seen, cosigned, and the verdict on it (docs/format.md, "Witness"; the rules are
-//! those of C2SP tlog-witness).
+//! Witness memory of one node: the largest log that was seen, cosigned, and the verdict on it (docs/format.md, "Witness"; the
+//! rules are those of C2SP tlog-witness).
 //!
-//! A node can lose, cut or rewrite its log; it cannot make a witness forget what it signed.
+//! A node can lose, truncate or rewrite its log, but it cannot make a witness forget a checkpoint that the witness cosigned.
 
 pub(crate) mod aside;
 pub(crate) mod compare;

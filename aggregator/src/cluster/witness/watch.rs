@@ -23,7 +23,7 @@ use super::pinned::Pinned;
 use crate::config::RosterNode;
 
 pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The verdict becomes `stale` when no poll has succeeded for this long.
+/// Time without a successful poll after which the verdict becomes `stale`.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 /// Maximum number of losses that a reason describes individually.
 const LOST_SHOWN_MAX: usize = 3;
@@ -49,13 +49,13 @@ pub(crate) struct WitnessStatus {
     pub(crate) verdict: Verdict,
     /// Explanation of the verdict; `None` if it is `ok`.
     pub(crate) reason: Option<String>,
-    /// Number of rows under the pinned checkpoint.
+    /// Number of rows covered by the pinned checkpoint.
     pub(crate) size: Option<u64>,
     pub(crate) seen: Option<Timestamp>,
 }
 
 impl WitnessStatus {
-    /// Whether the verdict stays until an operator accepts it, whatever the node answers.
+    /// Whether the verdict stays until an operator accepts it, regardless of the node's answers.
     pub(crate) fn is_held_against(&self) -> bool {
         self.is_alarm() || self.verdict == Verdict::RowInvalid
     }
@@ -108,9 +108,9 @@ pub(crate) struct WatchState {
     pub(crate) floor: Option<LogStart>,
     /// Set by `NodeWitness::recalled` once this aggregator's own log has been searched for earlier pins of the node.
     pub(crate) recalled: bool,
-    /// Logs that the node's present one replaced and that the node says it can still read.
+    /// Logs that the node's present one replaced and that the node reports as still readable.
     pub(crate) asides: Vec<LogAside>,
-    /// Earlier logs that the node has been asked about.
+    /// Archived logs that the node has been asked about.
     pub(crate) earlier_looked: Vec<LookedAt>,
 }
 
@@ -147,7 +147,7 @@ impl NodeWitness {
             state,
             looking: tokio::sync::Mutex::new(()),
         };
-        // If the pin cannot be verified, because the roster names another key by now, the next poll tries again and reports it.
+        // If the pin cannot be verified because the roster now names another key, the next poll tries again and reports it.
         {
             let mut state = watch.state();
             state.pinned = state.remembered.pin.as_ref().and_then(|pin| watch.open_pin(pin).ok());
@@ -185,7 +185,7 @@ impl NodeWitness {
         });
         let (verdict, reason) = match (&state.remembered.alarm, &state.trouble) {
             (Some(alarm), _) => {
-                // Whatever a state file says, an alarm stays an alarm.
+                // An alarm stays an alarm even if the state file contains a verdict that is not one.
                 let verdict = if alarm.verdict.is_alarm() { alarm.verdict } else { Verdict::Rollback };
                 let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.describe()));
                 (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
@@ -216,7 +216,8 @@ impl NodeWitness {
     /// Logs in `read` are available and do not count as lost.
     pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp, read: &[Generation]) -> Option<LostHere> {
         let state = self.state();
-        // Rows lost from inside a log are missing wherever it is read from. Only rows lost together with the whole log are in `read`.
+        // Rows lost from within a log are missing from every copy of it. Only rows lost together with the complete log
+        // can be in a log of `read`.
         let here = |lost: &Lost| {
             lost.note.is_some() && read.iter().any(|generation| lost.generation == generation.to_string())
         };
@@ -243,17 +244,19 @@ impl NodeWitness {
         Some(LostHere { oldest, until, message: message.join("; ") })
     }
 
-    /// Returns the node's log start, if rows below `to_seq` were pruned, and whether they had been kept for as long as the policy says.
+    /// Returns the node's log start, if rows below `to_seq` were pruned, and whether they had been kept for as long as
+    /// the policy requires.
     pub(crate) fn floor(&self, to_seq: u64) -> Option<LogStart> {
         self.state().floor.clone().filter(|floor| floor.to_seq == to_seq)
     }
 
-    /// Explains why rows of a range that reaches back to this time were pruned earlier than the policy says. The finding stays on record.
+    /// Explains why rows of a range that reaches back to this time were pruned earlier than the policy allows. The
+    /// finding stays on record.
     pub(crate) fn pruned_early(&self, from: Timestamp) -> Option<String> {
         self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::describe)
     }
 
-    /// Returns when a log start was first seen, and records `now` if it is new.
+    /// Returns the time at which a log start was first seen. A new one is recorded with the time `now`.
     pub(crate) fn first_seen(&self, generation: &str, to_seq: u64, now: Timestamp) -> Timestamp {
         let mut state = self.state();
         let known =
@@ -321,7 +324,7 @@ impl NodeWitness {
             let pinned = lost.note.as_deref().and_then(|note| Some((self.opened_text(note)?, note)));
             let pinned = pinned.filter(|(checkpoint, _)| generation_of(checkpoint) == lost.generation);
             let pinned = pinned.filter(|(checkpoint, _)| (1..=aside.rows).contains(&checkpoint.size));
-            // Until the node has said which log preceded this one, it is unknown whether this log is complete.
+            // Until the node has reported which log preceded this one, it is unknown whether this log is complete.
             let pinned = pinned.filter(|_| state.earlier_looked.iter().any(|looked| looked.knows(aside)));
             let pinned = pinned.map(|(checkpoint, note)| Pinned {
                 generation: aside.generation,
@@ -348,8 +351,8 @@ impl NodeWitness {
         all.into_iter().find(|(known, _)| *known == generation).map(|(_, pinned)| pinned)
     }
 
-    /// Returns the logs that the present one replaced, oldest first. Each has its generation and, if it can be read, whether everything
-    /// that was witnessed of it is there.
+    /// Returns the logs that the present one replaced, oldest first. Each has its generation and, if the log can be
+    /// read, whether all of its witnessed rows are available.
     pub(crate) fn logs_before(&self) -> Vec<(String, Option<(Generation, bool)>)> {
         let readable = self.asides_in(Timestamp::MIN, Timestamp::MAX);
         let state = self.state();
@@ -369,7 +372,8 @@ impl NodeWitness {
         logs.into_iter().map(|(_, generation)| (generation.to_owned(), found(generation))).collect()
     }
 
-    /// Whether a generation was replaced by another log. The present log can have lost rows too, but is not past because of that.
+    /// Whether a generation was replaced by another log. The present log can have lost rows too, but that does not make
+    /// it a past one.
     pub(crate) fn is_past(&self, generation: Generation) -> bool {
         let generation = generation.to_string();
         let state = self.state();
@@ -377,7 +381,7 @@ impl NodeWitness {
         !present && state.remembered.lost.iter().any(|lost| lost.generation == generation)
     }
 
-    /// Explains why a node that is not a member during a range is still missed there: rows of that time were witnessed.
+    /// Explains why a node that is not a member during a range is still expected there: rows of that time were witnessed.
     pub(crate) fn saw_rows_in(&self, from: Timestamp, to: Timestamp) -> Option<String> {
         let state = self.state();
         let pin = state.remembered.pin.as_ref()?;
@@ -392,8 +396,8 @@ impl NodeWitness {
         self.state().remembered.pin.as_ref().map(|pin| pin.size)
     }
 
-    /// Processes the answer to one poll of a node's checkpoint. Returns what to send back: the note with this witness's cosignature.
-    /// `old` is the size that the consistency proof was requested for.
+    /// Processes the answer to one poll of a node's checkpoint. Returns the note to send back, which has this witness's
+    /// cosignature. `old` is the size that the consistency proof was requested for.
     pub(crate) fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, String> {
         let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
         let presented = self.opened(&note)?;
@@ -413,7 +417,7 @@ impl NodeWitness {
             );
         }
         let (verdict, reason) = match compare(pinned.as_ref(), &presented, &proof) {
-            // An alarm stays whatever the node presents later; only an operator clears it.
+            // An alarm stays regardless of what the node presents later; only an operator clears it.
             Comparison::Advance | Comparison::Same if state.remembered.alarm.is_some() => {
                 self.present(&mut state, &presented, &answer.note)?;
                 return Ok(None);
@@ -425,13 +429,13 @@ impl NodeWitness {
                 let mut remembered = state.remembered.clone();
                 let before = remembered.pin.as_ref().filter(|pin| pin.origin == origin).and_then(|pin| pin.span);
                 let span = answer.span.as_ref().map(|said| span_of(said).after(before)).or(before);
-                // Only when a log is first seen, not whenever its node reports something else.
+                // Done only when a log is first seen, not whenever its node reports another predecessor.
                 if before.is_none() {
                     remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), now);
                 }
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
-                // Stored before it is returned: this witness must never forget a checkpoint that a node holds cosigned.
+                // Stored before it is returned: this witness must never forget a checkpoint whose cosignature a node may have.
                 self.memory.store(&remembered).map_err(|e| format!("cannot store the witness's state: {e}"))?;
                 state.remembered = remembered;
                 state.pinned = Some(presented);
@@ -451,8 +455,8 @@ impl NodeWitness {
         Ok(None)
     }
 
-    /// Raises an alarm for a node that signs nothing and has fewer rows than were witnessed: the end of its log was cut off, whatever
-    /// reason it gives.
+    /// Raises an alarm for a node that presents no signed checkpoint and has fewer rows than were witnessed: its log
+    /// was truncated, whatever reason the node gives.
     pub(crate) fn take_short(&self, generation: Generation, rows: u64, excuse: &str, now: Timestamp) {
         let mut state = self.state();
         let Some(pinned) = &state.pinned else { return };
@@ -469,8 +473,8 @@ impl NodeWitness {
         self.raise(&mut state, alarm);
     }
 
-    /// Stores an alarm and its evidence. The alarm is raised even if they cannot be stored: forgetting it at a restart is bad, staying
-    /// silent now is worse.
+    /// Stores an alarm and its evidence. The alarm is raised even if they cannot be stored: without the files it is
+    /// forgotten at a restart, which is better than not raising it at all.
     pub(crate) fn raise(&self, state: &mut WatchState, alarm: Alarm) {
         let mut remembered = state.remembered.clone();
         let (at, message) = (alarm.since, alarm.reason.clone());
@@ -486,8 +490,8 @@ impl NodeWitness {
         state.remembered = remembered;
     }
 
-    /// Records what the node presents during an alarm. Accepting refers to the log that was seen last, not to the one that raised the
-    /// alarm, which an operator may have replaced since. The evidence keeps the first one.
+    /// Records what the node presents during an alarm. An acceptance refers to the log that was seen last, not to the
+    /// one that raised the alarm, which an operator may have replaced since. The evidence keeps the first one.
     pub(crate) fn present(&self, state: &mut WatchState, presented: &Checkpoint, note: &str) -> Result<(), String> {
         let mut remembered = state.remembered.clone();
         let Some(alarm) = &mut remembered.alarm else { return Ok(()) };
@@ -529,8 +533,8 @@ pub(crate) fn span_of(said: &LogSpan) -> Span {
 }
 
 impl Remembered {
-    /// Records as lost a log that the present log says it replaced, if nothing was remembered about it. A witness that first sees the
-    /// node later must not call ranges complete that reach back before the present log.
+    /// Records as lost a log that the present log says it replaced, if nothing was remembered about it. A witness that
+    /// first sees the node later must not report a range as complete if it begins before the present log.
     pub(crate) fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());

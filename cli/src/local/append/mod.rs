@@ -1,4 +1,4 @@
-//! `piperoll node append`: records one entry from flags, or lines from a file, mapped or not.
+//! `piperoll node append`: records one entry from flags, or lines from a file, with or without a mapping.
 
 mod input;
 mod send;

@@ -21,9 +21,9 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Log to which entries are appended.
 pub(super) struct Target {
     place: LogAccess,
-    /// Configuration of a node that was found through it, to open its log if the node stops meanwhile.
+    /// Configuration through which the node was found; needed to open the node's log if the node stops meanwhile.
     config: Option<Box<NodeConfig>>,
-    /// How long the same entries are retried while the node cannot accept them.
+    /// Maximum time for which the same entries are retried while the node cannot accept them.
     retry_for: Duration,
 }
 

@@ -11,14 +11,14 @@ use sha2::{Digest as _, Sha256};
 use super::family::Packing;
 use crate::sources::record::RECORD_BYTES_MAX;
 
-/// Number of bytes, at the beginning of a file and before the offset that was read, that are compared whenever the file changed.
+/// Number of bytes at the beginning of a file, and before the current offset, that are compared whenever the file changed.
 const HEAD_BYTES: usize = 4 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
-/// A longer line is taken as if it ended here, so that it is not read again and again while its end is missing.
+/// Maximum bytes of a line. A longer line ends here, so that it is not read again and again while its end is missing.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// State of reading a file, with enough of what was read to recognize the file.
+/// State of reading a file, with enough of its content to recognize the file later.
 #[derive(Clone)]
 pub(super) struct Progress {
     pub(super) offset: u64,
@@ -48,7 +48,8 @@ impl Progress {
         hex::encode(self.hash.clone().finalize())
     }
 
-    /// Whether the file still begins with what was read of it: its length, its first bytes and the last bytes that were read.
+    /// Whether the file still begins with the content that was read from it. Compares the length, the first bytes and the last
+    /// bytes that were read.
     pub(super) fn is_still_in(&self, file: &File) -> io::Result<bool> {
         use std::os::unix::fs::FileExt as _;
         if file.metadata()?.len() < self.offset {
@@ -72,7 +73,7 @@ impl Progress {
 /// One line.
 pub(super) enum Line {
     Whole(Vec<u8>),
-    /// Longer than a record can be: its beginning, and the length and SHA-256 of the whole line.
+    /// A line that is longer than a record can be: its beginning, and the length and SHA-256 of the whole line.
     Long {
         begin: Vec<u8>,
         bytes: u64,
@@ -127,7 +128,7 @@ impl Content {
         self.input.as_dyn()
     }
 
-    /// Advances to an offset; returns false if the file ends before it, or if `may_go_on` returns false.
+    /// Advances to an offset; returns false if the file ends before the offset, or if `may_go_on` returns false.
     pub(super) fn advance(&mut self, offset: u64, may_go_on: &dyn Fn() -> bool) -> io::Result<bool> {
         while self.read.offset < offset {
             let left = usize::try_from(offset - self.read.offset).unwrap_or(usize::MAX);
@@ -144,7 +145,7 @@ impl Content {
         Ok(true)
     }
 
-    /// Reads the next line, including its line end. With `to_end`, trailing bytes without a line end are a line.
+    /// Reads the next line, including its line end. With `to_end`, trailing bytes without a line end count as a line.
     pub(super) fn next_line(&mut self, to_end: bool) -> io::Result<Line> {
         let begun = self.read.offset;
         let mut begin = Vec::new();
@@ -170,7 +171,7 @@ impl Content {
             begin.extend_from_slice(&part[..part.len().min(room)]);
             if let Some((after, hash)) = &mut long {
                 after.take(part);
-                // Hashed without the line end: the line as people see it.
+                // Hash the line without its line end, as people see it.
                 hash.update(part.strip_suffix(b"\n").unwrap_or(part));
             }
             let (taken, is_end) = (part.len(), part.ends_with(b"\n"));
@@ -184,7 +185,7 @@ impl Content {
             return Ok(Line::End);
         }
         if !is_finished && !to_end && bytes < LINE_BYTES_MAX {
-            // Read again when there is more. Compressed files do not grow.
+            // The line is read again when more was appended. Compressed files do not grow.
             if let Input::Plain(input) = &mut self.input {
                 input.seek(SeekFrom::Start(begun))?;
             }
@@ -256,7 +257,7 @@ pub(super) fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Offset of the end of the last whole line.
+/// Offset of the end of the last complete line.
 pub(super) fn end_of_lines(file: &File) -> io::Result<u64> {
     use std::os::unix::fs::FileExt as _;
     let length = file.metadata()?.len();

@@ -66,7 +66,7 @@ pub(super) fn list(path: &Path) -> io::Result<Family> {
     sort(path, &mut rotated);
     family.unreadable.sort();
     family.members = rotated;
-    // A link is followed here, as far as links are followed at all: the file is checked when it is opened.
+    // `metadata` follows a link; whether links are allowed is checked when the file is opened.
     match std::fs::metadata(path) {
         Ok(meta) => family.members.push(member(path.to_owned(), Packing::Plain, &meta, true)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -105,9 +105,9 @@ fn rotation_number(path: &Path, other: &Path) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Compression of a rotated file of this path: `Some(None)` if it is not supported, `None` if the file is not in the family. A rotated
-/// name is the followed name with a number after it, or with a number before its extension. Other logs of the same program have letters
-/// there.
+/// Compression of a rotated file of this path: `Some(None)` if the compression is not supported, `None` if the file is not in the
+/// family. A rotated name is the followed name with a number after it, or with a number before its extension. Names with letters
+/// there belong to other logs of the same program.
 #[expect(clippy::option_option, reason = "not in the family, in it but unreadable, in it and readable")]
 fn rotated_name(path: &Path, other: &Path) -> Option<Option<Packing>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -179,7 +179,7 @@ mod tests {
                 .map(|member| member.path.file_name().unwrap_or_default().to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
-        // Although it was written to late, it is the oldest.
+        // `a.log.10.gz` is the oldest file, although it was modified last.
         assert_eq!(
             order(vec![made("a.log.1", 5), made("a.log.10.gz", 9), made("a.log.2", 7)]),
             ["a.log.10.gz", "a.log.2", "a.log.1"]

@@ -16,9 +16,10 @@ use crate::sources::safe::Safe;
 
 /// Interval between polls.
 const POLL: Duration = Duration::from_millis(250);
-/// A program may hold a file open for a while after it was rotated: the next file is read once nothing was appended for this long.
+/// Time without appended data after which a rotated file counts as finished and the next file is read: a program may keep a file
+/// open for a while after its rotation.
 const GRACE: Duration = Duration::from_secs(5);
-/// Maximum of that wait, so that a program that never reopens its log does not delay the next file.
+/// Maximum time to wait for [`GRACE`], so that a program that never reopens its log does not delay the next file.
 const GRACE_MAX: Duration = Duration::from_secs(30);
 /// Maximum positions that are kept: of the current file and of the newest rotated ones.
 const LIVES_MAX: usize = 64;
@@ -49,7 +50,7 @@ pub(in crate::sources) async fn follow(
     let mut follower = Follower::new(asked, mark, heards, stop.clone());
     let mut known = None;
     while !stop.is_cancelled() && !follower.heards.is_closed() {
-        // Reading may wait for a disk or for the log; no other task waits with it.
+        // Reading may block on a disk or on the log, so keep it off the async worker threads.
         let looked = tokio::task::spawn_blocking(move || {
             let result = follower.look();
             (follower, result)
@@ -74,23 +75,23 @@ pub(in crate::sources) async fn follow(
 /// One file that has, or had, the followed name.
 pub(super) struct FollowedFile {
     pub(super) at: FilePosition,
-    /// Path where it was found last.
+    /// Path at which the file was last found.
     pub(super) path: PathBuf,
     pub(super) content: Option<Content>,
     /// Device and inode of `content`.
     pub(super) id: (u64, u64),
-    /// Since when nothing was appended.
+    /// Start of the period in which nothing was appended.
     pub(super) quiet: Instant,
-    /// Since when it no longer has the followed name.
+    /// Time at which the file lost the followed name.
     pub(super) rotated: Option<Instant>,
     pub(super) is_packed: bool,
     /// Found in this poll.
     pub(super) is_found: bool,
     /// Found in any poll of this run.
     pub(super) was_found: bool,
-    /// Since when it is neither found nor open.
+    /// Start of the period in which the file is neither found nor open.
     pub(super) missing: Option<Instant>,
-    /// Its records may have been recorded by an earlier version, which did not distinguish files that begin with the same line.
+    /// Set if an earlier version, which did not distinguish files that begin with the same line, may have recorded its records.
     pub(super) may_be_known: bool,
 }
 
@@ -109,18 +110,18 @@ pub(super) struct Follower {
     /// Files by device and inode, as of the last poll.
     pub(super) seen: HashMap<(u64, u64), Seen>,
     pub(super) last_look: Option<Family>,
-    /// Set if something waits for time to pass, so that the next poll must not be skipped.
+    /// Set if some work waits for a period to pass, so that the next poll must not be skipped.
     pub(super) is_waiting: bool,
     pub(super) since_mark: u32,
     pub(super) is_kept: bool,
-    /// Why a rotated file cannot be read.
+    /// Reason why a rotated file cannot be read.
     pub(super) problem: Option<String>,
     /// [`GRACE`] and [`GRACE_MAX`], except in tests.
     pub(super) grace: Duration,
     pub(super) grace_max: Duration,
     /// Number of files that were tracked when this poll began.
     pub(super) lives_before: usize,
-    /// Set if positions were those of an earlier version at the last poll.
+    /// Set if the positions were those of an earlier version of Piperoll at the last poll.
     pub(super) is_upgrade: bool,
     /// Number of the newest file whose position was stored before this start.
     pub(super) newest_before: Option<u64>,
@@ -199,7 +200,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether nothing was appended to files that are open, including those without a name in the family.
+    /// Whether the open files have not grown since the last poll, including files without a name in the family.
     pub(super) fn open_are_read(&self) -> std::io::Result<bool> {
         for life in &self.lives {
             if let Some(file) = life.content.as_ref().and_then(Content::plain)
@@ -241,7 +242,7 @@ impl Follower {
                 self.begin_at(family, &first, offset)?;
             }
         }
-        // Stored at once: lines written while the node is down were asked for. From now on, any content under this name is new.
+        // Store the position now, so that lines written while the node is down are read. Later content under this name is new.
         self.first = First::Done;
         self.is_kept = false;
         Ok(())
@@ -284,7 +285,7 @@ impl Follower {
                 continue;
             }
             if life.is_packed || life.quiet.elapsed() >= self.grace {
-                // Trailing bytes without a line end will not be completed any more.
+                // Trailing bytes without a line end will never be completed.
                 if !self.hand_over_lines(at, true)? {
                     return Ok(false);
                 }
@@ -349,7 +350,7 @@ impl Follower {
         Mark::Files { files, next: self.next, since: self.since }
     }
 
-    /// Closes files that need not stay open, and forgets the oldest ones.
+    /// Closes files that need not stay open, and forgets the positions of the oldest ones.
     pub(super) fn close_some(&mut self) -> std::io::Result<()> {
         let count = self.lives.len();
         for (at, life) in self.lives.iter_mut().enumerate() {
@@ -408,7 +409,7 @@ impl FollowedFile {
         at
     }
 
-    /// Attaches a file that was found, opened at this life's position.
+    /// Attaches a file that was found; `content` is open at the position of this followed file.
     pub(super) fn open(&mut self, member: &FamilyFile, content: Content) {
         self.content = Some(content);
         self.id = member.id;
@@ -428,7 +429,7 @@ impl FollowedFile {
     }
 }
 
-/// Converts the time of a file's last change to an `Instant`; now for a time in the future.
+/// Converts the time of a file's last change to an `Instant`; a time in the future counts as now.
 fn changed_at(modified: i64) -> Instant {
     let modified = Duration::from_nanos(u64::try_from(modified).unwrap_or(0));
     let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().and_then(|now| now.checked_sub(modified));

@@ -21,7 +21,7 @@ impl Follower {
             is_cut |= life.look_for_cut()?;
         }
         if is_cut {
-            // A copy that was seen before the file was truncated may hold what was cut off, so it must be matched again.
+            // A copy seen before the file was truncated may hold the removed content, so it must be matched again.
             self.seen.retain(|_, seen| seen.number.is_some());
         }
         self.lives_before = self.lives.len();
@@ -117,14 +117,14 @@ impl Follower {
     }
 
     fn match_one(&mut self, member: &FamilyFile, current: Option<&FamilyFile>) -> io::Result<()> {
-        // The file has not changed since everything in it was read, or since before anything was.
+        // Skip a file that has not changed since it was read to its end, or since before the first poll.
         let is_known = self.lives.iter().any(|life| life.at.inode == member.id.1);
         if !member.is_current && !is_known && member.modified <= self.since {
             self.seen.insert(member.id, Seen::new(member, None));
             return Ok(());
         }
         let mut content = Content::open(self.safe.open(&member.path)?, member.packing)?;
-        // In a rotated file, trailing bytes without a line end were taken as a line.
+        // In a rotated file, trailing bytes without a line end count as a line.
         let first = first_line(&mut content, !member.is_current)?;
         let matched = match &first {
             Some(first) => self.find_life(member, first)?,
@@ -135,7 +135,7 @@ impl Follower {
             _ => None,
         };
         if let Some((at, content)) = matched {
-            // A copy of the current file, unless that was truncated and got the same lines again.
+            // The file is a copy of the current file, unless the current file was truncated and got the same lines again.
             if self.lives[at].at.inode != member.id.1
                 && let Some(lines) = copied
             {
@@ -152,8 +152,8 @@ impl Follower {
             }
             let number = self.lives[at].at.number;
             self.seen.insert(member.id, Seen::new(member, Some(number)));
-            // The open file may have been replaced by one that begins with all of it, as rsync and editors do; otherwise this is a new
-            // file.
+            // The open file may have been replaced by a file that begins with all of its content, as rsync and editors do.
+            // Otherwise this is a new file.
             if self.lives[at].is_removed()? && member.packing == Packing::Plain && !self.is_continued_by(at, member)? {
                 return self.begin_new(member, first);
             }
@@ -202,8 +202,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Finds the stored position that this file continues: one whose bytes up to the offset are the same. Of several, the one with this
-    /// inode, otherwise the one that was read furthest.
+    /// Finds the stored position that this file continues: one whose bytes up to the offset are the same. If there are several,
+    /// prefers the one with this inode, and otherwise the one that was read furthest.
     fn find_life(&self, member: &FamilyFile, first: &str) -> io::Result<Option<(usize, Content)>> {
         let mut candidates: Vec<usize> = (0..self.lives.len())
             .filter(|at| {
@@ -239,22 +239,22 @@ impl Follower {
         Ok(is_there.then_some((at, content)))
     }
 
-    /// Whether the open file of a life begins with all of this one.
+    /// Whether the open file at index `at` begins with the complete content of `member`.
     fn has_all_of(&self, at: usize, member: &FamilyFile) -> io::Result<bool> {
         let Some(mut open) = self.lives[at].opened_again()? else { return Ok(false) };
         let mut part = Content::open(self.safe.open(&member.path)?, member.packing)?;
         Ok(is_beginning_of(&mut part, &mut open, &self.may_go_on())?.is_some())
     }
 
-    /// Whether this file begins with all of the open file of a life.
+    /// Whether `member` begins with the complete content of the open file at index `at`.
     fn is_continued_by(&self, at: usize, member: &FamilyFile) -> io::Result<bool> {
         let Some(mut open) = self.lives[at].opened_again()? else { return Ok(true) };
         let mut whole = Content::open(self.safe.open(&member.path)?, member.packing)?;
         Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
     }
 
-    /// Finds the life of the current file if `member` is a copy of it from before it was truncated, and the new content begins with the
-    /// same lines: both files contain everything that was read so far, and differ after that.
+    /// Finds the position of the current file if `member` is a copy of it from before it was truncated, and its new content
+    /// begins with the same lines: both files contain everything that was read so far, and differ after that.
     fn find_cut(&self, member: &FamilyFile, first: &str, current: &FamilyFile) -> io::Result<Option<(usize, Content)>> {
         let is_it = |life: &FollowedFile| life.content.is_some() && life.id == current.id && life.at.first == first;
         let Some(at) = self.lives.iter().position(is_it) else { return Ok(None) };
@@ -296,10 +296,10 @@ impl Follower {
         self.is_kept = false;
     }
 
-    /// Begins where an earlier version of Piperoll ended, which identified a file by its first line.
+    /// Begins at the position of an earlier version of Piperoll, which identified a file by its first line.
     pub(super) fn begin_at(&mut self, family: &Family, first: &str, offset: u64) -> io::Result<()> {
-        // If several files begin with this line, the oldest is taken; records of the others that were recorded by then are duplicates by
-        // their ids.
+        // If several files begin with this line, use the oldest. Records of the others that were already recorded are recognized
+        // as duplicates by their ids.
         self.is_upgrade = true;
         for member in &family.members {
             let opened = self.safe.open(&member.path).and_then(|file| Content::open(file, member.packing));
@@ -331,8 +331,8 @@ impl Follower {
         rotated.map(|member| member.modified).max().unwrap_or(0)
     }
 
-    /// Reports what was lost with files that are no longer in the family, and forgets them. A file that is being renamed, copied or
-    /// compressed may be missing for a moment.
+    /// Reports the data that was lost with files that are no longer in the family, and forgets these files. A file that is being
+    /// renamed, copied or compressed may be missing for a moment.
     fn say_missing(&mut self, family: &Family) {
         let mut missing = Vec::new();
         for life in &mut self.lives {
@@ -379,8 +379,8 @@ impl Follower {
 }
 
 impl FollowedFile {
-    /// Closes a file that was truncated in place, and perhaps written to again: the open file no longer holds what was read of it. A copy
-    /// of what it held may be in the family. Returns whether it was truncated.
+    /// Closes a file that was truncated in place, and perhaps written to again: the open file no longer holds the content that
+    /// was read from it. A copy of that content may be in the family. Returns whether the file was truncated.
     fn look_for_cut(&mut self) -> io::Result<bool> {
         let Some(content) = &self.content else { return Ok(false) };
         let Some(file) = content.plain() else { return Ok(false) };
@@ -406,7 +406,7 @@ impl FollowedFile {
         }
     }
 
-    /// Opens the open file again, at its beginning and by a descriptor of its own: a duplicate of the descriptor would share its offset.
+    /// Opens the open file again, at its beginning and with a new descriptor: a duplicated one would share the file offset.
     fn opened_again(&self) -> io::Result<Option<Content>> {
         let Some(file) = self.content.as_ref().and_then(Content::plain) else { return Ok(None) };
         let file = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;

@@ -9,9 +9,9 @@ use super::family::FamilyFile;
 pub(super) struct Seen {
     pub(super) length: u64,
     pub(super) modified: i64,
-    /// Number of the life that it was matched with; `None` for a file that is not read.
+    /// Number of the followed file that this file was matched with; `None` for a file that is not read.
     pub(super) number: Option<u64>,
-    /// Since when it cannot be decompressed, why, and whether that was recorded in the log.
+    /// For a file that cannot be decompressed: since when, the reason, and whether that was recorded in the log.
     pub(super) damaged: Option<(Instant, String, bool)>,
 }
 

@@ -1,4 +1,4 @@
-//! Random histories of a log file, compared with a model that has every line that was written.
+//! Random histories of a log file, compared with a model that holds every line that was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -59,11 +59,11 @@ struct World {
     path: PathBuf,
     follower: Option<Follower>,
     heard: mpsc::Receiver<SourceMessage>,
-    /// The position that is on disk.
+    /// The position on disk.
     kept: Option<Mark>,
     written: Vec<String>,
     next: u32,
-    /// A line that has no end yet.
+    /// A line whose end has not been written yet.
     half: Option<String>,
     /// Position to line, as the node records them: once each.
     recorded: BTreeMap<String, String>,
@@ -103,10 +103,10 @@ impl World {
         (self.follower, self.heard) = (Some(follower), heard);
     }
 
-    /// Polls; the node records `at_most` of what is sent, and stores the positions before that.
+    /// Polls the files. The node records the first `at_most` messages, and stores the newest position among them.
     fn look(&mut self, at_most: usize) {
         let follower = self.follower.as_mut().expect("it runs");
-        // With no time to wait for, anything that waits for time is done in the next poll.
+        // The grace periods are zero, so work that waits for one is done in the next poll.
         for _ in 0..3 {
             follower.look().expect("a look");
         }
@@ -179,7 +179,7 @@ impl World {
         let mut packed = plain.clone().into_os_string();
         packed.push(ending);
         std::fs::write(&packed, pack(&std::fs::read(&plain).expect("bytes"))).expect("written");
-        // As gzip and zstd do.
+        // Keep the modification time, as gzip and zstd do.
         File::options().append(true).open(&packed).and_then(|file| file.set_modified(modified)).expect("a time");
         std::fs::remove_file(plain).expect("removed");
     }
@@ -236,7 +236,7 @@ impl World {
     }
 }
 
-/// Runs a history to its end; what was recorded must be what was written.
+/// Runs a history to its end; callers compare the recorded lines with the written ones.
 fn live(events: &[Event]) -> World {
     let mut world = World::new();
     world.look(usize::MAX);
@@ -271,7 +271,7 @@ proptest! {
         let mut world = live(&events);
         prop_assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
         prop_assert_eq!(&world.lost, &Vec::<String>::new());
-        // The control: a line that was written and not recorded is detected.
+        // Control: a line that was written and not recorded is detected.
         world.written.push("another".to_owned());
         prop_assert_ne!(counted(world.recorded.values()), counted(world.written.iter()));
         drop(world.folder);
@@ -414,7 +414,7 @@ fn more_rotated_files_than_positions_are_all_read() {
     world.start();
     looked(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
-    // Across a restart, when most of them have been forgotten.
+    // The same holds across a restart, after most positions have been forgotten.
     world.start();
     looked(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));

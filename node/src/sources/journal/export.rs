@@ -23,7 +23,7 @@ const FIELDS_MAX: usize = 2_048;
 #[derive(Debug, Clone)]
 pub(in crate::sources) struct Entry {
     pub(in crate::sources) cursor: Cursor,
-    /// Time of recording, in microseconds since 1970; 0 if it is missing.
+    /// Time at which journald recorded the entry, in microseconds since 1970; 0 if it is missing.
     pub(in crate::sources) time: u64,
     /// The record that mappings read: a JSON object with each field as text, or as a list if it was repeated.
     pub(in crate::sources) record: Vec<u8>,
@@ -60,7 +60,7 @@ impl Cursor {
     }
 }
 
-/// Reads the next entry; `None` at the end. An entry that is cut off by the end is dropped: it is printed again next time.
+/// Reads the next entry; `None` at the end. An incomplete entry at the end is dropped: journalctl prints it again next time.
 pub(in crate::sources) async fn next_entry(input: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Entry>> {
     let mut fields = Fields::default();
     loop {

@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 208;
 const STATE_ARCHIVED: u8 = 2;
 /// Maximum files in one directory; a journal with more cannot be followed.
 const FILES_MAX: usize = 65_536;
-/// Where journald keeps the journal of this machine: across reboots, and until the next reboot.
+/// Directories of this machine's journal: the one that survives reboots, and the one that is lost at a reboot.
 const SYSTEM_FOLDERS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 const MACHINE_ID: &str = "/etc/machine-id";
 
@@ -45,7 +45,7 @@ pub(super) struct JournalFile {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) files: Vec<JournalFile>,
-    /// Why a file could not be read, for the first such file. Its entries are then unknown, not gone.
+    /// Reason why a file could not be read, for the first such file. The entries of such a file are unknown, not lost.
     pub(super) problem: Option<String>,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn list(directory: Option<&Path>) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Whether a folder belongs to a machine: it is named by the machine's id, the folder of a namespace by the id and the namespace.
+/// Whether a folder belongs to a machine: its name is the machine's id or, for a journal namespace, the id and the namespace.
 fn is_machine_folder(name: &str) -> bool {
     let id = name.split_once('.').map_or(name, |(id, _)| id);
     id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -88,7 +88,7 @@ fn add_folder(folder: &Path, listing: &mut Listing) -> io::Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|error| named(error, folder))?.flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A file that a crash left in the middle of a write has a tilde after its name, and still holds entries.
+        // A file that a crash interrupted in the middle of a write gets a trailing tilde, and still holds entries.
         if !(name.ends_with(".journal") || name.ends_with(".journal~")) {
             continue;
         }

@@ -1,10 +1,10 @@
 //! Follows a journal through journalctl, which knows the formats of its files: every boot and every machine, each entry once.
 //!
-//! `journalctl --follow` shows the newest boot only (systemd 252; `--merge` shows all, but does not order what arrives late), and a
-//! single cursor cannot say how far the journals of several machines were read. So entries are read in passes, without `--follow`: one
-//! journalctl for each sequence of numbers that has something new (`files.rs`), their entries merged by time. A position is kept
-//! for each sequence, as the number of the last entry that was read, which rotation does not change. An entry's id is made of its
-//! boot, times and contents: these stay the same when journald copies the journal of /run to /var.
+//! `journalctl --follow` shows the newest boot only (systemd 252; `--merge` shows all, but does not order entries that arrive
+//! late), and a single cursor cannot say how far the journals of several machines were read. So entries are read in passes,
+//! without `--follow`: one journalctl for each sequence of numbers that has new entries (`files.rs`), their entries merged by
+//! time. A position is kept for each sequence, as the number of the last entry that was read, which rotation does not change. An
+//! entry's id is derived from its boot, times and contents: these stay the same when journald copies the journal of /run to /var.
 
 mod export;
 mod files;
@@ -35,9 +35,9 @@ const READERS_MAX: usize = 32;
 const FILES_AT_ONCE_MAX: usize = 1_000;
 /// Number of records per stored position; after a crash, up to this many are read again and recognized as duplicates by their ids.
 const MARK_EVERY: u32 = 64;
-/// journald removes the journal of /run no later than this after it has copied it to /var.
+/// Maximum time for which the journal of /run still exists after journald has copied it to /var.
 const COPY_WAIT: Duration = Duration::from_secs(600);
-/// How often positions are stored that moved only past entries of other units.
+/// Interval at which positions that moved only past entries of other units are stored.
 const QUIET_MARK_EVERY: Duration = Duration::from_secs(60);
 
 /// Configuration of a followed journal.
@@ -190,7 +190,7 @@ impl Follower {
         listing.problem.map_or(Ok(()), Err)
     }
 
-    /// Gives every sequence without a position one: its end if existing entries were not asked for, otherwise its beginning.
+    /// Positions every sequence that has no position: at its end if existing entries are not wanted, otherwise at its beginning.
     async fn place_new(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         let first = std::mem::replace(&mut self.first, First::Read);
         let has_positions = !self.sequences.is_empty();
@@ -213,14 +213,14 @@ impl Follower {
                 Reached { read, through, time: begins, content: String::new(), repeats: 0, is_open: true }
             });
         }
-        // Stored at once: entries written while the node is down were asked for.
+        // Store the positions at once, so that entries written while the node is down are read later.
         if !matches!(first, First::Read) {
             self.keep_positions().await;
         }
     }
 
-    /// Reports entries that were removed before they were read, and forgets sequences that no file belongs to any more. A position moves
-    /// after its loss was sent (see `hand_over`).
+    /// Reports entries that were removed before they were read, and forgets sequences without files. A position moves only after
+    /// the loss before it was sent (see `hand_over`).
     async fn say_gone(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
@@ -237,14 +237,14 @@ impl Follower {
         let vanished: Vec<String> = self.sequences.keys().filter(|sequence| !is_there(sequence)).cloned().collect();
         for sequence in vanished {
             let Some(reached) = self.sequences.get(&sequence).cloned() else { continue };
-            // journald copies the journal of /run to /var, under numbers of another sequence: then all entries still exist.
+            // journald copies the journal of /run to /var under the numbers of another sequence; all entries then still exist.
             let is_copy = |files: &[JournalFile]| files.iter().any(|file| file.begins <= reached.time);
             let is_copied =
                 by_sequence.iter().any(|(other, files)| self.appeared.contains_key(other) && is_copy(files));
             match self.seen.get(&sequence) {
                 _ if is_copied => {}
                 Some(last) if *last > reached.through => self.say_removed(last - reached.through).await,
-                // All entries that were seen of it were read.
+                // All entries that were seen in this sequence were read.
                 Some(_) => {}
                 None if reached.is_open => {
                     let cause = "the journal files that were last read have been removed; the number of entries added since then is unknown";
@@ -290,7 +290,7 @@ impl Follower {
     }
 
     async fn say_removed(&self, gone: u64) {
-        // How many of these entries belong to one unit can no longer be determined.
+        // The number of these entries that belong to one unit can no longer be determined.
         let count = self.asked.unit.is_none().then_some(gone);
         let of_all = if count.is_none() { ", of this unit and others," } else { "" };
         let cause = format!("{gone} entries of the journal{of_all} were removed before they were read");
@@ -360,7 +360,7 @@ impl Follower {
             Mark::Journals { sequences }
         });
         let record = Record { text: record, cut: None, place: Some(place), earlier_place: Some(cursor.text), mark };
-        // `follow` drops this call when the node stops, and stores the positions as they are then: they move only once the entry is sent.
+        // When the node stops, `follow` drops this call and stores the positions, so they move only once the entry is sent.
         if self.heards.send(SourceMessage::Record(record)).await.is_err() {
             return false;
         }
@@ -389,8 +389,8 @@ fn first_of(files: &[JournalFile]) -> u64 {
     files.iter().map(|file| file.first).min().unwrap_or(0)
 }
 
-/// Returns how many numbers after `through` are in no file before the next one that is, and that next number. Files of one sequence
-/// overlap: the numbers between two entries of a user's journal are those of the system's.
+/// Finds the first gap after `through`: returns how many numbers are in no file, and the next number that is in one. Files of one
+/// sequence overlap: the numbers between two entries of a user's journal are in the system's journal.
 fn first_missing(files: &[JournalFile], through: u64) -> Option<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = files.iter().map(|file| (file.first, file.last)).collect();
     ranges.sort_unstable();
@@ -435,7 +435,7 @@ impl Reader {
             command.arg(format!("--unit={unit}"));
         }
         command.args(self.files.iter().map(|file| format!("--file={}", escape_glob(&file.display().to_string()))));
-        // A number is enough for a cursor, and finds the next entry if this one was removed.
+        // The sequence and a number are enough for a cursor; if that entry was removed, journalctl begins with the next one.
         command.arg(format!("--cursor=s={};i={:x}", self.sequence, self.read + 1));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| format!("journalctl: {error}; is systemd installed?"))?;
@@ -475,7 +475,7 @@ impl Reader {
     }
 }
 
-/// Escapes a path for `--file`, which takes a pattern.
+/// Escapes a path for `--file`, which expects a pattern.
 fn escape_glob(path: &str) -> String {
     path.chars().flat_map(|c| if "*?[]\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
 }
@@ -503,7 +503,7 @@ mod tests {
             (vec![file(5, 9)], 4, None),
             (vec![file(5, 9)], 9, None),
             (vec![file(5, 9)], 2, Some((2, 5))),
-            // A user's journal within the system's, and reaching beyond it.
+            // A user's journal whose range is within the system's, and one that reaches beyond it.
             (vec![file(1, 20), file(3, 18)], 2, None),
             (vec![file(1, 20), file(3, 25), file(24, 30)], 10, None),
             // The middle one was removed.
@@ -523,7 +523,7 @@ mod tests {
             let follower = Follower::new(asked, Some(Mark::Journal { cursor: cursor.clone() }), heards);
             let reached = follower.sequences.get("ab").expect("the sequence of the cursor");
             assert_eq!((reached.read, reached.through, reached.time), (31, 31, 0x0006_608b_015f_3001));
-            // Entries from before the first start are not wanted if reading began with new ones.
+            // Entries from before the first start are not wanted if the source was to begin with new entries.
             assert_eq!(matches!(follower.first, First::PassOverUntil(0x0006_608b_015f_3001)), from_now);
         }
     }

@@ -39,8 +39,8 @@ const ENCODED: [&str; 21] = [
 ];
 /// Values that mean none, including those for an account that does not exist.
 const NONE: [&str; 8] = ["?", "(null)", "(none)", "unset", "", "(unknown)", "(unknown user)", "(invalid user)"];
-/// Exit codes of calls that continue in the background or are repeated: EINPROGRESS, and the codes with which the kernel restarts a call
-/// (errno.h, ERESTARTSYS to ERESTART_RESTARTBLOCK).
+/// Exit codes of calls that continue in the background or are restarted: EINPROGRESS, and the codes with which the kernel
+/// restarts a call (errno.h, ERESTARTSYS to ERESTART_RESTARTBLOCK).
 const UNDECIDED_EXITS: [&str; 10] = [
     "-115",
     "-512",
@@ -66,7 +66,7 @@ struct Line<'a> {
     prose: String,
 }
 
-/// Converts the lines of one event to a record, as JSON text; `None` if no line is one of the audit daemon.
+/// Converts the lines of one event to a record, as JSON text; `None` if no line comes from the audit daemon.
 pub(super) fn event(text: &str) -> Option<String> {
     let lines: Vec<Line<'_>> =
         text.split('\n').filter(|line| !line.trim().is_empty()).take(LINES_MAX).filter_map(line).collect();
@@ -97,7 +97,7 @@ pub(super) fn event(text: &str) -> Option<String> {
         }
     };
     let field = |name: &str| known(main.fields.get(name));
-    // If the line that says what happened does not say who did it, the system call does.
+    // If the line that says what happened does not name the user, take the user from the system call's line.
     let call = lines.iter().find(|line| line.kind == "SYSCALL");
     let of_call = |name: &str| call.and_then(|call| known(call.fields.get(name)));
     let somebody = |id: &String| !NOBODY.contains(&id.as_str());
@@ -159,8 +159,8 @@ fn line(text: &str) -> Option<Line<'_>> {
     Some(Line { node, kind, time, serial, fields, prose })
 }
 
-/// Parses a sequence of `name=value`; if a name comes twice, the second value is kept under `name#2`. `msg='…'` holds fields itself.
-/// Values are decoded as those of a record of type `kind`, or not at all if that is `None`.
+/// Parses a sequence of `name=value`; if a name occurs twice, the second value is kept under `name#2`. `msg='…'` contains fields
+/// itself. Values are decoded as those of a record of type `kind`, or not at all if `kind` is `None`.
 fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut String, kind: Option<&str>) {
     while fields.len() < FIELDS_MAX {
         text = text.trim_start();
@@ -254,7 +254,7 @@ fn decoded(value: &str, digits_min: usize) -> String {
     }
 }
 
-/// `success`, `failure` or `denied`; none where the event has no result.
+/// Returns `success`, `failure` or `denied`; `None` if the event has no result.
 fn result(lines: &[Line<'_>], main: &Line<'_>) -> Option<String> {
     let is_denied_message = |line: &&Line<'_>| matches!(line.kind, "AVC" | "USER_AVC");
     if let Some(avc) = lines.iter().find(is_denied_message) {
@@ -315,7 +315,7 @@ fn command(lines: &[Line<'_>]) -> Option<String> {
 
 /// Path of the file that was accessed; a relative name is joined to the working directory.
 fn path(lines: &[Line<'_>]) -> Option<String> {
-    // Older kernels call it `objtype`.
+    // Older kernels call this field `objtype`.
     let kind = |line: &Line<'_>| known(line.fields.get("nametype").or_else(|| line.fields.get("objtype")));
     let is_parent = |line: &&Line<'_>| kind(line).as_deref() != Some("PARENT");
     let name = lines

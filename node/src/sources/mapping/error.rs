@@ -3,7 +3,7 @@
 /// Maximum characters of a value that an error message shows.
 const VALUE_CHARS_SHOWN: usize = 60;
 
-/// Why a mapping cannot be used, or a record cannot be mapped.
+/// Reason why a mapping cannot be used, or a record cannot be mapped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     #[error("{0}")]

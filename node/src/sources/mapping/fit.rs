@@ -8,14 +8,14 @@ use super::ordered::Pairs;
 
 /// Mark of a shortened value.
 const MARK: char = '\u{2026}';
-/// Mark of a shortened action, which may not hold the other one.
+/// Mark of a shortened action, which cannot contain [`MARK`].
 const WORD_MARK: &str = "...";
 /// Maximum bytes of an entry with its fields and details, before the node adds its own; below the limit of a body.
 const ENTRY_BYTES_MAX: usize = 60_000;
 /// Bytes that are kept of each text of an entry that is too long, tried in this order.
 const TEXT_BYTES: [usize; 4] = [16 * 1024, 4 * 1024, 1024, 256];
 
-/// Returns a value as its field can hold it, and whether it was changed.
+/// Returns a value within the limits of its field, and whether it was changed.
 pub(super) fn field(value: &str, limit: FieldLimit) -> (String, bool) {
     let mut text = value.to_owned();
     if limit.is_one_line {
@@ -82,7 +82,7 @@ pub(super) fn entry(entry: &mut Pairs) {
         details.0[at].1 = left_out;
     }
     if details.to_text().len() > room {
-        // Thousands of small members.
+        // The details have thousands of small members: keep as many as there is room for.
         let mut kept = room.saturating_sub(512);
         details.0.retain(|(name, value)| {
             let bytes = name.len() + value.get().len() + 8;
@@ -172,7 +172,7 @@ mod tests {
                 && text.contains("\"a\":1.50")
                 && text.ends_with("\"z\":\"short\"}")
         );
-        // Many texts, none of them long.
+        // Many texts, each of them short.
         let many: Vec<String> = (0..900).map(|number| format!("\"k{number}\":\"{}\"", "x".repeat(200))).collect();
         let details = fitted(&format!("{{{}}}", many.join(",")));
         assert!(details.to_text().contains("sha256"));

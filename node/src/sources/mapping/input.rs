@@ -18,7 +18,7 @@ const RECORDS_MAX: usize = 200_000;
 const UNWRAPPED_MAX: usize = 4;
 /// Precedes JSON in a syslog message (Common Event Expression).
 const COOKIE: &str = "@cee:";
-/// Member of a record that holds what surrounded it.
+/// Name of the member that holds the data around a record.
 const ENVELOPE: &str = "envelope";
 
 /// `[input]`, as it is in the file.
@@ -42,9 +42,9 @@ pub(super) struct TypedInput {
     /// Records are Windows events, which are converted to one form.
     #[serde(default)]
     windows: bool,
-    /// How a line that is not JSON is read.
+    /// Form of lines that are not JSON.
     line: Option<LineForm>,
-    /// Which lines form one record.
+    /// Rule for joining lines to records.
     join: Option<TypedJoin>,
 }
 
@@ -58,7 +58,7 @@ struct TypedJoin {
     continued: Option<String>,
 }
 
-/// How a line of text is read.
+/// Form of a line of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum LineForm {
@@ -70,7 +70,7 @@ enum LineForm {
     Auditd,
 }
 
-/// How lines are joined to records.
+/// Rule for joining lines to records.
 #[derive(Debug, Clone)]
 pub enum Join {
     /// By a key that each line has; other lines may come between.
@@ -166,7 +166,7 @@ impl Input {
         {
             return Ok(self.line_records(document, line));
         }
-        // Checked and compacted one by one, because as one object they would have the same name more than once.
+        // Check and compact the members one by one, because the object may contain the same name more than once.
         if !self.members.is_empty()
             && let Some(parts) = Pairs::parse(document).filter(|whole| self.are_members(whole))
         {
@@ -269,7 +269,7 @@ impl Input {
     }
 }
 
-/// Restores a line that was wrapped: each of its further lines replaces a blank.
+/// Restores a line that was wrapped at blanks: joins its parts with a blank.
 fn unfold(document: &str, continued: &Regex) -> String {
     let mut whole = String::with_capacity(document.len());
     for line in document.split('\n') {

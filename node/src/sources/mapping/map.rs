@@ -1,4 +1,4 @@
-//! A mapping: its parsed file, and the entries that it makes of records.
+//! A mapping: its parsed file, and the entries that it creates from records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ use super::{fit, times};
 pub enum Mapped {
     /// An entry as JSON text, and whether the record had an id of its own, so that recording it again has no effect.
     Entry { text: String, has_id: bool },
-    /// Not a record that this mapping is for.
+    /// A record of a kind that this mapping does not cover.
     PassedOver,
 }
 
@@ -63,13 +63,13 @@ enum Found {
 struct RawMapping {
     #[serde(default)]
     description: String,
-    /// Where the records are found, for `map list`.
+    /// Location of the records, shown by `map list`.
     #[serde(default)]
     source: String,
     /// Time zone of times without one.
     zone: Option<String>,
-    /// Pointers of which every record of this kind has at least one. A record with none of them is not mapped, so that no other record
-    /// becomes an entry through what the rules say about absent values.
+    /// Pointers of which every record of this kind has at least one. A record with none of them is not mapped, so that no other
+    /// record becomes an entry because of rules for absent values.
     #[serde(default)]
     expects: Vec<String>,
     #[serde(default)]
@@ -163,7 +163,7 @@ pub struct BuiltIn {
     pub name: &'static str,
     /// Description of its records.
     pub description: String,
-    /// Where its records are found.
+    /// Location of its records.
     pub source: String,
     /// Fields of an entry that it can fill in, in the order of the format.
     pub fields: Vec<&'static str>,
@@ -208,7 +208,7 @@ impl Mapping {
         CALLER_TEXTS.iter().filter(|field| filled.contains(field)).copied().collect()
     }
 
-    /// How lines are joined that are only together a record.
+    /// Returns the rule for joining lines, if a record may consist of several lines.
     pub fn join(&self) -> Option<&Join> {
         self.input.join.as_ref()
     }
@@ -249,12 +249,12 @@ impl Mapping {
             if let Ok(raw) = RawValue::from_string(serde_json::Value::from(value).to_string()) {
                 entry.0.push((field.to_owned(), raw));
             }
-            // A value that will be shortened also stays whole in `details`.
+            // A value that will be shortened also stays in `details` in full.
             !field_limit(field).is_some_and(|limit| fit::field(value, limit).1)
         };
         for (field, value) in &found {
             let value = match value {
-                // Set to an empty text: known to be absent.
+                // An empty text in `set` means that the value is known to be absent.
                 Found::Set(value) if value.is_empty() => continue,
                 Found::Set(value) => value.clone(),
                 Found::Group(value) => match self.group_value(field, value)? {
@@ -271,7 +271,7 @@ impl Mapping {
                 pointer.remove(&mut rest);
             }
         }
-        // The mapping parses texts, and this record had none of the forms it knows.
+        // The mapping parses texts, and this record has none of the known forms.
         if !has_action(&entry) && !self.patterns.is_empty() {
             return Err(MapError::plain("no pattern of this mapping matches the record, so its action is unknown"));
         }
@@ -280,7 +280,7 @@ impl Mapping {
         {
             entry.0.push(("details".to_owned(), raw));
         }
-        // Secrets are masked before anything is cut: part of a secret may not be recognized.
+        // Mask secrets before anything is cut, because a part of a secret may not be recognized.
         let whole = entry.to_text();
         let masked = redactor.entry(&whole);
         let mut entry = Pairs::parse(&masked).ok_or_else(|| MapError::plain("the entry is not a JSON object"))?;

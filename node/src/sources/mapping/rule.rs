@@ -106,7 +106,7 @@ enum Part {
 /// A value for a field.
 pub(super) struct Value {
     pub(super) text: String,
-    /// Pointer that the text was taken from unchanged, so that it need not stay there.
+    /// Pointer to the text if it was used unchanged, so that it need not stay in `details`.
     pub(super) moved: Option<Pointer>,
 }
 
@@ -301,7 +301,7 @@ fn word(value: &str) -> String {
     value.chars().map(|c| if c.is_ascii_alphanumeric() || "._-:/".contains(c) { c } else { '_' }).collect()
 }
 
-/// Makes a name-based id (RFC 9562 section 5.8) for a record whose own id is not a UUID.
+/// Derives a name-based id (RFC 9562 section 5.8) for a record whose own id is not a UUID.
 fn named_id(text: &str) -> String {
     let digest = Sha256::new().chain_update(b"piperoll mapping\0").chain_update(text.as_bytes()).finalize();
     let mut bytes = [0; 16];

@@ -73,7 +73,7 @@ fn what_sshd_says_becomes_logins() {
             "192.0.2.7",
         ),
         ("Disconnected from user alice 192.0.2.7 port 50022", "auth.logout", "success", "alice", "192.0.2.7"),
-        // A user name that is tried may hold anything.
+        // A client can try to log in with any text as its user name.
         (
             "Invalid user x from 198.51.100.1 port 22 from 192.0.2.7 port 4711",
             "auth.unknown_user",
@@ -226,8 +226,8 @@ fn shown(mapping: &Mapping, text: &str, is_json: bool) -> String {
     lines
 }
 
-/// The samples were composed after the vendors' documented schemas. `UPDATE_GOLDEN=1` writes the current results of the mappings, to be
-/// reviewed before they are committed.
+/// The samples were written according to the vendors' documented schemas. `UPDATE_GOLDEN=1` writes the current results of the
+/// mappings, to be reviewed before they are committed.
 #[test]
 fn every_built_in_mapping_maps_its_samples() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings/samples");
@@ -390,7 +390,7 @@ fn the_table_of_formats_is_that_of_the_mappings() {
     assert_eq!(text, wanted, "run this test with UPDATE_GOLDEN=1");
 }
 
-/// Text that a client typed, and values that it must not lead to.
+/// Texts that a client typed, and values that must not result from them.
 #[test]
 fn nobody_forges_a_record_with_what_they_type() {
     let json = |name: &str, record: Value| map(name, &record.to_string());

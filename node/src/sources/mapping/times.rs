@@ -4,8 +4,8 @@ use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime};
 use piperoll_format::time::Timestamp;
 use serde::Deserialize;
 
-/// Range of accepted times in microseconds since 1970, the years 1970 to 9999: a time outside of it was written in another unit than the
-/// mapping says.
+/// Range of accepted times in microseconds since 1970, the years 1970 to 9999: a time outside of it was written in a different
+/// unit from the one in the mapping.
 const MICROS_MIN: i128 = 0;
 const MICROS_MAX: i128 = 253_402_300_799_999_999;
 /// Digits of the seconds since 1970 in the years 2001 to 2286; milliseconds, microseconds and nanoseconds have more (`unit_of`).
@@ -13,8 +13,8 @@ const DIGITS_OF_SECONDS: usize = 10;
 /// Forms with a time zone, such as those of the access logs of Apache and nginx, tried after RFC 3339.
 const ZONED: [&str; 4] =
     ["%d/%b/%Y:%H:%M:%S%.f %z", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f %z", "%a %b %d %H:%M:%S%.f %Y %z"];
-/// Abbreviations that mean one offset each in the IANA Time Zone Database of today. Others are used for several zones: CST is also China's,
-/// PST that of the Philippines, CDT that of Cuba.
+/// Abbreviations that each mean a single offset in the current IANA Time Zone Database. Others are used for several zones: CST is
+/// also China's, PST that of the Philippines, CDT that of Cuba.
 const ABBREVIATIONS: [(&str, &str); 13] = [
     ("UTC", "+0000"),
     ("GMT", "+0000"),
@@ -75,7 +75,7 @@ pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result
     if let Some(per_second) = form.per_second() {
         return from_number(text, per_second).unwrap_or_else(|| Err("is not a number".to_owned()));
     }
-    // Kept as it was written, with its zone.
+    // Keep the time as it was written, with its zone.
     if Timestamp::parse_rfc3339(text).is_ok() && text.as_bytes().get(10) == Some(&b'T') {
         return Ok(text.to_owned());
     }
@@ -144,7 +144,7 @@ fn from_number(text: &str, per_second: i128) -> Option<Result<String, String>> {
         return None;
     }
     let out_of_range = || Err("is out of range (years 1970 to 9999); check its unit".to_owned());
-    // Twelve digits of a fraction are more than any clock has.
+    // No clock has more than twelve fractional digits.
     let Ok(whole) = whole.parse::<i128>() else { return Some(out_of_range()) };
     let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(12).collect();
     let fraction: i128 = fraction.parse().unwrap_or(0);

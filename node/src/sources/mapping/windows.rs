@@ -17,7 +17,7 @@ const LOW_BITS_HALF: u64 = 1 << 31;
 /// Characters of the date at the beginning of a time; its hyphens are not the sign of an offset.
 const DATE_CHARS: usize = 10;
 
-/// Removes what Wazuh puts around an event in its files.
+/// Removes the wrapper that Wazuh puts around an event in its files.
 fn without_wrapper(mut whole: Value) -> Value {
     match whole.pointer_mut("/data/win").map(Value::take) {
         Some(event) if event.is_object() => json!({ "win": event }),
@@ -162,7 +162,7 @@ fn collect(value: &Value, data: &mut Map<String, Value>) {
     }
 }
 
-/// Returns `success` or `failure`, by the bits if there are any, because the text is in the system's language.
+/// Returns `success` or `failure`, from the bits if there are any, because the text is in the system's language.
 fn result(keywords: Option<&str>, words: Option<&str>) -> Option<&'static str> {
     let bits = keywords.and_then(|keywords| match keywords.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),

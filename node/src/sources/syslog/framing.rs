@@ -22,11 +22,11 @@ pub(super) struct Message {
     pub(super) text: Vec<u8>,
     /// Length and hash of the whole message, if `text` is only its beginning.
     pub(super) cut: Option<Cut>,
-    /// Set if the stream ended before all announced octets had come: the number that came.
+    /// Set if the stream ended before all announced octets had arrived: the number that did not arrive.
     pub(super) missing: Option<usize>,
 }
 
-/// Reads the next message; none at the end.
+/// Reads the next message; `None` at the end.
 pub(super) async fn message(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Message>> {
     let mut begun = Vec::new();
     let count = frame_count(input, &mut begun).await?;
@@ -36,7 +36,7 @@ pub(super) async fn message(input: &mut (impl AsyncBufRead + Unpin)) -> io::Resu
     }
 }
 
-/// Reads the count before a frame, and the space after it. Otherwise returns `None`, with the bytes that were read in `begun`.
+/// Reads the count before a frame and the space after it; `None` if there is no count. `begun` holds the bytes that were read.
 async fn frame_count(input: &mut (impl AsyncBufRead + Unpin), begun: &mut Vec<u8>) -> io::Result<Option<usize>> {
     loop {
         let Some(byte) = input.fill_buf().await?.first().copied() else { return Ok(None) };
@@ -99,7 +99,7 @@ async fn line(input: &mut (impl AsyncBufRead + Unpin), begun: &[u8]) -> io::Resu
     }
 }
 
-/// A message as it comes in, kept up to a limit and hashed past it.
+/// A message that is being received: kept up to a limit, and hashed beyond it.
 #[derive(Default)]
 struct Parts {
     text: Vec<u8>,
@@ -154,7 +154,7 @@ mod tests {
             ("06 <13>ab\n<13>b\n", vec!["06 <13>ab", "<13>b"]),
             ("99999999 <13>a\n<13>b\n", vec!["99999999 <13>a", "<13>b"]),
             ("123456789012 <13>a\n<13>b", vec!["123456789012 <13>a", "<13>b"]),
-            // A count that is too small costs only its own frame.
+            // A count that is too small affects only its own frame.
             ("5 <13>abc\n6 <13>cd", vec!["<13>a", "bc", "<13>cd"]),
             ("20 <13>hung up", vec!["<13>hung up -9"]),
             ("7", vec!["7"]),

@@ -22,7 +22,7 @@ pub(in crate::sources) fn take_apart(bytes: &[u8], cut: Option<&Cut>, peer: IpAd
     let mut put = |name: &str, value: Value| record.insert(name.to_owned(), value);
     if let Some(note) = note {
         put("encoding", json!(note));
-        // The bytes that could not be decoded exactly.
+        // Keep the original bytes, because they could not be decoded exactly.
         if !is_exact {
             put("raw_base64", json!(STANDARD.encode(bytes)));
         }
@@ -44,8 +44,8 @@ fn fields_of(text: &str) -> Map<String, Value> {
     let parsed = parse_message(text, Variant::Either);
     let is_modern = matches!(parsed.protocol, Protocol::RFC5424(_));
     let structured = structured_data(text);
-    // Data that was not parsed completely is kept as it came: an element that is not in the form of RFC 5424, or data in a message of the
-    // older kind, where the parser takes text that looks like it out of the message.
+    // Keep the original text of data that was not parsed completely: an element that violates RFC 5424, or data in a message of
+    // the older kind, from which the parser removes text that looks like structured data.
     let is_whole = if is_modern { structured.is_some() } else { parsed.structured_data.is_empty() };
     let structured = structured.filter(|_| is_modern).unwrap_or_else(|| loose_data(&parsed));
     // A time without its zone and year is incomplete. Relays write RFC 3339 times into messages of the older form.
@@ -82,7 +82,7 @@ fn zoned_time(text: &str) -> Option<&str> {
     Timestamp::parse_rfc3339(time).ok().map(|_| time)
 }
 
-/// Extracts what it can from malformed data; the message as it came is kept too.
+/// Extracts as much as possible from malformed data; the original message is kept too.
 fn loose_data(parsed: &syslog_loose::Message<&str>) -> Map<String, Value> {
     let mut elements = Map::new();
     for element in &parsed.structured_data {

@@ -14,7 +14,7 @@ use piperoll_format::note::{Note, VerifyingKey};
 use piperoll_net::checked_json;
 use serde::{Deserialize, Serialize};
 
-/// Maximum that one step counts: longer steps are outages or clock changes.
+/// Maximum duration that one step counts: longer steps are outages or clock changes.
 const STEP_MAX: Duration = Duration::from_hours(1);
 /// Interval between two samples; rows are removed late by at most this much.
 const SAMPLE_EVERY: Duration = Duration::from_hours(1);
@@ -72,7 +72,7 @@ pub(in crate::store) struct Ages {
     path: PathBuf,
     witnesses: Vec<VerifyingKey>,
     book: Book,
-    /// When the last step was counted, on the monotonic clock.
+    /// Time of the last counted step, on the monotonic clock.
     counted: Option<Instant>,
     written: Option<Instant>,
     stranger: bool,
@@ -91,8 +91,8 @@ fn make_room<T>(list: &mut Vec<T>, most: usize) {
 }
 
 impl Ages {
-    /// Reads the stored ages. A damaged file is renamed as evidence, and a file of another log is ignored; all rows then age from
-    /// now on.
+    /// Reads the stored ages. A damaged file is renamed as evidence, and a file of another log is ignored; in both cases, the age
+    /// of all rows counts from now.
     pub(in crate::store) fn open(dir: &Path, generation: Generation, witnesses: Vec<VerifyingKey>) -> Self {
         let path = dir.join(FILE);
         let generation = generation.to_string();
@@ -244,7 +244,7 @@ impl Ages {
         Ok(())
     }
 
-    /// How long the oldest rows have been witnessed.
+    /// Duration for which the oldest rows have been witnessed.
     pub(in crate::store) fn oldest(&self) -> Duration {
         let first = self.book.samples.first().map_or(self.book.age_micros, |sample| sample.age_micros);
         Duration::from_micros(u64::try_from(self.book.age_micros.saturating_sub(first)).unwrap_or_default())
@@ -325,7 +325,7 @@ mod tests {
         assert!((10..=10 + 60 * 24).contains(&old), "{old}");
         let note = book.note_over(old).expect("a checkpoint that shows it");
         assert!(note.contains("c/n/g") && book.note_over(u64::MAX).is_none(), "{note}");
-        // Survives a restart, except for the last few minutes; a damaged file only delays removal.
+        // The age survives a restart, except for the last few minutes; a damaged file only delays removal.
         let again = ages(dir.path());
         assert!(again.oldest() > day * 2 + Duration::from_hours(23), "{:?}", again.oldest());
         std::fs::write(dir.path().join(FILE), b"{}").expect("a file");

@@ -22,8 +22,8 @@ const LATE_ROWS_MAX: u64 = 50_000;
 const LOGIN_ROWS_MAX: u64 = 100_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Rebuilds the detector's state from the log. If the log cannot be read, the detector starts without a past; the read error itself
-/// is reported elsewhere.
+/// Rebuilds the detector's state from the log. If the log cannot be read, a warning is logged and the detector starts without
+/// earlier state.
 pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
     let mut detector = Detector::new(rules);
     let now = writer.now();

@@ -17,8 +17,8 @@ const ROWS_WORTH_WAKING: usize = 32;
 /// Number of used buffers kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 4;
 
-/// Bodies and MACs one after another, in one buffer: freeing row by row what another thread allocated would make both threads wait
-/// for the allocator.
+/// Bodies and MACs one after another, in one buffer: freeing rows one by one that another thread allocated would make both
+/// threads wait for the allocator.
 #[derive(Default)]
 struct RowBuffer {
     bytes: Vec<u8>,
@@ -57,7 +57,7 @@ enum Command {
     Back(u64),
     /// The next rows. Those after the first `begun` rows belong to a transaction that may still fail.
     Rows { rows: RowBuffer, begun: u64 },
-    /// Asks for the root over this many rows: either all rows of the newest transaction, or all rows before it.
+    /// Requests the root over this many rows: either all rows of the newest transaction, or all rows before it.
     Root(u64, Sender<Hash>),
 }
 
@@ -178,7 +178,7 @@ struct Growing {
 }
 
 impl Growing {
-    /// Runs until the writer is gone or sends an impossible order: a tree of other rows must never be signed.
+    /// Runs until the writer is dropped or sends an impossible command: the root of other rows must never be signed.
     fn run(mut self, orders: &Receiver<Command>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<RowBuffer>) {
         while let Ok(order) = orders.recv() {
             match order {

@@ -47,7 +47,8 @@ pub(super) struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// Reads the last row, the tree, and the last signed checkpoint. A mismatch goes into `health`: it stops appends, but not reads.
+    /// Reads the last row, the tree, and the last signed checkpoint. A mismatch is put in `health`: it stops appends, but not
+    /// reads.
     pub(super) fn run(&self) -> rusqlite::Result<Recovered> {
         let (end, last_epoch) = self.read_end()?;
         let (tree, signer) = self.read_tree(end.next_seq).map_or((None, None), |(tree, signer)| (Some(tree), signer));
@@ -63,7 +64,7 @@ impl Recovery<'_> {
                     // Keep the damaged file as evidence; the next signature rewrites the copy from the note that
                     // could be read.
                     let aside = match damaged.place {
-                        NoteCopy::ScanContext => self.dir.set_checkpoint_aside().ok(),
+                        NoteCopy::File => self.dir.set_checkpoint_aside().ok(),
                         NoteCopy::Database | NoteCopy::Witnessed => None,
                     };
                     tracing::error!(fault = %message, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
@@ -82,7 +83,7 @@ impl Recovery<'_> {
                     }
                 }
             }
-            // Signed rows are missing or changed, so reads must not be taken for the whole log either.
+            // Signed rows are missing or changed, so reads must not be taken for the complete log either.
             Err(fault) => {
                 self.health.distrust(format!(
                     "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
@@ -118,9 +119,9 @@ impl Recovery<'_> {
         Ok((tiles::resume(self.conn, size).map_err(message)?, signer))
     }
 
-    /// Finds the position after the last row from that row's signed bytes, and the key epoch of that row. If the schema or the last
-    /// row is not what it should be, the log stays readable but refuses appends: new rows on top of tampered ones would look like an
-    /// endorsement.
+    /// Finds the position after the last row from that row's signed bytes, and the key epoch of that row. If the schema or the
+    /// last row is not as expected, the log stays readable but refuses appends: new rows on top of tampered ones would look like
+    /// an endorsement.
     fn read_end(&self) -> rusqlite::Result<(AppendPosition, Option<u32>)> {
         let empty = AppendPosition { next_seq: 0, era: 0, last: Timestamp::MIN };
         let differences = schema::differences(self.conn)?;

@@ -40,7 +40,7 @@ pub struct SignedCheckpoint {
     pub note: Note,
 }
 
-/// Why no checkpoint could be produced or accepted.
+/// Reason why no checkpoint could be produced or accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointFault {
     #[error("cannot sign a checkpoint: {0}")]
@@ -71,12 +71,12 @@ pub(in crate::store) struct Signer {
     damaged: Vec<Damaged>,
 }
 
-/// Where a signed note is stored.
+/// Location of a stored note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum NoteCopy {
     Database,
     /// `log.checkpoint`.
-    ScanContext,
+    File,
     /// The cosigned note in the database.
     Witnessed,
 }
@@ -92,7 +92,7 @@ impl Damaged {
     pub(in crate::store) fn describe(&self) -> String {
         let place = match self.place {
             NoteCopy::Database => "the checkpoint in log.db",
-            NoteCopy::ScanContext => "the file log.checkpoint",
+            NoteCopy::File => "the file log.checkpoint",
             NoteCopy::Witnessed => "the cosigned checkpoint in log.db",
         };
         format!("{place} is damaged: {}", self.error)
@@ -114,9 +114,9 @@ fn keep(conn: &Connection, which: StoredNote, signed: &SignedCheckpoint) -> rusq
 }
 
 impl Signer {
-    /// Reads the notes signed before, from the database and from the file next to it. Either may be missing, older than the other,
-    /// or damaged; the other one still counts. Opening fails if notes exist and none can be read, because then the number of signed
-    /// rows is unknown.
+    /// Reads the notes signed before, from the database and from the file next to it. Either may be missing, older than the
+    /// other, or damaged; the other one is still used. Opening fails if notes exist and none can be read, because then the number
+    /// of signed rows is unknown.
     pub(in crate::store) fn open(
         conn: &Connection,
         dir: &LogDir,
@@ -127,11 +127,11 @@ impl Signer {
         let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Read(e.to_string()))?;
         let mut newest: Option<SignedCheckpoint> = None;
         let mut damaged: Vec<Damaged> = Vec::new();
-        // A note that a witness cosigned was signed by this node too, and may still exist where the other two were removed.
+        // A note that a witness cosigned was signed by this node too, and may still exist when the other two are gone.
         let witnessed = kept(conn, StoredNote::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let places = [
             (NoteCopy::Database, stored.map(String::into_bytes)),
-            (NoteCopy::ScanContext, beside),
+            (NoteCopy::File, beside),
             (NoteCopy::Witnessed, witnessed.map(String::into_bytes)),
         ];
         for (place, bytes) in places.into_iter().filter_map(|(place, bytes)| Some((place, bytes?))) {

@@ -122,7 +122,7 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Records one entry at the log's current time. The inner error refuses this entry alone.
+    /// Records one entry at the log's current time. The inner error applies to this entry alone.
     pub(super) fn record(&mut self, draft: Draft) -> Result<AppendResult, WriteError> {
         let id = draft.entry.id.unwrap_or_else(|| EntryId::from_uuid(uuid::Uuid::now_v7()));
         let seq = self.pending.end.next_seq;
@@ -180,8 +180,8 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Handles an id that is already taken: the same content gets its first receipt; other content is refused, and the refusal is
-    /// recorded.
+    /// Handles an id that is already taken: the same content gets its first receipt; different content is refused, and the
+    /// refusal is recorded.
     fn known_id(&mut self, draft: &Draft, id: EntryId) -> Result<AppendResult, WriteError> {
         let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
         let first = stored(self.conn, seq)?;

@@ -1,9 +1,9 @@
-//! Why a transaction of the writer failed.
+//! Errors of the writer's transactions.
 
 use super::integrator::IntegratorStopped;
 use crate::store::table::error::AppendError;
 
-/// Why a transaction failed. Nothing of it is in the log.
+/// Reason why a transaction failed. None of its rows are in the log.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::store) enum WriteError {
     #[error(transparent)]
@@ -16,7 +16,7 @@ pub(in crate::store) enum WriteError {
     /// The tree in the database does not match the rows or the checkpoints; `Health` says why.
     #[error("the stored tree cannot be extended")]
     NoTree,
-    /// Somebody changed the schema of the open database.
+    /// The schema of the open database was changed.
     #[error("the database's schema was changed: {0}")]
     Schema(String),
     #[error("the system returned no random bytes: {0}")]

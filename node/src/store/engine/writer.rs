@@ -30,7 +30,7 @@ use crate::store::table::rows;
 use crate::store::table::schema;
 use crate::store::table::tiles::TreeError;
 
-/// Maximum number of rows in one commit. A larger group makes no commit cheaper per row; it only makes callers wait.
+/// Maximum number of rows in one commit. A larger group does not make a row cheaper to commit; it only makes callers wait longer.
 const ROWS_PER_COMMIT_MAX: usize = 4_096;
 
 /// Interval between two attempts to recover from a disk failure.
@@ -55,7 +55,7 @@ pub(in crate::store) enum Job {
     Stop,
 }
 
-/// Attempts to empty the WAL after an erasure or a prune, `WAL_PAUSE` apart: half a second in total.
+/// Number of attempts to empty the WAL after an erasure or a prune, `WAL_PAUSE` apart: half a second in total.
 pub(in crate::store) const WAL_TRIES: u32 = 25;
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -85,9 +85,9 @@ pub(in crate::store) struct Writer {
     fresh: PendingRows,
     /// Decides which entries are flagged.
     detector: Detector,
-    /// The WAL still holds erased content, because a reader blocked its truncation.
+    /// Set if the WAL still holds erased content, because a reader blocked its truncation.
     wal_to_empty: bool,
-    /// How long rows have been witnessed.
+    /// Witnessed age of the rows.
     ages: Arc<Mutex<Ages>>,
     keys: LogKeys,
     /// Time of the disk failure or of the last recovery attempt; `None` while the disk works.
@@ -158,12 +158,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Sets what decides which entries are flagged.
+    /// Sets the detector, which decides which entries are flagged.
     pub(super) fn set_detector(&mut self, detector: Detector) {
         self.detector = detector;
     }
 
-    /// Connection that only this thread writes to. Change rows in `transact` only.
+    /// Connection that only this thread writes to. Rows may be changed only in `transact`.
     pub(in crate::store) fn conn(&self) -> &Connection {
         &self.conn
     }
@@ -189,7 +189,7 @@ impl Writer {
         &self.index
     }
 
-    /// How long rows have been witnessed, shared with retention.
+    /// Witnessed age of the rows, shared with retention.
     pub(in crate::store) fn ages(&self) -> &Arc<Mutex<Ages>> {
         &self.ages
     }
@@ -221,11 +221,11 @@ impl Writer {
         }
     }
 
-    /// Checkpoints the whole WAL into the database and truncates it, because it still holds content written there earlier. A
-    /// long-running reader can block that; the writer then tries again every second. If the process is killed before it succeeds,
-    /// the next start empties the WAL.
+    /// Checkpoints the whole WAL into the database and truncates it, because the WAL still holds older content. A long-running
+    /// reader can block that; the writer then tries again every second. If the process is killed before it succeeds, the next
+    /// start empties the WAL.
     pub(in crate::store) fn empty_wal(&mut self, tries: u32) -> bool {
-        // Appends wait meanwhile, so do not wait for readers here.
+        // Appends wait for this call, so do not wait for readers as well.
         let _ = self.conn.busy_timeout(Duration::ZERO);
         let done = (0..tries).any(|number| {
             if number > 0 {
@@ -277,7 +277,7 @@ impl Writer {
         for work in works {
             work(self);
         }
-        // After the commit: only rows on disk are signed.
+        // Sign after the commit, so that only rows on disk are signed.
         if stop && let Err(error) = self.checkpoint(true) {
             tracing::error!(%error, "cannot sign a checkpoint at shutdown");
         }
@@ -458,9 +458,9 @@ impl Writer {
         }
     }
 
-    /// Starts over from what is on disk, as at startup. Data that could not be synced may be visible in the WAL through the page
-    /// cache without being on disk, so no row is appended to that WAL: the whole WAL is checkpointed into the database, synced, and
-    /// then reset. A crash before that loses only rows that were never acknowledged.
+    /// Starts over from the data on disk, as at startup. Data that could not be synced may be visible in the WAL through the page
+    /// cache without being on disk, so no row is appended to that WAL: the whole WAL is checkpointed into the database, synced,
+    /// and then reset. A crash before that loses only rows that were never acknowledged.
     fn recover(&mut self) -> Result<(), String> {
         let describe = |error: &dyn std::fmt::Display| error.to_string();
         // The failed connection may hold locks.
@@ -512,14 +512,14 @@ impl Writer {
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
     }
 
-    /// Converts the error of a failed transaction into that of its callers, and notes in `health` what it means for the next one. A
-    /// full disk may get free space and a failed disk may recover; every other failure of the file stops the writer until a restart,
-    /// which rereads what is really on disk.
+    /// Converts the error of a failed transaction into that of its callers, and stores the consequences for later transactions in
+    /// `health`. A full disk may get free space and a failed disk may recover; every other failure of the file stops the writer
+    /// until a restart, which rereads what is really on disk.
     fn fail(&self, error: &WriteError) -> AppendError {
         tracing::error!(%error, "append failed; no entry of the group was recorded");
         let error = match error {
             WriteError::Sqlite(error) => error,
-            // The database file is as sound as before.
+            // These errors do not affect the database file.
             WriteError::NoSecret(_)
             | WriteError::NoTree
             | WriteError::Random(_)

@@ -21,14 +21,14 @@ use crate::store::table::mac_epochs::epochs;
 use crate::store::table::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use crate::store::table::schema;
 
-/// Rows hashed together, and the number of such blocks in one step, which is one read transaction.
+/// Number of rows that are hashed together, and number of such blocks in one step. A step is one read transaction.
 const BLOCK_ROWS: u64 = 2_048;
 const BLOCKS_PER_STEP: u32 = 6;
-/// Maximum number of findings listed in full; the rest is only counted.
+/// Maximum number of findings listed in full; the others are only counted.
 const FINDINGS_LISTED_MAX: u64 = 1_000;
 
-/// Progress of a check between two steps. Rows written after the check began are left to the next one, so that checking a log in
-/// use gives no false alarms.
+/// Progress of a check between two steps. Rows written after the check began are left to the next check, so that checking a log
+/// in use gives no false alarms.
 pub struct Check {
     pub(in crate::store) checker: RowChecker,
     tree: TreeCheck,
@@ -46,9 +46,9 @@ pub struct Check {
     fault: Option<String>,
     /// Health of the running writer, if there is one.
     pub(in crate::store) health: Option<Arc<Health>>,
-    /// Sound rows that the index of IDs does not lead to.
+    /// Number of sound rows that the index of IDs does not lead to.
     pub(in crate::store) ids_missing: u64,
-    /// Rows erased by an entry that names them.
+    /// Number of rows erased by an entry that names them.
     erased: u64,
     pub(in crate::store) floor: Option<LogStart>,
     /// Holds set and not released by the entries read so far.
@@ -105,7 +105,7 @@ impl Check {
         self
     }
 
-    /// Checks the log while its writer is running.
+    /// Configures the check for a log whose writer is running.
     pub(in crate::store) fn beside(mut self, health: Arc<Health>) -> Self {
         self.health = Some(health);
         self
@@ -236,7 +236,7 @@ impl Check {
                 (hashing.join(), ahead)
             });
             let ahead = ahead?;
-            // A thread that hashes cannot fail; if it could, its work would be done here.
+            // The hashing thread never panics; if it did, its work would be repeated here.
             let leaves = leaves.unwrap_or_else(|_| hash_both(&mut block, &mut self.checker));
             self.block(conn, &mut block, leaves, lines)?;
             if (block.len() as u64) < BLOCK_ROWS {
@@ -264,7 +264,7 @@ impl Check {
         for row in stored.iter_mut() {
             erased::recognise(conn, &mut self.checker, row)?;
         }
-        // In row order, which is almost the order of the index, because IDs grow with time.
+        // Collect the IDs in row order, which is almost the order of the index, because IDs grow with time.
         let mut ids: Vec<([u8; 16], u64)> = Vec::new();
         for (row, leaf) in stored.iter().zip(leaves) {
             self.rows += 1;
@@ -375,7 +375,7 @@ fn hash_both(rows: &mut [StoredRow], checker: &mut RowChecker) -> Vec<Hash> {
         let checked: Vec<_> = shared.iter().map(|row| row.checked_by(checker)).collect();
         (leaves.join(), checked)
     });
-    // A thread that hashes cannot fail; if it could, its work would be done here.
+    // The hashing thread never panics; if it did, its work would be repeated here.
     let leaves = leaves.unwrap_or_else(|_| all());
     for (row, checked) in rows.iter_mut().zip(checked) {
         row.checked = checked;

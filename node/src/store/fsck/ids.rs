@@ -70,8 +70,8 @@ impl Check {
         Ok(())
     }
 
-    /// Reports IDs that lead to no row, and rows with more than one ID. A row that fails verification keeps its ID, which is not a
-    /// second fault.
+    /// Reports IDs that lead to no row, and rows with more than one ID. A row that fails verification keeps its ID; that is not
+    /// reported as a second fault.
     pub(in crate::store) fn leftover_ids(
         &mut self,
         conn: &Connection,

@@ -13,7 +13,7 @@ use crate::store::table::tiles::{self, TreeError, stored_tile};
 pub(in crate::store) struct TreeCheck {
     key: Option<SigningKey>,
     builder: TreeBuilder,
-    /// False from the first missing row on: later rows have no position in a tree that can be rebuilt here.
+    /// False once a row is missing: later rows have no position in a tree that can be rebuilt here.
     whole: bool,
     full: Vec<FullTile>,
     notes: Vec<(&'static str, Checkpoint)>,
@@ -52,7 +52,7 @@ impl TreeCheck {
     }
 
     /// Continues after pruned rows: their root was stated when they were pruned, and the remaining hashes must lead to it. Tiles
-    /// collected and not compared yet were removed with the rows.
+    /// that were collected and not yet compared are discarded, because they were removed with the rows.
     pub(in crate::store) fn go_to(&mut self, conn: &Connection, pruned: &Pruned) -> rusqlite::Result<Option<String>> {
         self.full.clear();
         let fault = match tiles::resume(conn, pruned.to_seq) {
@@ -108,7 +108,7 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// Reports notes of sizes that no row reached, and tiles at invalid positions.
+    /// Reports notes over more rows than the log has, and tiles at invalid positions.
     pub(in crate::store) fn end(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let size = self.builder.size();
         let mut faults: Vec<String> = self

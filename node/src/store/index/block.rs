@@ -13,8 +13,8 @@ use super::dictionary::Dictionary;
 use super::set::Set;
 use super::text::{GROUP_ROWS, Groups, buckets};
 
-/// Maximum number of a needle's trigrams that are considered, evenly spaced over it, and of those the number of rarest ones that
-/// are read: the others exclude hardly anything, and each costs a read.
+/// Maximum number of a needle's trigrams that are considered, evenly spaced over the needle, and maximum number of these that are
+/// read, rarest first: the others exclude hardly any rows, and each costs a read.
 const TRIGRAMS_MAX: usize = 12;
 const TRIGRAMS_READ_MAX: usize = 4;
 
@@ -105,7 +105,7 @@ pub(super) trait Block {
     fn span(&self) -> (i64, i64);
     /// Time of each row, in microseconds since 1970.
     fn times(&self) -> io::Result<Cow<'_, [i64]>>;
-    /// How much earlier each row happened than it was recorded, in microseconds; empty when no row happened earlier.
+    /// For each row, how much earlier it happened than it was recorded, in microseconds; empty when no row happened earlier.
     fn earlier(&self) -> io::Result<Cow<'_, [i64]>>;
 }
 
@@ -138,9 +138,9 @@ pub(in crate::store) struct IndexQuery<'a> {
 pub(in crate::store) struct Candidates {
     /// Rows to read: all that match, and all that are not sound.
     pub(in crate::store) rows: Set,
-    /// Those of them about which the index says nothing.
+    /// The subset of `rows` about which the index has no information.
     pub(in crate::store) odd: Set,
-    /// Whether all the others match.
+    /// Whether all other `rows` certainly match.
     pub(in crate::store) exact: bool,
 }
 
@@ -177,7 +177,7 @@ fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &IndexQu
             }
             any
         }
-        // A row that may match may also not match; one that certainly matches does not.
+        // Negation swaps the sets: a row that may match may also not match, and a row that certainly matches is excluded.
         Condition::Not(part) => {
             let one = holds(block, first, part, ask)?;
             let all = Set::from(0, rows);

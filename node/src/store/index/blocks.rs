@@ -79,7 +79,7 @@ pub(in crate::store) struct Look {
 }
 
 impl Index {
-    /// Lists the existing files; reads and changes nothing. A log without an index has an empty one.
+    /// Lists the existing files without reading or changing them. A log without index files has an empty index.
     pub(in crate::store) fn open(dir: &LogDir, generation: Generation, level: u32) -> Self {
         let dir = dir.path().join("index");
         let index = Self {
@@ -232,8 +232,8 @@ impl Index {
         Ok(Head { generation: self.generation, first: block * self.block_rows(), root })
     }
 
-    /// Writes the file of a block under a temporary name and syncs it. The caller renames it, so that a crash leaves the whole file
-    /// or none.
+    /// Writes the file of a block under a temporary name and syncs it. The caller renames it, so that a crash leaves either the
+    /// complete file or none.
     pub(super) fn write_file(&self, block: u64, bytes: &[u8]) -> io::Result<PathBuf> {
         if !self.dir.exists() {
             fs::DirBuilder::new().mode(0o700).create(&self.dir)?;
@@ -245,9 +245,9 @@ impl Index {
         Ok(temporary)
     }
 
-    /// Called by the writer after it has committed these rows; `rows` is the total number.
+    /// Notifies the index that the writer has committed these rows; `rows` is the total number.
     pub(in crate::store) fn grew(&self, rows: u64, fresh: &PendingRows) {
-        // Without an indexer nothing would take them.
+        // Without an indexer, nothing would ever remove the rows from the queue.
         if self.thread.get().is_some() {
             self.waiting.add(fresh);
         }
@@ -266,8 +266,8 @@ impl Index {
         }
     }
 
-    /// Removes the block of a row from the index, overwrites the content of its file, and lets no block be finished until the guard
-    /// is dropped. `Writer::erase` holds the guard across its commit.
+    /// Removes the block of a row from the index, overwrites the content of its file, and keeps every block from being finished
+    /// until the guard is dropped. `Writer::erase` holds the guard across its commit.
     pub(in crate::store) fn forget(self: &Arc<Self>, seq: u64) -> io::Result<Held> {
         let mut state = self.write();
         state.held += 1;
@@ -290,7 +290,7 @@ impl Index {
         for block in gone {
             self.remove(&mut state, block)?;
         }
-        // Last, so that a failed removal is retried the next time.
+        // Set this last, so that a failed removal is retried the next time.
         state.floor = floor;
         drop(state);
         self.wake();
@@ -322,7 +322,7 @@ impl Index {
                 _ => {}
             }
         }
-        // Last: a file that could not be removed still counts as present.
+        // Remove the block last: a file that could not be removed still counts as present.
         state.whole.remove(&block);
         Ok(())
     }

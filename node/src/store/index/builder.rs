@@ -17,7 +17,7 @@ use super::set::Set;
 use super::text::{Groups, Texts};
 use crate::store::table::rows::StoredRow;
 
-/// One column so far. Codes are assigned in order of first appearance.
+/// One column of an unfinished block. Codes are assigned in order of first appearance.
 #[derive(Default)]
 pub(super) struct Values {
     by_value: HashMap<Box<str>, u32>,
@@ -149,7 +149,7 @@ impl Builder {
     }
 }
 
-/// How much earlier than it was recorded an entry happened. `None` when the columns cannot represent the entry.
+/// Returns how much earlier an entry happened than it was recorded. `None` when the columns cannot represent the entry.
 fn earlier(view: &EntryView<'_>, recorded: Timestamp) -> Option<i64> {
     let happened = match &view.occurred_at {
         Some(text) => Timestamp::parse_rfc3339(text).ok()?,

@@ -44,7 +44,7 @@ impl IndexCheck {
         self.builder = None;
     }
 
-    /// Adds the next row, read and checked. Returns what is wrong with the block that it completes.
+    /// Adds the next row, which was read and checked. Returns the fault of the block that this row completes, if any.
     pub(in crate::store) fn row(&mut self, conn: &Connection, row: &StoredRow) -> Option<String> {
         let mut fault = None;
         if self.builder.as_ref().is_some_and(|builder| row.seq >= builder.first() + self.index.block_rows()) {
@@ -116,7 +116,7 @@ impl IndexCheck {
                 let files = self.index.files();
                 (files, self.index.head.load(Ordering::SeqCst))
             }
-            // Only files that existed when the log was opened, which was before its end is read here.
+            // Use only files that existed when the log was opened, which was before its end is read here.
             RowSource::AtRest => {
                 let files = self.index.read().whole.iter().copied().collect();
                 (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))

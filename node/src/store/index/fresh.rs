@@ -12,13 +12,13 @@ const KEPT_BYTES: usize = 1_024 * 1_024;
 /// Maximum number of rows from small commits that are combined, so that the indexer takes them at once.
 const ROWS_TOGETHER_MAX: usize = 256;
 
-/// Consecutive rows: their bodies in one buffer, and where each body ends.
+/// Consecutive rows: their bodies in one buffer, and the position where each body ends.
 #[derive(Debug, Default, Clone)]
 pub(in crate::store) struct PendingRows {
     first: u64,
     bodies: Vec<u8>,
     rows: Vec<(usize, Timestamp)>,
-    /// A row exceeded the limit, so no later row may be added.
+    /// Set if a row exceeded the limit, so that no later row may be added.
     full: bool,
 }
 
@@ -32,7 +32,7 @@ impl PendingRows {
         self.full = false;
     }
 
-    /// Adds the next row. Rows beyond the queue's limit are left to be read from the database.
+    /// Adds the next row. Rows beyond the queue's limit are left out; the indexer reads them from the database.
     pub(in crate::store) fn push(&mut self, timestamp: Timestamp, body: &str) {
         if self.bodies.len() + body.len() > WAITING_BYTES_MAX {
             self.full = true;
@@ -55,7 +55,7 @@ impl PendingRows {
         self.first + self.rows.len() as u64
     }
 
-    /// The rows from `seq` on: when they were recorded, and their bodies.
+    /// The rows from `seq` on: the time when each was recorded, and its body.
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = (Timestamp, &[u8])> {
         let skipped = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.rows.len());
         let mut start = skipped.checked_sub(1).map_or(0, |last| self.rows[last].0);
@@ -93,8 +93,8 @@ impl Waiting {
         }
     }
 
-    /// Takes the waiting rows that contain `seq` and drops those before them, which are not needed any more. If no rows contain it,
-    /// returns the seq where the next ones begin.
+    /// Removes and returns the waiting rows that contain `seq`, and drops those before them, which are no longer needed. If no
+    /// rows contain `seq`, returns the seq where the next ones begin.
     pub(super) fn take(&self, seq: u64) -> Result<PendingRows, Option<u64>> {
         let mut queue = self.lock();
         while let Some(rows) = queue.rows.pop_front_if(|rows| rows.first <= seq) {

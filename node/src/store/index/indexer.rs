@@ -25,7 +25,7 @@ use crate::store::table::rows::{StoredRow, extent, read_row};
 
 /// Rows read by one statement and added to a block under one lock, for which readers may have to wait.
 const BATCH_ROWS: u64 = 256;
-/// How long a few new rows wait for more.
+/// Time that a few new rows wait for more rows.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Delay before retrying a block that could not be built, for example because the disk was full.
 const RETRY: Duration = Duration::from_secs(60);
@@ -100,7 +100,7 @@ pub struct Made {
     pub complete: bool,
 }
 
-/// Discards the index of a log and rebuilds it without a daemon. The writer's lock is held meanwhile.
+/// Discards the index of a log and rebuilds it without a daemon. Holds the writer's lock meanwhile.
 pub fn make_index(dir: &LogDir, keys: &LogKeys, mut progress: impl FnMut(u64)) -> Result<Made, OpenError> {
     let _lock = dir.lock_existing()?;
     let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
@@ -174,7 +174,7 @@ impl Work {
         self.advance(&task);
     }
 
-    /// Whether a task is at the end of the log; only there is it worth waiting for more rows.
+    /// Whether a task is at the end of the log. Waiting for more rows is worthwhile only there.
     fn is_newest(&self, task: &Task) -> bool {
         task.to == self.index.head.load(Ordering::Acquire)
     }

@@ -41,7 +41,7 @@ pub(super) struct Section {
     /// Number of values in the dictionary.
     pub(super) count: u32,
     pub(super) at: u64,
-    /// Offset where the dictionary ends and the codes begin; for other parts, where they end.
+    /// Offset at which the dictionary ends and the codes begin; for other parts, the offset at which they end.
     pub(super) middle: u64,
 }
 

@@ -292,7 +292,7 @@ impl Block for Stored {
             IpNet::V4(_) => 0..0,
             IpNet::V6(_) => range(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST))?,
         };
-        // The all-ones address has the same sort key as other text.
+        // The all-ones address has the same sort key as other text, so compare its text.
         let values: Vec<u32> = found.filter(|code| !mapped.contains(code)).collect();
         let mut sure = Vec::with_capacity(values.len());
         for code in values {

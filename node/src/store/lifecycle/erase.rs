@@ -60,7 +60,7 @@ pub(in crate::store) fn erase(
     let id = Prefix::parse(&row.body).map(|prefix| *prefix.id.as_bytes()).unwrap_or_default();
     let (reason, by) = (reason.to_owned(), by.to_owned());
     let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
-    // The index holds the content too. The guard keeps the indexer from writing any of it again before the row is empty.
+    // The index holds the content too. The guard keeps the indexer from writing any of the content again before the row is empty.
     let _held = writer
         .index()
         .forget(seq)

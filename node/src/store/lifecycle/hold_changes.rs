@@ -19,8 +19,8 @@ pub(in crate::store) fn confirm_times(writer: &mut Writer, confirmed: &TimesConf
     Ok(writer.transact(|transaction, now| transaction.state(&statement, now))?)
 }
 
-/// Sets a hold; returns the seq of its entry. Refuses a hold over rows of an unfinished prune, because nothing can keep these
-/// any longer.
+/// Sets a hold; returns the seq of its entry. Refuses a hold over rows of an unfinished prune, because these rows can no longer
+/// be kept.
 pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64, AdminError> {
     check_reason(&hold.reason)?;
     let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;

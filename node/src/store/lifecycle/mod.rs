@@ -1,4 +1,4 @@
-//! The ends of entries and logs: retention, holds, erasure, and new generations.
+//! Life cycle of entries and logs: retention, holds, erasure, and new generations.
 
 pub(super) mod erase;
 pub(super) mod hold_changes;

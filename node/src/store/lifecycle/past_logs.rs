@@ -1,5 +1,5 @@
-//! Archived logs: `new-generation` moves the old log into a folder next to that of the present one, and it is read from there.
-//! Nothing writes to it, except for holds and erasures by an operator.
+//! Archived logs. `new-generation` moves the old log into a folder next to the current log's folder, and the node reads it from
+//! there. Only holds and erasures by an operator write to an archived log.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,9 +27,9 @@ use crate::store::table::tiles::StoredTiles;
 
 /// Number of reader threads for each archived log.
 const THREADS: usize = 1;
-/// Maximum number of archived logs that are open at a time. No node has as many; further ones are read on the node with `--direct`.
+/// Maximum number of archived logs that are open at a time. Further ones, which no node has, are read with `--direct`.
 const LOGS_MAX: usize = 16;
-/// How long the list of folders is cached.
+/// Time for which the list of folders is cached.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 fn stamp(dir: &LogDir) -> FileStamp {
@@ -37,13 +37,13 @@ fn stamp(dir: &LogDir) -> FileStamp {
         let mut path = dir.database().into_os_string();
         path.push(suffix);
         let file = std::fs::metadata(path).ok()?;
-        // A WAL that was only created for reading is empty.
+        // Ignore an empty WAL: opening the database for reading is enough to create one.
         (file.len() > 0).then(|| Some((file.len(), file.modified().ok()?)))?
     };
     [of(""), of("-wal")]
 }
 
-/// All archived logs next to a log.
+/// All archived logs in folders next to a log.
 pub(in crate::store) struct ArchivedLogs {
     dir: PathBuf,
     known: Mutex<Known>,
@@ -53,18 +53,18 @@ pub(in crate::store) struct ArchivedLogs {
 struct Known {
     looked: Option<Instant>,
     open: BTreeMap<Generation, ArchivedLog>,
-    /// Folders that cannot be read, so that each is reported only once.
+    /// Last error for each archived log that cannot be opened, so that the same error is reported only once.
     failed: BTreeMap<Generation, String>,
 }
 
-/// Folder of an archived log: next to the folder of the present log, with its name and the generation as suffix.
+/// Returns the path of a folder next to the current log's folder; `suffix` is the generation for an archived log.
 pub(in crate::store) fn folder_of(dir: &std::path::Path, suffix: &str) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{suffix}"));
     dir.with_file_name(name)
 }
 
-/// The generations whose archived logs are in folders next to a log.
+/// Returns the generations and folders of the archived logs next to a log.
 pub fn generations_aside(dir: &std::path::Path) -> Vec<(Generation, PathBuf)> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
@@ -87,7 +87,7 @@ impl ArchivedLogs {
         Self { dir: dir.path().to_owned(), known: Mutex::default() }
     }
 
-    /// Archived logs that can be read. Blocks on the file system.
+    /// Returns the archived logs that can be read. Blocks on the file system if the cached list is too old.
     fn look(&self, keys: &LogKeys) -> Vec<ArchivedLog> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
@@ -156,7 +156,8 @@ impl ArchivedLog {
         Ok(Self { readers, generation, extent, index, tiles: Arc::default(), stamp })
     }
 
-    /// Returns the log's times, and the last checkpoint that it signed with the proof that it extends `old` rows.
+    /// Returns the times of the log's rows, and the last checkpoint that the log signed with the proof that it extends the first
+    /// `old` rows.
     pub(in crate::store) async fn last_signed(&self, old: u64) -> Result<CheckpointAnswer, ReadError> {
         let rows = self.extent.head_seq.map_or(0, |head| head.saturating_add(1));
         let (note, span) =
@@ -199,7 +200,7 @@ impl ArchivedLog {
     }
 }
 
-/// Whether an archived log has enough rows for proofs under a tree of `size` rows.
+/// Returns whether an archived log has enough rows for proofs under a tree of `size` rows.
 pub(in crate::store) fn covers(aside: &ArchivedLog, size: u64) -> bool {
     let rows: Range<u64> = 0..aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
     size <= rows.end

@@ -1,9 +1,9 @@
-//! Retention of archived logs: when the first rows of the present log are pruned, the logs that it replaced, whose rows are older,
-//! are removed with them as a whole.
+//! Retention of archived logs. The rows of an archived log are older than those of the log that replaced it, so when the first
+//! rows of the current log are pruned, the archived logs are removed with them, each as a whole.
 //!
-//! Only a log is removed that the present one names in its first row, or that is named by such a log in turn. A hold on its rows
-//! keeps it, together with all logs and rows that follow. A log that is damaged, lacks rows or fails verification is evidence: it
-//! stays, and so do those before it.
+//! A log is removed only if the current log, or another log that is removed, names it in its first row. A hold on its rows keeps
+//! it, together with all later logs and rows. A log that is damaged, lacks rows or fails verification is evidence: it is kept,
+//! and so are the logs before it.
 
 use std::path::PathBuf;
 
@@ -27,9 +27,9 @@ use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{self, entry_at};
 use crate::store::table::time_search::Search;
 
-/// Maximum number of logs removed with one prune; no node has as many.
+/// Maximum number of logs removed with one prune. No node has this many.
 const LOGS_MAX: usize = 16;
-/// Maximum number of logs that one statement names, including those of earlier prunes.
+/// Maximum number of logs that one statement names, including those removed by earlier prunes.
 const NAMED_MAX: usize = 64;
 
 /// Location of a log, and the keys that it is sealed and signed with.
@@ -40,15 +40,15 @@ pub(in crate::store) struct LogLocation {
 }
 
 impl LogLocation {
-    /// Folder of an archived log.
+    /// Returns the folder of an archived log.
     fn aside(&self, generation: Generation) -> LogDir {
         LogDir::new(folder_of(self.dir.path(), &generation.to_string()))
     }
 }
 
-/// Why nothing can be determined about an archived log.
+/// Reason why it cannot be decided whether an archived log may be removed.
 enum Obstacle {
-    /// The log itself is damaged or incomplete. It stays as evidence.
+    /// The log itself is damaged or incomplete, and is kept as evidence.
     Evidence(String),
     /// The log cannot be read at the moment.
     Now(String),
@@ -98,7 +98,7 @@ struct EarlierLog {
     opened: Opened,
     checker: RowChecker,
     rows: u64,
-    /// Its first row; the newest time of rows pruned before that, and the logs that were removed with its own first rows.
+    /// First row of the log, newest time of the rows pruned before it, and the logs that were removed together with those rows.
     first: u64,
     newest_gone: Timestamp,
     gone: Vec<EarlierPruned>,
@@ -108,7 +108,7 @@ impl EarlierLog {
     fn open(place: &LogLocation, generation: Generation) -> Result<Self, Obstacle> {
         let evidence = Obstacle::Evidence;
         let dir = place.aside(generation);
-        // Do not read a log that this user cannot remove, and state nothing about it.
+        // Refuse a log that this user cannot remove, so that no entry states that it was pruned.
         dir.check_owner()?;
         if !dir.may_write() {
             return Err(evidence(format!("{} is not writable by this user", dir.path().display())));
@@ -129,7 +129,7 @@ impl EarlierLog {
         Ok(Self { opened, checker, rows, first, newest_gone, gone })
     }
 
-    /// Newest time of the rows from `from` on.
+    /// Returns the newest time of the rows from `from` on.
     fn newest(&mut self, from: u64) -> rusqlite::Result<Option<Timestamp>> {
         newest(&self.opened.conn, &mut self.checker, from.max(self.first), self.rows)
     }
@@ -139,7 +139,7 @@ impl EarlierLog {
         Ok(row_at(&self.opened.conn, &mut self.checker, seq)?.map(|row| row.era))
     }
 
-    /// Describes a hold that keeps some of its rows: one of its own, or one of the log that replaced it.
+    /// Describes a hold that keeps some rows of this log: a hold of the log itself, or one of the current log (`present`).
     fn held(&mut self, present: &[HeldBy]) -> Result<Option<String>, Obstacle> {
         let own = holds(&self.opened.conn, &mut self.checker)?.map_err(Obstacle::Evidence)?;
         if let Some(held) = own.first() {
@@ -172,31 +172,31 @@ pub(in crate::store) fn newest(
     Ok(newest)
 }
 
-/// Statement in the first row of a log about the log before it, if that row is authentic.
+/// Reads the statement in the first row of a log about the log that it replaced, if that row is authentic.
 pub(in crate::store) fn begun(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Option<Begun>> {
     let first = entry_at(conn, checker, 0)?.filter(|row| row.checked.integrity == Integrity::Ok);
     Ok(first.and_then(|row| Begun::read(&row.body)))
 }
 
-/// The archived logs to remove when the first rows of a log are pruned, and the reasons why others stay.
+/// The archived logs to remove when the first rows of a log are pruned, and the reasons why others are kept.
 #[derive(Default)]
 pub(in crate::store) struct Leaving {
     /// Logs to remove, the newest first.
     pub(in crate::store) logs: Vec<EarlierPruned>,
-    /// Why a log has to stay, and with it all rows that follow.
+    /// Reason why a log must be kept, and all later rows with it.
     pub(in crate::store) kept: Option<String>,
-    /// Why a log stays although later rows may be pruned.
+    /// Reason why a log is kept although later rows may be pruned.
     pub(in crate::store) evidence: Option<String>,
 }
 
 /// Decision about one archived log.
 enum Fate {
     Goes(EarlierPruned, Option<Begun>),
-    /// The log has to stay, and with it all rows that follow.
+    /// The log must be kept, and all later rows with it.
     Kept(String),
 }
 
-/// Finds the archived logs that are older than row 0.
+/// Determines which archived logs can be removed together with the first rows of the current log, and why others are kept.
 pub(in crate::store) fn leaving(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -235,7 +235,8 @@ pub(in crate::store) fn leaving(
     Ok(leaving)
 }
 
-/// Decides what happens to one archived log. `begun_after` is the first entry of the log that replaced it.
+/// Decides whether one archived log can be removed. `begun_after` is the statement in the first entry of the log that replaced
+/// it.
 fn fate(
     place: &LogLocation,
     generation: Generation,
@@ -256,8 +257,8 @@ fn fate(
     if let Some(hold) = log.held(held)? {
         return Ok(Fate::Kept(format!("is kept by {hold}")));
     }
-    // For rows that were in it when it was archived, the age of the present log's own rows is sufficient, unless the request prunes
-    // by time.
+    // Rows that existed when the log was archived are older than the current log's rows, so their own age matters only if the
+    // request prunes by time.
     let added_from = begun_after.rows.or(signed).unwrap_or_default();
     let added = log.newest(added_from)?;
     if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
@@ -272,8 +273,8 @@ fn fate(
     Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
 }
 
-/// Opens the logs to be removed once more. Returns the logs that the statement names, and the newest time of a row removed with
-/// them or before.
+/// Opens the logs to be removed once more. Returns the logs that the `log.pruned` entry will name, and the newest time of any row
+/// removed with them or by earlier prunes.
 pub(in crate::store) fn named(
     place: &LogLocation,
     logs: &[EarlierPruned],
@@ -283,14 +284,14 @@ pub(in crate::store) fn named(
         let mut open =
             EarlierLog::open(place, log.generation).map_err(|found| AdminError::Refused(found.describe()))?;
         newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
-        // A log that it had named and that still exists is judged by its present state.
+        // Do not copy an old statement about a log that still exists: only the log's current state counts.
         open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
         add(&mut all, &open.gone);
     }
     Ok((all, newest))
 }
 
-/// Adds those that are not in the list yet.
+/// Adds the logs that are not in the list yet, up to `NAMED_MAX`.
 pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]) {
     for log in more {
         if all.len() < NAMED_MAX && all.iter().all(|known| known.generation != log.generation) {
@@ -299,7 +300,7 @@ pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]
     }
 }
 
-/// Oldest time of a row in an archived log that would be removed with the first rows of the present one.
+/// Returns the oldest time of a row in the archived logs that would be removed with the first rows of the current log.
 pub(in crate::store) fn oldest(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -316,8 +317,8 @@ pub(in crate::store) fn oldest(
     Ok(oldest)
 }
 
-/// Verifies a whole log as `node verify` does, including all checkpoints signed over it. Returns a description of the first fault;
-/// a damaged index is not evidence.
+/// Verifies an entire log as `node verify` does, including all checkpoints signed over it. Returns a description of the first
+/// fault; a damaged index does not count as one.
 pub(in crate::store) fn verify(place: &LogLocation, log: &EarlierPruned) -> Result<Option<String>, AdminError> {
     let verified = || -> Result<Option<String>, Obstacle> {
         let direct = OfflineLog::open(&place.aside(log.generation), place.keys.clone())?;
@@ -345,11 +346,11 @@ fn not_now(generation: Generation, message: &str) -> AdminError {
     AdminError::Refused(format!("the archived log {generation} cannot be read now: {message}"))
 }
 
-/// Removes a log that was stated as pruned, unless something was recorded or changed in it since; the error says why it still
-/// exists.
+/// Removes a log that a `log.pruned` entry names, unless something was recorded or changed in the log since then; the error
+/// states why the log was kept.
 ///
-/// The caller must have seen the statement witnessed. The folder is renamed first: a crash after that leaves a folder that is not
-/// taken for a log, and that the next call removes.
+/// The caller must make sure that a witness has cosigned that entry. The folder is renamed first: after a crash, the renamed
+/// folder is no longer mistaken for a log, and the next call removes it.
 pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &[HeldBy]) -> Result<bool, String> {
     let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
     let io = |error: std::io::Error| error.to_string();
@@ -360,7 +361,7 @@ pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &
     if !folder.path().is_dir() {
         return Ok(false);
     }
-    // Held until everything is removed: an operator who records something in the log either does so before that or finds no log.
+    // Hold the lock until everything is removed: an operator records something in the log either before this or not at all.
     let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
     let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::describe)?;
     if open.rows != log.rows {

@@ -1,11 +1,12 @@
-//! Prunes the oldest rows, in an order in which a crash loses nothing that was not declared.
+//! Prunes the oldest rows. The order of the steps ensures that a crash never loses rows that were not recorded as pruned.
 //!
 //! 1. *Plan*: determine the cut, rounded down to a full tile, below what is witnessed and below every hold.
-//! 2. *Check*: read every row that would be pruned; a row that fails is evidence, and nothing is dropped.
-//! 3. *State*: one transaction writes the entry `log.pruned` and moves the log start. From here on the rows do not count.
+//! 2. *Check*: read every row that would be pruned. A row that fails verification is evidence; in that case nothing is dropped.
+//! 3. *State*: one transaction writes the entry `log.pruned` and moves the log start. From then on, the rows do not belong to the
+//!    log.
 //! 4. Once a witness has cosigned that entry: *drop* the rows in small batches, comparing each tile with its rows once more, and
 //!    remove the archived logs that the entry names.
-//! 5. *Finish*: shrink the file in small steps, and record the space freed in a second `log.pruned`.
+//! 5. *Finish*: shrink the file in small steps, and record the space freed in a second `log.pruned` entry.
 //!
 //! Every step can be repeated; a node that restarts continues where it stopped.
 
@@ -31,11 +32,11 @@ use crate::store::table::rows::read_row;
 use crate::store::table::tiles::{StoredTiles, leaves, stored_roots, stored_tile, tile_id};
 use crate::store::table::time_search::Search;
 
-/// Tiles of rows dropped in one transaction: an append may have to wait some milliseconds.
+/// Number of tiles whose rows are dropped in one transaction, which may delay an append by a few milliseconds.
 const TILES_PER_BATCH: u64 = 8;
-/// Tiles of rows read in one step of the preceding check.
+/// Number of tiles whose rows are read in one step of the check that precedes a prune.
 const TILES_PER_STEP: u64 = 16;
-/// Pages returned to the file system in one transaction (4 MiB).
+/// Number of pages returned to the file system in one transaction (4 MiB).
 const PAGES_PER_VACUUM: u32 = 1_024;
 
 /// Determines which rows a request would prune now, and what limits the prune.
@@ -67,8 +68,8 @@ pub(in crate::store) fn plan(
     }
     let mut to_seq = (cut / TILE_WIDTH * TILE_WIDTH).max(first);
     let mut earlier = Vec::new();
-    // A log whose first rows are gone no longer says which log was before it, and the logs it replaced are older than any of its
-    // rows.
+    // Archived logs are older than all rows of the current log, and only row 0 names the log that was replaced. So archived logs
+    // can be removed only together with row 0.
     if first == 0 && to_seq > 0 {
         let leaving = past_retention::leaving(conn, checker, place, wish, &held)?;
         limits.extend(leaving.evidence);
@@ -103,7 +104,7 @@ fn check_archive(archive: Option<&ArchiveDigest>) -> Result<(), AdminError> {
 }
 
 impl Search<'_> {
-    /// First row of the log with a time in `from..to`; rows that fail verification count as inside.
+    /// Returns the first row of the log with a time in `from..to`. A row that fails verification counts as being in this range.
     pub(in crate::store) fn first_within(
         &mut self,
         eras: &[(u64, u64)],
@@ -132,7 +133,7 @@ impl PruneCheck {
         Self { next: from, to, holds: HoldScan::new(from) }
     }
 
-    /// Reads the next rows. Returns whether all are read; the first row that fails verification ends the check with an error.
+    /// Reads the next rows. Returns whether all rows have been read; fails at the first row that fails verification.
     pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, AdminError> {
         if self.next >= self.to {
             return self.holds.step(conn, checker);
@@ -176,7 +177,8 @@ impl PruneCheck {
     }
 }
 
-/// Whether the stored root of a tile matches its hashes, both in the tile's own row and in the tile above, if that is full.
+/// Returns whether the root of a tile's hashes matches the stored root, both in the tile's own row and, if the tile above is
+/// full, in that tile.
 fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, AdminError> {
     let root = perfect_root(tile);
     let above = stored_tile(conn, 1, index / TILE_WIDTH).ok();
@@ -194,7 +196,7 @@ impl<'a> Pruner<'a> {
         Self { writer }
     }
 
-    /// Moves the log start to the plan's cut and records it. The rows were checked before.
+    /// Moves the log start to the end of the plan's rows and records this. The caller must have checked the rows.
     pub(in crate::store) fn state(
         &mut self,
         wish: PruneTarget,
@@ -207,7 +209,7 @@ impl<'a> Pruner<'a> {
         if unfinished(self.writer.conn(), &mut checker)?.is_some() {
             return Err(AdminError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
         }
-        // A hold may have been set since the check.
+        // Plan again, because a hold may have been set since the check.
         let place = LogLocation { dir: self.writer.dir().clone(), keys: self.writer.keys().clone() };
         let now = plan(self.writer.conn(), &mut checker, wish, self.writer.witnessed_size(), &place)?;
         let same_logs = now.earlier.starts_with(&checked.earlier);
@@ -258,8 +260,8 @@ impl<'a> Pruner<'a> {
         Ok(pruned)
     }
 
-    /// Drops the next batch of rows below the log start. Returns whether none is left. The caller must have seen the statement
-    /// witnessed.
+    /// Drops the next batch of rows below the log start. Returns whether no rows are left. The caller must make sure that a
+    /// witness has cosigned the `log.pruned` entry.
     pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, AdminError> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(true) };
@@ -293,7 +295,7 @@ impl<'a> Pruner<'a> {
         Ok(false)
     }
 
-    /// Compares the tiles of the rows `from..to` with their rows once more, and returns the IDs to be dropped.
+    /// Compares the rows `from..to` with their tiles once more, and returns the IDs to be dropped.
     fn check_going(&self, from: u64, to: u64) -> Result<Vec<(Vec<u8>, u64)>, AdminError> {
         for index in from / TILE_WIDTH..to / TILE_WIDTH {
             let first = index * TILE_WIDTH;
@@ -314,7 +316,7 @@ impl<'a> Pruner<'a> {
                 ids.push((prefix.id.as_bytes().to_vec(), row.get(0)?));
             }
         }
-        // An erased row no longer contains its ID.
+        // The body of an erased row is empty, so read its ID from the table `erased`.
         let mut statement =
             self.writer.conn().prepare_cached("SELECT id, seq FROM erased WHERE seq >= ?1 AND seq < ?2")?;
         let mut rows = statement.query((from, to))?;
@@ -338,7 +340,7 @@ impl<'a> Pruner<'a> {
         Ok(())
     }
 
-    /// Returns some free pages to the file system. Returns whether none is left.
+    /// Returns some free pages to the file system. Returns whether no free pages are left.
     pub(in crate::store) fn shrink(&mut self) -> Result<bool, AdminError> {
         let before: u64 = self.writer.conn().query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if before > 0 {
@@ -351,7 +353,7 @@ impl<'a> Pruner<'a> {
         Ok(after == 0 || after == before)
     }
 
-    /// Records that the rows below the log start are gone.
+    /// Records that the rows below the log start have been dropped.
     pub(in crate::store) fn finish(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, AdminError> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(None) };
@@ -386,7 +388,7 @@ fn drop_tiles(conn: &Connection, level: u32, indexes: std::ops::Range<u64>, full
         .map(|_| ())
 }
 
-/// Bytes in use, which are compared with the size limit of the log.
+/// Size in bytes of the used pages, which is compared with the size limit of the log.
 pub(in crate::store) fn used_bytes(conn: &Connection) -> rusqlite::Result<u64> {
     let free: u64 = conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
     let page: u64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;

@@ -5,11 +5,11 @@ use piperoll_format::time::Timestamp;
 /// Rows and archived logs that a prune should remove.
 #[derive(Debug, Clone, Copy)]
 pub struct PruneTarget {
-    /// Prune rows recorded before this time.
+    /// Time before which rows are pruned.
     pub before: Timestamp,
-    /// Prune no row at this seq or above.
+    /// Seq from which on no rows are pruned.
     pub to_max: u64,
-    /// Remove archived logs only if what was recorded in them after they were archived is older than this, and, where `before` is a
-    /// time, all of their rows are.
+    /// Time that all entries recorded in an archived log after it was archived must precede for the log to be removed. If
+    /// `before` is a time, all rows of the log must precede it.
     pub earlier_before: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! Starts a new generation: archives the old log unchanged, and starts an empty one with an entry that says why.
+//! Starts a new generation: archives the old log unchanged, and creates a new log that begins with the reason.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,8 +39,8 @@ pub struct NewGeneration {
 
 /// Starts a new generation in a directory whose daemon is stopped. The old log need not be readable.
 ///
-/// The new log is created next to the old one, and the two are exchanged in one step: whenever this is interrupted, one whole log
-/// is where the node looks for it.
+/// The new log is created next to the old one, and one system call exchanges the two. Whenever this function is interrupted, the
+/// node finds a complete log in its directory.
 pub fn begin_generation(
     dir: &LogDir,
     keys: &LogKeys,
@@ -77,7 +77,7 @@ pub fn begin_generation(
     let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
     let recorded =
         writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
-    // On failure the new log stays where it was created, and the old one where it is.
+    // On failure, both logs keep their folders: the new one stays incomplete, and the old one stays in use.
     recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     // A hold applies to times, not to a log: it keeps entries recorded from now on as well as those recorded before.
     for hold in holds.iter().flatten() {
@@ -85,24 +85,24 @@ pub fn begin_generation(
     }
     fresh_dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io(fresh.clone()))?;
     drop(writer);
-    // Forwarding offsets, paused destinations and the offsets of sources are not only about this log's rows.
+    // Forwarding offsets, paused destinations and source offsets also apply to the new log.
     for folder in BESIDE_THE_LOG {
         copy_folder(&dir.path().join(folder), &fresh.join(folder)).map_err(io(fresh.clone()))?;
     }
     renameat2(AT_FDCWD, &fresh, AT_FDCWD, dir.path(), RenameFlags::RENAME_EXCHANGE)
         .map_err(|e| io(dir.path().to_owned())(e.into()))?;
     let old = beside(&old_generation.map_or("old".to_owned(), |generation| generation.to_string()));
-    // A crash before this line leaves the old log under the name that the new one was made under; see `finish_exchange`.
+    // A crash before this line leaves the old log under the temporary name of the new one; see `finish_exchange`.
     std::fs::rename(&fresh, &old).map_err(io(old.clone()))?;
     drop((lock, fresh_lock));
     let holds = holds.map(|holds| holds.into_iter().map(|hold| hold.name).collect());
     Ok(NewGeneration { generation, old, holds })
 }
 
-/// Prefix, after the name of the log's folder, of the name of a log while it is being created.
+/// Beginning of the suffix that the folder of a log has while the log is being created.
 const BEGUN: &str = "begun-";
 
-/// Renames the log that the present one replaced, if a crash came between the exchange and the rename. The caller holds the lock.
+/// Renames the log that the current one replaced, if a crash prevented that after the exchange. The caller holds the lock.
 pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io::Result<()> {
     let Some(generation) = generation_before(dir, keys) else { return Ok(()) };
     let old = folder_of(dir.path(), &generation.to_string());
@@ -112,7 +112,7 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
     for entry in std::fs::read_dir(parent)? {
         let path = entry?.path();
         let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
-        // A log that was created and never used has another generation.
+        // A new log that was created but never used has a different generation.
         if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
             tracing::warn!(from = %path.display(), to = %old.display(), "starting a new generation was interrupted; finishing the archiving of the old log");
             return std::fs::rename(&path, &old);
@@ -121,14 +121,14 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
     Ok(())
 }
 
-/// Generation of the log that the present one says it replaced, if that can be read.
+/// Returns the generation of the log that the current log replaced, if the first row of the current log can be read.
 fn generation_before(dir: &LogDir, keys: &LogKeys) -> Option<Generation> {
     let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).ok()?;
     let mut checker = RowChecker::new(keys.ring.clone(), opened.generation);
     begun(&opened.conn, &mut checker).ok()??.generation?.parse().ok()
 }
 
-/// Holds of a log that may be damaged, taken from authentic entries.
+/// Reads the holds of a log that may be damaged, from authentic entries only.
 fn held_there(dir: &LogDir, keys: &LogKeys) -> Result<Vec<Hold>, String> {
     let conn = dir.open_reader(keys.ring.cluster(), keys.ring.node_id()).map_err(|error| error.to_string())?;
     let mut checker = RowChecker::new(keys.ring.clone(), conn.generation);
@@ -136,7 +136,7 @@ fn held_there(dir: &LogDir, keys: &LogKeys) -> Result<Vec<Hold>, String> {
     Ok(held.into_iter().map(|held| held.hold).collect())
 }
 
-/// Folders of the data directory that the next generation keeps.
+/// Folders of the data directory that are copied to the next generation.
 const BESIDE_THE_LOG: [&str; 2] = ["forward", "intake"];
 
 fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {

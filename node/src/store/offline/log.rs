@@ -35,7 +35,7 @@ use crate::store::table::rows::{self, Extent, StoredRow};
 use crate::store::table::schema;
 use crate::store::table::tiles;
 
-/// Why rows were not archived.
+/// Reason why rows were not archived.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     #[error(transparent)]
@@ -146,8 +146,8 @@ impl OfflineLog {
         Ok(signer::kept(&self.conn, kept)?)
     }
 
-    /// Writes the rows `from..to` and their proofs to a file, for use after a prune. The proofs are under the newest checkpoint
-    /// that a witness cosigned. The file is synced.
+    /// Writes the rows `from..to` and their proofs to a file that can replace them after a prune. The proofs lead to the newest
+    /// checkpoint that a witness cosigned. The file is synced to disk.
     pub fn archive(&self, path: &Path, from: u64, to: u64) -> Result<(), ArchiveError> {
         let keep = |kept| signer::kept(&self.conn, kept).map_err(ReadError::from);
         let note = keep(StoredNote::Witnessed)?.ok_or(ArchiveError::Unwitnessed)?;
@@ -218,7 +218,8 @@ impl OfflineLog {
         Ok(statements.into_keys().collect())
     }
 
-    /// Why the rows read here cannot be taken for the whole log: the schema was changed, or the log does not match what was signed.
+    /// Returns why the rows read here cannot be trusted to be the complete log: the schema was changed, or the log contradicts
+    /// its signed checkpoint.
     pub fn fault(&self) -> Option<String> {
         let differences = schema::differences(&self.conn).unwrap_or_default();
         if !differences.is_empty() {
@@ -240,7 +241,7 @@ impl OfflineLog {
     }
 }
 
-/// Appends directly to a directory whose daemon is stopped. The writer's lock is held meanwhile.
+/// Appends entries directly to a log directory while its daemon is stopped. Holds the writer's lock meanwhile.
 pub fn append_offline(
     dir: &LogDir,
     keys: &LogKeys,

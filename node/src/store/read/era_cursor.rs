@@ -20,10 +20,11 @@ use crate::store::table::rows::{ERA_COLUMN, StoredRow, read_row};
 
 /// Maximum bytes fetched by one statement, which is one read transaction.
 const BLOCK_BYTES: usize = 1024 * 1024;
-/// Maximum number of faults listed in one answer; the rest would say the same.
+/// Maximum number of faults listed in one answer; further ones are only counted.
 const FAULTS_LISTED_MAX: usize = 20;
 
-/// Messages about faults in the sequence of rows. Bounded, because a log with every second row missing has as many gaps as rows.
+/// Messages about faults in the sequence of rows. The list is bounded, because a log with every second row missing has as many
+/// gaps as rows.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Faults {
     listed: Vec<String>,
@@ -31,17 +32,17 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) gaps: u64,
 }
 
-/// State shared by the runs of a scan, borrowed while one of them is filled.
+/// State shared by the era cursors of a scan, borrowed while one of them is filled.
 pub(in crate::store) struct Reading<'a> {
     pub(in crate::store) conn: &'a Connection,
     pub(in crate::store) checker: &'a mut RowChecker,
     pub(in crate::store) faults: &'a mut Faults,
     pub(in crate::store) order: Order,
     pub(in crate::store) range: (Timestamp, Timestamp),
-    /// An empty filter matches every row, so there is nothing to look up.
+    /// Filter of the scan. An empty filter matches every row, so the index is used only for counting.
     pub(in crate::store) filter: &'a Filter,
     pub(in crate::store) index: Option<&'a Index>,
-    /// Counts what the index alone can count.
+    /// Counter for the matching rows that can be counted from the index alone.
     pub(in crate::store) counter: Option<&'a mut Counter>,
     pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
     /// Number of rows worth fetching at once.
@@ -55,12 +56,12 @@ pub(in crate::store) struct EraCursor {
     part: Range<u64>,
     from: u64,
     to: u64,
-    /// Timeline positions given to rows that are not sound: `carry` for one at `carried_to`, `first_carry` for one with no sound
+    /// Timeline positions for rows that are not sound: `carry` for a row at `carried_to`, `first_carry` for a row with no sound
     /// row before it.
     carry: Timestamp,
     first_carry: Timestamp,
     carried_to: u64,
-    /// The block looked up last, and the answer of the index about it.
+    /// The block that was looked up last, and the answer of the index.
     looked: Option<(u64, Option<Look>)>,
     pub(in crate::store) buffer: VecDeque<StoredRow>,
 }
@@ -72,7 +73,7 @@ impl EraCursor {
         Self { era, part, from, to, carry, first_carry: carry, carried_to, looked: None, buffer: VecDeque::new() }
     }
 
-    /// Whether more rows may follow those in the buffer.
+    /// Returns whether more rows may follow those in the buffer.
     pub(in crate::store) fn goes_on(&self) -> bool {
         self.from < self.to
     }
@@ -94,8 +95,8 @@ impl EraCursor {
         ProofPart { era: self.era.clone(), part: self.part.clone(), given }
     }
 
-    /// Fetches the next rows, and notes every missing seq among those worth reading. Ends early when time is up; then the buffer
-    /// may be empty although the run continues.
+    /// Fetches the next rows, and records every missing seq among those that may match. Returns early when time is up; the buffer
+    /// may then be empty although more rows follow.
     pub(in crate::store) fn fill(&mut self, reading: &mut Reading<'_>) -> Result<(), ReadError> {
         let mut bytes = 0;
         while self.goes_on() && self.buffer.len() < reading.want && bytes < BLOCK_BYTES {
@@ -109,8 +110,8 @@ impl EraCursor {
         Ok(())
     }
 
-    /// Next range of consecutive rows that are worth reading, at the current end of the run; skips those that are not. `None` when
-    /// the rest of a block contains none.
+    /// Returns the next range of consecutive rows that may match, and skips the rows before it. Returns `None` if the rest of a
+    /// block contains no such rows.
     fn next_range(&mut self, reading: &mut Reading<'_>) -> Option<Range<u64>> {
         let Some(index) = reading.index.filter(|_| !reading.filter.is_empty() || reading.counter.is_some()) else {
             return Some(self.from..self.to);
@@ -157,7 +158,7 @@ impl EraCursor {
         }
     }
 
-    /// Reads rows of a range from the current end of the run: all of them, or as many as are wanted. Returns their size in bytes.
+    /// Reads rows of a range in the order of the scan, until the range ends or a limit is reached. Returns their size in bytes.
     fn fetch(&mut self, range: Range<u64>, reading: &mut Reading<'_>) -> Result<usize, ReadError> {
         let sql = match reading.order {
             Order::Asc => {
@@ -214,7 +215,7 @@ impl EraCursor {
         Ok(bytes)
     }
 
-    /// Whether the index is certain that a row matches the filter.
+    /// Returns whether the index is certain that a row matches the filter.
     fn is_known_to_fit(&self, seq: u64) -> bool {
         let Some((_, Some(look))) = &self.looked else { return false };
         let Some(place) = seq.checked_sub(look.first).and_then(|place| usize::try_from(place).ok()) else {
@@ -224,8 +225,8 @@ impl EraCursor {
         seq < look.end && candidates.exact && candidates.rows.contains(place) && !candidates.odd.contains(place)
     }
 
-    /// Sets the row's position in the timeline: a sound row is at its own time, any other at the time of the sound row before it in
-    /// reading order, whether that one was read or skipped.
+    /// Sets the row's position in the timeline: a sound row is at its own time, any other at the time of the sound row before it
+    /// in reading order, even if that row was skipped.
     fn put_in_place(&mut self, row: &mut StoredRow, reading: &mut Reading<'_>) -> rusqlite::Result<()> {
         if row.is_sound() {
             self.carry = row.timestamp;
@@ -276,7 +277,7 @@ impl Faults {
         }
     }
 
-    /// Notes that the rows `from..to` are missing.
+    /// Records that the rows `from..to` are missing.
     fn gap(&mut self, from: u64, to: u64) {
         if from < to {
             self.gaps += 1;

@@ -17,7 +17,7 @@ pub(in crate::store) struct ArchivedLog {
     pub(in crate::store) extent: Extent,
     pub(in crate::store) index: Arc<Index>,
     pub(in crate::store) tiles: Arc<TileCache>,
-    /// State of its files when it was opened.
+    /// State of the log's files when they were opened.
     pub(in crate::store) stamp: FileStamp,
 }
 

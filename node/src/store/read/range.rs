@@ -1,4 +1,4 @@
-//! Reads rows by number for forwarding: in the order in which they were written, whatever their times.
+//! Reads rows by number for forwarding: in the order in which they were written, regardless of their times.
 
 use piperoll_format::verify::RowChecker;
 use rusqlite::Connection;
@@ -20,13 +20,13 @@ pub struct RowRange {
     pub next: u64,
     /// Whether the limit was reached before the last requested row.
     pub is_full: bool,
-    /// Set when requested rows were pruned: the log begins at this seq.
+    /// Seq at which the log begins, if requested rows were pruned.
     pub pruned_to: Option<u64>,
-    /// Rows that should exist and are missing; first and last seq of each run.
+    /// First and last seq of each run of rows that should exist but are missing.
     pub missing: Vec<(u64, u64)>,
 }
 
-/// Reads rows from `from` up to `end`, checked, at most `rows_max` of them.
+/// Reads and verifies at most `rows_max` rows of `from..end`.
 pub(in crate::store) fn read_range(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -35,7 +35,7 @@ pub(in crate::store) fn read_range(
     rows_max: usize,
 ) -> Result<RowRange, ReadError> {
     let _one_moment = conn.unchecked_transaction()?;
-    // Faults in the derived tables are findings of `verify`; each row's own check shows whether it is sound.
+    // Ignore faults in the derived tables: `node verify` reports them, and each row's own check shows whether the row is sound.
     let floor = floor(conn, checker)?.ok().flatten();
     let _ = load_epochs(conn, checker, floor.as_ref())?;
     let first = first_seq(floor.as_ref());

@@ -1,7 +1,7 @@
 //! Reads rows in order, in short batches.
 //!
-//! Within an era time never decreases, so a time range is one contiguous seq range per era. It is found by binary search over rows
-//! whose MAC is valid; there is no index on time. Rows of several eras are merged by `(timestamp, seq)`.
+//! Within an era, time never decreases, so the rows of a time range are contiguous in each era. They are found by binary search
+//! over rows whose MAC is valid; there is no index on time. Rows of several eras are merged by `(timestamp, seq)`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::store::table::time_search::{EraPart, Search};
 /// Rows fetched at once: the maximum, and the minimum when a filter may drop some of them.
 const BLOCK_ROWS: usize = 512;
 const FILTERED_ROWS_MIN: usize = 16;
-/// A batch ends at whichever limit is reached first.
+/// Limits of a batch, which ends at whichever is reached first.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
 
@@ -42,16 +42,16 @@ const BATCH_TIME: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Batch {
     pub rows: Vec<StoredRow>,
-    /// Proof for those of the rows that are sound and covered by the client's checkpoint, if it asked for one.
+    /// Proof for those rows that are sound and covered by the client's checkpoint, if the client requested one.
     pub proof: Option<RangeProof>,
-    /// With the last batch of an unfiltered scan: the rows around the range, and their proof.
+    /// Rows just outside the range and their proof, in the last batch of an unfiltered scan.
     pub borders: Vec<StoredRow>,
     pub borders_proof: Option<RangeProof>,
     /// No batch follows.
     pub done: bool,
 }
 
-/// A scan between two batches. It holds no connection and no transaction.
+/// State of a scan between two batches. Holds no connection and no transaction.
 pub struct Scan {
     filter: Filter,
     index: Option<Arc<Index>>,
@@ -72,13 +72,13 @@ pub struct Scan {
     floor: Option<LogStart>,
     epochs: Vec<EpochSpan>,
     node_id: NodeId,
-    /// Erased rows of the range that could only be selected by their erased content.
+    /// Number of erased rows of the range for which only their erased content could show whether they match.
     erased: u64,
     /// Every row up to this position, in the requested order, has been examined.
     reached: Option<Position>,
     /// The archived log, if the scan reads one.
     aside: Option<ArchivedLog>,
-    /// Counts the sound matching rows, if they are to be counted.
+    /// Counter for the sound matching rows, if the request asks for counts.
     counter: Option<Counter>,
 }
 
@@ -149,7 +149,7 @@ impl Scan {
             Err(message) => scan.faults.note(|| message),
         }
         scan.checker.know_epochs(scan.epochs.clone());
-        // Counted rows are not proven.
+        // Counts have no proof.
         scan.prover = match request.prove.filter(|_| request.count.is_none()) {
             Some(size) if size > newest.map_or(0, |newest| newest + 1) => {
                 scan.faults.note(|| format!("{size} rows were witnessed, but this log has fewer"));
@@ -219,12 +219,13 @@ impl Scan {
         &self.epochs
     }
 
-    /// Takes the counts, once everything is read.
+    /// Takes the counts, once all rows have been read.
     pub fn take_counts(&mut self) -> Option<Counter> {
         self.counter.take()
     }
 
-    /// Position up to which every row had been examined when the last batch ended, if a sound row follows it.
+    /// Position up to which every row had been examined when the last batch ended; `None` if the next row is not sound or the
+    /// scan is done.
     pub fn reached(&self) -> Option<Position> {
         self.reached
     }
@@ -238,8 +239,8 @@ impl Scan {
         self.faults.describe()
     }
 
-    /// Reads the next batch. A row that fails its check is returned whatever the filter says: an edit must not be able to hide a
-    /// row from a search. With an index, only rows are read that matched when they were indexed or were not sound then.
+    /// Reads the next batch. A row that fails its check is returned regardless of the filter: tampering must not be able to hide
+    /// a row from a search. With an index, only those rows are read that matched, or were not sound, when they were indexed.
     pub(in crate::store) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
         let until = Instant::now() + BATCH_TIME;
         let mut batch = Batch::default();
@@ -261,8 +262,8 @@ impl Scan {
             }
             let (from, to) = self.range;
             if row.is_sound() && !(from..to).contains(&row.timestamp) {
-                // A search that met too many unsound rows reads more than the range, and this sound row is certainly
-                // outside it.
+                // After too many consecutive unsound rows, a search returns more than the requested range. This sound row is
+                // outside the range.
                 continue;
             }
             if self.is_wanted(&row) {
@@ -276,8 +277,8 @@ impl Scan {
         Ok(batch)
     }
 
-    /// Position just before the next row that any of the runs will return. Only authenticated times count: an edited time would
-    /// make a client that continues from there skip rows.
+    /// Returns the position just before the next row of any era. Only authenticated times count: a forged time would make a
+    /// client that continues from there skip rows.
     fn place(&mut self, conn: &Connection) -> rusqlite::Result<Option<Position>> {
         let mut first: Option<Position> = None;
         for run in &self.runs {
@@ -304,8 +305,8 @@ impl Scan {
         Ok(first.and_then(in_front))
     }
 
-    /// Whether a row is returned. A sound row that is counted is not, and neither is an erased row that its position does not
-    /// select.
+    /// Returns whether a row is sent to the client. A sound row that is counted is not sent. An erased row is sent only if the
+    /// filter selects it without its content.
     fn is_wanted(&mut self, row: &StoredRow) -> bool {
         if row.checked.integrity == Integrity::Erased {
             return self.filter.on_erased(self.node_id.as_str(), row.seq) == ErasedFit::Yes;
@@ -315,7 +316,7 @@ impl Scan {
         }
         let view = EntryView::parse(&row.body);
         if row.indexed && !view.as_ref().is_some_and(|view| self.filter.matches(view)) {
-            // Its MAC is valid, so the change was made with the secret.
+            // The row's MAC is valid, so a holder of the secret changed the row.
             self.faults.note(|| format!("row {} was changed after it was indexed", row.seq));
         }
         let Some(counter) = &mut self.counter else {
@@ -329,7 +330,7 @@ impl Scan {
         false
     }
 
-    /// Adds the proofs. A tree that cannot be read is a fault of the log, and no reason to withhold its rows.
+    /// Adds the proofs. A tree that cannot be read is a fault of the log, but no reason to withhold its rows.
     fn prove(&mut self, conn: &Connection, batch: &mut Batch) -> Result<(), ReadError> {
         match self.try_prove(conn, batch) {
             Ok(()) => Ok(()),
@@ -361,7 +362,7 @@ impl Scan {
             if self.runs[index].buffer.is_empty() && self.runs[index].goes_on() {
                 self.fill(conn, index, until)?;
                 if self.runs[index].buffer.is_empty() && self.runs[index].goes_on() {
-                    // Time is up, and the rows of this run may come first.
+                    // Time is up, and the next row of the answer may be in this run.
                     return Ok(None);
                 }
             }
@@ -375,7 +376,7 @@ impl Scan {
         Ok(best.and_then(|(index, _)| self.runs[index].buffer.pop_front()))
     }
 
-    /// Fetches the next rows of one run.
+    /// Fetches the next rows of one era.
     fn fill(&mut self, conn: &Connection, index: usize, until: Instant) -> Result<(), ReadError> {
         let gaps = self.faults.gaps;
         // A page wants few rows: do not read a block of 512 for a limit of 50.
@@ -399,7 +400,7 @@ impl Scan {
             want,
             until,
         };
-        // One short transaction instead of one for every few rows; it ends before rows are filtered and proven.
+        // Use one short transaction instead of one for every few rows, and end it before the rows are filtered and proven.
         let one_moment = reading.conn.unchecked_transaction()?;
         self.runs[index].fill(&mut reading)?;
         drop(one_moment);
@@ -409,8 +410,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Fails if the missing rows were pruned since the scan began: such a gap is no fault of the log, but the answer is not usable
-    /// either.
+    /// Fails if the missing rows were pruned since the scan began: the gap is then not a fault of the log, but the answer is
+    /// unusable.
     fn look_for_prune(&mut self, conn: &Connection) -> Result<(), ReadError> {
         let now = floor(conn, &mut self.checker)?;
         let moved = now
@@ -419,7 +420,7 @@ impl Scan {
     }
 }
 
-/// Finds the seqs of the IDs that a filter names, from the table of IDs. A full check compares that table with the rows.
+/// Looks up the seqs of the IDs that a filter names in the table of IDs. A full check compares that table with the rows.
 fn find_ids(conn: &Connection, filter: &Filter) -> rusqlite::Result<HashMap<EntryId, u64>> {
     let mut found = HashMap::new();
     for id in filter.named_ids() {

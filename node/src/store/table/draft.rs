@@ -13,7 +13,7 @@ use super::error::AppendError;
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub entry: CallerEntry,
-    /// How the entry arrived; becomes the field `via`.
+    /// Path by which the entry arrived; becomes the field `via`.
     pub via: Arc<str>,
 }
 
@@ -21,7 +21,7 @@ pub struct Draft {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
     New(Receipt),
-    /// The same entry was recorded before under the same id; this is its first receipt.
+    /// The same entry was recorded before under the same id; this is its original receipt.
     Known(Receipt),
 }
 
@@ -41,7 +41,7 @@ pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<
 /// Outcome of one draft.
 pub(in crate::store) type AppendResult = Result<Appended, AppendError>;
 
-/// Flags as stored in a body; empty when there are none.
+/// Formats flags as stored in a body; returns an empty string if there are none.
 pub(in crate::store) fn to_text(flags: &[Flag]) -> String {
     if flags.is_empty() { String::new() } else { serde_json::to_string(flags).unwrap_or_default() }
 }

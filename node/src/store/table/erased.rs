@@ -10,14 +10,13 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::rows::{ErasedBy, StoredRow, entry_at, statement_at};
 
-/// Recognises an erased row, as opposed to one that was emptied by tampering: an authentic entry of the node names it.
+/// Marks a row as erased if an authentic entry of the node states its erasure, as opposed to a row that was emptied by tampering.
 pub(in crate::store) fn recognise(
     conn: &Connection,
     checker: &mut RowChecker,
     row: &mut StoredRow,
 ) -> rusqlite::Result<()> {
-    // Any other fault takes precedence over the row being empty: an epoch other than the one expected at its seq, or an invalid
-    // one.
+    // An erased row is empty and has no MAC. Any other fault, such as an unexpected or invalid epoch, remains a fault.
     if !row.body.is_empty() || row.checked.reason != Some(NO_MAC) {
         return Ok(());
     }
@@ -37,7 +36,7 @@ pub(in crate::store) fn recognise(
     Ok(())
 }
 
-/// Reads and checks one row, and recognises it if it was erased.
+/// Reads and checks one row, and marks it as erased if it was.
 pub(in crate::store) fn row_at(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -50,8 +49,8 @@ pub(in crate::store) fn row_at(
     Ok(row)
 }
 
-/// Counts the erased rows in a part of the log that a filter can neither select nor exclude by their seqs. The table is trusted
-/// here, and a full check compares it with the rows: the number is only informative and proves nothing.
+/// Counts the erased rows in a part of the log that a filter can neither select nor exclude by their seqs. This relies on the
+/// table `erased`, which a full check compares with the rows: the count is only informative and proves nothing.
 pub(in crate::store) fn count_undecided(
     conn: &Connection,
     filter: &Filter,
@@ -74,7 +73,7 @@ pub(in crate::store) fn count_undecided(
     Ok(count)
 }
 
-/// Reports rows that the table names and no entry erased, for a full check.
+/// Finds rows that the table `erased` lists but that no entry erased, for a full check.
 pub(in crate::store) fn orphans(
     conn: &Connection,
     checker: &mut RowChecker,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use piperoll_format::entry::EntryError;
 
-/// Why a log could not be opened. Nothing was changed.
+/// Reason why a log could not be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("{path}: {source}; check that the directory exists and that this user can access it")]
@@ -43,7 +43,7 @@ pub enum OpenError {
     NoSecret,
 }
 
-/// Why an entry was not recorded. Nothing of it is in the log.
+/// Reason why an entry was not recorded. No part of it is in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     #[error(transparent)]
@@ -71,14 +71,14 @@ pub enum ReadError {
     PrunedMeanwhile,
     #[error("invalid filter: {0}")]
     Filter(String),
-    /// A bug in this program: the thread was replaced, and health counts the panic.
+    /// A bug in this program made the read panic. The reader's thread was replaced, and `Health` counts the panic.
     #[error("the read failed unexpectedly; see the daemon's log (other reads are not affected)")]
     Panicked,
     #[error("the node is stopping")]
     Stopping,
 }
 
-/// Why a maintenance operation failed. Nothing was changed.
+/// Reason why a maintenance operation failed. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
     /// The operation would break a rule.

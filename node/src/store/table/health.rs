@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use piperoll_format::time::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
-/// How long a transient fault is reported after the last attempt: callers that wait for health before they retry would otherwise
-/// wait forever.
+/// Time for which a transient fault is reported after the last attempt. If it were reported for longer, callers that wait for
+/// health before they retry would wait forever.
 const TRANSIENT_FAULT_LASTS: Duration = Duration::from_secs(15);
 
-/// Upper bounds of the buckets for the duration of a group commit, in seconds: a disk with a write cache commits within a millisecond, a
-/// busy one within some hundred.
+/// Upper bounds of the buckets for the duration of a group commit, in seconds: a disk with a write cache commits within a
+/// millisecond, a busy disk within a few hundred milliseconds.
 const COMMIT_BUCKETS_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Durations of group commits: a histogram in seconds, and the last one in microseconds.
@@ -47,15 +47,15 @@ pub struct Health {
     next_seq: AtomicU64,
     /// Value of `next_seq` if the current commit succeeds.
     claimed_seq: AtomicU64,
-    /// When the current transaction began, in microseconds since 1970; 0 if there is none.
+    /// Time at which the current transaction began, in microseconds since 1970; 0 if there is none.
     stamping_since: AtomicI64,
-    /// Rows under the newest checkpoint, and under the newest cosigned one; 0 if there is none.
+    /// Number of rows covered by the newest checkpoint, and by the newest cosigned one; 0 if there is none.
     signed_size: AtomicU64,
     witnessed_size: AtomicU64,
     /// Durations of group commits.
     pub commits: CommitTimes,
     write_fault: Mutex<Option<String>>,
-    /// Why the last commit failed, until one succeeds: a full disk may get free space again.
+    /// Reason why the last commit failed, until one succeeds: space may become available again on a full disk.
     transient_fault: Mutex<Option<(Instant, String)>>,
     read_fault: Mutex<Option<String>>,
     /// Number of reads that panicked since the node started.
@@ -99,17 +99,17 @@ impl Health {
         self.witnessed_size.store(size.unwrap_or_default(), Ordering::Release);
     }
 
-    /// Rows under the newest checkpoint.
+    /// Returns the number of rows covered by the newest checkpoint.
     pub fn signed_size(&self) -> u64 {
         self.signed_size.load(Ordering::Acquire)
     }
 
-    /// Rows that a witness has seen, as far as this node knows.
+    /// Returns the number of rows that a witness has seen, as far as this node knows.
     pub fn witnessed_size(&self) -> u64 {
         self.witnessed_size.load(Ordering::Acquire)
     }
 
-    /// Seq at or above which the writer has written no row, at the moment of the call.
+    /// Returns the seq up to which the writer may have written rows at the moment of the call (exclusive).
     pub(in crate::store) fn claimed(&self) -> u64 {
         self.claimed_seq.load(Ordering::Acquire)
     }
@@ -118,12 +118,12 @@ impl Health {
         self.next_seq.load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Why appends are refused. Stays set until a restart, or until a failed disk works again.
+    /// Returns why appends are refused. The fault stays set until a restart, or until a failed disk works again.
     pub fn write_fault(&self) -> Option<String> {
         self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why an append would fail at the moment, permanently or until something changes.
+    /// Returns why an append would fail at the moment, permanently or until something changes.
     pub fn append_fault(&self) -> Option<String> {
         self.write_fault().or_else(|| {
             let fault = self.transient_fault.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,7 +135,7 @@ impl Health {
         *self.transient_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(|f| (Instant::now(), f));
     }
 
-    /// Why rows read from the file cannot be taken for the whole log.
+    /// Returns why rows read from the file cannot be trusted to be the complete log.
     pub fn read_fault(&self) -> Option<String> {
         self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,7 +1,7 @@
 //! Legal holds: time ranges whose rows are neither pruned nor erased.
 //!
-//! A hold is an entry of the node; the table only says at which seq. No prune passes the entry of a hold that is not released, so
-//! every hold can be found in the log itself, and a full check looks for holds that the table omits.
+//! A hold is an entry of the node; the table `holds` only contains the seq of that entry. No prune removes the entry of a hold
+//! that was not released, so every hold can be found in the log itself, and a full check reports holds that the table omits.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct HeldBy {
     pub hold: Hold,
 }
 
-/// All holds that are not released, by name, or a message about the first one that its entry does not confirm.
+/// Reads all holds that are not released, ordered by name; returns a message about the first one that its entry does not confirm.
 pub(in crate::store) fn holds(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -44,7 +44,7 @@ pub(in crate::store) fn holds(
     Ok(Ok(found))
 }
 
-/// The hold that protects a row of this time, if any.
+/// Returns the hold that protects a row of this time, if any.
 pub(in crate::store) fn over(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -68,7 +68,7 @@ impl HoldScan {
         Self { next: first, held: BTreeMap::new() }
     }
 
-    /// Scans the next rows. Returns whether the end is reached, and fails when the table omits a hold that was never released.
+    /// Scans the next rows. Returns whether the end was reached; fails if the table omits a hold that was never released.
     pub(in crate::store) fn step(&mut self, conn: &Connection, checker: &mut RowChecker) -> Result<bool, AdminError> {
         let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
         let to = end.min(self.next + SCAN_ROWS);

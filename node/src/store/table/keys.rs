@@ -10,9 +10,10 @@ pub struct LogKeys {
     pub ring: KeyRing,
     /// Signs checkpoints.
     pub checkpoint: SigningSeed,
-    /// Next checkpoint key, which signs too during a rotation.
+    /// Next checkpoint key, which also signs during a rotation.
     pub next_checkpoint: Option<SigningSeed>,
-    /// The cluster's witnesses, whose cosignatures count. Without any, retention never removes rows automatically.
+    /// Keys of the cluster's witnesses; no other cosignatures count. If there are none, retention never removes rows
+    /// automatically.
     pub witnesses: Vec<VerifyingKey>,
 }
 

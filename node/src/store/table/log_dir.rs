@@ -16,22 +16,23 @@ use serde::{Deserialize, Serialize};
 use super::error::OpenError;
 use super::schema;
 
-/// How long to wait for another process that holds the database.
+/// Time limit for waiting while another process has locked the database.
 pub(in crate::store) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for another process that holds the log's lock: commands that append without a daemon hold it for a moment, and
-/// a stopping daemon for some seconds.
+/// Time limit for waiting while another process holds the log's lock: commands that append without a daemon hold it for a moment,
+/// and a stopping daemon for a few seconds.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// Number of prepared statements that a connection caches: all that a search uses.
+/// Number of prepared statements that a connection caches: enough for all statements of a search.
 const STATEMENTS_KEPT: usize = 64;
 const DATABASE: &str = "log.db";
-/// Marks that a log is expected here, so that a missing or emptied database is an error and not a new log.
+/// File whose existence means that the directory contains a log, so that a missing or emptied database is an error and not a new
+/// log.
 const MARKER: &str = "log.json";
 const LOCK: &str = "log.lock";
-/// The newest signed checkpoint: a database restored from an older copy has fewer rows than it states.
+/// File with the newest signed checkpoint: a database restored from an older copy has fewer rows than the checkpoint covers.
 const CHECKPOINT: &str = "log.checkpoint";
 
-/// The files of one log.
+/// Directory with the files of one log.
 #[derive(Debug, Clone)]
 pub struct LogDir {
     dir: PathBuf,
@@ -44,7 +45,7 @@ struct Marker {
     generation: Generation,
 }
 
-/// Identity of the file that a path led to; another inode under the same name is another file.
+/// Identity of the file at a path: the same path with another inode is another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct FileIdentity {
     device: u64,
@@ -79,7 +80,7 @@ impl LogDir {
         &self.dir
     }
 
-    /// Opens for writing: takes the lock, checks the owner, and creates a new log where none is expected.
+    /// Opens for writing: takes the lock, checks the owner, and creates a new log if the directory does not contain one.
     pub(in crate::store) fn open_writer(
         &self,
         cluster: &ClusterName,
@@ -94,7 +95,7 @@ impl LogDir {
         match (&marker, database.exists()) {
             (Some(_), false) => return Err(OpenError::Missing { path: database, marker: self.marker() }),
             (None, true) if self.is_leftover()? => {
-                // Left by a crash between creating the file and its first entry; nothing in it was acknowledged.
+                // A crash between creating the file and its first entry left this; nothing in it was acknowledged.
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = fs::remove_file(self.dir.join(format!("{DATABASE}{suffix}")));
                 }
@@ -123,7 +124,7 @@ impl LogDir {
         let sql = |source| OpenError::Sqlite { path: database.clone(), source };
         conn.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
         conn.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
-        // Otherwise INSERT OR REPLACE would delete a row without firing the delete trigger.
+        // Without this setting, INSERT OR REPLACE would delete a row without firing the delete trigger.
         conn.pragma_update(None, "recursive_triggers", true).map_err(sql)?;
         conn.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(sql)?;
         let generation = self.check_identity(&conn, &database, cluster, node_id, marker)?;
@@ -140,12 +141,12 @@ impl LogDir {
         self.take_lock()
     }
 
-    /// Generation that is expected here.
+    /// Returns the generation of the log that the directory should contain.
     pub(in crate::store) fn marked_generation(&self) -> Result<Option<Generation>, OpenError> {
         Ok(self.read_marker()?.map(|marker| marker.generation))
     }
 
-    /// Whether this is the folder of an archived log: its name ends with the log's own generation.
+    /// Returns whether this is the folder of an archived log: its name ends with the log's own generation.
     pub(in crate::store) fn is_aside(&self) -> bool {
         let suffix = self.dir.extension().and_then(|suffix| suffix.to_str()?.parse::<Generation>().ok());
         suffix.is_some() && self.marked_generation().is_ok_and(|marked| marked == suffix)
@@ -281,8 +282,8 @@ impl LogDir {
         }
     }
 
-    /// Whether the database is what a crash leaves between creating the file and its first entry. Any other file under this name
-    /// may contain data, and is kept.
+    /// Returns whether the database was left by a crash between creating the file and its first entry. Any other file under this
+    /// name may contain data, and is kept.
     fn is_leftover(&self) -> Result<bool, OpenError> {
         let path = self.database();
         let io = |source| OpenError::Io { path: path.clone(), source };
@@ -305,7 +306,7 @@ impl LogDir {
     fn create(&self, cluster: &ClusterName, node_id: &NodeId, generation: Generation) -> Result<(), OpenError> {
         let path = self.database();
         let io = |source| OpenError::Io { path: path.clone(), source };
-        // Create the file here first, so that it is never readable by others, not even for a moment.
+        // Create the file before SQLite does, so that others can never read it.
         OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(io)?;
         let sql = |source| OpenError::Sqlite { path: path.clone(), source };
         let conn = self.connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -316,8 +317,8 @@ impl LogDir {
         .map_err(sql)
     }
 
-    /// Writes the marker, after the first entry is committed: from then on, an empty or missing database is an error. A crash
-    /// before that leaves a log without a marker, which the next start adds.
+    /// Writes the marker, after the first entry is committed: from then on, an empty or missing database is an error. After a
+    /// crash before that, the log has no marker, and the next start adds it.
     pub(in crate::store) fn write_marker(
         &self,
         cluster: &ClusterName,
@@ -364,7 +365,7 @@ pub(in crate::store) fn file_identity(path: &Path) -> std::io::Result<FileIdenti
     Ok(FileIdentity { device: meta.dev(), inode: meta.ino() })
 }
 
-/// A private copy of a database and its WAL; SQLite recovers the copied WAL by itself.
+/// A private copy of a database and its WAL; SQLite recovers the WAL when it opens the copy.
 pub(in crate::store) struct SnapshotCopy {
     dir: PathBuf,
 }
@@ -379,7 +380,8 @@ impl SnapshotCopy {
         let io = |source| OpenError::Io { path: dir.clone(), source };
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(io)?;
         let copy = Self { dir: dir.clone() };
-        // Copy the checkpoint first: the rows that it states as signed are then in the database that is copied after it.
+        // Copy the checkpoint first, so that the database, which is copied after it, contains at least the rows that the
+        // checkpoint covers.
         for name in [CHECKPOINT.to_owned(), DATABASE.to_owned(), format!("{DATABASE}-wal")] {
             let from = source.join(&name);
             if from.exists() {

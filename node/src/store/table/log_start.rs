@@ -1,6 +1,6 @@
-//! Log start: rows below it were stated as pruned by an entry of the node itself.
+//! Log start: an entry of the node itself states that the rows below it were pruned.
 //!
-//! The table `pruned` only says where to find the statement. The entry with its MAC is authoritative: a table that names another
+//! The table `pruned` only says where to find that entry. The entry with its MAC is authoritative: a table that names another
 //! entry hides nothing, because the missing rows are then reported as missing.
 
 use piperoll_format::statement::{Pruned, Statement};
@@ -16,11 +16,11 @@ use super::rows::statement_at;
 pub struct LogStart {
     pub entry_seq: u64,
     pub pruned: Pruned,
-    /// Whether all rows below are gone.
+    /// Whether all rows below it have been dropped.
     pub finished: bool,
 }
 
-/// The log start as stated, or a message about what is wrong with it; `None` for a log that begins at 0.
+/// Reads the log start; returns a message if its entry does not confirm it, and `None` for a log that begins at 0.
 pub(in crate::store) fn floor(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -50,13 +50,13 @@ pub(in crate::store) fn first_seq(floor: Option<&LogStart>) -> u64 {
 }
 
 impl LogStart {
-    /// Pruned rows, in the form that clients get.
+    /// Describes the pruned rows in the form that clients receive.
     pub fn rows(&self) -> PrunedRows {
         PrunedRows { to_seq: self.pruned.to_seq, newest: self.pruned.newest, entry_seq: self.entry_seq }
     }
 }
 
-/// Log start whose pruned rows are not all dropped yet.
+/// Returns the log start if its pruned rows have not all been dropped yet.
 pub(in crate::store) fn unfinished(
     conn: &Connection,
     checker: &mut RowChecker,

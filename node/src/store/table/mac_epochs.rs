@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::log_start::LogStart;
 use super::rows::entry_at;
 
-/// Key epochs and the rows that each of them seals, or a message about the first rotation that the entries do not confirm. The
-/// first row of every epoch states the rotation under that epoch's own secret; the row before it states the same under the previous
-/// one.
+/// Reads the key epochs and the rows that each of them seals; returns a message about the first rotation that the entries do not
+/// confirm. The first row of every epoch states the rotation under that epoch's own secret; the row before it states the same
+/// under the previous secret.
 pub(in crate::store) fn epochs(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -26,7 +26,7 @@ pub(in crate::store) fn epochs(
             return Ok(Err(format!("invalid key epoch {epoch}")));
         };
         if first_seq < first {
-            // Its rows are gone; the statement about the prune contains the epoch of the last of them.
+            // The first row of this epoch was pruned; the `log.pruned` entry contains the epoch of the last pruned row.
             continue;
         }
         let said = rotation_at(conn, checker, first_seq, epoch)?;
@@ -45,7 +45,7 @@ pub(in crate::store) fn epochs(
         base = Some(epoch);
     }
     if spans.is_empty() {
-        // Never rotated within the rows that remain: one epoch seals them all.
+        // The key was not rotated within the retained rows: one epoch seals them all.
         let newest = "SELECT epoch FROM entries WHERE seq >= 0 ORDER BY seq DESC LIMIT 1";
         let of_head = conn.prepare_cached(newest)?.query_row([], |row| row.get::<_, u32>(0)).optional()?;
         spans.extend(base.or(of_head).map(|epoch| EpochSpan { epoch, first_seq: first }));
@@ -53,7 +53,7 @@ pub(in crate::store) fn epochs(
     Ok(Ok(spans))
 }
 
-/// Gives a checker the key epochs of the rows, or returns a message if they cannot be determined.
+/// Sets the key epochs of a checker, or returns a message if the epochs cannot be determined.
 pub(in crate::store) fn load_epochs(
     conn: &Connection,
     checker: &mut RowChecker,

@@ -1,4 +1,4 @@
-//! Tables and files of a log: schema, rows, tiles, the log start, and reading them with plain SQL.
+//! Tables and files of a log: schema, rows, tiles, the log start, and functions that read them with plain SQL.
 
 pub(super) mod draft;
 pub(super) mod erased;

@@ -1,8 +1,8 @@
 //! Reader threads, each with its own read-only connection.
 //!
-//! Work comes in short pieces: a scan returns after every batch, so no thread waits for a slow consumer, and no read transaction
-//! lives long enough to keep the WAL from being reset. If a piece panics, its caller gets an error, and the thread opens a new
-//! connection and continues, so no request can stop reads for all clients.
+//! Work arrives in short pieces: a scan returns after every batch, so no thread waits for a slow consumer, and no read
+//! transaction stays open long enough to keep the WAL from being reset. If a piece panics, its caller gets an error, and the
+//! thread opens a new connection and continues, so no request can stop reads for all clients.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use super::health::Health;
 
 /// Number of threads: enough for the two cores of a small node, few enough to leave room for the writer.
 const THREADS: usize = 4;
-/// Maximum number of queued pieces of work; beyond it callers wait.
+/// Maximum number of queued pieces of work; further callers wait.
 const QUEUE: usize = 256;
 /// Delay before another attempt to replace the connection of a thread whose work panicked.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
@@ -50,10 +50,10 @@ impl Readers {
             let (receiver, open, health) = (Arc::clone(&receiver), Arc::clone(&open), Arc::clone(&health));
             let spawned = std::thread::Builder::new().name(format!("reader-{number}")).spawn(move || {
                 loop {
-                    // The lock is held while waiting: one idle thread waits in the queue, the others for the lock.
+                    // The lock is held while waiting: one idle thread waits for work, the others wait for the lock.
                     let work = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                     let Some(work) = work else { return };
-                    // Only the connection outlives the work, and it is replaced.
+                    // Catching a panic is safe: only the connection outlives the work, and it is replaced.
                     if catch_unwind(AssertUnwindSafe(|| work(&conn))).is_err() {
                         health.count_reader_panic();
                         conn = loop {
@@ -88,7 +88,7 @@ impl Readers {
             let _ = reply.send(work(conn));
         });
         self.queue.send(work).await.map_err(|_| ReadError::Stopping)?;
-        // A thread that takes work either answers or panics; if all threads are gone, sending the work fails.
+        // A thread that accepts work either answers or panics; if all threads have ended, sending the work fails.
         answer.await.map_err(|_| ReadError::Panicked)
     }
 }
@@ -106,7 +106,7 @@ mod tests {
         for _ in 0..2 * THREADS {
             let result = readers.run(|_| -> u8 { panic!("a fault in a reader") }).await;
             assert!(matches!(result, Err(ReadError::Panicked)), "{result:?}");
-            // The work that panicked held a transaction; the next one must not see it.
+            // The work that panicked held a transaction; the next work must not see it.
             assert_eq!(readers.run(|conn| conn.is_autocommit()).await.ok(), Some(true));
         }
         // The caller gets its answer before the panic is counted.

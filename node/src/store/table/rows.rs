@@ -10,9 +10,9 @@ use piperoll_protocol::node::{LogBefore, LogSpan};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// Maximum seq. No log gets there; a row above it was planted, and a full check reports it.
+/// Maximum seq. No log reaches it; a row above it was planted, and a full check reports it.
 pub(in crate::store) const SEQ_MAX: u64 = 1 << 62;
-/// Maximum bytes read of a stored body or MAC. No sound one is longer, so a truncated one was a violation before.
+/// Maximum number of bytes read of a stored body or MAC. A valid one is never longer, so only an invalid one can be truncated.
 const STORED_BYTES_MAX: usize = 2 * BODY_AND_MAC_BYTES_MAX;
 pub(in crate::store) const ERA_COLUMN: &str = "the era column differs from the signed era";
 
@@ -37,7 +37,7 @@ pub struct StoredRow {
     pub erased: Option<Box<ErasedBy>>,
 }
 
-/// Head and tail of a log at one moment.
+/// First and last row of a log at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     pub oldest_seq: Option<u64>,
@@ -45,7 +45,7 @@ pub struct Extent {
     pub last_timestamp: Option<Timestamp>,
 }
 
-/// First and last row that exist, according to the tables themselves; rows below the log start count as gone.
+/// Finds the first and last row that exist, according to the tables themselves; rows below the log start count as pruned.
 pub(in crate::store) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     let oldest = "SELECT min(seq) FROM entries WHERE seq BETWEEN (SELECT coalesce(max(to_seq), 0) FROM pruned) AND ?1";
     let oldest_seq = conn.prepare_cached(oldest)?.query_row([SEQ_MAX], |row| row.get(0))?;
@@ -59,14 +59,14 @@ pub(in crate::store) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     Ok(Extent { oldest_seq, head_seq, last_timestamp })
 }
 
-/// Time in a row's column.
+/// Returns the time in a row's column.
 pub(in crate::store) fn time_of(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Timestamp>> {
     let mut statement = conn.prepare_cached("SELECT ts FROM entries WHERE seq = ?1")?;
     let time = statement.query_row([seq], |row| integer(row, 0)).optional()?;
     Ok(time.flatten().map(Timestamp::from_micros))
 }
 
-/// Times of the first `size` rows and the log before this one, from columns and bodies without verification.
+/// Reads the times of the first `size` rows and the statement about the previous log, without verifying columns and bodies.
 pub(in crate::store) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
     let at = |order: &str| {
         let sql = format!("SELECT ts, era FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq {order} LIMIT 1");
@@ -85,7 +85,7 @@ pub(in crate::store) fn span(conn: &Connection, size: u64) -> rusqlite::Result<L
     Ok(LogSpan { oldest: time(oldest), newest: time(newest), era, before, pruned: None, aside: Vec::new() })
 }
 
-/// What `log.generation_begun` says about the log before it.
+/// Parses the statement of a `log.generation_begun` entry about the previous log.
 fn log_before(body: &[u8]) -> Option<LogBefore> {
     let Begun { generation, signed_rows, witnessed_rows, rows, at } = Begun::read(body)?;
     Some(LogBefore { generation: generation.and_then(|text| text.parse().ok()), signed_rows, witnessed_rows, rows, at })
@@ -102,7 +102,7 @@ impl StoredRow {
         checked
     }
 
-    /// Whether the row's seq and time are authentic, and its content too, unless it was erased.
+    /// Returns whether the row's seq and time are authentic, and its content too, unless it was erased.
     pub(in crate::store) fn is_sound(&self) -> bool {
         matches!(self.checked.integrity, Integrity::Ok | Integrity::Erased)
     }
@@ -124,7 +124,7 @@ pub(in crate::store) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowCheck
     Ok(stored)
 }
 
-/// Reads one row that is checked later; until then it counts as a violation.
+/// Reads one row without checking it; until it is checked, it counts as a violation.
 pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredRow> {
     let bytes = |index| -> rusqlite::Result<Vec<u8>> {
         Ok(match row.get_ref(index)? {
@@ -132,7 +132,7 @@ pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Res
             _ => Vec::new(),
         })
     };
-    // A value that is not a number becomes one that no signed body can contain.
+    // Replace a value that is not a number with one that no signed body can contain.
     let number = |index| -> rusqlite::Result<u32> {
         Ok(integer(row, index)?.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX))
     };
@@ -144,7 +144,7 @@ pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Res
     Ok(StoredRow { seq, timestamp, place: timestamp, era, epoch, mac, body, checked, indexed: false, erased: None })
 }
 
-/// Value of a column that should be a number; `None` when it was changed to something else.
+/// Returns the value of a column that should be a number; `None` if it was changed to something else.
 pub(in crate::store) fn integer(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Option<i64>> {
     Ok(match row.get_ref(index)? {
         ValueRef::Integer(number) => Some(number),
@@ -164,7 +164,7 @@ pub struct ErasedBy {
     pub body: Vec<u8>,
 }
 
-/// Statement in the entry at this seq, if it is an authentic entry of the node.
+/// Reads the statement in the entry at this seq, if it is an authentic entry of the node.
 pub(in crate::store) fn statement_at(
     conn: &Connection,
     checker: &mut RowChecker,

@@ -7,13 +7,13 @@ pub(in crate::store) const SCHEMA_VERSION: i64 = 1;
 /// `PRAGMA application_id`: "PRoL", so that `file` and people can identify the database.
 pub(in crate::store) const APPLICATION_ID: i64 = 0x5052_6f4c;
 
-/// SQL for the log start, used in triggers: rows below it were stated as pruned.
+/// SQL expression for the log start, used in triggers: only rows below it may be deleted.
 macro_rules! floor {
     () => {
         "(SELECT coalesce(max(to_seq), 0) FROM pruned)"
     };
 }
-/// A trigger that refuses a change, always or under a condition.
+/// Defines a trigger that refuses a change, always or unless a condition holds.
 macro_rules! refuse {
     ($name:literal, $change:literal, $table:literal) => {
         ("trigger", $name, concat!("CREATE TRIGGER ", $name, " BEFORE ", $change, " ON ", $table, " BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"))
@@ -25,9 +25,9 @@ macro_rules! refuse {
 
 /// Kind, name and SQL of every object in the schema. `entries.ts`, `entries.era` and `ids` are derived from the bodies and can be
 /// rebuilt, and so can `tiles` from bodies and MACs. `checkpoints` holds the newest signed note and the newest cosigned one.
-/// `pruned`, `erased`, `epochs` and `holds` only locate the node's own entries that state these facts, and count for nothing
-/// without them. `mac` and `body` have no NOT NULL because an erased row is an empty one, and because a planted NULL has to be
-/// readable to be reported.
+/// `pruned`, `erased`, `epochs` and `holds` only locate the node's own entries that state these facts, and prove nothing without
+/// them. `mac` and `body` have no NOT NULL, because they are NULL in an erased row, and because a planted NULL has to be readable
+/// to be reported.
 const OBJECTS: [(&str, &str, &str); 23] = [
     (
         "table",
@@ -42,7 +42,7 @@ const OBJECTS: [(&str, &str, &str); 23] = [
         "checkpoints",
         "CREATE TABLE checkpoints (kind TEXT PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL) STRICT, WITHOUT ROWID",
     ),
-    // `finished_seq` is NULL while rows that were stated as pruned may still exist.
+    // `finished_seq` is NULL while rows recorded as pruned may still exist.
     (
         "table",
         "pruned",
@@ -127,7 +127,7 @@ pub(in crate::store) fn differences(conn: &Connection) -> rusqlite::Result<Vec<S
     Ok(message)
 }
 
-/// SQLite's counter of schema changes; while it does not change, the schema last checked is the one in use.
+/// SQLite's counter of schema changes. While it does not change, the schema is the one that was checked last.
 pub(in crate::store) fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
     // Queried before every commit, so cache the statement.
     conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))

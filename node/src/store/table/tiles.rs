@@ -10,10 +10,10 @@ use piperoll_format::merkle::{
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// Position of the level in the key of a tile in `tiles`: the highest byte.
+/// Lowest bit of the level in the key of a tile in `tiles`: the level is the highest byte.
 const LEVEL_SHIFT: u32 = 56;
 
-/// Why a tree cannot be read.
+/// Reason why a tree cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
     #[error(transparent)]
@@ -84,7 +84,7 @@ pub(in crate::store) fn stored_roots(
     Ok(found)
 }
 
-/// Leaves of the rows `from..to`, from their stored bytes.
+/// Computes the leaves of the rows `from..to` from their stored bytes.
 pub(in crate::store) fn leaves(conn: &Connection, from: u64, to: u64) -> Result<Vec<Hash>, TreeError> {
     let mut statement =
         conn.prepare_cached("SELECT seq, body, mac FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq")?;
@@ -105,7 +105,7 @@ pub(in crate::store) fn leaves(conn: &Connection, from: u64, to: u64) -> Result<
     if end < to { Err(TreeError::RowMissing(end)) } else { Ok(found) }
 }
 
-/// Leaf of an erased row, which cannot be recomputed.
+/// Returns the stored leaf of an erased row, which cannot be recomputed from the row.
 fn kept_leaf(conn: &Connection, seq: u64, body: &[u8], mac: &[u8]) -> rusqlite::Result<Option<Hash>> {
     if !body.is_empty() || !mac.is_empty() {
         return Ok(None);
@@ -160,7 +160,7 @@ pub(in crate::store) fn resume(conn: &Connection, size: u64) -> Result<TreeBuild
     TreeBuilder::resume(size, edge).ok_or(TreeError::Edge(size))
 }
 
-/// Whether the newest full tile matches its rows; `first` is the first row that still exists.
+/// Returns whether the newest full tile matches its rows; `first` is the first row that still exists.
 pub(in crate::store) fn check_last_tile(
     conn: &Connection,
     first: u64,

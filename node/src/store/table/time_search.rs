@@ -11,9 +11,10 @@ use rusqlite::Connection;
 use super::erased;
 use super::rows::read_row;
 
-/// Maximum number of rows read to find one landmark, so that a search does not read the whole of a log whose rows all fail.
+/// Maximum number of rows read to find one landmark, so that a search does not read an entire log in which every row fails its
+/// check.
 const LANDMARK_ROWS_MAX: u32 = 4_096;
-/// A part of one era's rows, and the timeline position of unsound rows at its beginning (in reading order).
+/// A part of one era's rows, and the timeline position (`carry`) of unsound rows at its beginning (in reading order).
 pub(in crate::store) struct EraPart {
     pub(in crate::store) from: u64,
     pub(in crate::store) to: u64,
@@ -52,8 +53,8 @@ impl Search<'_> {
         Ok(ranges)
     }
 
-    /// The part of an era's rows that the request asks for. Its `carry` depends only on the log and the request's range, not on the
-    /// page, so that an unsound row has the same position on every page.
+    /// Finds the part of an era's rows that the request asks for. Its `carry` depends only on the log and the request's range,
+    /// not on the page, so that an unsound row has the same position on every page.
     pub(in crate::store) fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<EraPart> {
         let (mut start, mut below) = self.first_from(from, to, request.from)?;
         let (mut end, mut above) = self.first_to(from, to, request.to)?;
@@ -107,8 +108,8 @@ impl Search<'_> {
         self.first_not(from, to, |row| row.timestamp < end)
     }
 
-    /// Seq after the last landmark in `from..to` that satisfies `before`, and that landmark. The landmarks that satisfy it must
-    /// come first.
+    /// Returns the seq after the last landmark in `from..to` that satisfies `before`, and that landmark. All landmarks that
+    /// satisfy `before` must precede those that do not.
     fn behind_last(
         &mut self,
         from: u64,
@@ -126,7 +127,8 @@ impl Search<'_> {
         Ok((low, last))
     }
 
-    /// First landmark in `from..to` that does not satisfy `before`, and its seq, or `to` if there is none.
+    /// Returns the seq of the first landmark in `from..to` that does not satisfy `before`, or `to` if there is none, and that
+    /// landmark.
     fn first_not(
         &mut self,
         from: u64,
@@ -138,8 +140,8 @@ impl Search<'_> {
         Ok((first.map_or(to, |row| row.seq), first))
     }
 
-    /// First row in `from..to` whose MAC is valid. `None` also when too many consecutive rows are invalid, which makes the range
-    /// that is read larger, never smaller.
+    /// Finds the first row in `from..to` whose MAC is valid. Returns `None` also if too many consecutive rows are invalid, which
+    /// makes the range that is read larger, never smaller.
     fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<SoundRow>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",

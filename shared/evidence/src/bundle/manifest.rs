@@ -41,7 +41,7 @@ pub struct BundleRequest {
     /// Start of the range, which is half-open.
     pub from: Timestamp,
     pub to: Timestamp,
-    /// How the exporter had to treat missing nodes: `refuse`, `wait` or `partial`.
+    /// Treatment of missing nodes that was requested of the exporter: `refuse`, `wait` or `partial`.
     pub incomplete: String,
 }
 
@@ -59,32 +59,32 @@ pub struct NodePart {
     /// Generation of the node's current log; `None` if nothing of that log could be read or proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
-    /// Rows under its checkpoint.
+    /// Number of rows covered by the node's checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Number of entries of the current log in the timeline.
     pub rows: u64,
     /// Number of entries just outside of the range, which show that nothing of the range is missing.
     pub borders: u64,
-    /// The node's earlier logs, each replaced by a newer one, that are relevant to the range. Absent if there are none, and in
+    /// The node's archived logs that are relevant to the range, each replaced by a newer log. Absent if there are none, and in
     /// bundles of the first version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPart>,
-    /// Number of entries without a proof, which the bundle holds as they were found.
+    /// Number of entries without a proof, which the bundle contains exactly as they were found.
     pub rejected: u64,
     /// Number of erased entries of the range, according to the node, for which it can no longer be decided whether the filter
     /// selects them; they are not in the timeline. Absent if there are none, and in bundles of earlier versions, whose timeline
-    /// has all erased entries of the range.
+    /// contains all erased entries of the range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
 }
 
-/// The exporter's statement about an earlier log of a node, which a newer log replaced.
+/// The exporter's statement about an archived log of a node, which a newer log replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarlierPart {
     pub generation: String,
-    /// Rows under its checkpoint.
+    /// Number of rows covered by the log's checkpoint.
     pub size: u64,
     /// Number of entries of this log in the timeline.
     pub rows: u64,

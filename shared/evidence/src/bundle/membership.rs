@@ -8,21 +8,22 @@ use piperoll_format::time::Timestamp;
 /// Period in which a node is expected to answer, half-open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
-    /// [`Timestamp::MIN`] if the node has always been a member, as for nodes added before these instants were recorded.
+    /// Time at which the node joined; [`Timestamp::MIN`] if the node has always been a member, or was added before this time was
+    /// recorded.
     pub from: Timestamp,
-    /// [`Timestamp::MAX`] if the node is still a member.
+    /// Time at which the node left; [`Timestamp::MAX`] if the node is still a member.
     pub until: Timestamp,
 }
 
 impl Membership {
     pub const ALWAYS: Self = Self { from: Timestamp::MIN, until: Timestamp::MAX };
 
-    /// Returns whether the node has left at or before `now`.
+    /// Returns whether the node had left at or before `now`.
     pub fn has_ended_by(&self, now: Timestamp) -> bool {
         self.until <= now
     }
 
-    /// Returns whether the node has joined at or before `now`.
+    /// Returns whether the node had joined at or before `now`.
     pub fn has_begun_by(&self, now: Timestamp) -> bool {
         self.from <= now
     }
@@ -33,7 +34,7 @@ impl Membership {
     }
 }
 
-/// One of a member's two instants.
+/// One of the two instants that limit a node's membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Instant {

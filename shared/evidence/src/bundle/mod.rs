@@ -1,9 +1,9 @@
-//! Evidence bundles (docs/format.md, "Evidence bundle"). A bundle is one archive that shows to a verifier who holds only public
-//! keys what the nodes of a cluster had recorded, that nothing of it was changed, and what is missing.
+//! Evidence bundles (docs/format.md, "Evidence bundle"). A bundle is one archive. A verifier who holds only public keys can see
+//! from it which entries the nodes of a cluster had recorded, that none of them was changed, and what is missing.
 //!
 //! An aggregator writes a bundle once; it can be checked anywhere, without network, secrets or a database. The writer and the
-//! verifier share all code that determines bytes of the bundle, so a bundle is either exactly what the writer would write, or
-//! refused.
+//! verifier share all code that determines bytes of the bundle, so the verifier refuses every bundle that differs from what the
+//! writer would write.
 
 mod archive;
 mod archive_head;

@@ -32,7 +32,7 @@ pub(super) struct BundleQuery {
     pub(super) filter: Filter,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
-    /// Time at which the bundle was made, according to the exporter.
+    /// Time at which the bundle was created, according to the exporter.
     pub(super) created: Timestamp,
     pub(super) checks: Checks,
 }
@@ -143,7 +143,7 @@ fn time_of(seconds: u64) -> Timestamp {
     Timestamp::from_micros(i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000))
 }
 
-/// Reads a proof: one hash in base64 a line.
+/// Reads a proof: one base64-encoded hash per line.
 fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
     let bad = || "its proof is not a list of hashes".to_owned();
     let text = std::str::from_utf8(member).map_err(|_| bad())?;
@@ -170,7 +170,7 @@ fn walk<'a>(
     let mut wanted = Vec::new();
     // Time of the newest entry under the checkpoint, if that entry is in the bundle.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
-    // The statement about pruned entries that reaches furthest, and the time of its entry.
+    // The `log.pruned` statement with the highest `to_seq`, and the time of its entry.
     let mut floor = None;
     // Erasure statements that replace erased entries and must also occur at their own `seq`, and those that do.
     let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
@@ -218,7 +218,7 @@ fn walk<'a>(
             }
             _ => {}
         }
-        // Decreasing times of entries that are not adjacent are no fault: the entries between them were not shown.
+        // Decreasing times of entries that are not adjacent are not a fault: the entries between them were not shown.
         if let Some(fault @ piperoll_format::verify::SequenceFault::TimeDecreases { .. }) =
             sequence.step(seq, Some((row.era(), row.timestamp())))
             && checks.on(Check::TimeOrder)
@@ -278,7 +278,7 @@ fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verd
     }
 }
 
-/// How far a node's clock may be ahead of its witness's clock.
+/// Maximum time by which a node's clock may be ahead of its witness's clock.
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// If entries were pruned, returns the time from which the rest of the range is proven to be complete, and whether the pruned
@@ -317,8 +317,8 @@ fn unproven(question: &BundleQuery, shown: &Coverage, size: u64) -> Option<Strin
     shown.is_whole(at(question.from), at(question.to), size).err().map(|problem| problem.to_string())
 }
 
-/// Returns why entries of earlier logs may be missing, if the range begins before the current log does. The exporter may not have
-/// known about an earlier log, so this makes the bundle incomplete but is no fault.
+/// Returns why entries of archived logs may be missing, if the range begins before the current log does. The exporter may not
+/// have known about an archived log, so a missing one makes the bundle incomplete but is not a fault.
 ///
 /// The first entry of every log names the log that it replaced and how many entries that log had. All of these logs must be in
 /// the bundle, back to the start of the range.
@@ -357,16 +357,18 @@ pub(super) fn missing_earlier(question: &BundleQuery, node: &NodeVerdict) -> Opt
     left.into_iter().find_map(not_whole)
 }
 
-/// Whether a checkpoint that was cosigned at `witnessed` shows which rows existed at `end`. A cosignature states its time in whole
-/// seconds, so the fraction of an exporter's own time does not count: otherwise it would promise what no verifier confirms.
+/// Returns whether a checkpoint that was cosigned at `witnessed` shows which rows existed at `end`. A cosignature states its time
+/// in whole seconds, so the fraction of a second that only the exporter knows is ignored: otherwise the exporter would promise
+/// more than a verifier can confirm.
 pub fn was_witnessed_until(witnessed: Timestamp, end: Timestamp) -> bool {
     let stated = Timestamp::from_micros(witnessed.micros().div_euclid(1_000_000) * 1_000_000);
     stated.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end
 }
 
 /// Returns why the checkpoint does not cover the whole range. A checkpoint says nothing about entries recorded after it. It
-/// covers the range if its newest entry is at or after the end of the range, or if it was witnessed as late as the range ends. An
-/// open range ends when the export was made; an exporter that claims an earlier time only claims less.
+/// covers the range if its newest entry is at or after the end of the range, or if it was witnessed late enough (see
+/// `was_witnessed_until`). An open range ends at the time of the export; an exporter that states an earlier time only claims
+/// less.
 fn stale(question: &BundleQuery, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
     let end = if question.to == Timestamp::MAX { question.created } else { question.to };
     let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);

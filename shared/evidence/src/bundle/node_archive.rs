@@ -12,7 +12,7 @@ use piperoll_format::statement::Statement;
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
-/// Checks an archive on the machine that made it. That machine knows no witness's key, so the entries are proven only against a
+/// Checks an archive on the machine that created it. The check uses no witness's key, so it proves the entries only against a
 /// checkpoint that the node itself signed.
 pub fn verify_own_archive(archive: &[u8], trust: &Trust) -> Verdict {
     let checks = Checks::without(Check::Witness);

@@ -13,7 +13,7 @@ const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 pub enum PolicyFit {
     /// A witness had seen all pruned entries for as long as the policy requires.
     Kept,
-    /// The entries were pruned earlier than the policy allows; the text says how.
+    /// The entries were pruned earlier than the policy allows; the text gives the times.
     Early(String),
     /// Neither can be shown; the text says why.
     Unshown(String),
@@ -35,7 +35,7 @@ pub fn kept_to_policy(
     };
     let keep = i64::from(policy.keep_days).saturating_mul(DAY_MICROS);
     let since = |time: Timestamp| stated.micros().saturating_sub(time.micros());
-    // The cosignature covers only pruned entries of this log, not entries that were later added to an earlier log that was
+    // The cosignature covers only pruned entries of this log, not entries that were later added to an archived log that was
     // removed with them.
     let added = pruned.earlier.iter().filter_map(|log| log.added).filter(|added| since(*added) < keep).max();
     if let Some(added) = added {

@@ -1,5 +1,5 @@
-//! Human-readable copies of the timeline as NDJSON and CSV. The writer makes them from the proven bytes, and the verifier makes
-//! them again to compare.
+//! Human-readable copies of the timeline as NDJSON and CSV. The writer generates them from the proven bytes, and the verifier
+//! generates them again for comparison.
 
 use super::archive::Member;
 use super::manifest::Manifest;

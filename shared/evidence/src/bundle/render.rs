@@ -8,7 +8,7 @@ use piperoll_format::terminal::escape;
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
-/// Meaning of the exit code. The numbers are those of all Piperoll commands that read entries.
+/// Outcome of a verification, as an exit code. All Piperoll commands that read entries use the same numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Complete and verified.
@@ -19,12 +19,13 @@ pub enum Outcome {
     Usage = 2,
     /// Authentic, but something that should be in the bundle is missing.
     Incomplete = 3,
-    /// Not what its signers made.
+    /// Altered or forged: not what its signers signed.
     Refused = 4,
 }
 
 impl Outcome {
-    /// Derives the outcome from a verdict. A refusal takes precedence over everything, and missing trust over missing parts.
+    /// Derives the outcome from a verdict. A bundle that was not checked comes first, then a refusal; missing trust takes
+    /// precedence over missing parts.
     pub fn of(verdict: &Verdict) -> Self {
         if verdict.not_checked {
             Self::Usage
@@ -171,7 +172,7 @@ fn line(out: &mut String, node: &NodeVerdict) {
     }
 }
 
-/// Formats a number with its noun.
+/// Formats a number with its noun in singular or plural.
 fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

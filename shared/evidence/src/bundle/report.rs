@@ -1,4 +1,4 @@
-//! Human-readable report: one HTML file without scripts, made from the manifest and the first entries.
+//! Human-readable report: one HTML file without scripts, generated from the manifest and the first entries.
 
 use askama::Template;
 
@@ -52,7 +52,7 @@ pub fn report(manifest: &Manifest, rows: &[StoredEntry<'_>]) -> String {
 
 fn line(row: &StoredEntry<'_>) -> Line {
     let gone = row.to_row().reason.map(std::borrow::Cow::into_owned);
-    // Nothing is left to show of an erased entry, and the content of its erasure statement is not the entry's own.
+    // An erased entry has no content to show, and the content of its erasure statement is not the entry's own.
     let view = EntryView::parse(row.body).filter(|_| gone.is_none()).unwrap_or_default();
     let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().unwrap_or_default().to_owned();
     let entity = match (view.entity_type.as_deref(), view.entity_id.as_deref()) {

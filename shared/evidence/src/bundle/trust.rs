@@ -343,12 +343,12 @@ mod tests {
         ] {
             assert!(Trust::parse(&bad).is_err(), "{bad}");
         }
-        // A file that uses nothing of the second version is written in the first one, which every verifier reads.
+        // A file that needs no feature of the second version is written in the first one, which every verifier can read.
         let mut plain = trust.clone();
         plain.retention.clear();
         plain.nodes.truncate(1);
         assert!(plain.to_text().contains("piperoll trust v1"));
-        // The days of files of the first version.
+        // Files of the first version contain days instead of instants.
         let days = plain
             .to_text()
             .replace("id = \"mx1\"", "id = \"mx1\"\nfirst_day = \"2026-01-01\"\nlast_day = \"2026-02-03\"");

@@ -14,7 +14,7 @@ const FINDINGS_LISTED_MAX: usize = 100;
 /// Aggregator's verdict on a node that pruned entries earlier than the policy allows.
 pub const PRUNED_EARLY: &str = "pruned_early";
 
-/// One fault in a bundle, which shows that the bundle is not what its signers made.
+/// One fault in a bundle, which shows that the bundle is not what its signers signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The node concerned, if the fault concerns a single one.
@@ -48,25 +48,25 @@ pub struct NodeVerdict {
     pub pruned: Option<u64>,
     pub witnesses: Vec<String>,
     pub witnessed_at: Option<Timestamp>,
-    /// The node's earlier logs in the bundle, each with a verdict of its own.
+    /// The node's archived logs in the bundle, each with a verdict of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<NodeVerdict>,
-    /// Why entries of the range could be missing; `None` if it is proven that none is.
+    /// Reason why entries of the range could be missing; `None` if it is proven that none are missing.
     pub unproven: Option<String>,
-    /// Why the node's part is missing or incomplete although it was expected.
+    /// Reason why the node's part is missing or incomplete although it was expected.
     pub missing: Option<String>,
-    /// Time from which nothing of the node is missing. Its entries of the range before this time were pruned, which is proven in
-    /// the bundle, after they had been kept for as long as the policy in the trust file requires.
+    /// Time from which nothing of the node is missing. As the bundle proves, older entries of the range were pruned after they
+    /// had been kept for as long as the policy in the trust file requires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<Timestamp>,
     /// For a log with pruned entries: the time from which it is proven to be complete, and whether the pruned entries had been
     /// kept for long enough.
     #[serde(skip)]
     pub(super) rest: Option<(Timestamp, PolicyFit)>,
-    /// Statement of the log's first entry about the log that it replaced.
+    /// Statement in the log's first entry about the log that it replaced.
     #[serde(skip)]
     pub(super) begun: Option<Begun>,
-    /// Why the checkpoint does not cover the whole range.
+    /// Reason why the checkpoint does not cover the whole range.
     #[serde(skip)]
     pub(super) stale: Option<String>,
     #[serde(skip)]
@@ -83,8 +83,8 @@ impl NodeVerdict {
     }
 }
 
-/// One check that a verifier makes. The variants exist for the negative control of the tests: with any single check switched off,
-/// some bundle that must be refused is accepted.
+/// One check that a verifier performs. The variants exist for the negative control of the tests: with any single check switched
+/// off, some bundle that must be refused is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     ManifestSignature,
@@ -110,7 +110,7 @@ pub enum Check {
     Readme,
 }
 
-/// The checks to make: all of them, except in the negative control.
+/// The checks to perform: all of them, except in the negative control.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Checks {
     pub(super) without: Option<Check>,
@@ -121,7 +121,7 @@ impl Checks {
         Self { without: Some(check) }
     }
 
-    /// Returns whether all checks are made.
+    /// Returns whether all checks are performed.
     pub(super) fn without_none(self) -> bool {
         self.without.is_none()
     }
@@ -145,7 +145,7 @@ pub struct Verdict {
     /// from this time on, every expected node is in the bundle in full, and nothing can be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<Timestamp>,
-    /// Remarks for the user that are no faults: changed membership instants.
+    /// Remarks for the user that are not faults: changed membership instants.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     pub rows: u64,
@@ -153,8 +153,8 @@ pub struct Verdict {
     /// Faults. The bundle is refused unless this is empty.
     pub findings: Vec<Finding>,
     pub findings_count: usize,
-    /// Whether the file could not be checked with this trust file, which says nothing about its author. The only finding has the
-    /// reason.
+    /// Whether the file could not be checked with this trust file, which says nothing about its author. The only finding contains
+    /// the reason.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_checked: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -36,7 +36,7 @@ pub fn verify_bundle_without(check: Check, bundle: &[u8], trust: Option<&Trust>)
 
 fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     let mut verdict = Verdict { trusted: trust.is_some(), ..Verdict::default() };
-    // A file that does not begin as evidence does is another kind of file, not altered evidence.
+    // A file that does not begin like a bundle or an archive is another kind of file, not altered evidence.
     let first = Members::new(bundle).next().and_then(Result::ok);
     if first.is_none_or(|first| ![MANIFEST, ARCHIVE].contains(&first.name)) {
         return verdict.set_aside("this file is neither a Piperoll evidence bundle nor an archive of pruned rows");
@@ -79,8 +79,8 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     };
     let Some(trust) = trust.or(own.as_ref()) else { return verdict };
     let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
-    // A bundle that names an exporter of this trust file but another cluster is forged or altered. One of another cluster's
-    // exporter is merely the wrong file for this trust file.
+    // A bundle that names an exporter of this trust file but another cluster is forged or altered. A bundle of another cluster's
+    // exporter merely needs another trust file.
     let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
     if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
         let message = format!(
@@ -105,7 +105,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     let wrong = std::thread::scope(|scope| {
         let beside = scope.spawn(digests);
         check_question(trust, &manifest, rest, checks, &mut verdict);
-        // A thread that only hashes cannot panic; if it did, the hashes would be computed here.
+        // A thread that only hashes cannot panic; if it did, this thread would compute the hashes.
         beside.join().unwrap_or_else(|_| digests())
     });
     for message in wrong {
@@ -228,7 +228,7 @@ fn check_nodes(
     check_readable(manifest, merged(rows), left.as_slice(), question.checks, verdict);
 }
 
-/// Compares the manifest's counts with those that the verifier made.
+/// Compares the manifest's counts with those of the verifier.
 fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
     for (what, said, found) in [
         ("rows", part.rows, node.rows),
@@ -244,7 +244,7 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
     }
 }
 
-/// Compares the manifest's statement about an earlier log with what the verifier found.
+/// Compares the manifest's statement about an archived log with the verifier's results.
 fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
     let said = (Some(&part.generation), Some(part.size), part.rows, part.borders);
     if said != (log.generation.as_ref(), log.size, log.rows, log.borders) {
@@ -252,8 +252,8 @@ fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
     }
 }
 
-/// Returns the time at which the bundle was made, which decides who was a member: the exporter's time, or the newest cosignature
-/// in the bundle if that is later. An exporter thus cannot leave out a node by backdating the bundle.
+/// Returns the time at which the bundle was created, which decides which nodes were members: the exporter's time, or the newest
+/// cosignature in the bundle if that is later. An exporter thus cannot leave out a node by backdating the bundle.
 fn made_at(question: &BundleQuery, verdict: &Verdict) -> Timestamp {
     verdict.nodes.iter().filter_map(|node| node.witnessed_at).fold(question.created, Timestamp::max)
 }
@@ -268,8 +268,8 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
     for node in &trust.nodes {
         let id = node.id.as_str();
         verdict.notes.extend(node.moved.iter().map(|moved| moved.describe(id)));
-        // A node that joined after the bundle was made could not be asked. A node that has left is expected only for the part of
-        // the range in which it was a member.
+        // A node that joined after the bundle was created could not be queried. A node that has left is expected only for the
+        // part of the range in which it was a member.
         let (from, to) = (question.from, question.to);
         let expected = node.life.has_begun_by(made) && node.life.overlaps(from, to);
         if !expected || !question.filter.concerns_node(id) {
@@ -286,7 +286,7 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
                 &mut verdict.nodes[last]
             }
         };
-        // The exporter saw when the entries were pruned; without its verdict, that time would rest on the node's clock alone.
+        // The exporter saw when the entries were pruned; without its verdict, only the node's own clock would show that time.
         let said = parts.get(id).map_or("", |part| part.verdict.as_str());
         known.missing = if known.size.is_none() {
             Some(format!("the bundle contains nothing from this node ({})", known.status))
@@ -319,7 +319,7 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
     verdict.complete_since = since.filter(|_| all_here);
     verdict.complete = all_here && since.is_none();
     verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
-    // A node that joined since, or a checkpoint that could not be renewed, makes a bundle incomplete but does not contradict its
+    // A node that joined later, or a checkpoint that could not be renewed, makes a bundle incomplete but does not contradict its
     // manifest.
     let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
     let contradicted = verdict.nodes.iter().any(|node| {

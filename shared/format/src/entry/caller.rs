@@ -74,12 +74,12 @@ impl CallerEntry {
         format!("{{{}{}}}", self.fields.trim_start_matches(','), self.redacted)
     }
 
-    /// Whether the stored `body` contains the same caller's fields, byte for byte.
+    /// Returns whether the stored `body` contains the same caller's fields, byte for byte.
     pub fn is_same_text(&self, body: &str) -> bool {
         let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
         let Some(after_id) = body.get(prefix.len + ID_FIELD_BYTES..) else { return false };
         let Some(rest) = after_id.strip_prefix(self.fields.as_str()) else { return false };
-        // `flags` may be in between; they are the node's and not part of the caller's fields.
+        // `flags` may be in between; the node writes them, so they are not part of the caller's fields.
         let rest = skip_flags(rest).unwrap_or(rest);
         rest.strip_prefix(self.redacted.as_str()).is_some_and(|rest| rest.starts_with(",\"via\":"))
     }

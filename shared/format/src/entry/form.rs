@@ -40,16 +40,16 @@ const KEYS_COMPARED_MAX: usize = 24;
 /// Message for bytes that have a valid mac but are not one entry.
 pub const NOT_ONE_ENTRY: &str = "the sealed bytes are not one entry on one line";
 
-/// Whether bytes are exactly one entry: one JSON object on one line without insignificant white space, which begins with the
-/// prefix of the format, has no duplicate key at any depth, and whose fields have the types of the format. Additional fields of a
-/// later version are allowed. A holder of the node's secret can seal other bytes; those must not be accepted as a row, because
-/// they could end a line, an answer or an object early and begin another one.
+/// Returns whether bytes are exactly one entry: one JSON object on one line without insignificant white space, which begins with
+/// the prefix of the format, has no duplicate key at any depth, and whose fields have the types of the format. Additional fields
+/// of a later version are allowed. A holder of the node's secret can seal other bytes; those must not be accepted as a row,
+/// because they could end a line, an answer or an object early and begin another one.
 pub fn is_one_entry(body: &[u8]) -> bool {
     body.len() + MAC_BYTES <= BODY_AND_MAC_BYTES_MAX && Prefix::parse(body).is_some() && is_one_object(body)
 }
 
-/// Same as [`is_one_entry`] but without checking the prefix and the length: whether the bytes can be embedded as a JSON value in a
-/// line without affecting the surrounding text, and every parser reads the same value.
+/// Like [`is_one_entry`], but without checking the prefix and the length. Returns whether the bytes can be embedded as a JSON
+/// value in a line without affecting the surrounding text, and every parser reads the same value.
 pub fn is_one_object(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else { return false };
     if !text.starts_with('{') {

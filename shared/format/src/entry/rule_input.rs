@@ -8,8 +8,8 @@ use crate::time::Timestamp;
 /// Maximum number of changed amounts that are read from one entry.
 const AMOUNTS_MAX: usize = 100;
 
-/// Owned fields of an entry for the detection rules, which run where the entry is recorded. They are read where the entry is
-/// parsed, because parsing runs in parallel and recording does not.
+/// Owned fields of an entry for the detection rules. The rules run when an entry is recorded, but the fields are extracted when
+/// it is parsed, because parsing runs in parallel and recording does not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RuleInput {
     pub occurred_at: Option<Timestamp>,
@@ -38,12 +38,12 @@ pub struct Amount {
 }
 
 impl RuleInput {
-    /// Whether one of the words of the action is one of these verbs: `user.delete`, `DeleteUser`, `users.deleteMany`.
+    /// Returns whether one of the words of the action is one of these verbs: `user.delete`, `DeleteUser`, `users.deleteMany`.
     pub fn has_verb(&self, verbs: &[&str]) -> bool {
         split_words(&self.action).iter().any(|word| verbs.contains(&word.as_str()))
     }
 
-    /// Whether the action did not take place (outcome `failure` or `denied`).
+    /// Returns whether the action did not take place (outcome `failure` or `denied`).
     pub fn was_in_vain(&self) -> bool {
         matches!(self.outcome.as_deref(), Some("failure" | "denied"))
     }

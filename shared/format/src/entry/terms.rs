@@ -11,8 +11,8 @@ pub const NODE_CATEGORY: &str = "log";
 pub const CATEGORIES: [&str; 8] = ["auth", "user", "config", "data", "cluster", "security", "integration", "audit"];
 pub const OUTCOMES: [&str; 4] = ["success", "failure", "denied", "unknown"];
 
-/// Whether a word is a valid category: a lower-case ASCII letter followed by lower-case letters, digits, `_` and `-`. The length is not
-/// checked here; it has the limit of all short words. `log` is valid too, but callers may not use it.
+/// Returns whether a word is a valid category: a lower-case ASCII letter followed by lower-case letters, digits, `_` and `-`. The
+/// length is not checked here; it has the limit of all short words. `log` is valid too, but callers may not use it.
 pub fn is_category(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_lowercase())
         && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
@@ -38,7 +38,7 @@ pub enum EntryError {
 }
 
 impl EntryError {
-    /// Whether the entry was refused because it uses something reserved for the node, not because it is malformed.
+    /// Returns whether the entry was refused because it uses something reserved for the node, not because it is malformed.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Reserved)
     }

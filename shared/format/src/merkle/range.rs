@@ -135,7 +135,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// Adds a subtree to the right of the present ones; its position must be a multiple of its width.
+    /// Adds a subtree to the right of the existing ones; its position must be a multiple of its width.
     fn push(&mut self, level: u32, hash: Hash) {
         self.end += 1 << level;
         let (mut level, mut hash) = (level, hash);

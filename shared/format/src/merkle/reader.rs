@@ -14,7 +14,8 @@ pub trait TileSource {
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error>;
 }
 
-/// Tiles that were read and are kept for reuse, because proofs for one size read the same few tiles. Valid for one size of one tree.
+/// Tiles that were read and are kept for reuse, because proofs for one size read the same few tiles. Valid only for one size of
+/// one tree.
 #[derive(Debug, Default)]
 pub struct TileMemory(HashMap<(u32, u64), Arc<Tile>>);
 

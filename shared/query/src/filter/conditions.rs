@@ -1,4 +1,4 @@
-//! Converts a filter to what an index evaluates: conditions on columns, texts and positions.
+//! Converts a filter to conditions that an index can evaluate: on columns, texts and positions.
 
 use std::ops::RangeInclusive;
 
@@ -23,7 +23,7 @@ pub enum Condition<'a> {
     Any(Vec<Condition<'a>>),
     Not(Box<Condition<'a>>),
     Atom(Atom<'a>),
-    /// An entry for which this does not hold does not match; one for which it holds may.
+    /// A necessary condition: an entry that does not meet it does not match, and an entry that meets it may or may not match.
     AtMost(Box<Condition<'a>>),
 }
 
@@ -31,19 +31,19 @@ pub enum Condition<'a> {
 pub enum Atom<'a> {
     /// The column has one of these values.
     Is(Column, Vec<&'a str>),
-    /// The column has a value, and it matches.
+    /// The column has a value, and the function accepts it.
     Fits(Column, Box<dyn Fn(&str) -> bool + 'a>),
-    /// The address is one of this network; see [`net_contains`](super::net_contains).
+    /// The address belongs to this network; see [`net_contains`](super::net_contains).
     Net(&'a IpNet),
-    /// The folded description contains this; see [`fold`].
+    /// The folded description contains this text; see [`fold`].
     Description(String),
-    /// The folded text of `changes` or `details` contains this, as it is stored or with its escapes resolved.
+    /// The folded text of `changes` or `details` contains this text, as it is stored or with its escapes resolved.
     Details(String),
     Seq(RangeInclusive<u64>),
     Id(EntryId),
     /// The entry happened in this half-open range.
     Occurred(Timestamp, Timestamp),
-    /// Holds for no entry; an erased row is no longer an entry.
+    /// Matches no entry. Used for erased rows, which are no longer entries.
     Nothing,
 }
 
@@ -95,7 +95,7 @@ fn any<'a, T>(list: &'a [T], condition: impl Fn(&'a T) -> Condition<'a>) -> Cond
     Condition::Any(list.iter().map(condition).collect())
 }
 
-/// The column has a value that one of the patterns matches.
+/// Returns the condition that the column has a value that one of the patterns matches.
 fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> Condition<'a> {
     let patterns: Vec<&Pattern> = patterns.collect();
     let literals: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.literal()).collect();

@@ -7,11 +7,11 @@ use crate::column::Column;
 /// Whether a filter selects an erased row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErasedFit {
-    /// The row's position alone decides that it is selected: the filter asks only for nodes, row numbers and `is:erased`.
+    /// The row's position alone decides that it is selected: the filter refers only to nodes, row numbers and `is:erased`.
     Yes,
     /// The row's position alone decides that it is not selected.
     No,
-    /// The content of the row would decide, and that is erased.
+    /// The content of the row would decide, but it is erased.
     Unknown,
 }
 

@@ -170,14 +170,14 @@ impl IpPattern {
     }
 }
 
-/// Whether a text is an address from `from` to `to`, which are of one family.
+/// Whether a text is an address in the range from `from` to `to`, which belong to the same address family.
 pub(super) fn range_contains(from: IpAddr, to: IpAddr, have: &str) -> bool {
     let Ok(address) = have.parse::<IpAddr>() else { return false };
     let address = address.to_canonical();
     address.is_ipv4() == from.is_ipv4() && (from..=to).contains(&address)
 }
 
-/// Whether a text is an address of a network. An IPv4 address written as IPv6 (::ffff:10.0.0.1) is the IPv4 address.
+/// Whether a text is an address of a network. An IPv4 address written as IPv6 (::ffff:10.0.0.1) counts as the IPv4 address.
 pub fn net_contains(net: &IpNet, have: &str) -> bool {
     have.parse().is_ok_and(|address| net_has(net, address))
 }

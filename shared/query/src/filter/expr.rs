@@ -5,8 +5,8 @@ use super::test::Test;
 /// The newest version of the language, which this program reads and writes.
 pub const FILTER_VERSION: u32 = 2;
 
-/// Mark at the beginning of text of one version. Version 1 had no keys of these names, so a program that knows only version 1 refuses
-/// such text instead of misreading it.
+/// Marks at the beginning of a text that state the version of the language. Version 1 had no keys with these names, so a program
+/// that knows only version 1 refuses such text instead of misreading it.
 pub(super) const VERSION_1_MARK: &str = "v1:";
 
 pub(super) const VERSION_2_MARK: &str = "v2:";
@@ -123,8 +123,8 @@ impl Filter {
         self
     }
 
-    /// Returns the filter that the same text means in version 2: text in JSON is found with escapes and without, and an entity
-    /// also where a bulk entry lists it.
+    /// Returns the filter that the same text expresses in version 2: text in JSON matches with and without escapes, and an entity
+    /// also matches if a bulk entry lists it.
     pub(super) fn into_version_2(mut self) -> Self {
         self.all.iter_mut().for_each(Expr::lift);
         self
@@ -145,7 +145,7 @@ impl Expr {
     }
 }
 
-/// Number of characters of `text` before `rest`, which is its end.
+/// Returns the number of characters in `text` before its suffix `rest`.
 pub(super) fn chars_before(text: &str, rest: &str) -> usize {
     text.chars().count() - rest.chars().count()
 }

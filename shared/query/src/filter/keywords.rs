@@ -2,7 +2,8 @@
 
 use super::test::PROPERTIES;
 
-/// Every key of the language, for messages and help. `details.KEY` and `changes.FIELD` lead to values inside.
+/// Every key of the language, for messages and help. Paths such as `details.KEY` and `changes.FIELD`, which address the values
+/// inside, are not listed.
 pub const KEYS: [&str; 28] = [
     "user",
     "actor",
@@ -34,7 +35,7 @@ pub const KEYS: [&str; 28] = [
     "is",
 ];
 
-/// Names of the entry fields whose keys have another name.
+/// Entry fields whose key in the language has another name, with that key.
 const FIELD_NAMES: [(&str, &str); 5] = [
     ("ip_address", "ip"),
     ("user_agent", "agent"),
@@ -43,7 +44,7 @@ const FIELD_NAMES: [(&str, &str); 5] = [
     ("occurred_at", "occurred"),
 ];
 
-/// Returns the key of this name, or of the field of this name.
+/// Returns the key with this name, or the key of the entry field with this name.
 pub fn canonical_key(name: &str) -> Option<&'static str> {
     let named = KEYS.into_iter().find(|key| *key == name);
     named.or_else(|| FIELD_NAMES.iter().find(|(field, _)| *field == name).map(|(_, key)| *key))

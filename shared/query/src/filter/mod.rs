@@ -1,7 +1,7 @@
-//! The filter language (docs/filters.md): parsers of its versions and one evaluation for all users.
+//! The filter language (docs/filters.md): parsers of its versions and a single evaluation that all callers share.
 //!
-//! A filter is a tree of tests under AND, OR and NOT. Stored text carries the version of the language that it is written in;
-//! text without a version is version 1.
+//! A filter is a tree of tests under AND, OR and NOT. Stored text carries the version of the language that it is written in; text
+//! without a version is version 1.
 
 mod conditions;
 mod erased;

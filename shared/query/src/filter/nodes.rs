@@ -41,7 +41,7 @@ impl Filter {
     }
 }
 
-/// Among conditions that must all hold, the first one that names nodes decides.
+/// Whether entries of this node can match conditions that must all hold: the first condition that names nodes decides.
 fn concerns(all: &[Expr], node: &str) -> bool {
     all.iter().find(|part| part.limits_nodes()).is_none_or(|part| part.concerns_node(node))
 }

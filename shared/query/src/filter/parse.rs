@@ -1,4 +1,4 @@
-//! Parses filters in every version of the language, and prints them for readers of each version.
+//! Parses filters in every version of the language, and prints them for programs of each version.
 
 use super::expr::{Expr, Filter, FilterError, TypedFilter, VERSION_1_MARK, VERSION_2_MARK, chars_before};
 use super::{print, version_1, version_2};
@@ -6,8 +6,8 @@ use crate::zone::Now;
 use piperoll_format::time::Timestamp;
 
 impl Filter {
-    /// Parses text as people type it now, in the newest version of the language unless it begins with the mark of another. `now` gives
-    /// ages (`occurred:7d..`) and dates without a zone their meaning.
+    /// Parses text as people type it now, in the newest version of the language unless it begins with the mark of another. `now`
+    /// is used to resolve ages (`occurred:7d..`) and dates without a zone.
     pub fn parse(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         Self::parse_typed(text, now).map(|typed| typed.filter)
     }
@@ -27,7 +27,7 @@ impl Filter {
         read.map_err(|problem| FilterError::new(text, problem))
     }
 
-    /// Parses stored text: of bundles, tokens, and requests between nodes. Text without a mark is version 1.
+    /// Parses text from bundles, tokens, and requests between nodes. Text without a mark is version 1.
     pub fn parse_stored(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.starts_with(mark));
         let now = now.into();
@@ -41,7 +41,7 @@ impl Filter {
         version_1::parse(text, now.at).map_err(|problem| FilterError::new(text, problem))
     }
 
-    /// Parses text of a file that people write and that may be older than version 2. If the versions read it differently, it must
+    /// Parses text of a file that people write and that may be older than version 2. Text that the versions read differently must
     /// begin with the mark of its version.
     pub fn parse_config(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let now = now.into();
@@ -63,8 +63,8 @@ impl Filter {
         }
     }
 
-    /// Parses one `key=value` pair of a query string, which means the same as the condition `key:value`, commas included. A space
-    /// belongs to the value here, because nothing else follows it.
+    /// Parses one `key=value` pair of a query string. The pair means the same as the condition `key:value`, in which commas
+    /// separate values. A space is part of the value, because nothing else follows the value in a pair.
     pub fn parse_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let value = if value.contains('"') { value.to_owned() } else { quote_spaces(value) };
         let text = format!("{key}:{value}");

@@ -13,7 +13,7 @@ use piperoll_format::view::EntryView;
 /// Maximum number of keys in a path.
 pub(super) const PATH_KEYS_MAX: usize = 16;
 
-/// `details.a.b` or `changes.field`.
+/// Field in which a path begins: `details.a.b` or `changes.field`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Root {
     Details,
@@ -87,7 +87,7 @@ impl Number {
 }
 
 impl PathValue {
-    /// Compares this condition with one value, given as JSON text.
+    /// Whether this condition matches one value, given as JSON text.
     fn matches(&self, json: &str) -> bool {
         if let Self::Text(pattern) = self
             && pattern.is_anything()

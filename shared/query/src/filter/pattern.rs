@@ -16,7 +16,7 @@ impl Pattern {
         Self { pieces: vec![text], ignore_case: false }
     }
 
-    /// `pieces` are the texts before, between and after the stars.
+    /// Creates a pattern from the texts before, between and after the stars, `pieces`.
     pub(super) fn new(pieces: Vec<String>, ignore_case: bool) -> Self {
         let pieces = without_double_stars(pieces);
         let pieces = if ignore_case { pieces.iter().map(|piece| fold(piece)).collect() } else { pieces };

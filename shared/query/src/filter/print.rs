@@ -100,7 +100,7 @@ fn condition(test: &Test) -> String {
     format!("{key}:{}", values.join(","))
 }
 
-/// Returns the whole values of a condition in which case matters, with its key: they do not match values with other case.
+/// Returns the values of a condition that are compared as a whole and with case, each with its key.
 pub(super) fn values_with_case(test: &Test) -> Vec<(String, String)> {
     let (key, patterns): (String, Vec<&Pattern>) = match test {
         Test::Field(Column::Outcome | Column::Category | Column::Node, _) => return Vec::new(),
@@ -259,7 +259,8 @@ fn term_of_version_1(part: &Expr) -> Option<String> {
     Some(format!("{minus}{}{}", key.map(|key| format!("{key}:")).unwrap_or_default(), written.join(",")))
 }
 
-/// Tells which of the sources are names; they are quoted, because they would otherwise be read as addresses.
+/// Returns, for each source of an address test, whether it is a name. Names are quoted, because they would otherwise be read as
+/// addresses.
 fn test_names(test: &Test) -> Vec<bool> {
     match test {
         Test::Ip(patterns) => patterns.iter().map(|pattern| matches!(pattern, IpPattern::Text(_))).collect(),

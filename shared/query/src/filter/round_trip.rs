@@ -14,7 +14,7 @@ use piperoll_format::entry::OUTCOMES;
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
 
-/// Text with everything that a grammar could stumble over.
+/// Generates text with every kind of character that a grammar could misread.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9*?()\\[\\]{}<>=!~\"\\\\,.:/ |&+_-]{1,6}",
@@ -183,7 +183,7 @@ proptest! {
         }
     }
 
-    /// Text of either version is refused, or the text written for the parsed filter is parsed as the same filter.
+    /// Text in either version is refused, or the text written for the parsed filter is parsed as the same filter.
     #[test]
     fn what_can_be_read_can_be_written(text in typed()) {
         let now = Now::from(Timestamp::from_micros(1_776_240_000_000_000));
@@ -197,13 +197,13 @@ proptest! {
         }
         if let Ok(filter) = version_1::parse(&text, now.at) {
             prop_assert_eq!(again(&filter).map_err(|e| TestCaseError::fail(e.to_string()))?, filter.clone(), "{}", text);
-            // The same as a person would have to type it now, in version 2 or with the mark of version 1.
+            // The same filter as a person would have to type it now: in version 2, or with the mark of version 1.
             let lifted = filter.clone().into_version_2();
             prop_assert_eq!(&version_2::parse(&lifted.typed(), now, true).map_err(|(_, problem)| TestCaseError::fail(problem))?.filter, &lifted, "{}", text);
             let retyped = Filter::parse(&Filter::retyped(&text, now), now).map_err(|e| TestCaseError::fail(e.to_string()))?;
             prop_assert_eq!(&retyped, &filter, "{}", text);
             prop_assert_eq!(Filter::parse(&filter.typed(), now), Ok(filter.clone()), "{}", text);
-            // Combined with a filter that version 1 cannot express, it means the same.
+            // Combined with a filter that version 1 cannot express, the filter keeps its meaning.
             let other = Filter::of(Expr::Test(Test::Verb(vec![Pattern::exactly("delete".to_owned())])));
             let both = filter.and(other);
             prop_assert_eq!(Filter::parse_stored(&both.to_string(), now), Ok(both.clone()), "{}", text);

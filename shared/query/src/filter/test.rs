@@ -10,7 +10,7 @@ use crate::column::Column;
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
 
-/// One condition; any of its values may match.
+/// One condition; it matches if any of its values matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Test {
     /// The whole of one text field.
@@ -99,7 +99,7 @@ impl Property {
     }
 }
 
-/// Text fields whose key means the whole value.
+/// Text fields whose key compares the whole value.
 pub(super) const FIELDS: [(&str, Column); 14] = [
     ("user", Column::User),
     ("user_type", Column::UserType),

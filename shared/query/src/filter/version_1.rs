@@ -1,5 +1,5 @@
-//! Parses version 1 of the language, in which filters without a version are stored: no OR, no brackets, `*` at the end of an action
-//! only. Its meaning never changes, because existing bundles and tokens are read with it.
+//! Parses version 1 of the language, the version of stored filters that have no mark: no OR, no brackets, `*` only at the end of
+//! an action. Its meaning never changes, because existing bundles and tokens are read with it.
 
 use crate::column::Column;
 use crate::zone::Now;

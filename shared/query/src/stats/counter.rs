@@ -12,7 +12,7 @@ use piperoll_format::view::EntryView;
 /// Maximum number of buckets counted: slightly more than `BUCKETS_MAX`, because a range may begin and end inside a bucket, and a
 /// node's clock may be a little ahead.
 const BUCKETS_COUNTED_MAX: usize = 10_100;
-/// Maximum number of distinct values of one field, and of bytes in all of them.
+/// Maximum number of distinct values of one field, and maximum total size of these values in bytes.
 const VALUES_MAX: usize = 100_000;
 const VALUES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -29,7 +29,7 @@ pub struct Counter {
     pub(super) buckets: Option<BTreeMap<i64, Totals>>,
 }
 
-/// How often each value of a field was seen.
+/// Counts of the values of a field.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Values {
     pub(super) counts: HashMap<String, u64>,
@@ -61,7 +61,7 @@ impl Counter {
         self.add_totals(one, self.plan.axis.time(entry, timestamp));
     }
 
-    /// Counts entries of one bucket.
+    /// Adds the counts of entries that share the bucket of `timestamp`.
     pub fn add_totals(&mut self, some: Totals, timestamp: Timestamp) {
         self.totals.add(some);
         if let Some(width) = self.plan.bucket_micros {

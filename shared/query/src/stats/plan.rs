@@ -108,7 +108,7 @@ impl Facet {
     }
 }
 
-/// Describes what a count includes.
+/// Plan of a count: the fields, the histogram and the time that it uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "AskedPlan")]
 pub struct Plan {
@@ -130,7 +130,7 @@ pub struct Plan {
 pub enum Axis {
     #[default]
     Recorded,
-    /// When it happened according to the caller, or when it was recorded if the caller did not say.
+    /// Time at which the event happened according to the caller, or the time of recording if the caller stated none.
     Occurred,
 }
 

@@ -20,9 +20,11 @@ pub struct Totals {
 pub struct Stats {
     #[serde(flatten)]
     pub totals: Totals,
-    /// Rows of the range whose content was erased, whether or not they would have matched the filter; they are in no other count.
+    /// Rows of the range whose content was erased, whether or not they would have matched the filter; they are included in no
+    /// other count.
     pub erased: u64,
-    /// Authentic rows that cannot be read as entries here, such as those of a newer version; they are in no other count.
+    /// Authentic rows that this version cannot read as entries, such as those of a newer version; they are included in no other
+    /// count.
     pub unreadable: u64,
     /// Distinct users; null when there are too many to count.
     pub distinct_users: Option<u64>,
@@ -40,7 +42,7 @@ pub struct FieldCounts {
     pub distinct: Option<u64>,
     /// The most frequent values; those with equal counts are sorted by value.
     pub top: Vec<ValueCount>,
-    /// How often all other values occur.
+    /// Number of occurrences of all other values.
     pub other: u64,
     /// Entries without this field.
     pub none: u64,

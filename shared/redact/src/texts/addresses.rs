@@ -14,8 +14,7 @@ const TOKEN_USER_BYTES_MIN: usize = 10;
 const SEGMENT_BYTES_MIN: usize = 16;
 /// Number of path segments after such a word that are examined: `/password/reset/MQ/c2x5-0123…`.
 const SEGMENTS_BEHIND: usize = 3;
-/// Words in a path that are followed by codes. Most plurals and `secret` are missing, because they are collections of named
-/// things.
+/// Words in a path that are followed by codes. Most plurals and `secret` are left out, because they name collections.
 const CODE_WORDS: [&str; 13] = [
     "reset",
     "password",

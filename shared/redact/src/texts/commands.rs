@@ -1,5 +1,5 @@
 //! Finds secrets in command lines and argument lists: values of options that have a secret's name, and of options with which
-//! particular programs take a password.
+//! particular programs accept a password.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::values::{is_spared, is_state};
 /// Maximum number of words of one command line that are examined.
 const WORDS_MAX: usize = 1_024;
 
-/// Way in which a program takes a password with a short option.
+/// Forms in which a program accepts a password with a short option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     /// `-pS` only. A separate `-p` makes the program ask for the password, and the next word is something else.
@@ -98,10 +98,10 @@ const OPTIONS: [(&[&str], &str, How); 26] = [
     (&["openssl"], "-passin", How::Pass),
     (&["openssl"], "-passout", How::Pass),
 ];
-/// Programs whose `login` command takes `-p S`.
+/// Programs whose `login` command accepts `-p S`.
 const LOGINS: [&str; 12] =
     ["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "az", "cf", "oc", "argocd"];
-/// Programs that take a password as a separate word at a fixed position after another word.
+/// Programs that accept a password as a separate word at a fixed position after another word.
 const POSITIONS: [(&str, &[&str], usize); 11] = [
     ("rabbitmqctl", &["add_user", "change_password", "authenticate_user"], 2),
     ("vault", &["login"], 1),
@@ -115,7 +115,7 @@ const POSITIONS: [(&str, &[&str], usize); 11] = [
     ("nmcli", &["password", "wifi-sec.psk", "802-11-wireless-security.psk"], 1),
     ("rootpw", &["--plaintext", "--iscrypted"], 1),
 ];
-/// Prefixes of options that have a secret's name but take no value.
+/// Prefixes of options that have a secret's name but no value.
 const ASKING: [&str; 16] = [
     "no-",
     "ask",
@@ -134,9 +134,9 @@ const ASKING: [&str; 16] = [
     "disable-",
     "require-",
 ];
-/// Programs that take a password as `/p:S`.
+/// Programs that accept a password as `/p:S`.
 const WINDOWS: [&str; 4] = ["xfreerdp", "wlfreerdp", "psexec", "schtasks"];
-/// Options that have a secret's name but take the name of a secret, or a number.
+/// Options that have a secret's name, but whose value is the name of a secret or a number.
 const NAMING: [(&str, &[&str]); 5] = [
     ("docker", &["--secret"]),
     ("podman", &["--secret"]),
@@ -268,7 +268,7 @@ struct Line<'w> {
     names: &'w Names,
     words: &'w [&'w str],
     program: &'static str,
-    /// Set for `docker login` and the like, where `-p` takes a password.
+    /// Set for `docker login` and the like, where `-p` is followed by a password.
     logs_in: bool,
     found: Vec<(usize, Range<usize>)>,
 }
@@ -299,7 +299,7 @@ impl Line<'_> {
     fn word(&mut self, at: usize) -> usize {
         let word = self.words[at];
         if let Some(name) = program_of(word) {
-            // For `gh`, only `gh secret …` takes secrets; `gh pr create --body …` does not.
+            // For `gh`, only `gh secret …` accepts secrets; `gh pr create --body …` does not.
             let is_gh = name == "gh" && self.words.get(at + 1) != Some(&"secret");
             (self.program, self.logs_in) = (if is_gh { "" } else { name }, false);
         }

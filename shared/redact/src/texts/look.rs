@@ -17,7 +17,7 @@ pub(super) fn pattern(text: &str) -> Regex {
 pub(super) struct Look<'t> {
     pub(super) names: &'t Names,
     pub(super) text: &'t str,
-    /// Computed once here, because testing at every name would read the text once for each name.
+    /// Computed once for the text, because a test at every name would read the text once for each name.
     pub(super) has_lines: bool,
     pub(super) says_fail: bool,
     /// Ranges of JSON in the text that was already examined as JSON, in ascending order.

@@ -110,7 +110,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
         }
         let from = name.end() + length + close.len();
         let body = &text[from..];
-        // Text also ends at a child tag: elements with children are examined by their children's names.
+        // An element with child elements is not masked as a whole; its children are examined by their own names.
         let plain = body.strip_prefix("<![CDATA[");
         let (from, to) = match plain {
             Some(inner) => (from + 9, from + 9 + inner.find("]]>").unwrap_or(inner.len())),

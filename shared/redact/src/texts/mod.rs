@@ -1,4 +1,5 @@
-//! Finds secrets in running text with a table of named contexts, each of which reads the text once.
+//! Finds secrets in running text with a table of named contexts, each of which reads the text once. In examples, `S` is the
+//! secret.
 
 mod addresses;
 pub(super) mod commands;

@@ -41,8 +41,8 @@ pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
         || is_spared(look.names, look.names.class(&name.text), value)
 }
 
-/// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends it only if
-/// something else begins after it.
+/// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends it only if another
+/// pair, a delimiter or the end of the text follows.
 pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
     let rest = &text[at..];
     let in_query = name.in_query || separator == Separator::Encoded;

@@ -11,7 +11,8 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Parses the arguments. The default seed is the clock's second; the campaign prints it, so every run can be repeated.
+    /// Parses the arguments. The default seed is the current time in seconds; the campaign prints the seed, so every run can be
+    /// repeated.
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut words = words;
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Pure functions that describe the first violation they find. The tests below run every check against input that it must
-//! reject.
+//! Checks as pure functions, each of which describes the first violation that it finds. The tests below run every check against
+//! input that it must reject.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -95,7 +95,7 @@ pub(crate) fn complete_is_true(
     if !is_complete {
         return Ok(());
     }
-    // An erased row keeps only its node and seq, which a filter does not select.
+    // An erased row has only its node and seq left, so the filter does not select it.
     receipts(known, rows, is_erased).map_err(|found| format!("the answer is called complete, and {found}"))
 }
 

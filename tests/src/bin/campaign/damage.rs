@@ -1,5 +1,5 @@
-//! Damages one file of a stopped daemon and checks the answers against the model: a daemon may refuse to start if it names the
-//! file, and no answer may be marked complete or clean that is not. The folder is restored afterwards.
+//! Damages one file of a stopped daemon and checks the answers against the model. A daemon may refuse to start if it names the
+//! file, and an answer may be marked complete or clean only if it is. The folder is restored afterwards.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &
         copy(folder, &kept.join(number.to_string()))?;
     }
     for _ in 0..FILES {
-        // `folders` lists the aggregator's two first and the node's last.
+        // The first two of `folders` are the aggregator's, the last one is the node's.
         let (file, what) = edited(if target == Target::Aggregator { &folders } else { &folders[2..] }, edit, rng)?;
         eprintln!("  {what}");
         judged(world, target, &file).await.map_err(|found| format!("{what}, after {signal}: {found}"))?;

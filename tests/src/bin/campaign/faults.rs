@@ -55,7 +55,7 @@ pub(crate) enum Fault {
     Erase(usize),
     RotateMac(usize),
     RotateKey(usize),
-    /// The flag asks for new keys, as after a break-in.
+    /// The flag requests new keys, as after a break-in.
     NewGeneration(usize, bool),
     Renew(Target),
     Damage(Target, Edit),
@@ -214,7 +214,7 @@ pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
     chosen
 }
 
-/// Makes the generator of one round, which is independent of how many numbers earlier rounds drew.
+/// Returns the random generator of one round. It does not depend on how many numbers earlier rounds drew.
 pub(crate) fn generator(seed: u64, round: usize) -> Rng {
     Rng::new(Rng::new(seed).number() ^ Rng::new(round as u64).number())
 }

@@ -92,7 +92,7 @@ async fn merged(world: &World, union: &[Row]) -> Outcome {
     let any_replaced = world.generations.iter().any(|generation| *generation > 0);
     let outcome = match (world.is_pruned, any_replaced) {
         (true, _) => checks::is_not_complete(stream.is_complete, "rows were pruned"),
-        // Either is right: it depends on whether the replaced log still has every row that was witnessed.
+        // Either answer is right: it depends on whether the replaced log still has every row that was witnessed.
         (false, true) => Ok(()),
         (false, false) => checks::is_complete(stream.is_complete, &stream.envelope),
     };

@@ -1,4 +1,4 @@
-//! A campaign of random faults against a running cluster, chosen by a seed, alone and in pairs. After every round each
+//! Runs a campaign of random faults, single and in pairs and chosen by a seed, against a running cluster. After every round, each
 //! acknowledged entry must be present, and no statement of a node or the aggregator may be false.
 
 #![allow(clippy::unwrap_used, reason = "a campaign that cannot continue panics")]
@@ -65,7 +65,7 @@ async fn main() -> ExitCode {
     finish(&args, &tally, outcome, folder.get())
 }
 
-/// Prints the result. The daemons were killed when the campaign's `World` was dropped; the folder stays after a violation only.
+/// Prints the result. The daemons were killed when the campaign's `World` was dropped; the folder is kept only after a violation.
 fn finish(
     args: &Args,
     tally: &Tally,

@@ -10,7 +10,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) node: String,
-    /// Number of the log that holds it: 0 for the first, one more after every new generation.
+    /// Number of the log that holds the entry: 0 for the first, one more after every new generation.
     pub(crate) generation: usize,
     pub(crate) seq: u64,
     pub(crate) id: String,

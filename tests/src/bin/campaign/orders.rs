@@ -57,7 +57,7 @@ pub(crate) async fn prune(world: &mut World, rng: &mut Rng) -> Outcome {
     if with_archive {
         args.extend(["--archive", &archive]);
     }
-    // Set before the command: rows may be pruned although it fails.
+    // Set before the command runs, because rows may be pruned even if it fails.
     world.is_pruned = true;
     let run = world.on_node(AGED, &args).await?;
     succeeded(&args.join(" "), &run)?;
@@ -151,7 +151,7 @@ pub(crate) async fn new_generation(world: &mut World, node: usize, with_keys: bo
 /// Checks that the replaced log still has every acknowledged entry.
 async fn replaced_log_is_whole(world: &mut World, node: usize, config: &str, old: &str) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
-    // In the node's folder, because its paths are relative.
+    // The copy is in the node's folder, because the paths in the configuration are relative.
     let copy = world.cluster.nodes[node].folder.join(format!("old-{generation}.toml"));
     let lines: Vec<&str> = config.lines().filter(|line| !line.starts_with("data_dir")).collect();
     let text = format!("data_dir = {old:?}\n{}\n", lines.join("\n"));

@@ -17,7 +17,7 @@ const PAGE_LIMIT: Duration = Duration::from_secs(15);
 /// The aggregator waits at most 2 s for each frame of a node, so streams of these small logs end well before this.
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
 
-/// A filter that selects the entries of the writers; answered from the indexes.
+/// Filter that selects the entries of the writers; the nodes answer it from their indexes.
 pub(crate) const WRITTEN: &str = "action:campaign.write";
 
 /// Client of the aggregator that checks its answers.
@@ -58,7 +58,7 @@ impl Asker {
     }
 
     /// Reads all rows from a time on and checks them against the entries acknowledged before the request. `filter` is empty or
-    /// `WRITTEN`, so it matches all of them.
+    /// `WRITTEN`, so it matches all of these entries.
     pub(crate) async fn stream(&self, from: Timestamp, filter: &str) -> Result<Stream, String> {
         let to = super::clock::ahead();
         let range = from.micros()..to.micros();

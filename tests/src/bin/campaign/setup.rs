@@ -32,11 +32,11 @@ fn ago(days: u64) -> String {
 const INDEXED: usize = 66_000;
 const BATCH_MAX: usize = 6_000;
 
-/// Starts everything. Calls `made` with the folder as soon as it exists, so that a failed start can be examined too.
+/// Starts everything. Calls `made` with the folder as soon as the folder exists, so that a failed start can be examined too.
 pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path)) -> Result<World, String> {
     let mut cluster = Cluster::made(&IDS, |id| (id == IDS[AGED]).then(|| ago(AGES[0]))).await;
     made(cluster.dir.path());
-    // Evidence of a violation must outlive the process; main.rs removes the folder otherwise.
+    // Evidence of a violation must outlive the process. If there is none, main.rs removes the folder.
     cluster.dir.disable_cleanup(true);
     cluster.poll_every(250);
     other_systems(&cluster)?;

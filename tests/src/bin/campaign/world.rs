@@ -45,7 +45,7 @@ pub(crate) struct World {
     pub(crate) has_shim: bool,
     pub(crate) has_strace: bool,
     pub(crate) interferences: Vec<Interference>,
-    /// Bytes of each daemon's log that were searched for panics.
+    /// Bytes of each daemon's log that have already been searched for panics.
     pub(crate) log_read: HashMap<String, usize>,
     /// Counter for the names of new files.
     pub(crate) number: usize,
@@ -146,7 +146,7 @@ impl World {
         Pid::from_raw(pid.cast_signed())
     }
 
-    /// Returns the exit code of a daemon that ended, -1 after a signal.
+    /// Returns the exit code of a daemon that has ended, or -1 if a signal ended it; `None` while the daemon runs.
     pub(crate) fn exit_code(&mut self, target: Target) -> Option<i32> {
         let process = match target {
             Target::Node(node) => self.cluster.process(node),
@@ -235,7 +235,7 @@ impl World {
         self.start(target).await
     }
 
-    // The cluster as the aggregator reports it.
+    // Returns the nodes as the aggregator reports them.
 
     pub(crate) async fn nodes(&self) -> Result<Vec<Value>, String> {
         let answer = self.asker.json("/api/v1/nodes").await?;

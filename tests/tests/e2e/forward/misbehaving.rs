@@ -1,4 +1,4 @@
-//! Receivers that accept data and keep none of it: every row still reaches the receiver that works.
+//! Receivers that accept data and keep none of it: every row still reaches a receiver that works.
 
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
@@ -29,7 +29,8 @@ fn receive(address: &str, manners: Vec<Manner>) -> Arc<Mutex<Vec<u64>>> {
             let mut connection = connection.unwrap();
             match manners[number.min(manners.len() - 1)] {
                 Manner::ClosesEarly => {
-                    // Read at least the start of one message, so that the node has a delivery that it could wrongly believe.
+                    // Read at least the start of one message, so that the node has sent data that it could wrongly consider
+                    // delivered.
                     let mut first = [0; 16];
                     connection.read_exact(&mut first).unwrap();
                     connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -66,7 +67,7 @@ async fn a_receiver_that_closes_before_we_do_is_not_believed() {
     }
     let done = wait_until_all_arrived(&cluster, 0, "tcp");
     let rows = done["next_seq"].as_u64().unwrap();
-    // Rows read from a connection that broke would count too, but this receiver discards them.
+    // Rows that were read from a broken connection would count as delivered too, but this receiver discards them.
     let seqs = received.lock().unwrap().clone();
     assert!(done["errors"].as_u64() > Some(0), "{done}");
     let first = *seqs.first().unwrap();

@@ -75,7 +75,7 @@ async fn a_receiver_that_is_restarted_under_load_gets_every_entry() {
     receiver.stop();
     let messages = receiver.received();
     assert_whole_and_in_order(&seqs(&messages), rows);
-    // The forwarded messages are byte for byte what the log holds.
+    // The forwarded messages equal the log's entries byte for byte.
     let exported = cluster.on_node(0, &["query", "--limit", "200", "--order", "asc", "--json"]);
     assert_eq!(exported.code, 0, "{}", exported.stderr);
     let mut compared = 0;

@@ -82,7 +82,7 @@ async fn a_webhook_that_refuses_gets_every_entry_and_pausing_is_recorded() {
     assert!(done["errors"].as_u64() > Some(0), "{done}");
     assert_whole_and_in_order(&seqs(&received.lock().unwrap().lines), done["next_seq"].as_u64().unwrap());
 
-    // While the destination is paused, nothing arrives, and the log says who paused it. The pause survives a restart.
+    // While the destination is paused, nothing arrives, and the log records who paused it. The pause survives a restart.
     let refused = cluster.on_node(0, &["forward", "pause", "hook", "--reason", " "]);
     assert_eq!(refused.code, 1, "{}", refused.stdout);
     let unknown = cluster.on_node(0, &["forward", "pause", "nobody", "--reason", "x"]);
@@ -130,7 +130,7 @@ async fn a_file_that_is_rotated_away_and_a_killed_node_lose_no_line() {
     let mut cluster = Cluster::made(&["mx1"], |_| None).await;
     let out = cluster.dir.path().join("out.ndjson");
     configure(&cluster, 0, &format!("[[forward]]\nname = \"lines\"\nto = \"file://{}\"\n", out.display()));
-    // A line that a crash has truncated.
+    // The file ends with a line that a crash truncated.
     std::fs::write(&out, "{\"cut").unwrap();
     cluster.run_all().await;
     for round in 0..3 {

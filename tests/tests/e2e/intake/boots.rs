@@ -64,7 +64,7 @@ async fn every_boot_and_machine_arrives_once_in_order() {
     cluster.restart(0).await;
     let wanted = ["a1", "other 2", "a3", "other 3", "last of the old boot", "first of the new boot", "other 10"];
     assert_eq!(said(&wait_for(&cluster, "action:journal.said", wanted.len())), wanted);
-    // A machine whose journal is collected only now, older than everything that was read.
+    // A machine whose journal is collected only now: its entry is older than every entry read so far.
     let machine = journal.join("55".repeat(16));
     std::fs::create_dir(&machine).unwrap();
     write_journal(&machine, "system.journal", &one(0, "dd", "55", "late"));
@@ -118,7 +118,7 @@ async fn a_gap_is_said_where_entries_are_really_gone() {
     );
     cluster.run_all().await;
     wait_for(&cluster, "action:journal.said", 10);
-    // A journal file that is removed after all of it was read, and replaced by another one, is not a gap.
+    // A journal file that is removed after all of it was read, and replaced by another one, does not cause a gap entry.
     let copy = std::fs::read(journal.join("a.journal")).unwrap();
     std::fs::remove_file(journal.join("a.journal")).unwrap();
     write_journal(&journal, "b.journal", &entry(20, "bb", "33", "MESSAGE=b\n"));
@@ -129,7 +129,7 @@ async fn a_gap_is_said_where_entries_are_really_gone() {
     write_journal(&journal, "b.journal", &entry(21, "bb", "33", "MESSAGE=b2\n"));
     wait_for(&cluster, "action:journal.said b2", 1);
     assert_eq!(entries(&cluster, "action:journal.said").len(), 12);
-    // A file that is removed while the node is down is a gap, because the node cannot know what it held by then.
+    // A file that is removed while the node is down causes a gap entry, because its final content is unknown to the node.
     cluster.stop(0);
     std::fs::remove_file(journal.join("b.journal")).unwrap();
     write_journal(&journal, "c.journal", &entry(30, "cc", "33", "MESSAGE=c\n"));

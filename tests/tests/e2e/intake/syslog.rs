@@ -1,4 +1,4 @@
-//! Syslog messages as real relays and devices send them.
+//! Syslog messages in the forms that real relays and devices send.
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream, UdpSocket};

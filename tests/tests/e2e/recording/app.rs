@@ -1,4 +1,4 @@
-//! The application that tests kill, and the result that it printed for each entry before that.
+//! The application that tests kill, and the results that it printed for its entries before that.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -62,8 +62,8 @@ async fn a_slow_or_full_disk_of_the_node_is_met_by_each_policy_in_its_way() {
     cluster.verify_all();
 }
 
-/// Builds a command that runs the application under strace, with faults on calls that touch its spool. The application stays our own
-/// child (`-D`).
+/// Builds a command that runs the application under strace, with faults on calls that touch its spool. With `-D` the application
+/// stays a child of the test.
 fn interfered(cluster: &Cluster, inject: &str, policy: &str, bytes: u64, count: u64) -> Vec<String> {
     let folder = cluster.dir.path().join("app");
     let mut command: Vec<String> = ["strace", "-D", "-f", "-qq", "-o", "/dev/null"].map(str::to_owned).to_vec();

@@ -189,7 +189,7 @@ async fn a_strict_change_is_recorded_before_it_happens_and_when_it_is_over() {
     assert_eq!(app.ran.load(Ordering::Relaxed), 1, "the handler did not run");
     cluster.restart(0).await;
 
-    // The node dies during the operation: only the intent remains, and the response tells the caller.
+    // The node dies during the operation: only the intent remains, and the response says so.
     let slow = app.ask(Method::POST, "/slow");
     let kill = async {
         while of_slow(&cluster).is_empty() {
@@ -254,7 +254,7 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
     let quiet = async |Extension(activity): Extension<AuditContext>| {
         activity.skip_on_success();
     };
-    // Is 1 once `slow` has begun and 2 once it is done.
+    // The counter is 1 once `slow` has begun and 2 once it is done.
     let ran = Ran::default();
     let slow = async |State(ran): State<Ran>| {
         ran.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +291,7 @@ async fn reads_are_recorded_on_request_and_strangers_are_counted() {
         assert_eq!(ask(Method::GET, "/strange").await.status(), 401);
         assert_eq!(ask(Method::GET, "/known").await.status(), 401);
     }
-    // `close` waits for requests in progress and for counts.
+    // `close` waits until requests in progress have ended and counts are recorded.
     assert!(recorder.close(Duration::from_secs(20)).await);
     assert_eq!(ran.load(Ordering::Relaxed), 2);
     let mut seen: Vec<_> = captured

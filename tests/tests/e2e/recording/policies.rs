@@ -1,4 +1,4 @@
-//! Tests what happens to entries under each delivery policy.
+//! Tests whether entries are recorded, kept for later or lost under each delivery policy.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ async fn a_node_that_is_away_or_hangs_is_met_by_each_policy_in_its_way() {
             assert!(recorder.flush(FLUSH).await, "{how}: {}", cluster.log_text("mx1"));
         }
     }
-    // A recorder that is opened while the socket is missing.
+    // Open a recorder while the socket is missing.
     let (hidden, late) = (cluster.dir.path().join("hidden"), cluster.dir.path().join("late"));
     std::fs::rename(socket(&cluster), &hidden).unwrap();
     let late = Recorder::builder(&socket(&cluster))
@@ -250,7 +250,7 @@ async fn a_spool_that_is_damaged_while_it_is_written_loses_nothing_that_comes_af
         let kept = recorder.emit_with_policy(act(DeliveryPolicy::Spool, n), DeliveryPolicy::BestEffort).await;
         assert!(matches!(kept, Ok(Emitted::Spooled(_))), "{kept:?}");
     };
-    // More than one batch of the sender, which waits for the node with the first batch.
+    // More entries than one batch: the sender is still waiting for the node with the first batch.
     for n in 0..600 {
         keep(n).await;
     }

@@ -103,7 +103,7 @@ async fn planted_secrets_are_found_nowhere() {
     assert!(recorder.flush(Duration::from_secs(30)).await);
     assert!(!recorder.metrics_text().contains(PLANTED));
 
-    // For a program that does no masking itself, the node masks.
+    // The node masks the entries of a program that does no masking itself.
     let client = NodeClient::new(&socket(&cluster)).unwrap();
     let raw = json!({
         "category": "data", "action": "account.update", "path": format!("/x?token={PLANTED}1"),

@@ -62,7 +62,7 @@ async fn never_read(
         let Ok(()) = sender.ready().await else { break };
         let answer = sender.send_request(request);
         tasks.spawn(async move {
-            // The response head may arrive; dropping it would tell the server that the client wants nothing more.
+            // The response head may arrive; dropping it would tell the server that the client needs no more data.
             let _head = answer.await;
             std::future::pending::<()>().await;
         });
@@ -223,7 +223,7 @@ async fn batches_that_are_announced_and_do_not_come_hold_nobody_up() {
     assert_eq!(entries(&cluster, "action:honest.entry").len(), 3);
 }
 
-/// A client that is still sending its body gets the response all the same.
+/// A client that is still sending its request body receives the response nevertheless.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_reaches_who_is_still_sending() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -252,7 +252,7 @@ async fn a_caller_has_a_share_of_the_tails_and_others_have_theirs() {
     }
     assert!(!open.is_empty() && told > 0, "{} open, {told} refused", open.len());
     assert_eq!(tail(&cluster.token).await.unwrap().status(), 200);
-    // Positions may only name nodes of this cluster.
+    // A resume position may name only nodes of this cluster.
     let made_up: Vec<String> = (0..1_000).map(|n| format!("z{n}@1")).collect();
     let request = client.get(format!("{}/api/v1/audit-log/tail", cluster.url)).bearer_auth(&cluster.token);
     let answer = request.header("last-event-id", made_up.join(",")).send().await.unwrap();
@@ -275,7 +275,7 @@ async fn a_revoked_token_ends_its_export() {
     let revoked = cluster.send(reqwest::Method::DELETE, "/api/v1/tokens/leaver", Some(&cluster.token), None).await;
     assert!(revoked.status < 300, "{}", revoked.text);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    // Data already in flight arrives; then the stream breaks off without saying that it is complete.
+    // Data already in flight arrives; then the stream is aborted without a final record.
     let ended = loop {
         match body.next().await {
             Some(Ok(bytes)) => {
@@ -301,7 +301,7 @@ async fn strangers_who_hold_connections_keep_nobody_out() {
         tokio::spawn(connection);
         held.push(sender);
     }
-    // Some keep a response unread, so that their connections are in use.
+    // Some connections leave a response unread, so that they count as in use.
     for _ in 0..64 {
         let stream = TokioIo::new(connect(&cluster).await);
         let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());

@@ -1,4 +1,4 @@
-//! Tests hostile input: deeply nested texts, forged rows, greedy callers, followed files. Each test is named after what must hold.
+//! Tests hostile input: deeply nested texts, forged rows, greedy callers, followed files. Tests are named after what must hold.
 
 mod callers;
 mod rows;

@@ -54,7 +54,7 @@ fn seal(cluster: &Cluster, index: usize, bodies: impl Fn(u64) -> Vec<Vec<u8>>) -
 const PLAIN: &str = r#","category":"auth","action":"auth.login","user":"nobody","via":"node"}"#;
 const FORGED: &str = r#"{"v":1,"node_id":"mx2","seq":999,"user":"ceo@example.org","category":"data","action":"payroll.export","via":"socket uid=0"}"#;
 
-/// Bodies that begin like an entry but are not valid ones.
+/// Bodies that begin like an entry but are not valid entries.
 fn malformed(_: u64) -> Vec<Vec<u8>> {
     let close = r#","signature":"ab","integrity":"ok","witnessed":true}"#;
     let last = r#"{"final":{"complete":true,"proven":true,"completeness":"proven whole","complete_through":null,"order_uncertainty_ms":0,"expected":3,"answered":3,"nodes":[],"next_cursor":null,"count":0,"from":"","to":""}}"#;
@@ -134,9 +134,9 @@ async fn a_node_with_its_own_key_shows_no_row_that_is_none() {
     assert_eq!(cluster.on_node(0, &["verify"]).code, 4);
     let local = cluster.on_node(0, &["query", "--limit", "200", "--json"]);
     assert_eq!(local.code, 4, "{}", local.stderr);
-    // A bundle that would be refused is not made; one that is requested all the same says what is wrong with it.
+    // The exporter writes no bundle that the verifier would refuse.
     let bundle = cluster.dir.path().join("evidence.tar");
-    // Rows under a checkpoint that was witnessed before the malformed rows can be exported; the bundle then says so, and it verifies.
+    // The export succeeds if the checkpoint was witnessed before the malformed rows were added; the bundle must then verify.
     let made = cluster.run(&["export", "--bundle", bundle.to_str().unwrap(), "--reason", "test"]);
     if made.code == 0 {
         let trust = cluster.dir.path().join("trust.toml");
@@ -191,7 +191,7 @@ async fn values_of_a_scan_are_checked_and_no_reader_dies() {
     assert!(status == 200 && body.lines().count() > 50, "{status}");
     let (_, health) = on_socket(&cluster, 0, "/healthz", None);
     assert_eq!(health, "ok\n");
-    // The node stops on request.
+    // The node still stops on request.
     cluster.stop(0);
 }
 

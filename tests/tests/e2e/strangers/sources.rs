@@ -41,7 +41,7 @@ async fn a_link_in_the_place_of_a_followed_file_is_not_read() {
     let (mut cluster, log) = following("").await;
     say(&log, 1);
     until("the first line", async || (!entries(&cluster, "action:app.said").is_empty()).then_some(())).await;
-    // The application, which owns its log, replaces it by a link to the node's secret.
+    // The application, which owns its log, replaces the log with a link to the node's secret.
     let secret = cluster.nodes[0].folder.join("secret.0");
     std::fs::rename(&log, log.with_extension("log.1")).unwrap();
     symlink(&secret, &log).unwrap();
@@ -108,7 +108,7 @@ async fn after_an_unclean_end_a_record_that_kills_is_passed() {
     cluster.kill(0);
     say(&log, 1);
     say(&log, 2);
-    // The state that two starts leave if they die in the first line.
+    // State left by two starts that each died while they processed the first line.
     let line = format!("{}\n", json!({ "number": 1 }));
     use sha2::{Digest as _, Sha256};
     let digest = hex::encode(Sha256::digest(&line));

@@ -48,7 +48,7 @@ pub(super) enum Operator {
     Compare(Comparison),
 }
 
-/// A part of a filter, and the bare word of free text if it is one.
+/// A part of a filter, and its word if the part is a bare word of free text.
 pub(super) struct Item {
     at: usize,
     part: Expr,
@@ -58,7 +58,7 @@ pub(super) struct Item {
 /// Parts under AND, and whether the first and the last are bare words.
 pub(super) struct Run {
     part: Expr,
-    /// The bare word, if the run is just one.
+    /// The bare word, if the run consists of a single one.
     word: Option<String>,
     begins_bare: bool,
     ends_bare: bool,
@@ -162,8 +162,8 @@ impl Parser {
         }
     }
 
-    /// Checks for operators in lower case: `or` next to a condition is meant as OR and refused; between words it
-    /// may be one of them and gets a hint.
+    /// Checks for operators in lower case. An `or` next to a condition is probably meant as OR and is refused; between bare words
+    /// it may be one of the words, so it gets a hint.
     pub(super) fn check_small_operators(&mut self, items: &[Item]) -> Result<()> {
         for (place, item) in items.iter().enumerate() {
             let Some(word) = &item.word else { continue };
@@ -298,7 +298,7 @@ impl Parser {
         Ok(Item { at, part: Expr::all(inside.all), word: None })
     }
 
-    /// Parses a key with its operator. Consumes nothing and returns `None` if there is none.
+    /// Parses a key with its operator. Consumes nothing and returns `None` if the text does not continue with a key.
     pub(super) fn key(&mut self) -> Result<Option<(Key, Operator)>> {
         let start = self.at;
         let mut end = start;
@@ -408,7 +408,7 @@ impl Parser {
             let is_less = |comparison| matches!(comparison, Comparison::Less | Comparison::LessOrEqual);
             values.iter().find(|value| value.comparison.is_some_and(|comparison| is_less(comparison) == less))
         };
-        // With OR written out it is intended.
+        // In brackets, the author wrote OR explicitly, so both comparisons are intended.
         if let (Some(less), Some(greater)) = (compared(true), compared(false))
             && !is_in_brackets
         {

@@ -130,7 +130,7 @@ fn what_could_mean_something_else_is_refused_at_its_place() {
         ("é usr:bob", 2, "did you mean user?"),
     ] {
         if text == "details.a" {
-            // Without an operator it is a word like any other.
+            // A path without an operator is a word like any other.
             assert!(typed(text).is_ok());
             continue;
         }
@@ -140,7 +140,7 @@ fn what_could_mean_something_else_is_refused_at_its_place() {
     }
 }
 
-/// Text that other tools would understand, and that this language would search for literally.
+/// Text in the syntax of other tools, which this language would otherwise search for literally.
 #[test]
 fn spellings_of_other_tools_are_refused() {
     for (text, at, part) in [
@@ -221,7 +221,7 @@ fn a_filter_is_bounded() {
     assert!(
         typed(&format!("details:{}", vec!["abc"; 129].join(","))).is_err_and(|error| error.problem.contains("128"))
     );
-    // Combined with another filter it is one level deeper, and must still be accepted.
+    // Combined with another filter, the nested filter is one level deeper, and must still be accepted.
     let nested =
         (0..15).fold("user:a OR user:b".to_owned(), |inner, n| format!("is:failed {} ({inner})", ["", "OR"][n % 2]));
     let filter = Filter::parse(&nested, now()).unwrap_or_else(|error| panic!("{error}"));

@@ -109,7 +109,7 @@ impl Value {
         bare.collect()
     }
 
-    /// Returns the texts around `..`, if the value has that outside quotes.
+    /// Returns the texts around `..`, if the value contains it outside quotes.
     pub(super) fn range(&self) -> Option<(String, String)> {
         let at = self
             .pieces
