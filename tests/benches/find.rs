@@ -19,7 +19,7 @@ use piperoll_protocol::node::ScanRequest;
 use piperoll_tests::{Cluster, Fault, draft};
 
 #[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/browser/driver.rs"]
+#[path = "../browser/driver.rs"]
 mod driver;
 
 use driver::Browser;

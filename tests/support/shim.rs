@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock.c");
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/clock.c");
 
 /// Part of the loader's path that a dynamically linked program names (ELF, `PT_INTERP`); searched for in the first `HEAD_BYTES` bytes of
 /// the file.

@@ -88,7 +88,7 @@ fn steady(screen: &str) -> String {
 }
 
 fn check(name: &str, width: u16, screen: &str) {
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/e2e/terminal/{name}-{width}.txt"));
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("e2e/terminal/{name}-{width}.txt"));
     let shown = steady(screen);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
