@@ -44,7 +44,7 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     browser.is_accessible("verify").await;
     browser.find("input[type=file]").await.send_keys(bundle.to_str().unwrap()).await.unwrap();
     browser.says(".verdict", "VERIFIED").await;
-    browser.says(".verdict", "asked by ada: case 17").await;
+    browser.says(".verdict", "requested by ada: case 17").await;
     browser.shot("verify").await;
     let mut forged = std::fs::read(&bundle).unwrap();
     let at = forged.windows(5).position(|bytes| bytes == b"user7").unwrap();
