@@ -175,7 +175,7 @@ impl Delivery {
                 Err(ClientError::Refused(problem)) if problem.status == 409 => self.ledger.reported(cause),
                 Err(error) => {
                     if !error.is_transient() {
-                        tracing::error!(%error, "cannot report losses");
+                        tracing::error!(%error, "cannot report lost entries to the node");
                     }
                     tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
                     // Deliver spooled entries first: the node may accept them although it does not accept the report.

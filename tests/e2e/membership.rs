@@ -160,7 +160,7 @@ async fn the_folder_of_a_node_that_left_is_read() {
     assert_eq!(cluster.run(&["verify"]).code, 0);
     let line = report(&cluster, "mx2", |line| line["roster_status"] == "retired").await;
     assert_eq!((&line["verdict"], &line["status"]), (&"ok".into(), &"ok".into()), "{line}");
-    assert!(line["reason"].as_str().unwrap().contains("its folder is read here"), "{line}");
+    assert!(line["reason"].as_str().unwrap().contains("reads its log from the configured folder"), "{line}");
     let path = cluster.dir.path().join("after.tar").to_str().unwrap().to_owned();
     let run = cluster.run(&["export", "--bundle", &path, "--from", &since, "--reason", "a test"]);
     assert_eq!(run.code, 0, "{}", run.stderr);

@@ -19,7 +19,9 @@ pub const SCOPE_BYTES_MAX: usize = 1_024;
 pub enum ScopeError {
     #[error("the scope is empty; omit it to allow everything")]
     Empty,
-    #[error("the scope, with quotes added and times written in full, is longer than {SCOPE_BYTES_MAX} bytes")]
+    #[error(
+        "the scope is longer than {SCOPE_BYTES_MAX} bytes after normalization (quotes added, times written in full)"
+    )]
     TooLong,
     #[error("the scope: {0}")]
     Filter(#[from] FilterError),

@@ -91,7 +91,9 @@ async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
                 let trouble =
                     member.witness.standing().reason.map(|message| format!("; {message}")).unwrap_or_default();
                 let left = member.node.life.until;
-                part.reason = Some(format!("left the cluster at {left}; its folder is read here{trouble}"));
+                part.reason = Some(format!(
+                    "left the cluster at {left}; this aggregator reads its log from the configured folder{trouble}"
+                ));
             }
             if !part.tally.faults.is_empty() {
                 (part.status, part.reason) = conclude(&part.tally, true, None);

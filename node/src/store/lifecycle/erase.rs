@@ -39,8 +39,9 @@ pub(in crate::store) fn erase(
         }
         Integrity::Violation | Integrity::UnknownKey => {
             let why = row.checked.reason.unwrap_or_default();
-            let message =
-                format!("row {seq} fails verification ({why}) and is kept as evidence; run `piperoll node verify`");
+            let message = format!(
+                "cannot erase row {seq}: it fails verification ({why}) and is kept as evidence; run `piperoll node verify`"
+            );
             return Err(AdminError::Refused(message));
         }
     }

@@ -25,7 +25,9 @@ pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64
     check_reason(&hold.reason)?;
     let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;
     if !named || hold.name.chars().any(char::is_control) {
-        let message = format!("the hold's name must be 1 to {NAME_BYTES_MAX} bytes, without control characters");
+        let message = format!(
+            "the hold's name must be 1 to {NAME_BYTES_MAX} bytes, without control characters or surrounding spaces"
+        );
         return Err(AdminError::Refused(message));
     }
     if hold.to <= hold.from {

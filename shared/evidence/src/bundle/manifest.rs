@@ -124,7 +124,7 @@ pub fn manifest_note(manifest: &Manifest, key: &SigningKey) -> Result<String, No
 
 /// Reads the `manifest` member. The caller must check the signature.
 pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
-    let text = std::str::from_utf8(member).map_err(|_| "the manifest is not text".to_owned())?;
+    let text = std::str::from_utf8(member).map_err(|_| "the manifest is not valid UTF-8".to_owned())?;
     let note = Note::parse_up_to(text, MANIFEST_BYTES_MAX).map_err(|error| format!("invalid manifest: {error}"))?;
     if note.signatures() > MANIFEST_SIGNATURES_MAX {
         let count = note.signatures();

@@ -187,8 +187,8 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
         }
         Outcome::Usage => "NOT CHECKED".to_owned(),
         Outcome::Unchecked => format!(
-            "UNCHECKED (self-asserted): {rows} checked with the keys that the bundle itself contains. A forger of the \
-             entries could have forged those keys too. Check again with --trust and a trust file from the cluster's administrators."
+            "UNCHECKED (self-asserted): {rows} checked only against the keys in the bundle itself. Anyone who forged the \
+             entries could have replaced those keys as well. Verify again with --trust and a trust file from the cluster's administrators."
         ),
         Outcome::Incomplete => {
             let missing: Vec<&str> =
