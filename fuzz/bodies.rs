@@ -77,7 +77,8 @@ pub(crate) fn frame(bytes: &[u8]) {
     }
 }
 
-/// Masks the input as a text and as a detail of an entry. The output is JSON, and lists masked fields exactly if something was masked.
+/// Masks the input as a text and as a detail of an entry. The output is JSON, and lists masked fields if and only if something
+/// was masked.
 pub(crate) fn redact(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let redactor = Redactor::shared();
@@ -96,7 +97,7 @@ pub(crate) fn redact(bytes: &[u8]) {
     }
 }
 
-/// Writes a row with the input as its body: the result is one line with one object, whatever the bytes are.
+/// Writes a row with the input as its body: the result is one line with one object, regardless of the bytes.
 pub(crate) fn row(bytes: &[u8]) {
     for integrity in [Integrity::Ok, Integrity::Violation] {
         let row = Row {

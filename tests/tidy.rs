@@ -19,7 +19,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns source files with their path below the root and their text.
+/// Returns the source files, each with its path relative to the root and its text.
 fn files() -> Vec<(String, String)> {
     let root = root();
     let mut found = Vec::new();
@@ -126,7 +126,7 @@ fn the_manifests_agree() {
     }
 }
 
-/// The auditor's program is small: no dependency of it can open a socket or a database.
+/// The verifier for auditors is small: none of its dependencies can open a socket or a database.
 #[test]
 fn the_verifier_brings_nothing_along() {
     let tree = std::process::Command::new(env!("CARGO"))

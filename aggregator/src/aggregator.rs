@@ -28,7 +28,7 @@ use crate::state::App;
 use crate::tasks::roster_changes::Membership;
 use crate::tasks::{pin_exchange, witness_poll};
 
-/// Reasons for an aggregator failing to start.
+/// Reasons why an aggregator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -49,10 +49,10 @@ pub enum StartError {
     Recorder(#[from] piperoll_client::OpenError),
 }
 
-/// Time limit at shutdown, for storing pins and for requests whose callers are gone.
+/// Time limit at shutdown for storing pins, and again for requests that are still in progress although their callers are gone.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An aggregator with its listener bound; nothing is served yet.
+/// An aggregator whose listener is bound but which does not serve requests yet.
 pub struct Aggregator {
     app: Arc<App>,
     tls: Arc<TlsStore>,
@@ -63,7 +63,7 @@ pub struct Aggregator {
 
 impl Aggregator {
     /// Opens the state and binds the listener. `kept` contains the logs of departed nodes whose folders are available
-    /// here, or the reason why such a log cannot be read.
+    /// to this aggregator, or the reasons why such logs cannot be read.
     pub async fn bind(
         config: AggregatorConfig,
         kept: &HashMap<NodeId, Result<LocalLog, String>>,

@@ -32,7 +32,7 @@ impl Audit {
         RecordLayer::new(self.recorder.clone()).category(Category::Audit).record_intents(false).record_reads(true)
     }
 
-    /// Records an entry of the aggregator itself, outside of the layer. An error means that it may not be on disk.
+    /// Records an entry of the aggregator itself, outside of the layer. After an error, the entry may not be on disk.
     pub(crate) async fn note(&self, entry: Entry) -> Result<(), EmitError> {
         self.recorder.emit(entry).await.map(drop)
     }

@@ -1,4 +1,4 @@
-//! `aggregator.toml` and the roster: raw input, and the checked configuration that it becomes.
+//! `aggregator.toml` and the roster: the files as typed, and the checked configuration that is built from them.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -26,10 +26,10 @@ use crate::access::rate_limit::Rates;
 use crate::access::scope::{Scope, Written};
 use crate::access::sessions::SESSION_IDLE_DEFAULT;
 
-/// Default interval between polls, five seconds. An intruder on a node can change unnoticed only the rows written since
-/// the last poll.
+/// Default interval between polls, five seconds. An intruder on a node can change only the rows written since the last
+/// poll without being noticed.
 const WITNESS_POLL_MS: u64 = 5_000;
-/// Default and maximum exchange interval, one hour. A witness that loses its memory loses at most the pins of that time.
+/// Default and maximum exchange interval, one hour. A witness that loses its memory loses at most the pins of one interval.
 const WITNESS_EXCHANGE: Duration = Duration::from_hours(1);
 
 /// An aggregator's configuration, ready to use.
@@ -44,7 +44,7 @@ pub struct AggregatorConfig {
     pub roster: Vec<RosterNode>,
     /// Retention policies: how long rows have to stay on every node, in ascending order of start time.
     pub retention: Vec<KeepPolicy>,
-    /// Keys of the cluster's witnesses: this aggregator or others.
+    /// Public keys of the cluster's witnesses; this aggregator may be one of them.
     pub witnesses: Vec<VerifyingKey>,
     /// Roles and scopes of people with a certificate.
     pub users: HashMap<String, User>,
@@ -61,7 +61,7 @@ pub struct AggregatorConfig {
     pub export_key: SigningSeed,
     /// Interval between two polls of every node's checkpoint.
     pub witness_interval: Duration,
-    /// Interval between two rounds of writing pins and comparing them with those that others wrote.
+    /// Interval between two rounds of the pin exchange: writing this aggregator's pins and comparing the pins of the others.
     pub witness_exchange: Duration,
     pub rates: Rates,
     /// Time without a request after which a browser is signed out.

@@ -31,13 +31,13 @@ struct VerdictLabel {
     verdict: &'static str,
 }
 
-/// Counters of requests, gauges of nodes.
+/// Request counters and node gauges.
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabel, Counter>,
     node_down: Family<NodeLabel, Gauge>,
     clock_offset: Family<NodeLabel, Gauge<f64, AtomicU64>>,
-    /// The clock offset in microseconds, under the name of earlier versions.
+    /// Clock offset in microseconds, under the metric name of earlier versions.
     clock_offset_micros: Family<NodeLabel, Gauge>,
     witnessed_rows: Family<NodeLabel, Gauge>,
     verdict: Family<VerdictLabel, Gauge>,

@@ -18,8 +18,8 @@ use crate::cluster::roster::Cluster;
 use crate::config::{AggregatorConfig, User};
 use crate::metrics::Metrics;
 
-/// Maximum number of concurrent requests whose answer has not been read yet, of all callers and of one. Each may hold a page of some
-/// megabytes.
+/// Maximum number of concurrent requests whose answer has not been read yet: in total, and per caller. Each may hold a page of
+/// some megabytes.
 pub(crate) const REQUESTS_MAX: usize = 256;
 pub(crate) const REQUESTS_PER_CALLER_MAX: usize = 16;
 /// Maximum number of full-size pages that have not been read yet; beyond it, pages are small.
@@ -28,8 +28,8 @@ pub(crate) const PAGES_PER_CALLER_MAX: usize = 4;
 /// Maximum number of concurrent streams. Each has a connection to every node and buffers of about a megabyte per node.
 pub(crate) const STREAMS_MAX: usize = 32;
 pub(crate) const STREAMS_PER_CALLER_MAX: usize = 8;
-/// Maximum number of concurrent counts. Each holds up to 150 MB of values, and as much again for every node that counts
-/// by fields of very many values at the same moment; any client with read access can request one.
+/// Maximum number of concurrent counts. Each holds up to 150 MB of values, and as much again for every node that is
+/// counting by fields with very many values at the same time. Any client with read access can request a count.
 pub(crate) const COUNTS_MAX: usize = 4;
 pub(crate) const COUNTS_PER_CALLER_MAX: usize = 1;
 /// Maximum number of concurrent tails. Each has a connection to every node, and up to 4,096 events that its client has not read yet.

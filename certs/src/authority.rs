@@ -41,7 +41,7 @@ pub struct Authority {
     ca: CertificateAuthority,
     /// Folders of machines that are no longer in the cluster directory and could not be updated.
     absent: Vec<PathBuf>,
-    /// New paths of folders that interrupted commands left over.
+    /// New paths of the folders that interrupted commands left over, which were moved aside.
     set_aside: Vec<PathBuf>,
 }
 
@@ -257,7 +257,7 @@ impl Authority {
     ///
     /// # Errors
     ///
-    /// If the time is not after the start of the latest policy, or if there are fewer days than a node accepts.
+    /// If the time is not after the start of the latest policy, or if the number of days is lower than a node accepts.
     pub fn set_retention(&mut self, policy: KeepPolicy) -> Result<()> {
         if policy.keep_days < RETENTION_DAYS_MIN {
             return Err(CertsError::Keys(format!("rows must be kept for at least {RETENTION_DAYS_MIN} days")));
@@ -282,7 +282,7 @@ impl Authority {
         &self.members.retention
     }
 
-    /// Returns an error if the id is taken. An id must name one member only, because `revoke` and `renew` select by id.
+    /// Returns an error if the id is taken. An id must name only one member, because `revoke` and `renew` select members by id.
     fn refuse_known(&self, id: &NodeId) -> Result<()> {
         match self.members.list.iter().find(|m| &m.id == id) {
             Some(known) => Err(CertsError::MemberExists(format!("{} {id}", known.kind.as_str()))),
@@ -304,8 +304,8 @@ impl Authority {
         Ok(folder)
     }
 
-    /// Moves aside the folder that an interrupted command left over, so that the command can be repeated. Such a folder's keys
-    /// are in no list. The folder of a listed member is never moved, because callers check the id with `refuse_known` first.
+    /// Moves aside the folder that an interrupted command left over, so that the command can be repeated. Its keys are not in any
+    /// list. The folder of a listed member is never moved, because callers check the id with `refuse_known` first.
     fn set_leftover_aside(&mut self, folder: &Path) -> Result<()> {
         if !folder.exists() {
             return Ok(());
@@ -338,7 +338,7 @@ impl Authority {
         // Store the serial before the certificate exists: a certificate with an unrecorded serial could never be revoked.
         self.members.issued(&identity, serial);
         self.members.store(&self.dir.join("members.json"))?;
-        // Certificate first: a reload between the two writes sees a pair that does not match and keeps the old one.
+        // Write the certificate first: a reload between the two writes sees a pair that does not match, and keeps the old pair.
         write_public(&folder.join(format!("{stem}.crt")), certificate_pem.as_bytes())?;
         write_private(&folder.join(format!("{stem}.key")), key_pem.as_bytes())?;
         write_public(&folder.join("ca.crt"), self.ca.certificate_pem().as_bytes())
@@ -383,7 +383,7 @@ impl Authority {
         self.members.list.iter().any(|member| member.kind == MemberKind::Aggregator && &member.id == id)
     }
 
-    /// Lists the witnesses whose cosignatures a node accepts: one C2SP verification key a line.
+    /// Lists the witnesses whose cosignatures a node accepts, one C2SP verification key per line.
     fn witnesses(&self) -> Result<String> {
         let mut text =
             "# The cluster's witnesses. Retention deletes rows only after these have seen them for long enough.\n"

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Reason why the authority refused an operation. Nothing was changed unless the message says so.
+/// Reason why the authority refused an operation. Unless the message states otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CertsError {
     #[error("{path}: {source}")]

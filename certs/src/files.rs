@@ -16,8 +16,8 @@ pub(crate) fn make_new_private_dir(path: &Path) -> Result<()> {
     make_new_dir(path, 0o700)
 }
 
-/// Creates a machine's folder. Other users may pass through it, because applications reach the node's socket inside, but they may
-/// not list it. Every private file in it is accessible only to its owner.
+/// Creates a machine's folder. Other users may traverse it, because applications reach the node's socket inside, but they may not
+/// list it. Every private file in it is accessible only to its owner.
 pub(crate) fn make_new_machine_dir(path: &Path) -> Result<()> {
     make_new_dir(path, 0o711)
 }
@@ -45,7 +45,7 @@ pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, 0o644)
 }
 
-/// Replaces a file as a whole: a reader sees either the old or the new content, even after a crash.
+/// Replaces a file as a whole: another process sees either the old or the new content, even after a crash.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let temporary = path.with_extension("new");
     let written = (|| {

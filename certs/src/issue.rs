@@ -71,7 +71,7 @@ impl CertificateAuthority {
         &self.key_pem
     }
 
-    /// Issues a certificate. Its URI name identifies the holder; the DNS and IP names are for programs that check those.
+    /// Issues a certificate. Its URI name identifies the holder; the DNS and IP names are for programs that check such names.
     pub(crate) fn issue(&self, identity: &Identity, host: &str) -> Result<Issued> {
         let key = KeyPair::generate()?;
         let mut serial = [0u8; 16];

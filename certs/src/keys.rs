@@ -26,8 +26,8 @@ pub struct KeysChanged {
     pub folder: PathBuf,
     /// The new file in the folder: a secret of a new epoch, or a new checkpoint key.
     pub file: String,
-    /// The newest epoch after [`Authority::rotate_mac`], the size at which a key takes over or the old log is frozen after
-    /// `finish_key` and `new_generation`, and 0 after `rotate_key`.
+    /// After [`Authority::rotate_mac`], the newest epoch. After `finish_key` and `new_generation`, the size at which a key takes
+    /// over or the old log is frozen. After `rotate_key`, 0.
     pub number: u64,
 }
 

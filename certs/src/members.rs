@@ -33,7 +33,7 @@ impl MemberKind {
     }
 }
 
-/// Membership of a node that left for good, as earlier versions wrote it.
+/// Membership period of a retired node, in the format of earlier versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retired {
     /// Dates, such as 2026-04-15.
@@ -54,10 +54,10 @@ pub struct Member {
     /// Filter that limits the entries a person may see.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scope: Option<String>,
-    /// Membership period as earlier versions wrote it; [`Member::life`] reads it.
+    /// Membership period in the format of earlier versions; [`Member::life`] reads it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retired: Option<Retired>,
-    /// Start of the membership. `None` for members added before this was recorded, which count as having always been members.
+    /// Start of the membership. `None` for members added before it was recorded, which count as having always been members.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub member_from: Option<Timestamp>,
     /// End of the membership; `None` while it lasts.
@@ -177,7 +177,7 @@ pub(crate) struct Members {
     pub(crate) retention: Vec<KeepPolicy>,
 }
 
-/// Days for which a new cluster keeps entries; the configurations of new nodes have the same number.
+/// Number of days for which a new cluster keeps entries. The configurations of new nodes contain the same number.
 const KEEP_DAYS_DEFAULT: u32 = 365;
 
 impl Members {

@@ -13,7 +13,7 @@ pub struct NodePlace {
 /// Location of the daemons' data on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
-    /// In the folder of the configuration, so that this folder can be put anywhere.
+    /// In the folder of the configuration, so that this folder can be placed anywhere.
     #[default]
     Folder,
     /// In `/var/lib` and `/run`, as the package's units and containers expect.

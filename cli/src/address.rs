@@ -1,13 +1,13 @@
-//! Parses the address of a row, in the forms that users type and other commands print.
+//! Parses the address of a row, in the forms that users type and that other commands print.
 
 use std::str::FromStr;
 
 use crate::exit::UsageError;
 
-/// `mx1/42` or `mx1:42`, with `@GENERATION` for a row of an archived log; on a node its own rows are also just `42`.
+/// `mx1/42` or `mx1:42`, with `@GENERATION` for a row of an archived log. On a node, its own rows can be addressed as just `42`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowAddress {
-    /// `None` if it was left out.
+    /// ID of the node; `None` if it was left out.
     pub(crate) node: Option<String>,
     pub(crate) seq: u64,
     pub(crate) generation: Option<String>,

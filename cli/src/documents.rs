@@ -15,7 +15,7 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// A document, and the number of its first line.
 pub(crate) struct Document {
     pub(crate) line: u64,
-    /// The text, or the reason why it is not a document.
+    /// The text, or the reason why there is no document.
     pub(crate) text: Result<String, String>,
 }
 

@@ -13,13 +13,13 @@ pub(crate) enum Exit {
     Usage = 2,
     /// An expected node did not answer in full.
     Incomplete = 3,
-    /// There is a wrong signature, a gap, or a file of another origin. Takes precedence over `Incomplete`.
+    /// A signature is wrong, there is a gap, or a file has another origin. Takes precedence over `Incomplete`.
     Violation = 4,
     /// No node answered.
     Nothing = 5,
 }
 
-/// A request with an invalid number, time or filter; retrying it unchanged is useless.
+/// A request with an invalid number, time or filter; retrying it without changes cannot succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);

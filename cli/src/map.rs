@@ -15,7 +15,7 @@ use crate::documents::Documents;
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, width};
 
-/// Maximum number of rows of the table; further ones are only counted.
+/// Maximum number of rows in the table; further rows are only counted.
 const ROWS_SHOWN_MAX: usize = 200;
 /// Maximum number of different reasons shown for records that do not become entries.
 const REASONS_SHOWN_MAX: usize = 20;

@@ -21,7 +21,7 @@ macro_rules! paintln {
     };
 }
 
-/// Prints a line to standard error like `eprintln!`, but never panics, because an error of standard error cannot be reported.
+/// Prints a line to standard error like `eprintln!`, but never panics, because a failure of standard error cannot be reported.
 macro_rules! errln {
     () => { $crate::out::tell(format_args!("\n")) };
     ($($message:tt)*) => { $crate::out::tell(format_args!("{}\n", format_args!($($message)*))) };
@@ -41,8 +41,8 @@ pub(crate) fn write(out: &mut impl Write, text: Arguments<'_>) {
     }
 }
 
-/// Marks the write error that occurs when the reader of standard output has closed it, which ends the command without a failure.
-/// Any other broken pipe or socket is a failure.
+/// Error of a write to a standard output that its reader has closed. It ends the command without a failure; any other broken pipe
+/// or socket is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("standard output is closed")]
 pub(crate) struct ReaderGone;

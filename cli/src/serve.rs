@@ -75,7 +75,8 @@ async fn serve_aggregator(config: &Path) -> anyhow::Result<Exit> {
     served
 }
 
-/// Opens the folders of nodes that have left. A folder that cannot be read does not keep the aggregator from starting.
+/// Opens the logs of nodes that have left the cluster. A folder that cannot be read does not prevent the aggregator from
+/// starting.
 async fn kept_logs(config: &AggregatorConfig) -> HashMap<NodeId, Result<LocalLog, String>> {
     let mut logs = HashMap::new();
     for (node, path) in &config.kept {
@@ -147,7 +148,7 @@ fn tell_service_manager(shutdown: &CancellationToken) {
     });
 }
 
-/// Turns exceeding a file size limit (`LimitFSIZE=`) into a write error, instead of the end of the process.
+/// Makes a write that exceeds a file size limit (`LimitFSIZE=`) fail with an error, instead of ending the process.
 fn outlive_size_limits() -> anyhow::Result<()> {
     // Registering a handler disables the signal's default action; the signal itself is ignored.
     let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(nix::libc::SIGXFSZ))?;

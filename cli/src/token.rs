@@ -1,4 +1,4 @@
-//! `piperoll aggregator token`: edits the token file, so it needs no token itself.
+//! `piperoll aggregator token`: edits the token file directly, so the command itself needs no token.
 
 use std::path::Path;
 

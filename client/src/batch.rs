@@ -16,7 +16,7 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Maximum number of concurrent requests. The node commits in groups, so it can collect a second request while it syncs the first.
 const UNDER_WAY_MAX: usize = 4;
 
-/// Result of one entry of a batch.
+/// Result for one entry of a batch.
 pub(crate) type EntryResult = Result<Receipt, ClientError>;
 
 /// An entry, and the channel on which its caller waits for the result.
@@ -87,7 +87,7 @@ pub(crate) async fn send_lines(
     let all = |error: &dyn Fn() -> ClientError| (0..count).map(|_| Err(error())).collect();
     match tokio::time::timeout(patience, node.append_lines(lines, false)).await {
         Err(_) => all(&|| ClientError::Unknown("the request timed out".to_owned())),
-        // The node refused the request, not an entry. Report a transient error, because the endpoint may be fixed.
+        // The request was refused, not an entry. Report a transient error, because the fault of the endpoint may be fixed.
         Ok(Err(ClientError::Refused(problem))) => all(&|| ClientError::Protocol(problem.detail.clone())),
         Ok(Err(error)) => all(&|| error.clone()),
         Ok(Ok(report)) if report.results.len() == count => report

@@ -37,7 +37,7 @@ pub enum OpenError {
     /// A name in [`Builder::secret_names`] would match everything or nothing.
     #[error(transparent)]
     Name(#[from] BadName),
-    /// A category has a policy that needs a spool, and none is set.
+    /// The policy of a category needs a spool, but no spool is set.
     #[error("the policy {0:?} needs a spool; set a spool directory, or make every category strict")]
     NoSpool(DeliveryPolicy),
     /// The text of [`Builder::source`] is malformed.
@@ -62,7 +62,7 @@ impl Recorder {
     /// Starts building a recorder for the node whose socket is at `socket`. Does not connect yet.
     ///
     /// # Errors
-    /// None at present; kept for transports that need to be prepared.
+    /// Currently none; reserved for transports that need preparation.
     pub fn builder(socket: &Path) -> Result<Builder, ClientError> {
         Ok(Self::builder_for(NodeClient::new(socket)?))
     }
@@ -86,8 +86,8 @@ impl Builder {
         }
     }
 
-    /// Sets what happens to entries of a category that cannot be recorded immediately. By default `data` and `integration` are spooled
-    /// and all other categories are strict, custom ones included.
+    /// Sets the policy for a category's entries when they cannot be recorded immediately. By default, `data` and `integration`
+    /// are spooled, and all other categories, including custom ones, are strict.
     pub fn policy(mut self, category: Category, policy: DeliveryPolicy) -> Self {
         self.policies.set(category, policy);
         self

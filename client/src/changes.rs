@@ -23,10 +23,10 @@ pub struct Changes(Vec<Change>);
 pub struct Change {
     /// A path such as `limits.quota`.
     pub field: String,
-    /// The value before; `None` if the field did not exist.
+    /// Value before the change; `None` if the field did not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
-    /// The value after; `None` if the field was removed.
+    /// Value after the change; `None` if the field was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
 }
@@ -72,7 +72,8 @@ impl Changes {
     fn compare(&mut self, field: &str, old: Option<Value>, new: Option<Value>) {
         match (old, new) {
             (old, new) if old == new => {}
-            // Compare a field with a secret's name as a whole: the paths of nested fields would not be masked as secrets.
+            // Compare a field as a whole if its name is that of a secret: the paths of nested fields would not be masked as
+            // secrets.
             (old, new) if Redactor::shared().is_secret_name(field) => self.push(field, old, new),
             (Some(Value::Object(old)), Some(Value::Object(new))) if !is_mark(&old) && !is_mark(&new) => {
                 self.compare_fields(field, old, new);
@@ -150,8 +151,8 @@ fn value_said(value: &Value) -> String {
     }
 }
 
-/// Whether two lists hold only plain values. These are shown as a whole: compared by index, they would not show which values were added
-/// or removed.
+/// Whether two lists contain only plain values. Such lists are shown as a whole, because a comparison by index would not show
+/// which values were added or removed.
 fn all_plain(old: &[Value], new: &[Value]) -> bool {
     !old.iter().chain(new).any(|value| value.is_object() || value.is_array())
 }
@@ -160,7 +161,7 @@ fn is_mark(object: &Map<String, Value>) -> bool {
     object.contains_key(MARK)
 }
 
-/// Replaces the marks of secrets, which only serve to compare them, with the mask.
+/// Replaces the marks of secrets with the mask. The marks only serve to compare secrets.
 fn unmarked(value: Value) -> Value {
     match value {
         Value::Object(object) if is_mark(&object) => Value::String(MASK.to_owned()),

@@ -23,7 +23,7 @@ const LINES_MAX: usize = 256;
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Time limit of one request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Pauses between attempts while the node does not record.
+/// Pauses between attempts while the node cannot record entries.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Idle time after which a segment that has been sent is closed so that it can be removed.

@@ -85,7 +85,7 @@ pub enum Outcome {
     Failure,
     /// The operation was not allowed.
     Denied,
-    /// The result is not known, such as that of an operation that has only begun.
+    /// The result is unknown, for example because the operation has only begun.
     Unknown,
 }
 
@@ -237,11 +237,11 @@ impl Entry {
         method,
         /// Sets the HTTP path.
         path,
-        /// Sets the ID that the application's own log has for the request.
+        /// Sets the ID of the request in the application's own log.
         request_id,
-        /// Sets one sentence for people.
+        /// Sets the description, one sentence that people read.
         description,
-        /// Sets the name of the object for people.
+        /// Sets the name of the object that people read.
         entity_name,
     }
 
@@ -251,7 +251,7 @@ impl Entry {
         self
     }
 
-    /// Sets when the event happened, if not now.
+    /// Sets the time of the event, for an event that happened earlier.
     pub fn occurred_at(mut self, time: Timestamp) -> Self {
         self.occurred_at = Some(time);
         self
@@ -334,15 +334,16 @@ impl Entry {
         self.ip_address
     }
 
-    /// Serialises the entry as it is sent: with its secrets masked, and with a sentence about its changes if it has no description.
+    /// Serializes the entry as it is sent: with its secrets masked, and with a sentence about its changes if it has no
+    /// description.
     pub(crate) fn to_text(&self, redactor: &Redactor) -> String {
-        // Texts, numbers and JSON values cannot fail to serialise.
+        // Texts, numbers and JSON values cannot fail to serialize.
         let text = serde_json::to_string(self).unwrap_or_default();
         let masked = redactor.entry(&text);
         if self.description.is_some() || self.changes.is_empty() {
             return masked.into_owned();
         }
-        // Describe the masked changes, so that the sentence holds no secret.
+        // Describe the masked changes, so that the sentence contains no secret.
         #[derive(Deserialize)]
         struct Masked {
             changes: Changes,

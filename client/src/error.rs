@@ -31,7 +31,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether a retry may succeed. Sending the same entry again does no harm.
+    /// Whether a retry may succeed. Sending the same entry again is safe.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(problem) => is_transient_status(problem.status),
@@ -46,7 +46,7 @@ impl ClientError {
     }
 }
 
-/// Whether the status says that the node cannot accept the entry now, although nothing is wrong with the entry.
+/// Whether the status means that the node cannot accept entries at the moment, whatever their content.
 pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 401 | 408 | 425 | 429 | 500..=599)
 }

@@ -1,8 +1,9 @@
 //! Records audit entries of an application in a tamper-evident log.
 //!
-//! A [`Recorder`] sends each [`Entry`] to the Piperoll node on the same machine, over its Unix socket. [`Recorder::emit`] returns after the
-//! entry is synced to the node's disk. If the node cannot record it, the [`DeliveryPolicy`] of its [`Category`] decides: the call fails, or
-//! the entry waits in a spool on the same machine. No entry is lost without an entry in the log that counts it.
+//! A [`Recorder`] sends each [`Entry`] to the Piperoll node on the same machine, over its Unix socket. [`Recorder::emit`] returns
+//! after the entry is synced to the node's disk. If the node cannot record it, the [`DeliveryPolicy`] of its [`Category`]
+//! decides: the call fails, or the entry waits in a spool on the same machine. No entry is lost silently: the log records how
+//! many were lost.
 //!
 //! # Example
 //!
@@ -28,16 +29,16 @@
 //!
 //! # Secrets
 //!
-//! Values under names such as `password` or `api_key`, and texts that look like credentials, are masked before an entry leaves the process.
-//! [`Secret`] marks a field by its type, and [`Builder::secret_names`] adds names.
+//! Values under names such as `password` or `api_key`, and texts that look like credentials, are masked before an entry leaves
+//! the process. [`Secret`] marks a field by its type, and [`Builder::secret_names`] adds names.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `tower` | yes | [`RecordLayer`], a tower layer that records every request that changes something or is denied, and [`testing`] |
+//! | `tower` | yes | [`RecordLayer`], which records every request that changes something or is denied, and [`testing`] |
 //! | `metrics` | no | `Recorder::register` and `Recorder::metrics_text`, counters for Prometheus |
-//! | `loopback-https` | no | `NodeClient::over_https`, for applications that cannot reach the socket, such as those in containers |
+//! | `loopback-https` | no | `NodeClient::over_https`, for applications that cannot reach the socket, for example in containers |
 #![deny(missing_docs)]
 
 mod batch;

@@ -1,7 +1,7 @@
 //! Counts losses that have not been reported yet, in a small file that survives the process.
 //!
-//! A count is written whenever it changes but not synced: it survives the end of the process, even if it is killed. After a power
-//! failure, the node's own entry about its unclean stop says that an unknown number of entries may be missing.
+//! A count is written, but not synced, whenever it changes: it survives the end of the process, even if the process is killed.
+//! After a power failure, the node's own entry about its unclean stop says that an unknown number of entries may be missing.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,7 +19,7 @@ const FILE: &str = "lost";
 /// Layout of a slot: id (16), count (8), first (8), last (8), whether the count is incomplete (1), zeroes (3), CRC-32 (4).
 const SLOT_BYTES: usize = 48;
 
-/// Reason why something was lost.
+/// Reason why entries were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The spool was full.
@@ -129,8 +129,8 @@ impl LossCounters {
                 && let Some(slot) = counting.take()
             {
                 *reporting = Some(slot);
-                // Store the report before clearing the count: after a crash in between, both slots have the same id, so one loss
-                // is recorded.
+                // Store the report before clearing the count: after a crash in between, both slots have the same id, so the loss
+                // is recorded only once.
                 self.store(cause, 1, Some(slot));
                 self.store(cause, 0, None);
             }

@@ -76,7 +76,7 @@ impl NodeClient {
     /// Creates a client for the node whose socket is at `path`. Does not connect yet.
     ///
     /// # Errors
-    /// None at present; kept for transports that need to be prepared.
+    /// Currently none; reserved for transports that need preparation.
     pub fn new(path: &Path) -> Result<Self, ClientError> {
         let transport = Transport::new(Endpoint::Socket(Arc::new(path.to_owned())));
         let place = path.display().to_string().into();
@@ -120,7 +120,7 @@ impl NodeClient {
     pub async fn append_lines(&self, lines: Vec<u8>, import: bool) -> Result<BatchReport, ClientError> {
         let call = Call { import, ..Call::post(socket_path::ENTRIES, NDJSON, lines) };
         let (status, text) = self.text(call.within(APPEND_TIMEOUT)).await?;
-        // A full disk or a stopping node reports per line as well, with the status of the cause.
+        // A node whose disk is full or that is stopping also reports per line; the status is then that of the cause.
         serde_json::from_slice(&text).map_err(|_| problem(status, &text))
     }
 

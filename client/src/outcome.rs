@@ -17,7 +17,7 @@ pub enum Emitted {
     Recorded(Receipt),
     /// In this machine's spool; it will be recorded when the node accepts it.
     Spooled(EntryId),
-    /// Dropped, and counted; the log will hold an entry with the count.
+    /// Dropped and counted; an entry in the log will state the count.
     Dropped,
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-/// Returns pauses that double from `first` to `max`, without end. Jitter keeps many processes from trying at the same moment.
+/// Returns an endless sequence of pauses that double from `first` to `max`. Jitter keeps many processes from trying at the same
+/// moment.
 pub(crate) fn pauses(first: Duration, max: Duration) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(first)

@@ -10,9 +10,9 @@ use http::HeaderMap;
 use http::header::{FORWARDED, HeaderName};
 use ipnet::IpNet;
 
-/// Maximum number of proxies that are read; a longer list is a forgery or a loop.
+/// Maximum number of addresses that are read; a longer list is a forgery or a loop.
 const HOPS_MAX: usize = 32;
-/// Maximum number of bytes of the header that are read, from its right end.
+/// Maximum number of bytes that are read from the right end of the header.
 const BYTES_MAX: usize = 8 * 1024;
 
 /// The header that the trusted proxies write. All others are ignored, because a client could have sent them.
@@ -162,7 +162,8 @@ fn address(text: &str) -> Option<IpAddr> {
     IpAddr::from_str(without_zone).ok().map(|ip| ip.to_canonical())
 }
 
-/// The address that a request's connection came from: a request extension for servers other than axum, which has `ConnectInfo`.
+/// Request extension with the address that a request's connection came from, for servers other than axum, which has
+/// `ConnectInfo`.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 

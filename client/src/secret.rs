@@ -9,15 +9,16 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::Sha256;
 
-/// Key that only this process knows, so that marks of secrets can be compared here but not used to guess a secret elsewhere.
+/// Key that only this process knows: within it, marks of secrets can be compared; elsewhere, they are of no use for guessing a
+/// secret.
 static COMPARING: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let mut key = [0; 32];
     getrandom::fill(&mut key).expect("the operating system provides random bytes");
     key
 });
 
-/// A value that its type marks as a secret: [`Changes`](super::Changes) records that it changed but not its value, and it is
-/// masked everywhere else in an entry.
+/// A value whose type marks it as a secret: [`Changes`](super::Changes) records the fact that it changed, but not the value, and
+/// the value is masked everywhere else in an entry.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret<T>(T);
@@ -40,7 +41,7 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// Serialises as a mark that differs if the values differ. Masking replaces it with `***`.
+/// Serializes as a mark that differs if the values differ. Masking replaces the mark with `***`.
 impl<T: Serialize> Serialize for Secret<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = serde_json::to_vec(&self.0).map_err(serde::ser::Error::custom)?;

@@ -10,7 +10,7 @@ use super::recorded_entries::RecordedEntries;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unrecorded {
-    /// The route left no entry.
+    /// The route recorded no entry.
     #[error("{method} {path} was answered without an entry; wrap the route in RecordLayer")]
     Nothing {
         /// Method of the request.
@@ -18,7 +18,7 @@ pub enum Unrecorded {
         /// Path of the request.
         path: String,
     },
-    /// The route left more than one entry.
+    /// The route recorded more than one entry.
     #[error("{method} {path} recorded {count} entries instead of one")]
     Several {
         /// Method of the request.
@@ -40,7 +40,7 @@ pub enum Unrecorded {
     },
 }
 
-/// Sends a request without a body to every route, and checks the entries that each leaves. Call it with the entries of
+/// Sends a request without a body to every route, and checks the entries that each route records. Call it with the entries of
 /// [`Recorder::in_memory`](super::Recorder::in_memory) and every route that changes something.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ pub(crate) enum Endpoint {
     Https(crate::tls::HttpsEndpoint),
 }
 
-/// Opens connections to one endpoint, whatever host a request names.
+/// Opens connections to one endpoint, regardless of the host that a request names.
 #[derive(Clone)]
 struct Connector(Endpoint);
 

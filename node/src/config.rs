@@ -199,8 +199,8 @@ fn default_data_dir() -> PathBuf {
 /// writes it.
 const WITNESSES: &str = "witnesses";
 
-/// Reads the witnesses' keys. A directory from an older version has no such file: then nothing is pruned automatically, and the
-/// status reports it.
+/// Reads the witnesses' keys. A directory from an older version has no such file; without it, nothing is pruned automatically,
+/// and the node's status shows the reason.
 fn read_witnesses(path: &Path) -> Result<Vec<VerifyingKey>, String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -312,7 +312,7 @@ impl TypedRetention {
         };
         let size_max = match self.size_max_gib {
             None => None,
-            // The range check makes it non-negative and far below 2^64.
+            // The range check makes the value non-negative and far below 2^64.
             Some(gib) if (0.001..=1_000_000.0).contains(&gib) => Some((gib * GIB) as u64),
             Some(gib) => return Err(format!("retention.size_max_gib must be 0.001 to 1000000, not {gib}")),
         };

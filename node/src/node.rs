@@ -20,7 +20,7 @@ use crate::start_error::StartError;
 use crate::store::{LogDir, Store};
 
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
-/// Time for the listeners to finish; longer than the time they give their own connections.
+/// Time limit for the listeners to stop; longer than the time that they allow for their own connections.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A node with its listeners bound; nothing is served yet.
@@ -105,8 +105,8 @@ impl Node {
         shutdown.cancelled().await;
         self.app.stopping.cancel();
         tasks.close();
-        // The metrics listener drains its connections without a time limit; a client that never finishes must not make the stop an
-        // unclean one.
+        // The metrics listener drains its connections without a time limit; a client that never finishes must not turn a clean
+        // stop into an unclean one.
         if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::warn!("a listener did not stop in time and was aborted");
         }
@@ -124,7 +124,7 @@ impl Node {
     }
 }
 
-/// Signs new entries regularly, whether or not a client asks for a checkpoint: signed entries cannot be cut off unnoticed.
+/// Signs new entries regularly, whether or not a client requests a checkpoint: signed entries cannot be truncated unnoticed.
 async fn sign_regularly(store: Store) {
     let mut last_fault = None;
     loop {

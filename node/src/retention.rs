@@ -94,7 +94,7 @@ impl Retention {
         }
     }
 
-    /// Waits until the next run is due; without a witness, until there is one.
+    /// Waits until the next run is due or, if there is no witness, until there is one.
     async fn pause(&self) {
         let again = tokio::time::Instant::now() + self.config.every;
         while tokio::time::Instant::now() < again {
@@ -118,8 +118,8 @@ impl Retention {
         self.config.keep_days.is_some() || self.config.size_max.is_some()
     }
 
-    /// Selects rows for automatic pruning that were witnessed at least `days` ago, whatever any clock says now or said when they were
-    /// recorded.
+    /// Selects rows for automatic pruning that were witnessed at least `days` ago, regardless of their timestamps. Only rows that
+    /// were added to an archived log are compared with `sober_now`.
     async fn witnessed_for(&self, days: u32) -> Result<PruneTarget, AdminError> {
         let earlier_before = self.sober_now().await?.minus(DAY * days);
         Ok(PruneTarget { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
@@ -183,7 +183,7 @@ impl Retention {
         let (first, rows) = extent.oldest_seq.zip(extent.head_seq).map_or((0, 0), |(a, b)| (a, b + 1 - a));
         let share = u128::from(rows) * u128::from(used - size_max) / u128::from(used.max(1));
         let to_max = first.saturating_add(u64::try_from(share).unwrap_or(0)).saturating_add(256);
-        // A flood of entries must not be able to push younger evidence out.
+        // A flood of entries must not cause younger rows, which may be evidence, to be pruned.
         let old = self.witnessed_for(RETENTION_DAYS_MIN).await?;
         let wish = PruneTarget { to_max: to_max.min(old.to_max), ..old };
         self.prune_if_any(wish, &format!("at most {size_max} bytes")).await?;
@@ -276,7 +276,8 @@ impl Retention {
         }
         let pruned = self.begin(wish, plan, format!("requested by {by}: before {before}"), archive).await?;
         {
-            // Set before the response: a client that asks for the progress must not see the state of an earlier prune.
+            // Set the state before the response is sent: a client that asks for the progress must not see the state of an earlier
+            // prune.
             let mut state = self.state();
             (state.problem, state.rows_left) = (None, pruned.to_seq - pruned.from_seq);
             "waiting for a witness".clone_into(&mut state.doing);

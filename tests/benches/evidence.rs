@@ -1,5 +1,5 @@
-//! Measures the cost of tamper evidence, as ratios within one run: `cargo bench --bench evidence -p piperoll-tests`. Prints
-//! figures and checks none. `-- tree`, `-- verify`, `-- bundle` or `-- witness` runs one part.
+//! Measures the cost of tamper evidence, as ratios within one run: `cargo bench --bench evidence -p piperoll-tests`. Prints the
+//! figures without checking them. `-- tree`, `-- verify`, `-- bundle` or `-- witness` runs one part.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 

@@ -1,7 +1,7 @@
-//! Measures how fast entries are found, counted and paged: `scripts/bench-find`. Prints figures and checks none.
+//! Measures how fast entries are found, counted and paged: `scripts/bench-find`. Prints the figures without checking them.
 //!
-//! Three nodes have `FIND_ROWS` entries each (default five million) over thirty days. Every search runs on one node's store,
-//! and on all three nodes through an aggregator over mTLS, after one warm-up round.
+//! Three nodes have `FIND_ROWS` entries each (default five million) over thirty days. Every search runs on one node's store, and
+//! on all three nodes through an aggregator over mTLS, after one warm-up round.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 
@@ -34,7 +34,7 @@ const MANY: usize = 100;
 const DAYS: i64 = 30;
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// Searches in the table: a name, the filter, and further parameters such as the time range.
+/// Searches listed in the table: a name, the filter, and further parameters such as the time range.
 const SEARCHES: [(&str, &str, &str); 9] = [
     ("user", "user:user-0417", ""),
     ("action set and range", "action:mailbox.create,token.revoke", "&from=21d&to=20d"),
@@ -204,7 +204,7 @@ async fn fill(store: &Store, rows: u64, node: u64) {
     }
 }
 
-/// Returns an entry of a mail platform: a thousand users, some of them busy, five actions, twenty thousand addresses.
+/// Returns an entry of a mail platform with a thousand users, some of them busy, five actions and twenty thousand addresses.
 fn entry(n: u64, dice: &mut u64) -> String {
     let mut roll = |sides: u64| {
         *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

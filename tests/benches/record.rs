@@ -1,7 +1,8 @@
-//! Measures the cost of recording for an application: `cargo bench --bench record -p piperoll-tests`. Prints figures and checks none.
+//! Measures the cost of recording for an application: `cargo bench --bench record -p piperoll-tests`. Prints the figures without
+//! checking them.
 //!
-//! Compares strict entries of one task with those of 128 tasks, through a real node, and the layer's own work per request with
-//! the same service without the layer.
+//! Compares the rates of strict entries with one task and with 128 tasks, through a real node, and compares a service that uses
+//! the layer with the same service without it, to obtain the layer's own work per request.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 
@@ -99,7 +100,7 @@ async fn layer() {
         within.push((cpu() - before).as_secs_f64());
         assert_eq!(captured.entries().len(), REQUESTS);
         captured.clear();
-        // Emitting the same entries without the layer: the cost that an append has anyway, except for the socket.
+        // Emit the same entries without the layer, to subtract their cost. The recorder is in memory, so no socket is involved.
         let before = cpu();
         for n in 0..REQUESTS {
             recorder.emit(entry(n).detail("changes", json!([5, 10]))).await.unwrap();

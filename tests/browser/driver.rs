@@ -11,8 +11,8 @@ use piperoll_tests::{Cluster, Guard, free_address};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Error text of the driver when a navigation interrupted a query. `find` retries such queries for up to [`PATIENCE`], which only
-/// ends a hanging test and measures nothing.
+/// Error text of the driver if a navigation interrupted a query. `find` retries such queries for up to [`PATIENCE`], a limit that
+/// exists only to end a hanging test.
 const CUT_SHORT: &str = "aborted by navigation";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Environment variable with the path of axe-core's own script (axe.min.js), from its package.
@@ -21,7 +21,7 @@ const AXE_VARIABLE: &str = "PIPEROLL_AXE";
 pub(crate) struct Browser {
     pub(crate) client: Client,
     base: String,
-    // The order matters: the folder is removed after the driver, when no process writes to it.
+    // The order of the fields matters: the folder must be removed after the driver, when no process writes to it any more.
     driver: Guard,
     home: TempDir,
 }

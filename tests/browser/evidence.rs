@@ -1,4 +1,4 @@
-//! Tests exporting evidence and verifying it; a partial export is labelled as partial.
+//! Tests exporting evidence and verifying it, and that a partial export is labeled as partial.
 
 use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, entry};

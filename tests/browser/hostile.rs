@@ -74,7 +74,7 @@ async fn hostile_entries_are_text_everywhere() {
         is_unharmed(&browser, &place).await;
         browser.click(".drawer button[aria-label=Close]").await;
     }
-    // Every value can be used as a filter, whatever characters it contains, and the filter finds the row of the value.
+    // Every value can be used as a filter, whatever characters it contains, and the filter finds the row with this value.
     for number in 0..taken.len() {
         browser.go("/?filter=node:mx1%20action:mail.release&order=asc").await;
         browser.until("all rows", async || browser.places().await.len() == taken.len()).await;
@@ -92,7 +92,7 @@ async fn hostile_entries_are_text_everywhere() {
     cluster.verify_all();
 }
 
-/// Checks that no script ran, no value became an element, nothing was fetched from elsewhere, and nothing is wider than the window.
+/// Checks that no script ran, no value became an element, no other server was contacted, and nothing is wider than the window.
 async fn is_unharmed(browser: &Browser, what: &str) {
     let script = "const own = performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin)).length; return { pwned: window.pwned ?? null, images: document.images.length, scripts: document.scripts.length, elsewhere: own, wide: document.documentElement.scrollWidth - document.documentElement.clientWidth }";
     let found = browser.js(script, json!([])).await;

@@ -66,7 +66,7 @@ async fn a_killed_node_is_named_at_once_and_greeted_when_it_returns() {
     browser.says("tr.status-row", "mx3 is back").await;
     browser.until("no banner", async || browser.texts(".banner").await.is_empty()).await;
 
-    // All nodes are gone: the old rows stay, greyed out, and all nodes are named.
+    // All nodes are down: the old rows stay, grayed out, and the page names all nodes.
     browser.go(EVERYBODY).await;
     browser.until("ten rows", async || browser.places().await.len() == 10).await;
     for index in 0..3 {
@@ -123,8 +123,8 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     browser.close().await;
 }
 
-/// A node's log is replaced by another: the page shows the new log, accepts exactly that one, and reports for older ranges that
-/// some of their rows are not in it.
+/// A node's log is replaced by another one: the page shows the new log, a user accepts exactly this log, and for older ranges the
+/// page reports that rows are missing from it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 200).await;

@@ -1,4 +1,4 @@
-//! Tests how users see two logs of one node whose rows have the same numbers, and a finding about a row.
+//! Tests that the pages distinguish rows with the same number in two logs of one node, and that they show a finding about a row.
 
 use piperoll_tests::{Cluster, edit, entry, until};
 use serde_json::{Value, json};

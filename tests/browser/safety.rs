@@ -1,4 +1,4 @@
-//! Tests the security policy, the size of the first page, and that an idle page sends no requests.
+//! Tests the security policy, the size of the first page, and the absence of requests from an idle page.
 
 use std::time::Duration;
 

@@ -104,7 +104,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
         let origin = browser.js("return location.origin", json!([])).await;
         assert_eq!(origin, json!(cluster.url), "{back}");
     }
-    // Without slashes a scheme has no meaning: the path is a page of this server that does not exist.
+    // Without slashes the scheme is ignored: the rest is a path on this server, which does not exist.
     browser.go("/sign-in?back=https:evil.example").await;
     browser.says("body", "not found: /evil.example").await;
 

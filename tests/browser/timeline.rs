@@ -1,4 +1,4 @@
-//! Tests the timeline: search, paging, opening and comparing entries, all of it also by keyboard.
+//! Tests the timeline: search, paging, opening and comparing entries, with the mouse and with the keyboard.
 
 use fantoccini::key::Key;
 use piperoll_tests::Cluster;
@@ -46,7 +46,7 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.is_accessible("timeline").await;
     browser.shot("timeline").await;
 
-    // Pages in both directions, and the same rows on the way back.
+    // Page forward and back again: both directions show the same rows.
     browser.press(".pagination", "Older").await;
     browser.until("the second page", async || browser.places().await.first() != first.first()).await;
     let second = browser.places().await;
@@ -170,7 +170,7 @@ async fn with_keys(browser: &Browser) {
     assert_eq!(browser.js(focused, json!([])).await, "link-button value");
     browser.keys(&Key::Left.to_string()).await;
     assert_eq!(browser.js(focused, json!([])).await, "link-button row-link");
-    // Help, another time zone, filter by a value of this row, export, another page.
+    // Keyboard shortcuts: help, another time zone, a filter on a value of this row, export, another page.
     browser.keys("?").await;
     browser.says("dialog", "new entries").await;
     browser.is_accessible("help").await;
@@ -210,7 +210,7 @@ async fn zooms_and_remembers(browser: &Browser) {
     browser.press(".filter-toolbar", "Saved").await;
     browser.press("dialog ul", "the last half hour").await;
     browser.until("the kept view", async || browser.address().await == address).await;
-    // Printing: the report exists when the browser prints, and states its filter and its completeness.
+    // Printing: the report is present when the browser prints, and states its filter and whether it is complete.
     browser
         .js("window.print = () => { window.printed = document.querySelector('.report').textContent }", json!([]))
         .await;

@@ -1,4 +1,4 @@
-//! Manifests and trust files that would keep the verifier busy for long: they are checked quickly or refused by a limit.
+//! Tests manifests and trust files that could keep the verifier busy for a long time: each is checked quickly or exceeds a limit.
 
 use piperoll_evidence::bundle::{Manifest, NodePart, Trust, TrustError, manifest_note, verify_bundle};
 
@@ -78,7 +78,7 @@ fn a_trust_file_is_as_long_as_a_cluster() {
     let refused = Trust::parse(&text(20_001)).unwrap_err();
     assert!(matches!(refused, TrustError::TooMany { count: 20_001, .. }), "{refused}");
     assert_eq!(Trust::parse(&format!("{head}{0}{0}", node(1))), Err(TrustError::Twice("n1".to_owned())));
-    // The same key under another id would be tried again for every note.
+    // Listing the same key under another id would make the verifier try it once more for every note.
     let keys = trust().to_text();
     let aggregator = &keys[keys.find("[[aggregator]]").unwrap()..];
     let renamed = aggregator.replacen("id = \"agg\"", "id = \"agg2\"", 1);

@@ -1,5 +1,5 @@
-//! Tests evidence bundles without a cluster: frozen bundles, every kind of forgery, and, as a negative control, that each check
-//! of the verifier is the only one that detects some of the forgeries.
+//! Tests evidence bundles without a cluster: frozen bundles and every kind of forgery. A negative control shows for each check of
+//! the verifier that some forgeries are detected by this check alone.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -44,7 +44,7 @@ fn ranged() -> Case {
     case
 }
 
-/// Returns a case in which two adjacent rows are erased; the entries that erased them are shown.
+/// Returns a case in which two adjacent rows are erased, and the rows shown include the entries that erased them.
 fn erased() -> Case {
     let mut case = Case::new();
     case.logs[0].erase(9, 250);
@@ -90,7 +90,7 @@ fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
 }
 
 /// The verifier expects the nodes that were members when the bundle was created: a node that joined later is not missing, a node
-/// that left later is missing, and a bundle cannot be backdated to before its own content.
+/// that left later must be present, and a bundle cannot be dated before its own content.
 #[test]
 fn who_was_a_member_is_decided_for_when_it_was_made() {
     let case = Case::new();
@@ -140,7 +140,7 @@ fn pruned() -> Case {
     case
 }
 
-/// A bundle without the log that its log replaced is incomplete, unless that one had no rows or the range begins after it.
+/// A bundle that lacks the predecessor of its log is incomplete, unless that log had no rows or the range begins after its end.
 #[test]
 fn a_range_that_reaches_back_before_its_log_is_incomplete() {
     let before = |rows: Option<u64>, from: i64| {
@@ -345,7 +345,7 @@ fn nodes_lies() -> Vec<Lie> {
     ]
 }
 
-/// Forgeries that remove rows without a statement of the node about them.
+/// Forgeries that remove rows without a statement by the node that accounts for them.
 fn lies_about_what_is_gone() -> Vec<Lie> {
     vec![
         lie(
@@ -439,7 +439,7 @@ fn every_lie_is_refused_and_every_check_is_needed() {
     }
 }
 
-/// Changes without any key are refused: every cut, every addition, every exchanged row.
+/// Changes made without any key are refused: truncation, appended bytes, flipped bits, and removed, swapped or changed rows.
 #[test]
 fn nothing_can_be_changed_without_a_key() {
     let bundle = Case::new().parts().seal();
@@ -478,7 +478,7 @@ fn nothing_can_be_changed_without_a_key() {
     rows_changed(&|rows| rows.insert(9, rows[9].clone()), "a row repeated");
     rows_changed(&|rows| rows.truncate(299), "the last row dropped");
     rows_changed(&|rows| rows[5].mac[0] ^= 1, "a mac changed");
-    // A size that does not match the rows: in the manifest, and in the checkpoint of another log.
+    // Sizes that do not match the rows: a wrong size in the manifest, and the checkpoint of another log.
     let mut parts = Case::new().parts();
     parts.manifest.nodes[0].size = Some(301);
     assert!(refused(&parts.seal(), "a wrong size").contains("another log than the checkpoint"));
@@ -495,7 +495,7 @@ fn nothing_can_be_changed_without_a_key() {
     case.logs[0].checkpoint =
         Some(format!("{}\n{cosignature}\n", signed.lines().take(5).collect::<Vec<_>>().join("\n")));
     assert!(refused(&case.parts().seal(), "a cosignature of another checkpoint").contains("does not match"));
-    // Keys may be added to the trust file; a key does not apply to checkpoints below its first size.
+    // Keys may be added to the trust file; a key is not accepted for checkpoints smaller than its first size.
     let mut rotated = trust();
     let old = rotated.nodes[0].keys[0].clone();
     let new = KeySpan { public: seed(77).public_bytes(), from_size: 1_000, ..old.clone() };
@@ -506,7 +506,7 @@ fn nothing_can_be_changed_without_a_key() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Random bytes written anywhere over a bundle are refused, and never cause a panic.
+    /// A bundle in which random bytes were overwritten is refused, and never causes a panic.
     #[test]
     fn garbage_in_a_bundle_is_refused(at: prop::sample::Index, bytes in prop::collection::vec(any::<u8>(), 1..600)) {
         let mut bundle = Case::new().parts().seal();

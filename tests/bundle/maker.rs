@@ -1,4 +1,4 @@
-//! Builds bundles from logs with fixed keys, so that tests choose every byte and every forgery.
+//! Builds bundles from logs with fixed keys, so that tests control every byte and can build every forgery.
 
 use std::collections::BTreeMap;
 
@@ -76,11 +76,11 @@ pub(crate) struct Log {
     pub(crate) signer: SigningSeed,
     pub(crate) cosigned_at: Option<i64>,
     pub(crate) rejected: Vec<u8>,
-    /// Checkpoint that is used instead of the one over the rows, if set.
+    /// Checkpoint to use instead of one that is computed from the rows.
     pub(crate) checkpoint: Option<String>,
     /// Erased rows, each with the entry that is stored in its place.
     pub(crate) erased: BTreeMap<u64, Stored>,
-    /// Number of erased rows that are not shown, according to the manifest.
+    /// Number of erased rows that are not among the rows shown, as stated in the manifest.
     pub(crate) erased_apart: Option<u64>,
     /// Archived logs of the same node, which this log replaced.
     pub(crate) earlier: Vec<Log>,
@@ -269,7 +269,7 @@ impl Case {
         Self { logs: vec![Log::new(0, 300), Log::new(1, 5)], asked, created }
     }
 
-    /// Returns the members that follow the manifest, and the manifest for them.
+    /// Returns the manifest, and the members that follow it.
     pub(crate) fn parts(&self) -> Parts {
         let wanted = |row: &StoredEntry<'_>| {
             let inside = (self.asked.from..self.asked.to).contains(&row.timestamp());
@@ -373,7 +373,7 @@ fn entries(log: &Log) -> Vec<u8> {
     out
 }
 
-/// A bundle before it is sealed.
+/// A bundle before it is signed and packed.
 pub(crate) struct Parts {
     pub(crate) manifest: Manifest,
     pub(crate) members: Vec<(String, Vec<u8>)>,
@@ -385,7 +385,7 @@ impl Parts {
         &mut self.members.iter_mut().find(|(known, _)| known == name).unwrap().1
     }
 
-    /// Recreates the report for the current manifest; its rows are those of the timeline.
+    /// Recreates the report for the current manifest; the report's rows are those of the timeline.
     pub(crate) fn renew_report(&mut self, case: &Case) {
         let logs = case.logs.iter().flat_map(|log| std::iter::once(log).chain(&log.earlier));
         let lines: Vec<Vec<u8>> = logs.map(entries).collect();
@@ -400,7 +400,7 @@ impl Parts {
         self.pack()
     }
 
-    /// Signs and packs the bundle without changing the manifest's statements about the members.
+    /// Signs and packs the bundle without updating the list of members in the manifest.
     pub(crate) fn pack(self) -> Vec<u8> {
         let note = manifest_note(&self.manifest, &self.key).unwrap().into_bytes();
         let mut out = Vec::new();

@@ -1,5 +1,5 @@
-//! Checks as pure functions, each of which describes the first violation that it finds. The tests below run every check against
-//! input that it must reject.
+//! Checks, each a pure function that returns the first violation that it finds. The tests below run every check against input
+//! that it must reject.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub(crate) fn nothing_changed_is_shown_as_sound(known: &[Known], rows: &[Row]) -
     Ok(())
 }
 
-/// Checks that the rows of one log, in any order, have the numbers from `first` on without a gap or a duplicate.
+/// Checks that the rows of one log, in any order, are numbered from `first` without gaps and duplicates.
 pub(crate) fn dense(node: &str, rows: &[Row], first: u64) -> Outcome {
     let mut numbers: Vec<u64> = rows.iter().map(|row| row.seq).collect();
     numbers.sort_unstable();
@@ -144,7 +144,7 @@ pub(crate) fn no_panic(daemon: &str, log: &str) -> Outcome {
     }
 }
 
-/// Checks that a tail printed every row once. Its last line may be incomplete, because the campaign kills it.
+/// Checks that a tail printed no row twice. The last line may be incomplete, because the campaign kills the tail.
 pub(crate) fn repeats_nothing(printed: &str) -> Outcome {
     let mut seen = HashSet::new();
     for row in printed.lines().filter_map(|line| Row::parse(line).ok().flatten()) {

@@ -7,7 +7,7 @@ pub(crate) fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// Returns a time later than that of any row; clock steps date rows at most minutes ahead.
+/// Returns a time later than that of any row; because of clock steps, rows may be dated a few minutes ahead.
 pub(crate) fn ahead() -> Timestamp {
     Timestamp::from_micros(now().micros() + 2 * 86_400 * 1_000_000)
 }

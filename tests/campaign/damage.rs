@@ -1,5 +1,5 @@
-//! Damages one file of a stopped daemon and checks the answers against the model. A daemon may refuse to start if it names the
-//! file, and an answer may be marked complete or clean only if it is. The folder is restored afterwards.
+//! Damages one file of a stopped daemon and checks the answers against the model. A daemon may refuse to start if its message
+//! names the file, and an answer may be marked complete or clean only if that is true. The folder is restored afterwards.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const REACHED: Duration = Duration::from_secs(15);
 const FILES: usize = 2;
 
 pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &mut Rng) -> Outcome {
-    // Once every row is witnessed, any loss must be noticed.
+    // Wait until every row is witnessed, because from then on any loss must be noticed.
     for node in 0..NODES {
         world.finish_writers(node).await?;
     }
@@ -134,7 +134,7 @@ fn edited(folders: &[PathBuf], edit: Edit, rng: &mut Rng) -> Result<(PathBuf, St
     Ok((path, what))
 }
 
-/// Starts the stopped daemons and checks everything that they answer.
+/// Starts the stopped daemons and checks all of their answers.
 async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
     let daemons = if target == Target::Aggregator { vec![target] } else { vec![target, Target::Aggregator] };
     for daemon in daemons {
@@ -157,7 +157,7 @@ async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
     judge::panics(world)
 }
 
-/// Names of the file that an error may use; SQLite's side files count as their database.
+/// Returns the names by which an error may refer to the file; for SQLite's side files it may also name the database.
 fn names(file: &Path) -> Vec<String> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let stem = name.trim_end_matches("-wal").trim_end_matches("-shm").to_owned();

@@ -136,7 +136,7 @@ fn target(rng: &mut Rng) -> Target {
     }
 }
 
-/// First faults of a cycle of rounds: every kind, with kinds of many variants listed more than once.
+/// Kinds of the first faults in a cycle of rounds: every kind is listed, and kinds with many variants more than once.
 const DECK: [&str; 18] = [
     "kill",
     "freeze",
@@ -207,7 +207,7 @@ pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
     let first = one(deck[card], &mut rng);
     let mut chosen = vec![first];
     if rng.below(5) < 3 {
-        // Damage, for example, overlaps with nothing; such a fault stays alone.
+        // Some faults, such as damage, cannot overlap with any other; these remain alone.
         let mut tries = (0..8).map(|_| one(DECK[rng.below(DECK.len())], &mut rng));
         chosen.extend(tries.find(|second| first.goes_with(*second)));
     }

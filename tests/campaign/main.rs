@@ -1,5 +1,5 @@
-//! Runs a campaign of random faults, single and in pairs and chosen by a seed, against a running cluster. After every round, each
-//! acknowledged entry must be present, and no statement of a node or the aggregator may be false.
+//! Runs a seeded campaign of random faults, one or two at a time, against a running cluster. After every round, each acknowledged
+//! entry must be present, and no statement of a node or the aggregator may be false.
 
 #![allow(clippy::unwrap_used, reason = "a campaign that cannot continue panics")]
 
@@ -109,7 +109,7 @@ async fn campaign(args: Args, tally: Tally, folder: Arc<OnceLock<PathBuf>>) -> O
         let _ = folder.set(made.to_owned());
     })
     .await?;
-    // Set-up does not count, so a slow machine still has rounds.
+    // The time for setup is not counted, so that even a slow machine runs some rounds.
     let begun = Instant::now();
     let mut number = 0;
     while begun.elapsed() < args.duration {

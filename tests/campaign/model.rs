@@ -10,13 +10,13 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) node: String,
-    /// Number of the log that holds the entry: 0 for the first, one more after every new generation.
+    /// Number of the log that holds the entry: 0 for the first log, incremented with every new generation.
     pub(crate) generation: usize,
     pub(crate) seq: u64,
     pub(crate) id: String,
     pub(crate) signature: String,
     pub(crate) micros: i64,
-    /// A text in the entry's details.
+    /// Value of `details.text`.
     pub(crate) text: String,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) seq: u64,
     pub(crate) id: String,
     pub(crate) signature: String,
-    /// `ok`, `erased` or a violation, as the answer says.
+    /// `ok`, `erased` or a violation, as stated in the answer.
     pub(crate) integrity: String,
     pub(crate) text: String,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Model(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     known: Vec<Known>,
-    /// Node, generation and seq of erased rows, including those whose erasure was only attempted.
+    /// Node, generation and seq of erased rows, including rows that the campaign only tried to erase.
     erased: HashSet<(String, usize, u64)>,
 }
 

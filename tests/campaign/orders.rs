@@ -14,7 +14,7 @@ use super::setup::AGES;
 use super::world::{SETTLE_LIMIT, World, succeeded};
 use piperoll_tests::Rng;
 
-/// Margin after the last receipt of a replaced log, for the node's own entries that follow it.
+/// Time that is allowed after the last receipt of a replaced log, for the entries that the node itself adds at the end.
 const MARGIN_MICROS: i64 = 10_000_000;
 
 /// Waits until the aggregator's report of a node satisfies `until`.
@@ -83,7 +83,7 @@ pub(crate) async fn erase(world: &mut World, node: usize, rng: &mut Rng) -> Outc
     succeeded(&format!("erase of {id}/{}", known.seq), &run)
 }
 
-/// Restarts the aggregator first, because it needs the new keys before the node uses them.
+/// Restarts the aggregator and then the node: the aggregator needs the new keys before the node uses them.
 async fn restart_both(world: &mut World, node: usize) -> Outcome {
     world.restart(Target::Aggregator).await?;
     world.restart(Target::Node(node)).await
@@ -151,7 +151,7 @@ pub(crate) async fn new_generation(world: &mut World, node: usize, with_keys: bo
 /// Checks that the replaced log still has every acknowledged entry.
 async fn replaced_log_is_whole(world: &mut World, node: usize, config: &str, old: &str) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
-    // The copy is in the node's folder, because the paths in the configuration are relative.
+    // Put the copy into the node's folder, because the paths in the configuration are relative.
     let copy = world.cluster.nodes[node].folder.join(format!("old-{generation}.toml"));
     let lines: Vec<&str> = config.lines().filter(|line| !line.starts_with("data_dir")).collect();
     let text = format!("data_dir = {old:?}\n{}\n", lines.join("\n"));

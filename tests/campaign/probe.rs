@@ -57,7 +57,7 @@ impl Asker {
         serde_json::from_str(&text).map_err(|e| format!("{path}: {e}: {text}"))
     }
 
-    /// Reads all rows from a time on and checks them against the entries acknowledged before the request. `filter` is empty or
+    /// Reads all rows since `from`, and checks them against the entries acknowledged before the request. `filter` is empty or
     /// `WRITTEN`, so it matches all of these entries.
     pub(crate) async fn stream(&self, from: Timestamp, filter: &str) -> Result<Stream, String> {
         let to = super::clock::ahead();
@@ -115,7 +115,8 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// With `may_fail` a request may fail or be late, because the aggregator itself is disturbed, but no answer may be false.
+    /// Starts the task. If `may_fail` is set, requests may fail or be late, because the aggregator itself is disturbed, but no
+    /// answer may be false.
     pub(crate) fn start(asker: Asker, from: Timestamp, may_fail: bool) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&is_over);

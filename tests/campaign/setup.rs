@@ -36,7 +36,7 @@ const BATCH_MAX: usize = 6_000;
 pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path)) -> Result<World, String> {
     let mut cluster = Cluster::made(&IDS, |id| (id == IDS[AGED]).then(|| ago(AGES[0]))).await;
     made(cluster.dir.path());
-    // Evidence of a violation must outlive the process. If there is none, main.rs removes the folder.
+    // The folder is the evidence of a violation, so it must outlive the process. If there was no violation, main.rs removes it.
     cluster.dir.disable_cleanup(true);
     cluster.poll_every(250);
     other_systems(&cluster)?;

@@ -242,7 +242,7 @@ impl World {
         Ok(answer["nodes"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Waits until every node records, has the verdict `ok`, and has every row witnessed.
+    /// Waits until every node accepts entries, has the verdict `ok`, and has no unwitnessed rows.
     pub(crate) async fn settle(&self) -> Outcome {
         let is_settled = |line: &Value| {
             line["verdict"] == "ok"

@@ -127,7 +127,7 @@ impl Writer {
     }
 }
 
-/// Returns whether the error is transient: the node is down or cannot write at the moment, so the writer resends.
+/// Returns whether the error is transient, so that the writer resends: the node is down or currently cannot write.
 fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::Refused(problem) => problem.status >= 500,

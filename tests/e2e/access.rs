@@ -1,4 +1,4 @@
-//! Permissions of each role, and the single audit entry that each request leaves.
+//! Tests the permissions of each role, and that each request is recorded by exactly one audit entry.
 
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::access::Role;
@@ -42,7 +42,7 @@ async fn every_request_is_exactly_one_entry_and_roles_are_exact() {
         (Method::GET, "/api/v1/tokens", None, "audit.token_list", [403, 403, 200]),
         (Method::POST, "/api/v1/tokens", new_token("fresh"), "audit.token_create", [403, 403, 201]),
         (Method::DELETE, "/api/v1/tokens/fresh", None, "audit.token_revoke", [403, 403, 204]),
-        // However early a request fails, it is still recorded under its own action.
+        // A request that fails early is still recorded under its own action.
         (
             Method::POST,
             "/api/v1/tokens",

@@ -1,4 +1,4 @@
-//! Evidence over the successive logs of a node: complete as long as each log can be read and was witnessed up to its end.
+//! Tests evidence that covers successive logs of a node: it is complete if each log can be read and was witnessed up to its end.
 
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::keys::{begin_generation, cluster_command, trust};
 use crate::witness::{now, report, witnessed};
 
-/// Exports from a time on and verifies the bundle. Returns the exit codes of both commands and the verifier's JSON output.
+/// Exports the entries since `from` and verifies the bundle. Returns both commands' exit codes and the verifier's JSON output.
 fn evidence(cluster: &Cluster, name: &str, from: &str, filter: Option<&str>) -> (i32, i32, Value) {
     let file = trust(cluster, "trust.toml");
     let path = cluster.dir.path().join(name).to_str().unwrap().to_owned();
@@ -90,7 +90,7 @@ async fn evidence_over_three_logs_is_whole() {
     cluster.verify_all();
 }
 
-/// A witness that has lost its memory of an archived log cosigns its end if the log that replaced it states how many rows it had.
+/// A witness that has lost its memory of an archived log cosigns that log's end if the successor states its number of rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_without_memory_learns_of_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -114,7 +114,8 @@ async fn a_witness_without_memory_learns_of_an_earlier_log() {
     cluster.verify_all();
 }
 
-/// After a break-in, rows signed with a former key but not cosigned stay unproven, because the thief could have signed them.
+/// After a break-in, rows signed with a former key but not cosigned stay unproven, because an attacker with the stolen key could
+/// have signed them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_log_under_a_stolen_key_is_not_cosigned_later() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -168,7 +169,7 @@ async fn rows_that_were_never_signed_are_missed() {
     assert_eq!((made, checked), (3, 3), "{verdict:#}");
     let missing = of_mx1(&verdict)["missing"].as_str().unwrap();
     assert!(missing.contains("superseded"), "{missing}");
-    // If the exporter concealed this, the size stated in the log itself would expose it.
+    // If the exporter concealed the unsigned rows, the size stated in the log itself would expose it.
     assert!(of_mx1(&verdict)["earlier"][0]["size"].as_u64().unwrap() > 0, "{verdict:#}");
     cluster.verify_all();
 }
@@ -270,8 +271,8 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     cluster.verify_all();
 }
 
-/// The log was replaced twice while the aggregator was down for the middle log: no witness saw that log, and no range over it is reported
-/// as complete, even though the other logs can be read.
+/// The log is replaced twice, and the aggregator is down as long as the middle log is in use: no witness saw that log, so no
+/// range that includes it is reported as complete, even though the other logs can be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_no_witness_saw_is_missed() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;

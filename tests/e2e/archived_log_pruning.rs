@@ -59,7 +59,7 @@ async fn two_old_logs() -> (Cluster, String) {
     (cluster, earlier)
 }
 
-/// Edits the witness's state so that no row of the archived log is newer than `days` days, as if witnessed that long ago.
+/// Edits the witness's state as if all rows of the archived log had been witnessed at least `days` days ago.
 fn remembered_since(cluster: &mut Cluster, days: i64) {
     let path = cluster.aggregator_folder().join("state/witness/mx1.json");
     let mut memory: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
@@ -91,7 +91,7 @@ async fn an_earlier_log_goes_with_the_rows_of_the_present_one() {
     assert!(folder.is_dir());
     let run = cluster.on_node(0, &["hold", "release", "case-7", "--reason", "closed", "--generation", &generation]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    // The entry about the release is from today, so the archived log stays until that entry reaches the retention time.
+    // The entry about the release is from today, so the archived log is kept until this entry reaches the retention time.
     let plan = cluster.on_node(0, &["prune", "--before", "200d", "--dry-run"]);
     assert!(plan.code == 0 && plan.stdout.contains("has a row recorded at"), "{}{}", plan.stdout, plan.stderr);
     cluster.verify_all();
@@ -128,8 +128,8 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(run.code == 0 && run.stderr.contains(&format!("COMPLETE SINCE {since}")), "{} {}", run.code, run.stderr);
     let run = cluster.run(&["query", "--from", &since, "--limit", "1000", "--require-complete"]);
     assert!(run.code == 0 && run.stderr.contains("proven complete"), "{} {}", run.code, run.stderr);
-    // A range that begins after the log's last row in the pruning statement, but before the time known to the witness, is
-    // reported as PRUNED and nothing worse.
+    // A range may begin after the time that the pruning statement gives for the archived log's last row, but before the time that
+    // the witness remembers. It is then reported as PRUNED, and not as a violation.
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000", "--require-complete"]);
     assert!(run.code == 3 && run.stderr.contains("PRUNED"), "{} {}", run.code, run.stderr);
     let page = cluster.page("from=391d&limit=1000").await.json();
@@ -159,7 +159,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     assert!(all["complete"] == false && all["complete_since"].is_string(), "{all:#}");
     let rest = evidence("rest.tar", &since);
     assert!(rest["complete"] == true && rest["proven"] == true, "{rest:#}");
-    // The aggregator still knows this after a restart.
+    // The aggregator still reports the pruning after a restart.
     cluster.stop_aggregator();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;

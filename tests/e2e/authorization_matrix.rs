@@ -18,7 +18,7 @@ enum Needs {
     /// Any authenticated caller.
     Anybody,
     One(Permission),
-    /// The permission, and no limiting scope.
+    /// The permission, without a limiting scope.
     Everything(Permission),
 }
 
@@ -118,7 +118,7 @@ struct Caller {
 }
 
 fn allowed(needs: Needs, caller: &Caller) -> bool {
-    // Exactly the permission sets of the contract, repeated here independently.
+    // The permissions of each role as documented, repeated here independently.
     let may = |permission| {
         matches!(
             (&caller.role, permission),
@@ -194,7 +194,7 @@ async fn every_way_in_for_every_role_and_limit() {
                 assert_eq!(answer.send().await.unwrap().status().as_u16(), expected, "{} {path}", caller.name);
             }
         }
-        // An unauthenticated caller gets nothing, and a page of another site gets nothing on behalf of a user.
+        // An unauthenticated request is refused, and so is one that a page of another site sends.
         let stranger = request(&client, &cluster, &way).send().await.unwrap();
         assert_eq!(stranger.status().as_u16(), 401, "{name}");
         for (header, value) in

@@ -75,7 +75,7 @@ async fn a_bundle_is_checked_without_the_cluster() {
     let verdict: Value = serde_json::from_str(&alone.stdout).unwrap();
     assert_eq!((&verdict["outcome"], &verdict["proven"]), (&"verified".into(), &true.into()));
     assert!(verdict["rows"].as_u64().unwrap() > 800, "{verdict}");
-    // Without a trust file the bundle is only self-asserted: the verifier says so and does not exit with 0.
+    // Without a trust file the bundle is only self-asserted: the verifier reports this and does not exit with 0.
     let alone = verifier(&desk.path("all.tar"), None);
     assert_eq!(alone.code, 1, "{}", alone.stdout);
     assert!(alone.stdout.contains("\"outcome\":\"unchecked\""));
@@ -117,7 +117,7 @@ async fn filters_ranges_and_eras() {
     assert_eq!(verdict["rows"], 5);
     let mx1 = verdict["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap();
     assert_eq!(mx1["withheld"].as_u64().unwrap() + 4, mx1["size"].as_u64().unwrap(), "{mx1}");
-    // A single node, and a range without entries.
+    // Bundles of a single node, and of a range without entries.
     assert_eq!(desk.export("mx2.tar", &["node:mx2"]).code, 0);
     assert_eq!(desk.verify("mx2.tar", &[]).code, 0);
     assert_eq!(desk.export("nothing.tar", &["--from", "2020-01-01", "--to", "2020-01-02"]).code, 0);
@@ -156,7 +156,7 @@ async fn missing_nodes_are_refused_waited_for_or_named() {
     assert_eq!(desk.verify("hanging_PARTIAL.tar", &[]).code, 3);
 }
 
-/// A row that was edited on a node is in the bundle as it was found, and the verifier rejects the bundle.
+/// A row that was edited on a node is exported unchanged, and the verifier rejects the bundle.
 #[tokio::test(flavor = "multi_thread")]
 async fn violated_rows_are_kept_and_refused() {
     let desk = desk(600).await;

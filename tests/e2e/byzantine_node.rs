@@ -1,5 +1,5 @@
-//! A node that holds all its keys and speaks the protocol, but leaves out witnessed rows. It replaces the real node. Whatever it
-//! answers, the aggregator reports no answer as proven.
+//! A node that has all its keys and speaks the protocol, but omits witnessed rows. It replaces the real node. The aggregator must
+//! not report any answer with its rows as proven.
 
 use std::sync::Arc;
 
@@ -145,8 +145,8 @@ async fn what_was_witnessed_cannot_be_left_out() {
     }
 }
 
-/// A count contains no rows that a client could check, so the aggregator does not trust the node's choice of matching rows, and
-/// counts no row twice.
+/// A count contains no rows that a client could check. Therefore the aggregator does not trust the node's choice of matching
+/// rows, and counts no row twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_is_of_what_was_asked_for() {
     let mut cluster = Cluster::witnessed(&["mx1"], 200).await;

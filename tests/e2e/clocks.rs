@@ -57,7 +57,7 @@ async fn a_node_with_a_wrong_clock_is_named_as_that() {
     }
 }
 
-/// A command on a user's machine with a wrong clock reports that, and tells the user to set the clock.
+/// A command on a user's machine with a wrong clock reports the wrong clock, and tells the user to correct it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
     if !ClockShim::can_reach(piperoll()) {
@@ -86,7 +86,7 @@ async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
     assert_eq!(code, 0, "{stderr}");
 }
 
-/// The reason is also reported in every answer if the aggregator is revoked, which does not depend on a clock.
+/// If the aggregator's certificate is revoked, which does not depend on a clock, every answer reports this reason too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_aggregator_is_told_so_every_time() {
     let mut cluster = Cluster::start(&["mx1", "mx2"]).await;

@@ -108,7 +108,7 @@ async fn new_rows_are_told_apart() {
     assert!(words["completeness"].as_str().unwrap().contains("newer and authenticated only"), "{words}");
 }
 
-/// With the node's secret an attacker can seal an old row again with a valid MAC, but cannot make it match the witnessed checkpoint.
+/// An attacker with the node's secret can give an edited row a valid MAC, but cannot make it match the witnessed checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     let mut cluster = cluster_of(600).await;
@@ -157,7 +157,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
         found.stdout
     );
     assert_eq!(cluster.run(&["verify"]).code, 4);
-    // The same with a tile that matches the forged row: the tree then leads to another root.
+    // Also replace the hash in the tile, so that it matches the forged row: the tree's root then differs from the witnessed one.
     let conn = Connection::open(&database).unwrap();
     let tile: Vec<u8> = conn.query_row("SELECT hashes FROM tiles WHERE id = 0", [], |row| row.get(0)).unwrap();
     drop(conn);
@@ -179,7 +179,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     witnessed(&cluster, "mx2").await;
 }
 
-/// With clocks that were set back, a time range consists of several runs of rows, and each is proven.
+/// If clocks were set back, a time range consists of several runs of rows, and each of them is proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_over_several_eras_are_proven() {
     let mut cluster = cluster_of(20).await;

@@ -32,7 +32,7 @@ async fn openapi_is_served_and_names_what_answers() {
     let document: Value = served.json();
     for (path, methods) in document["paths"].as_object().unwrap() {
         let real = path.replace("{node}", "mx1").replace("{seq}", "0").replace("{name}", "nobody");
-        // A tail never ends, so send a request that it refuses.
+        // A tail never ends, so send a request that this route refuses.
         let real = real.replace("/tail", "/tail?from=never");
         for method in methods.as_object().unwrap().keys() {
             let method: reqwest::Method = method.to_uppercase().parse().unwrap();

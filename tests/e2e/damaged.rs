@@ -99,7 +99,7 @@ async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     let config = cluster.aggregator_folder().join("aggregator.toml");
     // An empty file is treated like a missing one, which `witness_memory::a_lost_memory_is_found_in_the_own_log` covers.
     let mut damaged: Vec<Vec<u8>> = damages(&sound).into_iter().filter(|bytes| !bytes.is_empty()).collect();
-    // A changed field name: if it were ignored, the file would say that nothing was pinned.
+    // Change a field name: if the unknown field were ignored, the file would state that nothing was pinned.
     damaged.push(String::from_utf8(sound.clone()).unwrap().replacen("\"pin\"", "\"pi~\"", 1).into_bytes());
     for bytes in damaged {
         std::fs::write(&memory, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Detection rules with a real node process: each built-in rule, and the counts that the rules keep after the node was killed.
+//! Tests detection rules with a real node process: each built-in rule, and that its counts survive when the node is killed.
 
 use piperoll_tests::Cluster;
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ async fn every_rule_flags_and_a_killed_node_remembers_what_they_counted() {
     {
         assert_eq!(flags(&cluster, user, action), [rule], "{user}");
     }
-    // Rules that keep no counts.
+    // Rules that do not count anything.
     let of_dave = |action: &str, more: Value| {
         let mut entry = json!({ "category": "data", "action": action, "user": "dave", "outcome": "success" });
         entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -18,7 +18,7 @@ const QUERIES_PER_ROUND: usize = 6;
 /// Arbitrary fixed seed, so that every run of the test is the same.
 const SEED: u64 = 20_261_121;
 
-/// Status if none of the nodes that the filter selects answered. The response body is then only the envelope.
+/// HTTP status of an answer if no node that the filter selects answered. The response body is then only the envelope.
 const NOBODY: u16 = 503;
 
 /// Reads the rows of one node from its database.

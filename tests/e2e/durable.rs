@@ -43,7 +43,8 @@ async fn kills_of_node_and_witness_leave_no_alarm() {
     evidence_verifies(&cluster).await;
 }
 
-/// The witness stores and cosigns a checkpoint, but the node never receives the cosignature; later ones still arrive.
+/// The witness stores and cosigns a checkpoint, but the node never receives this cosignature; the cosignatures of later
+/// checkpoints still arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cosignature_that_gets_lost_changes_nothing() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
@@ -81,7 +82,7 @@ async fn a_checkpoint_half_stored_is_completed() {
     witnessed(&cluster, "mx1").await;
     assert_ne!(std::fs::read(&beside).unwrap(), older);
     cluster.stop(0);
-    // A leftover temporary file of an interrupted write, and no checkpoint file at all.
+    // A temporary file left by an interrupted write, and no checkpoint file.
     std::fs::write(beside.with_extension("checkpoint.new"), b"half a no").unwrap();
     std::fs::remove_file(&beside).unwrap();
     cluster.restart(0).await;

@@ -72,7 +72,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     cluster.append(0, &lines[..50]).await;
     witnessed(&cluster, "mx1").await;
     assert!(!holds_secret(&cluster).is_empty());
-    // `log.started` is row 0, so this is the secret entry.
+    // The secret entry follows `log.started`, which is row 0, and 300 other entries.
     let seq = 301;
     let run = cluster.on_node(0, &["erase", "--seq", "301", "--reason", "art. 17, request 12"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -151,7 +151,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
     let run = cluster.run(&["export", "--row", "mx1:301"]);
     assert!(run.code == 1 && run.stderr.contains("erased under entry 352"), "{}", run.stderr);
 
-    // The id stays recorded, so sending the entry again does not bring erased content back.
+    // The id remains known, so sending the entry again does not restore the erased content.
     let client = piperoll_client::NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let again = client.append_lines((secret + "\n").into_bytes(), false).await.unwrap();
     assert_eq!(again.results[0].status, 409, "{again:?}");
@@ -187,7 +187,7 @@ async fn what_may_not_be_erased_is_refused_and_a_stopped_node_can() {
     assert_eq!(cluster.page("limit=1000").await.json()["proven"], true);
 }
 
-/// The node is killed repeatedly while it erases rows: each row is either intact or erased under an entry, never in between.
+/// Kills the node repeatedly while it erases rows: each row is either intact, or erased with an entry that records the erasure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_leaves_a_row_whole_or_erased() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;

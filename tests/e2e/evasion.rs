@@ -197,7 +197,7 @@ async fn silent_connections_are_closed() {
     cluster.verify_all();
 }
 
-/// A query about nodes that do not exist, or with a filter too large for the nodes, is an error and not an empty answer.
+/// A query about nodes that do not exist, or with a filter too large for the nodes, fails instead of returning an empty answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn misleading_queries_are_refused() {
     let cluster = cluster_of(&["mx1", "mx2"], 3).await;
@@ -216,7 +216,7 @@ async fn misleading_queries_are_refused() {
     assert_eq!(run.code, 0, "{}", run.stderr);
 }
 
-/// A limit ends a stream early, but violations in the rows before the limit still count.
+/// A limit ends a stream early, but violations in the rows before the limit are still reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn violations_count_wherever_they_show() {
     let cluster = cluster_of(&["mx1", "mx2"], 30).await;
@@ -243,7 +243,7 @@ async fn violations_count_wherever_they_show() {
     assert!(file.with_file_name("out_PARTIAL-2.csv").exists(), "{}", again.stderr);
 }
 
-/// Concurrent changes of tokens all take effect, and each leaves its entry, even if the caller disconnects.
+/// Concurrent changes of tokens all take effect, and each is recorded, even if the caller disconnects.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_never_lost_nor_unrecorded() {
     let cluster = cluster_of(&["mx1"], 1).await;
@@ -313,7 +313,7 @@ async fn pipes_do_what_pipes_do() {
     assert!(output.status.success() && !stderr.contains("panicked"), "{stderr}");
 }
 
-/// A closed standard output does not abort a command midway, and a full one is an error, for every command.
+/// No command is aborted midway by a closed standard output, and for every command a full one (such as `/dev/full`) is an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_cannot_be_written_is_no_crash() {
     let cluster = cluster_of(&["mx1"], 3).await;
@@ -335,7 +335,7 @@ async fn output_that_cannot_be_written_is_no_crash() {
         let (reader, closed) = std::io::pipe().unwrap();
         drop(reader);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        // The second run meets the changes that the first run has already made.
+        // The changes that the first run made are already present in the second run.
         for (stdout, codes) in [(Stdio::from(closed), [Some(0), None]), (Stdio::from(full), [Some(1), Some(1)])] {
             let output = cluster.command(command).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -347,8 +347,8 @@ async fn output_that_cannot_be_written_is_no_crash() {
     assert!(cluster.run(&["cluster", "list", folder]).stdout.contains("member from 2020-01-01"));
 }
 
-/// If the daemon closes the connection while entries are being sent, none of them is recorded and the command fails. Only a closed
-/// standard output is not a failure.
+/// If the daemon closes the connection while entries are being sent, none of them is recorded and the command fails. Only a
+/// broken pipe on standard output is not treated as a failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_hangs_up_has_recorded_nothing() {
     let cluster = Cluster::made(&["mx1"], |_| None).await;

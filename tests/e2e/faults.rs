@@ -179,7 +179,7 @@ async fn killed_stopped_and_black_holed_nodes() {
     cluster.verify_all();
 }
 
-/// An address that refuses or drops packets becomes known to be down, and later answers do not wait for it.
+/// If an address refuses connections or drops packets, its node soon counts as down, and later answers do not wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_dead_node_costs_nothing() {
     let mut cluster = Cluster::made(&["mx1", "mx2", "mx3"], |_| None).await;
@@ -248,7 +248,7 @@ async fn streams_never_look_whole_when_they_are_not() {
     let run = cluster.run(&["export", "--format", "csv", "--output", target.to_str().unwrap()]);
     assert_eq!(run.code, 1, "an existing file is not overwritten");
 
-    // `require=all` is decided before the first byte is sent.
+    // `require=all` is checked before the first byte is sent.
     proxy.set(Fault::Close);
     proxy.cut();
     assert_eq!(cluster.page("format=ndjson&require=all").await.status, 503);

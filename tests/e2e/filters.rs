@@ -36,7 +36,7 @@ fn lines() -> Vec<String> {
     .into()
 }
 
-/// Values in `details` with and without JSON escapes. Written out, because a JSON library would produce only one of the forms.
+/// Values in `details` with and without JSON escapes, written as text because a JSON library would produce only one of the forms.
 const ESCAPED: [&str; 2] = [
     r#"{"category":"data","action":"file.read","user":"a","details":{"who":"M\u00fcller","url":"\/index.php\/files"}}"#,
     r#"{"category":"data","action":"file.read","user":"b","details":{"who":"Müller","url":"/index.php/files"}}"#,
@@ -208,8 +208,8 @@ async fn a_scope_may_have_alternatives() {
     assert_eq!(answer["count"], 1, "{answer}");
     let counted = get("/api/v1/stats?from=1d&by=user").await.json();
     assert_eq!((&counted["stats"]["entries"], &counted["verified"]), (&json!(3), &json!(true)), "{counted}");
-    // A version 1 scope does not look into bulk entries, and a filter that version 1 cannot express does not change that: it reveals no
-    // row, count or position.
+    // A version 1 scope does not match the items of bulk entries. A filter that version 1 cannot express does not change that: it
+    // reveals no row, count or position.
     let old = cluster.limited_token("old", Role::Auditor, "v1: entity:mailbox/7");
     for filter in ["", "verb:delete", "details.counts.ok:2 OR user:*", "action:*"] {
         let path = format!("/api/v1/audit-log?from=1d&filter={}", encoded(filter));

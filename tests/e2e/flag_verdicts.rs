@@ -1,5 +1,5 @@
-//! Verdicts on flagged entries: a verdict is an entry of its own, recorded only by a caller with the permission, about an existing,
-//! flagged entry within the caller's scope.
+//! Tests verdicts on flagged entries: a verdict is an entry of its own. Only a caller with the permission can record one, about
+//! an existing, flagged entry within the caller's scope.
 
 use piperoll_protocol::access::Role;
 use piperoll_tests::{Cluster, entry};

@@ -1,4 +1,4 @@
-//! Real CloudTrail records on three nodes, counted through the aggregator and directly from the file.
+//! Imports real CloudTrail records on three nodes, and compares counts through the aggregator with counts from the file itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -96,14 +96,14 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
     assert_eq!(field("reason"), straight("/errorCode"));
     let users = count(records.iter().map(|record| {
         let (_, person) = person(record)?;
-        // A name that also occurs in a field that holds secrets is masked together with it.
+        // A user name that also occurs in a secret field of the record is masked in both places.
         let whole = serde_json::json!({ "user": person, "details": record }).to_string();
         let masked: Value = serde_json::from_str(&Redactor::shared().entry(&whole)).unwrap();
         masked["user"].as_str().map(str::to_owned)
     }));
     assert_eq!(field("user"), users);
 
-    // The same counts through filters, evaluated on the nodes.
+    // Count again with filters, which the nodes evaluate.
     for (key, counts) in [("user", &users), ("ip", &straight("/sourceIPAddress")), ("reason", &straight("/errorCode"))]
     {
         for (value, expected) in counts {
@@ -113,7 +113,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
         }
     }
 
-    // Not one value of any record is lost.
+    // No value of any record is lost.
     let by_id: BTreeMap<&str, &Value> = records.iter().map(|r| (r["eventID"].as_str().unwrap(), r)).collect();
     for row in &rows {
         let entry = &row["entry"];
@@ -127,7 +127,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
             }
             *place = Value::String(name);
         }
-        // Exactly the right values were masked, and the entry lists where.
+        // Exactly the right values were masked, and the entry lists their locations.
         let whole = serde_json::json!({ "details": original }).to_string();
         let masked: Value = serde_json::from_str(&Redactor::shared().entry(&whole)).unwrap();
         assert_eq!(restored, masked["details"]);

@@ -70,7 +70,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     let made = std::fs::read(index.join(BLOCK)).unwrap();
 
-    // Bits that flipped on disk: the rows are read instead, and the block is rebuilt.
+    // Flipped bits on disk: the node reads the rows instead, and rebuilds the block.
     cluster.stop(0);
     let mut rotten = made.clone();
     (8_192..rotten.len()).step_by(1_021).for_each(|at| rotten[at] ^= 4);
@@ -84,7 +84,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     .await;
     answers_are_right(&cluster, "with the block again").await;
 
-    // The same without the daemon: the damage is found, and `reindex` rebuilds the block with the same bytes.
+    // Flipped bits while the daemon is down: the damage is found, and `reindex` rebuilds the block with the same bytes.
     cluster.stop(0);
     let mut edited = made.clone();
     *edited.last_mut().unwrap() ^= 1;
@@ -93,7 +93,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     assert!(verify.code == 4 && verify.stdout.contains("does not match rows 0 to 65535"), "{}", verify.stdout);
     let repaired = cluster.on_node(0, &["reindex"]);
     assert!(
-        repaired.code == 0 && repaired.stdout.contains("in 1 full block"),
+        repaired.code == 0 && repaired.stdout.contains("1 full block stored"),
         "{}{}",
         repaired.stdout,
         repaired.stderr

@@ -57,7 +57,7 @@ async fn a_new_secret_seals_from_its_place_on() {
     cluster.append(0, &lines).await;
     witnessed(&cluster, "mx1").await;
 
-    // The last row of the old epoch and the first of the new one have the same details, each under its own secret.
+    // The last row of the old epoch and the first row of the new one have the same details, but MACs of different secrets.
     let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();
     let rows: Vec<(u64, u32, String)> = conn
         .prepare("SELECT seq, epoch, body FROM entries WHERE body LIKE '%log.key_rotated%' ORDER BY seq")
@@ -210,7 +210,7 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     cluster.verify_all();
 }
 
-/// Checks that the archived log, stored next to the new one, is read: every answer has its witnessed rows, in order and proven.
+/// Checks that the archived log is read from its place next to the new one: answers have its witnessed rows, in order and proven.
 async fn read_from_beside(cluster: &Cluster) {
     let mut page = cluster.page("from=1d&order=asc").await;
     for _ in 0..300 {
@@ -336,8 +336,8 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // The rows of the previous generation are missing, so no answer and no bundle over its time range is complete. The aggregator, the
-    // exporter and the offline verifier all say so.
+    // The rows of the previous generation are missing, so no answer and no bundle over its time range is complete. The
+    // aggregator, the exporter and the offline verifier all report this.
     let page = cluster.page("from=1d").await;
     assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (false.into(), "superseded".to_owned()));
     let bundle = |name: &str, from: &str, incomplete: &str| {
@@ -359,13 +359,13 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     assert_eq!(verified(&cluster, &path, &after).0, 0);
     let path = cluster.dir.path().join("before.tar").to_str().unwrap().to_owned();
     assert_eq!(verified(&cluster, &path, &after).0, 0);
-    // An aggregator without memory of the previous generation learns of it from the log itself.
+    // An aggregator without memory of the previous generation learns of that generation from the log itself.
     cluster.stop_aggregator();
     let memory = cluster.aggregator_folder().join("state/witness");
     std::fs::rename(&memory, memory.with_extension("gone")).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
-    // The loss of the memory is reported until an operator accepts it with a reason; the aggregator's own log reveals the loss.
+    // The aggregator's own log reveals that its memory was lost. The loss is reported until an operator accepts it with a reason.
     let again = report(&cluster, "mx1", |line| line["verdict"] == "first_seen_again").await;
     assert!(again["reason"].as_str().unwrap().contains("is missing from the state directory"), "{again}");
     let run = cluster.run(&["nodes", "--table"]);
@@ -383,7 +383,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     assert!(details["previous"]["witnessed_rows"].as_u64().unwrap() > 1, "{said}");
     cluster.verify_all();
 
-    // Signatures by the stolen key are no longer accepted, neither in the new log nor beyond the end of the old one.
+    // Signatures made with the stolen key are no longer accepted, neither in the new log nor after the end of the old one.
     cluster.stop(0);
     let config = cluster.nodes[0].folder.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();

@@ -1,4 +1,4 @@
-//! Tests queries over a hundred nodes: each node is queried for few rows only, and the page equals the merge of all their rows.
+//! Tests queries over a hundred nodes: only a few rows are requested from each node, and the page equals the merge of all rows.
 
 use piperoll_tests::{Cluster, entry, place};
 use serde_json::Value;
@@ -15,7 +15,7 @@ async fn a_page_over_a_hundred_nodes_is_the_merge_of_all_their_rows() {
     }
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
-    // Most nodes have one entry; two nodes have recorded all recent entries, and one of them most of these.
+    // Most nodes have one old entry each. Two nodes have recorded all recent entries, most of them on node 7.
     for node in 0..NODES {
         cluster.append(node, &[entry(&format!("early-{node}"), "many.first")]).await;
     }

@@ -87,7 +87,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert!(listed.contains("member from 2000-01-01"), "{listed}");
     cluster.verify_all();
 
-    // A date set by an operator does not hide rows that a witness saw: mx1 "left" before its rows were recorded.
+    // An operator cannot hide rows that a witness saw by setting a date: here mx1 "left" before its rows were recorded.
     let slip = ["mx1", "--from", "2000-01-01", "--until", "2020-01-01", "--reason", "a slip"];
     let moved = cluster_command(&cluster, "membership", &slip);
     assert_eq!(moved.code, 0, "{}", moved.stderr);
@@ -101,7 +101,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert!(trust.contains("a slip"), "{trust}");
 }
 
-/// After a node has left, the aggregator reads its rows from its folder, proven, for answers and for evidence.
+/// After a node has left, the aggregator reads the node's rows from its folder. They are proven in answers and in evidence.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_folder_of_a_node_that_left_is_read() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
@@ -194,7 +194,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     let page = cluster.page("from=1d&filter=user:dave%20node:mx1").await.json();
     assert_eq!((&page["count"], &page["complete"]), (&1.into(), &true.into()), "{page}");
     witnessed(cluster, "mx1").await;
-    // Once the node has left, rows up to its last sequence number that are not in the folder are missing.
+    // Once the node has left, any rows up to its last sequence number that are not in the folder count as missing.
     cluster.stop(0);
     assert_eq!(cluster_command(cluster, "retire", &["mx1", "--last-seq", "100"]).code, 0);
     cluster.stop_aggregator();
@@ -220,7 +220,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     std::fs::write(&config, plain).unwrap();
 }
 
-/// A killed node leaves rows that are not signed: evidence from its folder does not claim that no rows followed the signed ones.
+/// The last rows of a killed node are not signed: evidence from its folder does not claim that no rows followed the signed ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_folder_of_a_killed_node_proves_no_more_than_was_signed() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;

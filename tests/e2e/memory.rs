@@ -43,7 +43,7 @@ async fn a_million_entries_are_exported_in_bounded_memory() {
     for line in BufReader::new(export.stdout.take().unwrap()).lines() {
         last = line.unwrap();
         rows += 1;
-        // Timestamps are 27 bytes long and sort as text, so each row's is compared with that of the row before it.
+        // Timestamps are 27 bytes long and sort as text, so each row's timestamp is compared with that of the row before it.
         if let Some(at) = last.find("\"timestamp\":\"") {
             let time = &last[at + 13..at + 40];
             assert!(*earlier <= *time, "out of order at row {rows}");

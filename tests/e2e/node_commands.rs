@@ -38,7 +38,7 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
     let status: Value = serde_json::from_str(&cluster.on_node(0, &["status"]).stdout).unwrap();
     assert_eq!((&status["running"], &status["head_seq"]), (&false.into(), &21.into()), "{status}");
 
-    // Append directly to the directory; the daemon still knows that its last stop was clean.
+    // Append directly to the directory; afterwards the daemon still recognizes that its last stop was clean.
     let run = cluster.on_node(
         0,
         &["append", "--category", "auth", "--action", "auth.login", "--user", "offline", "--entity", "mail/7"],

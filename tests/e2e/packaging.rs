@@ -1,5 +1,5 @@
-//! Tests the installed parts: service manager notifications and credentials, the findings of the doctor, and that every metric that the
-//! alert rules and the dashboard use exists.
+//! Tests the installed parts: service manager notifications and credentials, the findings of `piperoll doctor`, and that all
+//! metrics used by the alert rules and the dashboard exist.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;

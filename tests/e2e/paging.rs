@@ -177,7 +177,7 @@ async fn a_clock_step_begins_an_era_and_order_holds() {
     cluster.verify_all();
 }
 
-/// Upper bound for the number of pages in these tests; reaching it means that paging does not end.
+/// Upper bound for the number of pages in these tests. A test that reaches this number fails, because paging does not end.
 const PAGES_MAX: usize = 200;
 
 /// Pages forward to the end and back to the beginning, and returns the rows of each page in both directions.
@@ -203,7 +203,7 @@ async fn there_and_back(cluster: &Cluster, order: &str, limit: usize) -> (Vec<Ve
     };
     while let Some(cursor) = before {
         let (places, again, next) = ask(&Some(cursor)).await;
-        // The page after this one must be the page that the walk came from.
+        // The page after this one must be the one that was read before.
         let (behind, ..) = ask(&next).await;
         let known = back.last().unwrap_or(there.last().unwrap());
         let way = || format!("{order} {limit}: {places:?} is followed by {behind:?}, not by {known:?}; {next:?}");
@@ -230,7 +230,7 @@ async fn pages_lead_back_over_the_same_rows_also_over_rows_that_do_not_fit() {
             assert_eq!(back, there[..last], "{order} {limit}");
         }
     }
-    // An invalid row is placed next to its neighbour in reading order; on the way back it must not fall between two pages.
+    // An invalid row is placed next to its neighbor in reading order. Paging backward must not lose it between two pages.
     for (node, seq) in [(0, 3), (0, 4), (1, 6), (1, 9)] {
         edit(
             &cluster.database(node),
@@ -270,7 +270,7 @@ async fn a_long_search_goes_on_page_by_page() {
     cluster.configure_aggregator("[limits]\npage_ms = 150\nsearch_ms = 160\n");
     cluster.run_all().await;
     let (mut wanted, mut rows, mut cut) = (0, 0, 0);
-    // Nodes report progress ten times a second, so a fast machine needs more rows.
+    // Nodes report progress ten times a second, so on a fast machine more rows are needed before a search is cut off.
     while cut == 0 {
         for _ in 0..12 {
             let line = |n: u32| {

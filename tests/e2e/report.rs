@@ -1,4 +1,4 @@
-//! Tests reports: their findings over all nodes, every output format, and that they say when a node is missing.
+//! Tests reports: their findings over all nodes, every output format, and that they name missing nodes.
 
 use piperoll_tests::{Cluster, Run};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ async fn every_report_finds_what_there_is_and_names_who_is_missing() {
     let named: Vec<_> = subject["tables"][0]["rows"].as_array().unwrap().iter().map(|row| &row["named_as"]).collect();
     assert_eq!(named, ["description", "target"], "{subject}");
 
-    // The page for printing, which runs no scripts.
+    // The page for printing must not run scripts.
     let html = cluster.dir.path().join("subject.html");
     let args = ["report", "subject", "office@example.org", "--format", "html", "--output", html.to_str().unwrap()];
     assert_eq!(cluster.run(&args).code, 0);

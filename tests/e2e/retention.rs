@@ -12,7 +12,7 @@ use crate::witness::{report, witnessed};
 /// Clock offset of 400 days into the past, used for the first rows.
 pub(crate) const LONG_AGO: &str = "-34560000s";
 
-/// Number of rows of a log with 1,500 client entries at the time it was witnessed.
+/// Number of rows, when witnessed, of a log with 1,500 client entries.
 const AGED_ROWS: u64 = 1_501;
 
 /// Starts a node with `old` rows from 400 days ago and some of today, all witnessed.
@@ -57,7 +57,7 @@ fn rows_in(cluster: &Cluster) -> (u64, u64) {
     conn.query_row("SELECT min(seq), count(*) FROM entries", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
 }
 
-/// Waits until the node has checked its retention and reports that it is late, and returns its retention status.
+/// Waits until the node has applied its retention and reports that it is late, and returns the retention status.
 async fn late_retention(cluster: &Cluster) -> Value {
     for _ in 0..300 {
         let status: Value = serde_json::from_str(&cluster.on_node(0, &["status", "--json"]).stdout).unwrap();
@@ -129,8 +129,8 @@ pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
     checked_json::write(&path, &book).unwrap();
 }
 
-/// Pruning rows that outlived the cluster's policy, according to a witness, is not a loss: everything newer is complete, and
-/// every answer states since when it is complete.
+/// Pruning rows older than the cluster's policy, as confirmed by a witness, is not a loss: all newer rows are complete, and every
+/// answer states the time since which it is complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let mut cluster = aged(1_500, "keep = \"forever\"").await;
@@ -168,7 +168,7 @@ async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let run = cluster.run(&["query", "--table", "--all", "--from", &since, "--limit", "1000", "--require-complete"]);
     assert!(run.code == 0 && run.stderr.contains("proven complete"), "{} {}", run.code, run.stderr);
 
-    // Evidence agrees, using only the policy in the trust file and the cosignature in the statement.
+    // Evidence leads to the same result, using only the policy in the trust file and the cosignature in the statement.
     let (_, run) = bundle(&cluster, "strict.tar", &["--from", "2000-01-01"]);
     assert!(run.code == 3 && run.stderr.contains(&format!("--from {since}")), "{} {}", run.code, run.stderr);
     let (part, run) = bundle(&cluster, "all.tar", &["--from", "2000-01-01", "--incomplete", "partial"]);
@@ -298,7 +298,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("below 1280 pruned"), "{}", run.stderr);
 
-    // A range of today is complete and proven; one that reaches back reports that it is not.
+    // A range that begins today is complete and proven; a range that reaches further back is reported as incomplete.
     let today = cluster.page("from=1d&limit=1000").await.json();
     assert_eq!((&today["complete"], &today["proven"]), (&true.into(), &true.into()), "{today}");
     let all = cluster.page("from=2000-01-01&limit=1000").await.json();
@@ -326,7 +326,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert!(cluster.on_node(0, &["show", "7"]).stderr.contains("row 7 was pruned"));
     assert_eq!(cluster.on_node(0, &["query", "--from", "1d"]).code, 0);
     assert_eq!(cluster.on_node(0, &["query", "--from", "500d"]).code, 3);
-    // All remaining rows can be verified without comparing them with the deleted ones.
+    // All remaining rows can be verified without access to the deleted ones.
     assert_eq!(cluster.run(&["verify"]).code, 0);
 
     // Both stages are recorded in the log and shown in the status.
@@ -365,7 +365,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(verdict["findings_count"], 0, "{verdict}");
 }
 
-/// A folder of an earlier version has no file `witnesses`: no row is deleted, not even on request, and the node says what to do.
+/// A folder of an earlier version has no file `witnesses`: no row is deleted, not even on request, and messages give the remedy.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let mut cluster = aged(700, "keep = \"forever\"").await;
@@ -381,7 +381,7 @@ async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let refused = cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
     assert!(refused.code == 1 && refused.stderr.contains("copy the file `witnesses`"), "{}", refused.stderr);
     assert_eq!(rows_in(&cluster).0, 0);
-    // With keys of other witnesses, the cosignatures of this cluster's aggregator do not count, and the status says so.
+    // If the file contains other witnesses' keys, this aggregator's cosignatures do not count, and the status reports this.
     cluster.stop(0);
     let other = SigningSeed::from_bytes([9; 32]);
     let other = other.named("test/aggregator/other", KeyKind::Witness).unwrap();
@@ -481,8 +481,8 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     assert_eq!(digest["name"], "old.tar", "{said}");
 }
 
-/// A prune that is killed at any moment, cut off from its witness, or stopped halfway is carried out once, and not before a
-/// witness has seen its statement.
+/// A prune that is killed at any moment, cut off from its witness, or stopped halfway is still carried out exactly once, and only
+/// after a witness has seen its statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prune_that_is_interrupted_is_finished() {
     let mut cluster = aged(6_000, "keep = \"forever\"").await;
@@ -494,7 +494,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     assert_eq!(run.code, 3, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("waiting for a witness"), "{}", run.stdout);
     assert_eq!(rows_in(&cluster).0, 0);
-    // The rows named in the statement no longer count, and the remaining rows verify, also after a kill.
+    // The rows named in the statement count as pruned, and the remaining rows verify, even after a kill.
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     cluster.kill(0);
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
@@ -503,7 +503,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     let again = cluster.on_node(0, &["prune", "--before", "300d", "--confirm", "--wait", "1s"]);
     assert!(again.stdout.contains("nothing to prune"), "{}{}", again.stdout, again.stderr);
     cluster.nodes[0].proxy.heal();
-    // Kills while rows are being deleted.
+    // Kill the node while it deletes rows.
     let mut seen = std::collections::BTreeSet::new();
     for pause in 0..12u64 {
         tokio::time::sleep(Duration::from_millis(20 + pause * 15)).await;
@@ -529,7 +529,7 @@ async fn a_prune_that_is_interrupted_is_finished() {
     assert_eq!(checked(&cluster, &path).0, 0);
 }
 
-/// Deleting rows from the file by hand is not retention.
+/// Rows that are deleted from the file by hand do not count as pruned by retention.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_dropped_by_hand_are_missing_rows() {
     let mut cluster = aged(700, "keep = \"forever\"").await;

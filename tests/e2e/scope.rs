@@ -134,8 +134,8 @@ async fn no_route_gives_what_is_outside_the_scope() {
     erased_rows_do_not_show(&cluster, &kim).await;
     bundle().await;
 
-    // A row that was changed so that it seems to be in scope, and a changed row in scope: neither can be trusted, so only their positions
-    // are shown.
+    // One row was changed so that it seems to be in scope, and one row in scope was changed: neither can be trusted, so only
+    // their positions are shown.
     edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'carol', 'alice') WHERE seq = 3");
     edit(&cluster.database(0), "UPDATE entries SET body = replace(body, 'seen', 'forged') WHERE seq = 1");
     cluster.stop(0);
@@ -151,11 +151,11 @@ async fn no_route_gives_what_is_outside_the_scope() {
     assert!(!answer.text.contains("forged") && answer.status_of("mx1") == "invalid", "{}", answer.text);
     assert_eq!(get(&cluster, "/api/v1/audit-log/mx1/3", &kim).await.status, 404);
     assert_eq!(get(&cluster, "/api/v1/audit-log/mx1/3/proof", &kim).await.status, 404);
-    // The command reports the limit too.
+    // The command also reports that the caller's scope is limited.
     let run = cluster.command(&["query", "node:mx2"]).env("PIPEROLL_TOKEN", &kim).output().unwrap();
     let stderr = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success() && stderr.contains("limited to your scope: user:alice,bob"), "{stderr}");
-    // Every read was recorded with its limit.
+    // Every read was recorded together with the caller's scope.
     let looked = cluster.page("from=1d&limit=1000&filter=user:kim").await.json();
     let details: Vec<&Value> =
         looked["entries"].as_array().unwrap().iter().map(|row| &row["entry"]["details"]).collect();

@@ -114,7 +114,7 @@ async fn a_certificate_signs_in_and_its_session_needs_its_role() {
     // The cookie alone is worthless: the session needs its certificate, which can be revoked.
     let (code, words) = status(&cluster.browser_like(), &cluster, "/api/v1/session", &kim).await;
     assert!(code == 401 && words.contains("was not presented"), "{code}: {words}");
-    // The cookie cannot create a sign-in link either, which would work without the certificate.
+    // The cookie cannot create a sign-in link either; such a link would work without the certificate.
     for cookie in [kim.as_str(), ""] {
         let link =
             client.post(format!("{}/api/v1/session/links", cluster.url)).header(COOKIE, cookie).send().await.unwrap();
@@ -145,7 +145,7 @@ async fn whoever_asks_too_often_is_told_to_wait() {
     assert_eq!(cluster.get("/api/v1/filter", Some(&other)).await.status, 200);
     tokio::time::sleep(Duration::from_secs(wait + 1)).await;
     assert_eq!(cluster.get("/api/v1/filter", Some(&one)).await.status, 200);
-    // Guessing tokens is limited before it becomes useful; a valid token has to wait as well.
+    // Guessing tokens is stopped long before it could succeed; even a valid token then has to wait.
     let mut codes = Vec::new();
     for _ in 0..40 {
         codes.push(sign_in(&client, &cluster, json!({ "token": "prl_guess" })).await.status().as_u16());

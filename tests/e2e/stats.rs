@@ -1,4 +1,4 @@
-//! Tests that statistics equal a manual count over all readable entries, and that they say when a node is missing from them.
+//! Tests that statistics equal a manual count over all readable entries, and that they name nodes that are missing from them.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +108,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
                 check(&answer["stats"], &rows, top);
             }
         }
-        // The numbers do not include a missing node, and the output says so.
+        // The numbers do not include the missing node, and the output reports this.
         let run = cluster.run(&["stats", NODES, "--by", "node_id", "--from", "1d", "--bucket", "1h", "--table"]);
         assert_eq!(
             (run.code, run.stdout.starts_with("AT LEAST ")),
@@ -145,7 +145,7 @@ async fn counts_equal_counting_by_hand_also_while_a_node_is_missing() {
     }
     let run = cluster.run(&["stats", NODES, "--from", "1d", "--table"]);
     assert!(run.code == 4 && run.stdout.contains("and 1 erased"), "{}{}", run.stdout, run.stderr);
-    // A search text that the index cannot find is reported as such.
+    // A search text that is too short for the index is reported as such.
     let answer = stats(&cluster, &format!("filter={NODES} zz zebra")).await;
     assert_eq!(answer.json()["unindexed_texts"], json!(["zz"]));
     let run = cluster.run(&["query", NODES, "zz", "zebra"]);

@@ -11,7 +11,7 @@ use serde_json::json;
 async fn a_second_process_is_refused() {
     let mut cluster = Cluster::start(&["mx1"]).await;
     let config = cluster.nodes[0].folder.join("node.toml");
-    // Another port, so that the process is refused because of the log's lock and not because of its address.
+    // Use another port and socket, so that startup fails because of the log's lock and not because of an address already in use.
     let other = cluster.nodes[0].folder.join("other.toml");
     let text =
         std::fs::read_to_string(&config).unwrap().replace(&cluster.nodes[0].listen, &piperoll_tests::free_address());
@@ -103,7 +103,7 @@ async fn a_full_disk_refuses_and_recovers() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(run.stdout.lines().count() - 1, accepted.len());
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
-    // With free space the same node accepts entries again without a restart.
+    // Once space is free, the same process accepts entries again without a restart.
     let pid = process.0.id();
     let grown = Command::new("nsenter")
         .args(["-m", "-t", &pid.to_string(), "mount", "-o", "remount,size=16m", "none"])

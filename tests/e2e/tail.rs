@@ -23,7 +23,7 @@ fn entries(events: &[Event]) -> impl Iterator<Item = &Event> {
     events.iter().filter(|event| event.name == "entry")
 }
 
-/// Checks that no row was sent twice, and that all rows that are not late are in order.
+/// Checks that no row was sent twice, and that all rows are in order, except for those marked as late.
 fn in_order(events: &[Event]) {
     let key = |row: &Value| {
         let entry = &row["entry"];
@@ -50,7 +50,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     assert_eq!(first.name, "heartbeat");
     let write = |round: usize| (0..20).map(|n| entry(&format!("u{round}-{n}"), "tail.written")).collect::<Vec<_>>();
 
-    // Rows of all three nodes, in several rounds: all of them, in order, none late.
+    // In several rounds, rows of all three nodes arrive completely and in order, and none is late.
     for round in 0..5 {
         for node in 0..3 {
             cluster.append(node, &write(round)).await;
@@ -125,12 +125,12 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
         })
         .collect();
     cluster.append(0, &lines).await;
-    // In the meantime the client hardly reads.
+    // From here on, read the tail far more slowly than rows arrive, until the client is dropped.
     let started = Instant::now();
     while cluster.page("from=1h&filter=action:audit.tail_dropped").await.places().is_empty() {
         assert!(started.elapsed() < PATIENCE, "the reader was not dropped");
         tokio::time::sleep(Duration::from_millis(200)).await;
-        // The tail must not look idle while the test waits for the recorded entry, so read a little, far too slowly.
+        // Read a little, far too slowly, so that the tail does not look idle while the test waits for the entry about the drop.
         tail.next(Duration::from_millis(1)).await;
     }
     let mut last = None;
@@ -141,7 +141,7 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
     }
     let last = last.unwrap();
     assert!(last.name == "dropped" && rows < 12_000, "{rows} rows, then {}", last.name);
-    // The client resumes where it was dropped.
+    // The client resumes from the position at which it was dropped.
     let mut tail = Tail::open(&cluster, "filter=action:tail.*", Some(&last.id)).await;
     let mut next = tail.next(PATIENCE).await.unwrap();
     while next.name != "entry" {
@@ -234,8 +234,8 @@ async fn the_command_follows_and_bad_input_is_refused() {
     assert_eq!(cluster.get("/api/v1/audit-log/tail", None).await.status, 401);
 }
 
-/// A node's log is replaced while the client is away: the rest of the archived log comes first, read from the folder that it was
-/// moved to. Without this folder the tail reports its rows as missing.
+/// A node's log is replaced while the client is away: the client first receives the rest of the archived log, read from the
+/// folder that it was moved to. Without this folder the tail reports the rows as missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;
@@ -261,7 +261,7 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     assert!(
         events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("the log was replaced")))
     );
-    // Resume from each position in the archived log, with more rows in the current one.
+    // Resume from each position in the archived log, while the current log has more rows.
     cluster.append(0, &[entry("three", "auth.login")]).await;
     assert_eq!(users(&rows(&mut resumed, 1).await), ["three"]);
     let all = ["one", "two", "other", "next", "three"];

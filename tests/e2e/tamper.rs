@@ -1,11 +1,11 @@
-//! Tests the tamper matrix: what an attacker who has the file but not the key can do, and how it is reported.
+//! Tests the tamper matrix: how each edit by an attacker who has the file but not the key is reported.
 
 use piperoll_tests::{Cluster, edit, entry};
 use rusqlite::Connection;
 
 const FIRST: u64 = 5;
 
-/// An edit, the row that `verify` must name (none: the log as a whole), and a part of its finding's text.
+/// An edit, the row that `verify` must name (`None` for the log as a whole), and a part of the finding's text.
 const MATRIX: [(&str, &str, Option<u64>, &str); 21] = [
     (
         "a user",
@@ -126,9 +126,9 @@ async fn every_edit_of_a_stopped_node_is_named() {
         }
         std::fs::copy(&pristine, &database).unwrap();
     }
-    // The last row of a stopped log is deleted: no MAC shows this, but the signed checkpoint does. With the checkpoint deleted
-    // from the database too, the checkpoint file next to it still shows the cut. Without that file only a witness can detect the
-    // cut, and `verify` says so.
+    // The last row of a stopped log is deleted: no MAC shows this, but the signed checkpoint does. If the checkpoint is also
+    // deleted from the database, the checkpoint file next to the database still shows the truncation. Without that file only a
+    // witness can detect it, which `verify` points out.
     edit(
         &database,
         "DELETE FROM entries WHERE seq = (SELECT max(seq) FROM entries); DELETE FROM ids WHERE seq > (SELECT max(seq) FROM entries)",
@@ -166,7 +166,7 @@ async fn edits_of_a_running_node_show_when_read() {
         assert_eq!(report["status"], "invalid", "{what}: {report}");
         assert_eq!(answer.status_of("mx2"), "ok");
         if *what == "the era column" {
-            // The era column is not part of the signed bytes: the node reports it, but the row itself is valid.
+            // The era column is not part of the signed bytes: the node reports the edit, but the row itself is valid.
             assert!(report["reason"].as_str().unwrap().contains("era column"), "{report}");
             edit(&database, "UPDATE entries SET era = 0 WHERE seq = 5");
             continue;
@@ -177,7 +177,7 @@ async fn edits_of_a_running_node_show_when_read() {
             line["found_at"]["seq"] == row.unwrap() && line["found_at"]["node_id"] == "mx1" && line["integrity"] != "ok"
         });
         assert!(shown, "{what}: the row is not shown");
-        // The edit changed whether a filter matches the row; the row is returned nevertheless.
+        // The edit changed whether a filter matches the row; nevertheless, every query with the filter reports the edit.
         let hidden = cluster.page("user=u4&limit=1000").await;
         assert_eq!(hidden.status_of("mx1"), "invalid", "{what} hides the row from a filter");
         let run = cluster.run(&["query", "user:u4", "--json"]);
@@ -201,7 +201,7 @@ async fn edits_of_a_running_node_show_when_read() {
         answer.node("mx1")
     );
     assert_eq!(cluster.run(&["verify"]).code, 4);
-    // A running node knows its head, so it reports even the last row as missing.
+    // A running node remembers its log's head, so it reports even the last row as missing.
     let last: u64 =
         Connection::open(&database).unwrap().query_row("SELECT max(seq) FROM entries", [], |r| r.get(0)).unwrap();
     edit(&database, &format!("DELETE FROM entries WHERE seq = {last}"));

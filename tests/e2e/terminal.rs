@@ -21,7 +21,7 @@ impl Terminal {
         Command::new("tmux").arg("-V").output().is_ok_and(|output| output.status.success())
     }
 
-    /// Runs a command as a user would and returns the screen content, with colours if requested.
+    /// Runs a command as a user would and returns the content of the screen, with colors if requested.
     fn run(cluster: &Cluster, width: u16, args: &[&str], with_colours: bool) -> String {
         let terminal = Self { server: format!("piperoll-{}-{width}", uuid::Uuid::new_v4()) };
         let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
@@ -171,7 +171,7 @@ async fn answers_look_right_in_every_width() {
     }
 }
 
-/// Without a filter a table leaves out entries about reads of the log, and says so; programs get everything.
+/// Without a filter, a table omits entries about reads of the log and reports this; output for programs contains all entries.
 #[tokio::test(flavor = "multi_thread")]
 async fn own_reads_are_left_out_and_that_is_said() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -292,7 +292,7 @@ async fn an_output_is_looked_at_first() {
     );
 }
 
-/// A full disk or a closed pipe at stdout or stderr ends a command with a message or quietly, and never with a panic.
+/// A full disk or a closed pipe at stdout or stderr ends a command, with a message or silently, but never with a panic.
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_that_cannot_be_written_are_no_panic() {
     let cluster = Cluster::start(&["mx1"]).await;

@@ -27,7 +27,7 @@ async fn a_log_of_an_earlier_build_goes_on() {
     };
     write("secret.0", key_of("piperoll upgrade test: secret of epoch 0").as_bytes(), 0o600);
     write("checkpoint.key", key_of("piperoll upgrade test: checkpoint key").as_bytes(), 0o600);
-    // The old log belongs to a cluster with another name, and so does its certificate; the daemon checks both.
+    // The old log and its certificate belong to a cluster with another name, and the daemon checks both.
     let config = std::fs::read_to_string(folder.join("node.toml")).unwrap();
     write("old.toml", config.replace("cluster = \"test\"", "cluster = \"upgrade\"").as_bytes(), 0o644);
     std::fs::create_dir(folder.join("data")).unwrap();

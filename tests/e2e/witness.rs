@@ -1,5 +1,5 @@
-//! Tests the tampering that a MAC cannot show but a witness can: a cut tail, an older copy, a diverging copy, another database, an edited
-//! tile. Each has its verdict, its exit code and its entry.
+//! Tests tampering that MACs cannot show but a witness can: a truncated log, an older copy, a diverging copy, another database,
+//! an edited tile. Each case has its verdict, its exit code and its entry.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-/// The aggregator polls every quarter of a second here, so a longer wait would never succeed.
+/// The aggregator polls every quarter of a second in these tests, so waiting longer than this would be useless.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn cluster_of(rows: usize) -> Cluster {
@@ -92,7 +92,7 @@ async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
     assert_eq!(last.size, 302, "the stop is signed as well");
     let line = report(&cluster, "mx1", |line| line["verdict"] == "unreachable").await;
     assert_eq!(line["witnessed"], 301, "what was witnessed is remembered: {line}");
-    // Appends do not wait for the witness: without an aggregator they continue, and are witnessed later.
+    // Appends do not wait for the witness: without an aggregator they continue, and the new rows are witnessed later.
     cluster.stop_aggregator();
     cluster.restart(0).await;
     cluster.append(0, &[entry("alone", "auth.login")]).await;
@@ -102,18 +102,18 @@ async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
     cluster.verify_all();
 }
 
-/// The last rows are deleted, and the checkpoint file next to the database too: the MAC of every remaining row is still valid.
+/// The last rows and the checkpoint file next to the database are deleted: the MAC of every remaining row is still valid.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_tail_is_a_rollback() {
     let mut cluster = cluster_of(20).await;
     cluster.stop(0);
     let cut = "DELETE FROM entries WHERE seq >= 15; DELETE FROM ids WHERE seq >= 15";
     edit(&cluster.database(0), cut);
-    // The node itself detects it while its signed checkpoints exist.
+    // The node itself detects the loss while its signed checkpoints exist.
     let run = cluster.on_node(0, &["verify"]);
     assert!(run.code == 4 && run.stdout.contains("the end was cut off"), "{}{}", run.stdout, run.stderr);
-    // An attacker can delete the checkpoints from the database too; the file next to it still shows the cut, whether the daemon
-    // is down or up.
+    // An attacker can also delete the checkpoints from the database. The checkpoint file next to it still shows the truncation,
+    // whether the daemon is down or up.
     edit(&cluster.database(0), "DELETE FROM checkpoints");
     let everybody_knows = |cluster: &Cluster| {
         let run = cluster.on_node(0, &["verify"]);
@@ -128,13 +128,13 @@ async fn a_cut_tail_is_a_rollback() {
     everybody_knows(&cluster);
     cluster.restart(0).await;
     everybody_knows(&cluster);
-    // The node now signs nothing, which does not clear the verdict.
+    // The node no longer signs checkpoints, which does not clear the verdict.
     everything_says(&cluster, "rollback", "and signs none of them").await;
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "r"]);
     assert!(run.code == 1 && run.stderr.contains("has presented no signed checkpoint"), "{}", run.stderr);
     cluster.stop(0);
-    // With the checkpoint file removed too, only the witness remembers.
+    // With the checkpoint file removed too, only the witness knows of the lost rows.
     std::fs::remove_file(data(&cluster, 0).join("log.checkpoint")).unwrap();
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0, "this is what a mac cannot see");
     cluster.restart(0).await;
@@ -149,7 +149,7 @@ async fn a_cut_tail_is_a_rollback() {
     everything_says(&cluster, "rollback", "rows were witnessed").await;
 }
 
-/// A complete older copy is restored, with all files next to the database; then the node continues from there.
+/// A complete older copy is restored, including all files next to the database; then the node continues from this copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_copy_is_found_and_can_be_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -165,7 +165,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
 
-    // Only an admin can clear the alarm, by naming the current generation and a reason; the acceptance is recorded.
+    // Only an admin can clear the alarm, by specifying the current generation and a reason; the acceptance is recorded.
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let accept = |generation: &str, reason: &str| {
         let reason = ["--reason", reason].map(str::to_owned);
@@ -204,7 +204,7 @@ async fn a_restored_copy_is_found_and_can_be_accepted() {
     assert_eq!(evidence.lines().count(), 2, "the conflict and its acceptance are kept: {evidence}");
 }
 
-/// Accepting applies to the log that the node presented, not to any log that it presents next; and the evidence outlives the
+/// Accepting applies to the log that the node presented, and not to a log that it presents later. The evidence outlives the
 /// witness state file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
@@ -223,14 +223,14 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
-    // The node is down while its log is accepted, and returns with fewer rows than were accepted.
+    // The node is down while its log is accepted, and then returns with fewer rows than the accepted log had.
     cluster.stop(0);
     let accepted = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "restored"]);
     assert_eq!(accepted.code, 0, "{}", accepted.stderr);
     copy_log(&oldest, &data(&cluster, 0));
     cluster.restart(0).await;
     everything_says(&cluster, "rollback", "an older copy was put back").await;
-    // Without the witness state file the alarm remains, as long as the evidence does.
+    // Without the witness state file the alarm remains as long as the evidence file exists.
     cluster.stop_aggregator();
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
     cluster.spawn_aggregator();
@@ -238,7 +238,7 @@ async fn what_was_accepted_is_pinned_and_evidence_outlives_the_pin() {
     everything_says(&cluster, "rollback", "is missing from the state directory").await;
 }
 
-/// Follows docs/install.md, "Backups", step by step: restore, begin a new generation, accept it under the name that the command printed.
+/// Follows docs/install.md, "Backups", step by step: restore, begin a new generation, accept it by the ID that was printed.
 #[tokio::test(flavor = "multi_thread")]
 async fn restoring_by_the_guide_can_be_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -327,7 +327,7 @@ async fn accepting_means_the_log_that_is_there_now() {
     cluster.stop(0);
     copy_log(&data(&cluster, 0), &kept);
     copy_log(&older, &data(&cluster, 0));
-    // The restored copy gets rows of its own before the aggregator polls it, so the log that was kept is not a continuation of it.
+    // The restored copy gets rows of its own before the aggregator polls it, so the log that was set aside does not extend it.
     cluster.stop_aggregator();
     cluster.restart(0).await;
     cluster.append(0, &[entry("other", "auth.login"), entry("other", "auth.login")]).await;
@@ -338,7 +338,7 @@ async fn accepting_means_the_log_that_is_there_now() {
     cluster.stop(0);
     copy_log(&kept, &data(&cluster, 0));
     cluster.restart(0).await;
-    // A poll in progress may still show the previous log; accepting that one is refused, and the test tries again.
+    // A poll in progress may still show the previous log. Accepting that log is refused, so the test tries again.
     until("accepted", async || {
         let accept = ["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "put back"];
         let accepted = tokio::task::block_in_place(|| cluster.run(&accept));
@@ -373,7 +373,7 @@ async fn a_clone_that_goes_its_own_way_is_a_fork() {
     everything_says(&cluster, "fork", "are not the first of the").await;
 }
 
-/// The database is replaced by another one, with the same keys and a generation of its own.
+/// The database is replaced by another one that has the same keys and a different generation.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_log_in_the_old_ones_place_is_a_rollback() {
     let mut cluster = cluster_of(20).await;
@@ -459,7 +459,7 @@ async fn edited_tiles_and_notes_are_named() {
     }
 }
 
-/// The checkpoint file next to the database is a copy: if it is damaged the log continues, and the node restores the file.
+/// The checkpoint file next to the database is a copy: if it is damaged, the log is still usable and the node restores the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_copy_of_the_checkpoint_heals() {
     let mut cluster = cluster_of(20).await;
@@ -482,7 +482,7 @@ async fn a_damaged_copy_of_the_checkpoint_heals() {
         assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
         cluster.stop(0);
     }
-    // With no readable checkpoint it is unknown what was signed, and the message names the damaged one.
+    // Without a readable checkpoint it is unknown what was signed, so appends are refused with a message about the damaged one.
     std::fs::write(&beside, b"x").unwrap();
     edit(&cluster.database(0), "UPDATE checkpoints SET note = 'x'");
     cluster.restart(0).await;
@@ -490,7 +490,7 @@ async fn a_damaged_copy_of_the_checkpoint_heals() {
     assert!(run.code == 1 && run.stderr.contains("is damaged"), "{}", run.stderr);
 }
 
-/// Rows are cut off the end while the node runs: the node appends nothing after them, and the witness reports a rollback.
+/// The last rows are deleted while the node runs: the node appends nothing more, and the witness reports a rollback.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_cut_off_a_running_node_is_a_rollback() {
     let cluster = cluster_of(20).await;
@@ -520,7 +520,7 @@ async fn verifying_a_log_in_use_gives_no_false_alarm() {
                 let run = tokio::task::block_in_place(|| cluster.on_node(0, &erase));
                 assert_eq!(run.code, 0, "{}", run.stderr);
             }
-            // As busy as a real node, and no more, so that a verification can finish.
+            // Append as often as a busy node would, but not more often, so that a verification can finish.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::keys::begin_generation;
 use crate::witness::{cluster_of, data, everything_says, now, report, witnessed};
 
-/// A witness that lost its state, or got an older one back, uses the pins in its own log: a node cannot present another history as the
-/// first one.
+/// A witness that lost its state, or whose state was replaced by an older one, uses the pins in its own log: a node cannot
+/// present another history as its first one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_memory_is_found_in_the_own_log() {
     let mut cluster = cluster_of(20).await;
@@ -25,7 +25,7 @@ async fn a_lost_memory_is_found_in_the_own_log() {
     witnessed(&cluster, "mx1").await;
     cluster.stop_aggregator();
     let memory = cluster.aggregator_folder().join("state/witness/mx1.json");
-    // Emptied, as by a file system that ran out of space.
+    // The file is empty, as after a file system ran out of space.
     std::fs::write(&memory, b"").unwrap();
     cluster.stop(0);
     copy_log(&oldest, &data(&cluster, 0));
@@ -73,8 +73,8 @@ async fn a_split_view_is_found_by_comparing() {
     assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
 }
 
-/// A second aggregator's note about another end of an archived log, at the same size or a smaller one, raises the alarm as well;
-/// once accepted it is not reported again.
+/// A second aggregator's note about a different end of an archived log, at the same size or a smaller one, raises the alarm as
+/// well. Once accepted, it is not reported again.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_an_earlier_log_are_compared() {
     let mut cluster = cluster_of(20).await;
@@ -126,7 +126,7 @@ async fn ends_of_an_earlier_log_are_compared() {
     cluster.verify_all();
 }
 
-/// A log lost rows and was archived later: pages cover all its remaining rows, the loss is reported, and no node is accused.
+/// A log lost rows and was archived later: pages contain all remaining rows, the loss is reported, and no other alarm is raised.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_lost_rows_is_read_on_and_accuses_nobody() {
     let mut cluster = cluster_of(20).await;
@@ -197,8 +197,8 @@ async fn later_rows_are_on_pages(cluster: &Cluster, since: &str, count: usize) {
     assert_eq!(found, count);
 }
 
-/// A row that failed once stays a finding until an operator accepts it: after it was repaired, across a restart, and without the
-/// witness state.
+/// A row that once failed verification remains a finding until an operator accepts it, even after the row was repaired, after a
+/// restart, and without the witness state.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     let mut cluster = cluster_of(20).await;
@@ -211,7 +211,7 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
         let reason = line["reason"].as_str().unwrap();
         assert!(reason.contains("row 5 of generation") && reason.contains("signature does not match"), "{reason}");
         assert_eq!((&line["status"], cluster.run(&["nodes"]).code), (&json!("ok"), 4), "{line}");
-        // The rows read now are valid and are reported so; the verdict on the node is reported in addition.
+        // The rows are valid now and are reported as valid; the verdict on the node is reported in addition.
         let page = cluster.page("from=1d&limit=1000").await;
         assert_eq!((page.json()["complete"].clone(), page.status_of("mx1")), (json!(true), "ok".to_owned()));
         assert_eq!(page.node("mx1")["verdict"], "row_invalid", "{}", page.text);
@@ -230,13 +230,13 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     cluster.wait_for_aggregator().await;
     cluster.wait_until_answered("mx1").await;
     is_a_finding(&cluster).await;
-    // The verdict on a node does not improve because the node is unreachable.
+    // A node that becomes unreachable keeps its verdict.
     cluster.stop(0);
     let line = report(&cluster, "mx1", |line| line["status"] == "unreachable").await;
     assert_eq!((&line["verdict"], cluster.run(&["nodes"]).code), (&json!("row_invalid"), 4), "{line}");
     cluster.restart(0).await;
     cluster.wait_until_answered("mx1").await;
-    // The evidence keeps the verdict without the witness state, whose loss is a finding of its own.
+    // Without the witness state, the evidence still preserves the verdict. The loss of the state is a separate finding.
     cluster.stop_aggregator();
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
     cluster.spawn_aggregator();

@@ -23,7 +23,7 @@ use proptest::prelude::*;
 
 use entries::{Raw, dice, entry, filter};
 
-/// Block level at which a block has 256 rows, as many as a tile of the lowest level.
+/// Block level at which a block has 256 rows, like a tile of the lowest level.
 const SMALL_BLOCKS: u32 = 0;
 const BLOCK_ROWS: usize = 256;
 const SECOND: i64 = 1_000_000;
@@ -249,7 +249,7 @@ proptest! {
     }
 }
 
-/// A block of an earlier version, which indexes only the stored form of JSON texts, is rebuilt at the start.
+/// A block of an earlier version, which indexes JSON texts only in their stored form, is rebuilt at the start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_earlier_block_is_made_again() {
     let mut log = Log::new(SMALL_BLOCKS);
@@ -336,7 +336,7 @@ async fn a_changed_index_is_found() {
     assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected);
 }
 
-/// A block file that cannot be removed blocks only the erasure of its rows; appends continue.
+/// A block file that cannot be removed prevents only the erasure of its rows; appends continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_block_that_cannot_be_removed_stops_nobody() {
     let log = Log::new(SMALL_BLOCKS);

@@ -1,5 +1,5 @@
-//! The public interface of the client library, as text. A change must be deliberate: it must update the snapshot in
-//! `tests/golden/client-api.txt`.
+//! Compares the public interface of the client library, as text, with the snapshot in `tests/golden/client-api.txt`. A deliberate
+//! change must update the snapshot.
 
 use std::collections::BTreeSet;
 use std::path::Path;

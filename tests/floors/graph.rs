@@ -1,7 +1,7 @@
-//! Reads the modules of a crate from its source, and the dependencies between them.
+//! Reads the modules of a crate, and the dependencies between them, from its source.
 //!
-//! Edges connect modules whose files have items. A file with nothing but `mod` and `pub use` is a facade: names are followed through it
-//! to the module that defines them. `#[cfg(test)]` is left out, and `mod x;` is not an edge.
+//! Edges connect modules whose files define items. A file that contains only `mod` and `pub use` is a facade: names are followed
+//! through it to the module that defines them. `#[cfg(test)]` items are left out, and `mod x;` is not an edge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(crate) type Edges = BTreeMap<ModulePath, BTreeSet<ModulePath>>;
 
 #[derive(Debug, Default)]
 struct Module {
-    /// The module of the file that contains this one; an inline module belongs to the file around it.
+    /// Module that the source file itself defines. For an inline module, this is the module of the file that contains it.
     file: ModulePath,
     children: BTreeSet<String>,
     /// Names imported by `use`, with the path as written.
@@ -86,7 +86,7 @@ impl Modules {
         self.0.insert(path, module);
     }
 
-    /// Returns the modules that each module refers to, both represented by their files.
+    /// Returns the modules that each module refers to. Modules are represented by the files that contain them.
     pub(crate) fn edges(&self) -> Edges {
         let mut edges = Edges::new();
         for (path, module) in &self.0 {
@@ -105,7 +105,7 @@ impl Modules {
     /// Resolves a path in a module to the module of the file that defines it; `None` for names of other crates and for facades.
     fn resolve(&self, at: &ModulePath, name: &[String]) -> Option<ModulePath> {
         let (module, rest) = self.walk(at, name, &mut Followed::new())?;
-        // A path that ends at a module is only a prefix of other paths, or a variable of the same name.
+        // A path that ends at a module is only the prefix of another path, or a variable with the name of the module.
         let file = &self.0[&module].file;
         (!rest.is_empty() && self.0[file].has_items).then(|| file.clone())
     }
@@ -141,7 +141,7 @@ impl Modules {
                         path.extend(rest.into_iter().skip(1));
                         return self.walk(&at, &path, followed);
                     } else {
-                        // A name that only a glob of another crate could import belongs to that crate.
+                        // A name that could only be imported by a glob of another crate belongs to that crate.
                         let begins_here = |glob: &&Vec<String>| {
                             glob.first().is_some_and(|first| {
                                 matches!(first.as_str(), "crate" | "self" | "super")
@@ -180,7 +180,7 @@ impl Modules {
     }
 }
 
-/// Returns the groups of modules that reach each other, each group once and in order.
+/// Returns the cycles: groups of modules that reach each other, each group once and in order.
 pub(crate) fn circles(edges: &Edges) -> Vec<BTreeSet<ModulePath>> {
     let reach: BTreeMap<&ModulePath, BTreeSet<&ModulePath>> =
         edges.keys().map(|from| (from, reachable(edges, from))).collect();

@@ -31,8 +31,8 @@ const CRATES: [(&str, usize); 16] = [
     ("tests/campaign/main.rs", 40),
 ];
 
-/// Crates with their folders, lowest layer first: a module may use modules of its own folder and of folders earlier in the list. A module
-/// in none of the listed folders is above all of them.
+/// Crates with their folders, lowest layer first: a module may use modules of its own folder and of folders earlier in the list.
+/// A module outside the listed folders is above all of them.
 const FOLDERS: [(&str, &[&str]); 2] = [
     (
         "node/src/lib.rs",
@@ -66,7 +66,7 @@ const FOLDERS: [(&str, &[&str]); 2] = [
 
 /// Returns the edges that point up, as "from uses to".
 fn upward(edges: &Edges, folders: &[&str]) -> Vec<String> {
-    // The longest matching folder of a module decides: `store::read` before `store`.
+    // The longest folder that contains a module decides: `store::read` before `store`.
     let floor = |module: &ModulePath| {
         let path = name(module);
         let is_in = |folder: &str| path == folder || path.starts_with(&format!("{folder}::"));
@@ -142,7 +142,7 @@ fn no_crate_has_a_circle_of_modules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Returns the cycles of a crate whose files are given as text; the first is its root.
+/// Returns the cycles of a crate whose files are given as text. The first file is the root of the crate.
 fn made(files: &[(&str, &str)]) -> Vec<BTreeSet<String>> {
     let read = |path: &Path| {
         let found = files.iter().find(|(name, _)| Path::new(name) == path);
@@ -229,7 +229,7 @@ fn what_is_no_circle_is_none() {
         // Visibility restrictions and doc comments are not dependencies.
         "pub struct A; pub(in crate::b) fn f() {}",
         "/// See [`crate::b::B`].\npub struct A;",
-        // A variable with the name of a module.
+        // A variable that has the same name as a module is not a dependency.
         "mod b {} pub struct A; fn f(b: u8) -> u8 { println!(\"{}\", b); b }",
         // Other crates.
         "pub struct A; fn f() { std::b::f(); }",

@@ -1,4 +1,4 @@
-//! Events of the aggregators: a second one joins, one forgets its state or is restored. Also models what each aggregator can know.
+//! Events of the aggregators: a second one joins, one loses its state or is restored. Also models what each aggregator can know.
 
 use std::path::Path;
 
@@ -18,14 +18,14 @@ impl World {
         self.cluster.turn_to(0);
     }
 
-    /// Returns the model as far as this aggregator can know it.
+    /// Returns the part of the model that this aggregator can know.
     pub(crate) fn known(&self, aggregator: usize) -> Model {
         let mut known = self.model.clone();
         let Some((joined, unknown)) = self.second.as_ref().filter(|_| aggregator == 1) else { return known };
         for row in &mut known.rows {
             row.state = match row.state {
                 State::Lost | State::LostUnknown if unknown.contains(&row.id) => State::LostUnknown,
-                // Only the first aggregator was restored to a time at which it did not know of the row.
+                // Only the first aggregator was restored to a time before it knew of the row.
                 State::LostUnknown => State::Lost,
                 state => state,
             };
@@ -165,8 +165,8 @@ impl World {
             if node.is_retired || !node.is_up {
                 continue;
             }
-            // The restored aggregator raises an alarm about a log that was replaced since the backup if it pinned more rows of
-            // the old log than are present.
+            // The restored aggregator raises an alarm about a log that was replaced since the backup, if it had pinned more rows
+            // of the old log than are present now.
             let is_judged = |line: &Value| {
                 (line["verdict"] == "ok" && line["unwitnessed"] == 0)
                     || (line["verdict"] != "unreachable" && !line["alarm"]["presented"].is_null())

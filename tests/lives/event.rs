@@ -8,7 +8,7 @@ pub(crate) const NODES_MAX: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     Append(usize),
-    /// More rows than the unit of pruning.
+    /// Appends more rows than the unit of pruning.
     Batch(usize),
     /// The node stays down until the next event.
     Stop(usize),
@@ -20,8 +20,8 @@ pub(crate) enum Event {
     RotateKey(usize),
     NewGeneration(usize),
     Backup(usize),
-    /// Restores the backup. With the flag a new generation begins; otherwise the log is accepted as it is, unless its key was
-    /// replaced.
+    /// Restores the backup. If the flag is set, a new generation begins; otherwise the log is accepted as it is, unless its key
+    /// was replaced.
     Restore(usize, bool),
     /// The flag tells whether the node's folder is added to the aggregator's configuration.
     Retire(usize, bool),
@@ -29,7 +29,7 @@ pub(crate) enum Event {
     /// A second aggregator joins, and is queried as well from then on.
     AddAggregator,
     Renew(usize),
-    /// The node's certificates are revoked, and renewed after the statements were compared.
+    /// The node's certificates are revoked, and renewed after the statements have been checked.
     Revoke(usize),
     /// The node restarts with a clock that is wrong by this many seconds.
     Clock(usize, i64),

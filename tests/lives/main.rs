@@ -1,6 +1,6 @@
-//! Lives of clusters, chosen by a seed: rows are recorded, pruned, held and erased, keys change, logs are replaced, restored
-//! and started over, members come and go, clocks are wrong, and the aggregator forgets its state. After each step every
-//! statement is compared with a model that has every row that was ever acknowledged.
+//! Runs random lives of clusters, chosen by a seed: rows are recorded, pruned, held and erased, keys change, logs are replaced,
+//! restored and started over, members come and go, clocks are wrong, and the aggregator loses its state. After each step, every
+//! statement is compared with a model that contains every row that was ever acknowledged.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue panics")]
 
@@ -83,7 +83,7 @@ async fn every_statement_is_true_over_another_life() {
     lives(1).await;
 }
 
-/// Checks the model itself: comparing statements with it proves something only if the model can contradict them.
+/// Tests the model itself: a comparison with the model proves something only if the model can contradict a statement.
 #[test]
 fn the_model_tells_what_is_missing_from_what_is_not() {
     use model::{Expected, Model, Node, Row, State};

@@ -10,7 +10,7 @@ pub(crate) enum State {
     Pruned,
     /// The row is no longer in any log, because its node's log was replaced by an older copy.
     Lost,
-    /// The row is lost, and the aggregator was restored to a time at which it did not know of the row.
+    /// The row is lost, and the aggregator was restored to a time before it knew of the row.
     LostUnknown,
 }
 
@@ -68,9 +68,9 @@ pub(crate) struct Node {
     pub(crate) is_kept: bool,
     /// Time at which the node joined; 0 for the nodes that the cluster began with.
     pub(crate) joined: i64,
-    /// Time from which on no row was lost or pruned.
+    /// Start of the time range in which no row was lost or pruned.
     pub(crate) clear_from: i64,
-    /// Time from which on the current log has every row.
+    /// Start of the time range of which the current log has every row.
     pub(crate) present_from: i64,
     /// Whether the key that signed the end of an archived log may have been replaced before a witness saw that end.
     pub(crate) is_unproven: bool,
@@ -115,12 +115,12 @@ impl Model {
         self.rows.iter().filter(move |row| (row.node, row.log) == (node, log))
     }
 
-    /// Returns the latest time of a row of a node, but at least `now`.
+    /// Returns the timestamp of a node's latest row, or `now` if that is later.
     pub(crate) fn latest(&self, node: usize, now: i64) -> i64 {
         self.rows.iter().filter(|row| row.node == node).map(|row| row.micros).fold(now, i64::max)
     }
 
-    /// Marks the rows that an older copy of a node's current log lacks as lost. The copy has the rows below `size`.
+    /// Marks rows as lost that an older copy of a node's current log does not have. The copy has the rows below `size`.
     pub(crate) fn lost(&mut self, node: usize, size: u64) {
         let log = self.nodes[node].log;
         for row in &mut self.rows {
@@ -130,7 +130,7 @@ impl Model {
         }
     }
 
-    /// Returns the completeness that a tail from `from` on may state for a node. Pruned rows are not part of a tail.
+    /// Returns the completeness that a tail since `from` may state for a node. Pruned rows are not part of a tail.
     pub(crate) fn expected_of_tail(&self, index: usize, from: i64) -> Expected {
         let node = &self.nodes[index];
         let is_lost = |row: &Row| row.node == index && row.micros >= from && row.state == State::Lost;
@@ -150,7 +150,7 @@ impl Model {
         let is_gone = |row: &&Row| matches!(row.state, State::Lost | State::Pruned);
         let is_elsewhere = node.is_retired && !node.is_kept && !rows.is_empty();
         if (!node.is_retired && !node.is_up) || is_elsewhere || rows.iter().any(is_gone) {
-            // A node that joined after the range is not missing from it.
+            // A node that joined after the end of the range need not be reported as missing.
             return if rows.is_empty() && (node.is_retired || node.joined >= range.to) {
                 Expected::Either
             } else {

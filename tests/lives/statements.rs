@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::model::{Expected, Range, Row, State};
 use crate::world::{ACTION, World, now};
 
-/// Two days, which is more than the clock of any node is ahead.
+/// Two days: further ahead than the clock of any node.
 const AHEAD_MICROS: i64 = 2 * 86_400 * 1_000_000;
 /// Retention period of a new cluster.
 const POLICY_MICROS: i64 = 365 * 86_400 * 1_000_000;
@@ -29,8 +29,8 @@ pub(crate) struct Bundle {
 
 /// Maximum time to wait for the next event of a tail.
 const TAIL_PATIENCE: Duration = Duration::from_secs(20);
-/// Number of heartbeats, one every five seconds from the beginning, within which a tail must reach the end of every log. The larger limit
-/// applies where no row is missing, and allows for a busy machine.
+/// Number of heartbeats, sent every five seconds, within which a tail must reach the end of every log. `TAIL_BEATS_MAX` applies
+/// if no row is missing, and allows for a busy machine.
 const TAIL_BEATS: usize = 1;
 const TAIL_BEATS_MAX: usize = 8;
 
@@ -70,7 +70,7 @@ fn expected(world: &World, range: Range, only: Option<usize>, is_bundle: bool) -
     nodes.map(|node| world.model.expected(node, range, is_bundle)).fold(Expected::Complete, Expected::and)
 }
 
-/// Number of statements compared, by the model's expectation.
+/// Number of statements compared, for each value of `Expected`.
 static COUNTS: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 /// Returns the counts since the last call.
@@ -94,7 +94,7 @@ fn was_pruned_early(world: &World) -> bool {
     world.model.rows.iter().any(is_early)
 }
 
-/// Checks that every readable row is shown once, and no other row.
+/// Checks that every readable row is shown exactly once, and that no other rows are shown.
 fn rows_are_true(world: &World, range: Range, only: Option<usize>, is_complete: bool, shown: &Shown) -> Outcome {
     let by_id: HashMap<&str, &Row> = world.model.rows.iter().map(|row| (row.id.as_str(), row)).collect();
     for (id, count) in &shown.ids {
@@ -123,7 +123,7 @@ fn rows_are_true(world: &World, range: Range, only: Option<usize>, is_complete: 
     Ok(())
 }
 
-/// Reads a range as a stream, as pages, as a count and on the command line.
+/// Reads a range as a stream, as pages and on the command line, and counts its rows.
 async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     let expected = expected(world, range, only, false);
     let filter = only.map(|node| format!("node:{}", world.id(node))).unwrap_or_default();
@@ -190,7 +190,8 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     if ![0, EXIT_INCOMPLETE, EXIT_VIOLATION, EXIT_UNREACHABLE].contains(&run.code) {
         return Err(format!("a query ended with {}: {said}", run.code));
     }
-    // A page states only the completeness of its own rows and what the nodes report about the range.
+    // A page states only the completeness of its own rows and of what the nodes report about the range, so an incomplete range is
+    // not checked.
     if expected == Expected::Complete { is_true("a query", run.code == 0, expected, &said) } else { Ok(()) }
 }
 
@@ -317,7 +318,7 @@ pub(crate) async fn check(world: &mut World, between: Range, is_followed: bool) 
     logs(world).await
 }
 
-/// Both kinds of false statement are found.
+/// Tests that both kinds of false statement are detected.
 #[test]
 fn a_false_statement_is_found() {
     let said = Value::Null;

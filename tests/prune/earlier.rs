@@ -90,7 +90,7 @@ fn clock_at(day: i64) -> Arc<Still> {
     clock
 }
 
-/// Returns a target that prunes rows by the witnessed size, and archived logs by a day.
+/// Returns a target that prunes rows up to `to_max`, and archived logs by the time limit `day`.
 fn wish(to_max: u64, day: i64) -> PruneTarget {
     PruneTarget { before: Timestamp::MAX, to_max, earlier_before: Timestamp::from_micros(day * DAY_MICROS) }
 }
@@ -141,7 +141,7 @@ async fn the_newest_time_is_of_all_logs() {
     log.clock.0.store(40 * DAY_MICROS, Ordering::Relaxed);
     log.append(10).await;
     let log = replaced(log).await;
-    // Pruning by time also keeps the current log's rows until the rows of the archived log have reached the age limit.
+    // Pruning by time keeps the current log's rows until the rows of the archived log, too, have reached the age limit.
     let by_times = |day: i64| {
         let before = Timestamp::from_micros(day * DAY_MICROS);
         PruneTarget { before, to_max: u64::MAX, earlier_before: before }
@@ -164,19 +164,20 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
         assert_eq!((plan.to_seq, plan.earlier.len()), (0, 0), "{why}: {plan:?}");
         assert!(plan.limits.iter().any(|words| words.contains(why)), "{why}: {plan:?}");
     };
-    // A hold in either archived log itself, whatever its time range.
+    // A hold that was set in one of the archived logs keeps them, whatever its time range.
     for aside in [0, 1] {
         three.upkeep(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
         kept("\"inside\" of that log (release it with --generation)").await;
         three.upkeep(aside, 1).release_hold(&release("inside")).unwrap();
     }
-    // A hold in the current log over times of an archived one; the entry about the hold follows the rows that would be pruned.
+    // A hold that was set in the current log and covers times of an archived one; the entry about the hold is not among the rows
+    // to be pruned.
     three.log.store.add_hold(hold("over", 0, 2)).await.unwrap();
     kept("\"over\"").await;
     three.log.store.release_hold(release("over")).await.unwrap();
     three.log.store.add_hold(hold("elsewhere", 3, 4)).await.unwrap();
     assert_eq!(three.plan(wish(256, 9)).await.earlier.len(), 2, "a hold over other times keeps nothing here");
-    // The entry about an erasure has the later time at which the erasure happened, so it keeps the archived log.
+    // The entry about an erasure has the time of the erasure, which is later, so it keeps the archived log.
     three.upkeep(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
     kept("has a row recorded at").await;
     assert_eq!(three.plan(wish(256, 10)).await.earlier.len(), 2);
@@ -209,7 +210,7 @@ async fn one_that_is_evidence_stays() {
     three.log.store.remove_earlier().await.unwrap();
     assert_eq!(three.there(), [true, true]);
     three.log.store.close().await;
-    // A hold that was deleted from the table.
+    // A hold that was deleted from its table still keeps the log.
     let three = Three::made().await;
     three.upkeep(1, 1).add_hold(&hold("hidden", 0, 2)).unwrap();
     three.database(1).execute("DELETE FROM holds", []).unwrap();
@@ -217,7 +218,7 @@ async fn one_that_is_evidence_stays() {
     three.log.store.close().await;
 }
 
-/// Only logs named in the chain of first rows are removed: neither a copy of another log under such a name nor a planted log.
+/// Only logs named in the chain of first rows are removed; a copy of another log under such a name and a planted log are kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_none_of_these_stays() {
     let three = Three::made().await;
@@ -229,7 +230,7 @@ async fn a_log_that_is_none_of_these_stays() {
     drop(log);
     let planted = three.data.with_file_name(format!("data.{generation}"));
     std::fs::rename(other.path().join("data"), &planted).unwrap();
-    // Also put the planted log under the name of the oldest archived log.
+    // Also copy the planted log to the path of the oldest archived log.
     std::fs::remove_dir_all(&three.asides[0].1).unwrap();
     copy_folder(&planted, &three.asides[0].1);
     let pruned = three.state(wish(256, 9)).await.unwrap();
@@ -312,7 +313,7 @@ async fn a_damaged_one_stays_and_the_rest_goes() {
     log.store.close().await;
 }
 
-/// An archived log that has a record under a clock that was set back is not removed.
+/// An archived log with an entry that was recorded under a clock that was set back is not removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_under_a_clock_that_was_set_back_stays() {
     let three = Three::made().await;
@@ -343,7 +344,7 @@ async fn the_newest_time_is_of_what_went_before_too() {
     log.store.close().await;
 }
 
-/// A crash between the two steps of a new generation leaves the old log under a temporary name; the next start renames it.
+/// If a new generation is interrupted between its two steps, the old log has a temporary name; the next start renames it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_generation_that_was_interrupted_is_finished() {
     let three = Three::made().await;

@@ -72,7 +72,7 @@ impl Log {
 
     /// Cosigns the newest checkpoint as a witness would.
     async fn witnessed(&self) -> u64 {
-        // The store signs at most once a second; only a stop and the first request of a process sign at once.
+        // The store signs at most once a second, except at a stop and for the first request of a process.
         loop {
             let signed = self.store.checkpoint().await.unwrap();
             if signed.checkpoint.size == self.store.health().head().unwrap() + 1 {
@@ -113,7 +113,7 @@ impl Log {
         known.iter().copied().chain(rows.map(Result::unwrap)).collect()
     }
 
-    /// Checks that every kind of proof, at many positions and sizes from the log start on, equals that of the complete tree.
+    /// Checks that every kind of proof, at many positions and sizes since the log start, equals the proof from the complete tree.
     async fn proofs_are_those_of(&self, leaves: &[Hash], floor: u64) {
         let rows = leaves.len() as u64;
         let span = rows - floor;
@@ -191,14 +191,14 @@ async fn at_every_boundary_of_a_small_tree() {
     }
 }
 
-/// Prunes across the border where a tile of the second level becomes full, and again when the next one becomes full over pruned rows.
+/// Prunes across the boundary where a tile of the second level becomes full, and again when the next one fills over pruned rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_many_boundaries_of_a_large_tree() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path());
     log.append(66_500).await;
     let mut leaves = log.leaves(&[]);
-    // The border between two tiles of the second level, and five random positions.
+    // Prune at the boundary between two tiles of the second level, and at five random positions.
     let mut places: Vec<u64> = uuid::Uuid::new_v4().as_bytes()[..5].iter().map(|byte| u64::from(*byte) + 1).collect();
     places.extend([255, 256, 257]);
     places.sort_unstable();
@@ -218,7 +218,7 @@ async fn at_many_boundaries_of_a_large_tree() {
     leaves = log.leaves(&leaves);
     log.proofs_are_those_of(&leaves, 513 * TILE_WIDTH).await;
     assert_eq!(log.findings().await, Vec::<String>::new());
-    // Below the log start only the frontier is left: no more than a tile's width of roots on each level.
+    // Below the log start, only the tiles needed for the frontier remain: fewer than the width of a tile on each level.
     let conn = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
     let below: u64 = conn
         .query_row("SELECT count(*) FROM tiles WHERE id >> 56 = 0 AND (id & 72057594037927935) < 513", [], |row| {
@@ -231,8 +231,8 @@ async fn at_many_boundaries_of_a_large_tree() {
     log.store.close().await;
 }
 
-/// A step that fails is either not stored, or stored although its caller saw a failure. Either way the log verifies, and the
-/// step can be repeated.
+/// A step that fails was either not stored, or was stored although its caller saw a failure. In both cases the log verifies, and
+/// the step can be repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_fails_is_not_half_done() {
     let dir = tempfile::tempdir().unwrap();
@@ -251,7 +251,7 @@ async fn a_step_that_fails_is_not_half_done() {
         by: "uid=0".to_owned(),
     };
     let rows = log.store.health().head();
-    // The step is not stored: another connection locks the file for longer than the writer waits.
+    // The step is not stored, because another connection locks the file for longer than the writer waits.
     {
         let other = rusqlite::Connection::open(&database).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -266,7 +266,7 @@ async fn a_step_that_fails_is_not_half_done() {
     assert_eq!(log.store.health().head(), rows);
     assert_eq!(log.findings().await, Vec::<String>::new());
     assert!(log.store.floor().await.unwrap().is_none() && log.store.holds().await.unwrap().is_empty());
-    // The step is stored, but the caller has given up before the answer.
+    // The step is stored, but the caller stopped waiting before the answer.
     {
         let asked =
             tokio::time::timeout(std::time::Duration::ZERO, log.store.erase(900, "r".to_owned(), "uid=0".to_owned()));

@@ -1,4 +1,4 @@
-//! Results of commands and HTTP requests, and edits of a log that bypass the node.
+//! Results of commands and HTTP requests, and functions that edit a log without the node.
 
 use std::path::Path;
 use std::process::Output;
@@ -70,7 +70,7 @@ pub fn place(row: &Value) -> String {
     }
 }
 
-/// Runs SQL with the append-only triggers dropped and created again, in one transaction, so that only the rows differ
+/// Runs SQL in one transaction in which the append-only triggers are dropped and created again, so that only the rows differ
 /// afterwards.
 pub fn edit(database: &Path, sql: &str) {
     let conn = rusqlite::Connection::open(database).unwrap();

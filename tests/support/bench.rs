@@ -11,7 +11,7 @@ use piperoll_net::clock::SystemClock;
 use piperoll_node::store::{Draft, LogDir, LogKeys, Store, parse_draft};
 use piperoll_redact::Redactor;
 
-/// Returns an entry as a mail gateway would record it; about 620 bytes after the node has sealed it.
+/// Returns an entry as a mail gateway would record it; its row has about 620 bytes.
 pub fn caller_entry(n: usize) -> String {
     format!(
         "{{\"category\":\"data\",\"action\":\"quarantine.release\",\"outcome\":\"success\",\"user\":\"user-{}\",\"user_type\":\"admin\",\"entity_type\":\"mail\",\"entity_id\":\"{n:016x}\",\"target\":\"office@example.org\",\"domain\":\"example.org\",\"ip_address\":\"198.51.100.{}\",\"description\":\"released message {n:08x} to its recipient\"}}",
@@ -39,7 +39,7 @@ pub fn new_store(dir: &Path) -> Store {
     Store::open(LogDir::new(dir), keys, Arc::new(SystemClock), Rules::default()).unwrap()
 }
 
-/// Measures durable rows per second with `writers` concurrent callers, each waiting for its receipt; includes parsing, ids and MACs.
+/// Measures durable rows per second with `writers` concurrent callers awaiting their receipts, including parsing, ids and MACs.
 pub async fn append_in_flight(store: &Store, writers: usize, time: Duration) -> f64 {
     let started = Instant::now();
     let tasks: Vec<_> = (0..writers)

@@ -20,7 +20,7 @@ use crate::{Answer, FaultProxy, Run};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Environment variable with the path of a program that is already built, for a run that has just built everything.
+/// Environment variable with the path of an existing binary, for runs that have just built everything.
 const BINARY_VARIABLE: &str = "PIPEROLL_BINARY";
 
 /// Returns the path of the `piperoll` program. Builds it first, so that a test never runs an old one, unless `PIPEROLL_BINARY` is set.
@@ -223,7 +223,7 @@ impl Cluster {
             .unwrap();
         let (url, token) = (aggregator.url.clone(), aggregator.token.clone());
         let made = Self { nodes, url, token, aggregators: vec![aggregator], asked: 0, packs: Vec::new(), client, dir };
-        // Tests send requests as fast as they can. Tests of the rate limits set their own.
+        // Tests send requests as fast as they can, so raise the rate limits. Tests of these limits set their own.
         made.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
         made
     }
@@ -235,8 +235,8 @@ impl Cluster {
         self.restart(self.nodes.len() - 1).await;
     }
 
-    /// Adds an aggregator with its node, and selects it; it does not run yet. The other aggregators read the new roster at their next
-    /// start, and the nodes read its witness key at theirs.
+    /// Adds and selects an aggregator together with its node, without starting it. When they are next restarted, the other
+    /// aggregators read the new roster, and the nodes read the new aggregator's witness key.
     pub fn add_aggregator(&mut self, id: &str) {
         let made = Aggregator::made(&mut self.authority(), id);
         self.aggregators.push(made);
@@ -396,12 +396,12 @@ impl Cluster {
         self.nodes[index].process.as_ref().unwrap().id()
     }
 
-    /// Returns a node's last process, which may have ended.
+    /// Returns the most recently started process of a node, which may have ended.
     pub fn process(&mut self, index: usize) -> Option<&mut Child> {
         self.nodes[index].process.as_mut()
     }
 
-    /// Returns the aggregator's last process, which may have ended.
+    /// Returns the most recently started process of the aggregator, which may have ended.
     pub fn aggregator_process(&mut self) -> Option<&mut Child> {
         self.aggregators[self.asked].process.as_mut()
     }

@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Bytes from the node after which [`Fault::Busy`] blocks. A node sends its part of a TLS handshake in one go, and that part is
-/// longer than this.
+/// Number of bytes from the node after which [`Fault::Busy`] blocks. A node sends its part of a TLS handshake at once, and this
+/// part has more bytes.
 const HANDSHAKE_BYTES: usize = 200;
 
 /// Fault that the proxy applies to connections.
@@ -29,7 +29,7 @@ pub enum Fault {
     Corrupt,
     /// The connection is cut after this many more bytes from the node.
     CutAfter(usize),
-    /// A server that speaks neither TLS nor Piperoll answers.
+    /// Connections are answered by a server that speaks neither TLS nor Piperoll's protocol.
     Garbage,
     /// Connections are forwarded to another address.
     Other(String),
@@ -160,7 +160,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// An address that swallows connection attempts: the kernel drops a SYN for a listener whose queue is full.
+/// An address at which connection attempts get no reply: the kernel drops a SYN for a listener whose queue is full.
 pub struct BlackHole {
     pub address: String,
     _listener: std::os::fd::OwnedFd,

@@ -1,13 +1,13 @@
-//! A wall clock that a test sets by preloading a library. The libraries of the process see it too, for example for certificate
-//! validation.
+//! A wall clock that a test sets by preloading a library. The libraries in the process also see this clock, for example when they
+//! validate certificates.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/clock.c");
 
-/// Part of the loader's path that a dynamically linked program names (ELF, `PT_INTERP`); searched for in the first `HEAD_BYTES` bytes of
-/// the file.
+/// Part of the path of the loader in a dynamically linked program (ELF, `PT_INTERP`). The first `HEAD_BYTES` bytes of the file
+/// are searched for it.
 const LOADER: &[u8] = b"/ld-";
 const HEAD_BYTES: u64 = 4_096;
 
@@ -17,7 +17,7 @@ pub struct ClockShim {
 }
 
 impl ClockShim {
-    /// Returns whether a program loads shared libraries: a statically linked program keeps its clock.
+    /// Returns whether a program loads shared libraries. The clock of a statically linked program cannot be changed.
     pub fn can_reach(program: &Path) -> bool {
         let mut head = Vec::new();
         let file = std::fs::File::open(program).unwrap();

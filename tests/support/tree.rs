@@ -1,4 +1,4 @@
-//! A Merkle tree with all leaves in memory, with which tests compute proofs themselves.
+//! A Merkle tree with all leaves in memory, from which tests compute proofs independently.
 
 use piperoll_format::merkle::{Hash, TILE_WIDTH, TileSource, perfect_root};
 

@@ -1,4 +1,4 @@
-//! Checks evidence bundles offline: no network, no secret, no database. `piperoll_evidence::bundle` does the verification; this
+//! Checks evidence bundles offline, without network, secrets or database. `piperoll_evidence::bundle` does the verification; this
 //! crate reads the files, prints the verdict and sets the exit code.
 
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! `piperoll-verify`: the verifier as a program of its own, for auditors.
+//! `piperoll-verify`: the verifier as a separate program, for auditors.
 
 use std::process::ExitCode;
 

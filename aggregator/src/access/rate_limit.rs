@@ -14,14 +14,14 @@ use piperoll_format::address::network;
 /// Sustained requests per second from one address, and from one caller.
 pub const PER_ADDRESS_DEFAULT: u32 = 200;
 pub const PER_CALLER_DEFAULT: u32 = 100;
-/// Size of a burst after a quiet time, in seconds' worth of requests.
+/// Size of the burst that is allowed after a quiet period, in seconds' worth of requests.
 const BURST_SECONDS: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
 /// Sign-in attempts per minute and address: enough for an office that shares one address, and too few for guessing.
 const SIGN_INS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
 
 type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 
-/// Requests per second; a burst of ten seconds' worth is let through.
+/// Sustained requests per second. Bursts of up to `BURST_SECONDS` seconds' worth of requests are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     pub per_address: NonZeroU32,
@@ -35,7 +35,7 @@ impl Default for Rates {
     }
 }
 
-/// Request counts per address and per caller. Idle keys are forgotten.
+/// Counts requests per address and per caller. Idle addresses and callers are removed by `tidy`.
 pub(crate) struct RequestLimits {
     addresses: Limiter<IpAddr>,
     callers: Limiter<String>,
@@ -60,7 +60,7 @@ impl RequestLimits {
         }
     }
 
-    /// Counts one request from an address, before the caller is known. The error is the time to wait before the next request.
+    /// Counts one request from an address, before the caller is known. The error is the time to wait before the next attempt.
     pub(crate) fn address(&self, ip: IpAddr) -> Result<(), Duration> {
         check(&self.addresses, &network(ip))
     }
@@ -75,7 +75,7 @@ impl RequestLimits {
         check(&self.sign_ins, &network(ip))
     }
 
-    /// Forgets addresses and callers that have been idle for long.
+    /// Removes addresses and callers that have been idle for a long time.
     pub(crate) fn tidy(&self) {
         self.addresses.retain_recent();
         self.callers.retain_recent();

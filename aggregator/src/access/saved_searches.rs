@@ -1,4 +1,4 @@
-//! Saved searches of each person, in a small file in the state directory.
+//! Stores each person's saved searches in a small file in the state directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const PEOPLE_MAX: usize = 10_000;
 const NAME_CHARACTERS_MAX: usize = 64;
 const PARAMETERS_BYTES_MAX: usize = 4_096;
 
-/// Reasons for failing to save or return a search.
+/// Reasons why a search cannot be saved or returned.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SearchError {
     #[error("{path}: {source}")]
@@ -38,8 +38,8 @@ pub(crate) enum SearchError {
 
 type People = BTreeMap<String, BTreeMap<String, StoredSearches>>;
 
-/// Parameters of a search, with the version of the filter language that its filter was typed in. A file from before version 2 has only
-/// the parameters.
+/// Parameters of one saved search, and the version of the filter language in which its filter was typed. A search saved before
+/// version 2 of the language has only the parameters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(from = "KeptForm", into = "KeptForm")]
 struct StoredSearches {
@@ -71,7 +71,7 @@ impl From<StoredSearches> for KeptForm {
 }
 
 impl StoredSearches {
-    /// Returns the parameters as they would have to be typed in the present filter language.
+    /// Returns the parameters with the filter rewritten in the present version of the filter language.
     fn today(&self) -> String {
         if self.filter_version >= FILTER_VERSION {
             return self.parameters.clone();
@@ -88,7 +88,7 @@ fn url_pairs(parameters: &str) -> Vec<(String, String)> {
     serde_urlencoded::from_str(parameters).unwrap_or_default()
 }
 
-/// The file of saved searches. Only one process writes it, one thread at a time; reading a search never waits for the disk.
+/// The saved searches and their file, which only this process writes, one thread at a time. Reading never waits for the disk.
 pub(crate) struct Searches {
     path: PathBuf,
     people: Mutex<Arc<People>>,
@@ -125,7 +125,7 @@ impl Searches {
         Arc::clone(&self.people.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Saves a search and replaces one of the same name. Waits for the disk.
+    /// Saves a search, replacing one of the same name. Waits for the disk.
     pub(crate) fn keep(&self, person: &str, search: SavedSearch) -> Result<(), SearchError> {
         let characters = search.name.chars().count();
         if characters == 0 || characters > NAME_CHARACTERS_MAX || search.name.chars().any(char::is_control) {

@@ -1,7 +1,7 @@
 //! Scope of a client: all entries, or those that match a filter.
 //!
-//! A scope narrows the filter that the nodes are sent, and every row that arrives is checked against it again here: the node's answer
-//! alone is not trusted, and a row that fails verification could contain anything.
+//! A scope narrows the filter that is sent to the nodes. Every row that arrives is checked against the scope again, because a
+//! node's answer alone is not trusted, and a row that fails verification could contain anything.
 
 use std::sync::Arc;
 
@@ -34,9 +34,9 @@ pub enum ScopeError {
 pub enum Written {
     /// Typed by a user now.
     Now,
-    /// Read from a file that people write and that may be older than the present version.
+    /// Read from a hand-written configuration file, which may be older than the present version of the filter language.
     InFile,
-    /// Stored by this program.
+    /// Read from a file that this program wrote.
     Kept,
 }
 
@@ -51,7 +51,7 @@ struct Limit {
 }
 
 impl Scope {
-    /// Parses a filter that a user types now. An age in it counts from `now`.
+    /// Parses a filter that a user types now. Ages in the filter are relative to `now`.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, ScopeError> {
         Self::read(text, Written::Now, now)
     }
@@ -68,8 +68,8 @@ impl Scope {
         if filter.is_empty() {
             return Err(ScopeError::Empty);
         }
-        // The text with quotes and full times can be longer than the typed one, and it is the text that is stored and
-        // parsed again.
+        // Check the length again: the normalized text, with quotes and full times, can be longer than the typed one,
+        // and it is the normalized text that is stored and parsed later.
         let text = filter.to_string();
         Filter::parse_stored(&text, now)?;
         if text.len() > SCOPE_BYTES_MAX {
@@ -87,27 +87,27 @@ impl Scope {
         }
     }
 
-    /// The filter as people type it; `None` for everything.
+    /// Returns the filter in the form that users type; `None` if the scope allows everything.
     pub fn describe(&self) -> Option<String> {
         self.0.as_ref().map(|limit| limit.filter.typed())
     }
 
-    /// The filter for a file that people write; `None` for everything.
+    /// Returns the filter in the form for hand-written configuration files; `None` if the scope allows everything.
     pub fn for_file(&self) -> Option<String> {
         self.0.as_ref().map(|limit| limit.filter.config_text())
     }
 
-    /// The filter as stored text, with times in full; `None` for everything.
+    /// Returns the filter in its stored form, with times in full; `None` if the scope allows everything.
     pub fn text(&self) -> Option<&str> {
         self.0.as_ref().map(|limit| limit.text.as_str())
     }
 
-    /// Whether the scope names a node. `known_nodes` does not report such a name as misspelt, because the caller did not type it.
+    /// Whether the scope names a node. `known_nodes` does not report such a name as misspelled: the caller did not type it.
     pub(crate) fn names(&self, node: &str) -> bool {
         self.0.as_ref().is_some_and(|limit| limit.filter.named_nodes().iter().any(|name| name.text() == node))
     }
 
-    /// Narrows a filter to the rows that may be seen.
+    /// Narrows a filter to the rows that the scope allows.
     pub(crate) fn narrow(&self, filter: Filter) -> Filter {
         match &self.0 {
             Some(limit) => filter.and(limit.filter.clone()),
@@ -115,7 +115,7 @@ impl Scope {
         }
     }
 
-    /// Whether a row may be seen. A row that is invalid or erased has no content that could be checked against the scope.
+    /// Whether the scope allows a row. An invalid or erased row has no content to check, so only an unlimited scope allows it.
     pub(crate) fn admits(&self, integrity: Integrity, body: &[u8]) -> bool {
         let Some(limit) = &self.0 else { return true };
         integrity == Integrity::Ok && EntryView::parse(body).is_some_and(|entry| limit.filter.matches(&entry))
@@ -165,7 +165,7 @@ mod tests {
         Ok(())
     }
 
-    /// A scope that was written before version 2 keeps its meaning for every later reader.
+    /// A scope from before version 2 of the filter language keeps its meaning; if a file's scope is ambiguous, it is refused.
     #[test]
     fn an_earlier_scope_is_read_as_it_was_written() -> Result<(), ScopeError> {
         let kept = Scope::of(Role::Viewer, Some("user:k*"), Written::Kept, Timestamp::MIN)?;
@@ -178,8 +178,8 @@ mod tests {
         let unclear = Scope::of(Role::Viewer, Some("user:k*"), Written::InFile, Timestamp::MIN).err();
         assert!(unclear.is_some_and(|error| error.to_string().contains("begin it with v2:")));
         assert!(Scope::of(Role::Viewer, Some("v1: user:k*"), Written::InFile, Timestamp::MIN).is_ok());
-        // Terms that differ between versions only in the fields they search keep searching the same fields, alone and combined with a
-        // query of version 2.
+        // Some terms differ between the versions only in the fields that they search. They keep searching the same fields, alone
+        // and combined with a query of version 2.
         let bulk =
             r#"{"node_id":"mx1","via":"cli","user":"carol","details":{"affected":["domain/example.org"],"counts":{}}}"#;
         for written in [Written::Kept, Written::InFile] {

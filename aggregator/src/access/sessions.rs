@@ -107,12 +107,13 @@ impl Sessions {
         Ok((secret, ValidSession { id, credential, ends }))
     }
 
-    /// Finds the session of a cookie. A request keeps it alive; a tail that reconnects by itself does not.
+    /// Finds the session of a cookie. `keep_alive` restarts the session's idle time; it is false for requests that no user action
+    /// caused, such as the automatic reconnect of a tail.
     pub(crate) fn find(&self, cookie: &str, keep_alive: bool) -> Result<ValidSession, SessionEnded> {
         self.look(&SessionId(hash(cookie)), keep_alive)
     }
 
-    /// Whether a session is still valid, for an answer that continues for a long time.
+    /// Whether a session is still valid; used by responses that stream for a long time.
     pub(crate) fn is_open(&self, id: &SessionId) -> bool {
         self.look(id, false).is_ok()
     }
@@ -138,7 +139,7 @@ impl Sessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
     }
 
-    /// Creates a one-time code that begins a session.
+    /// Creates a one-time code with which a session can begin.
     pub(crate) fn link(
         &self,
         credential: Credential,

@@ -19,7 +19,7 @@ use crate::scan::plan::AsideOf;
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 
-/// Characters of a node's reason that a cursor carries.
+/// Maximum number of characters of a node's reason in a cursor.
 const CURSOR_REASON_CHARS_MAX: usize = 120;
 
 /// Outcome of one node while an answer is being assembled.
@@ -31,7 +31,7 @@ pub(crate) struct NodeOutcome {
     pub(crate) status: Status,
     pub(crate) reason: Option<String>,
     pub(crate) tally: NodeCounters,
-    /// The last row that arrived.
+    /// Key of the last row that arrived.
     pub(crate) last: Option<Key>,
     pub(crate) took: Option<std::time::Duration>,
     /// Rows of the range that are not in any readable log.
@@ -73,7 +73,7 @@ impl NodeOutcome {
         }
     }
 
-    /// Outcome of a node whose reading task failed, which should not happen.
+    /// Returns the outcome of a node whose reading task failed, which should not happen.
     pub(crate) fn given_up(member: &Arc<NodeHandle>, error: &tokio::task::JoinError) -> Self {
         tracing::error!(%error, node = %member.node.id, "reading a node failed");
         Self::unasked(member, Status::Error, "reading the node failed; see the aggregator's log".to_owned())
@@ -86,8 +86,8 @@ impl NodeOutcome {
         part
     }
 
-    /// Returns the outcome as an answer to this query may report it: a node that answers in full still lacks rows of the
-    /// range that were only in a superseded log.
+    /// Returns the outcome to report for this query. Even a node that answers in full lacks rows of the range if they were only
+    /// in a superseded log that was not read.
     pub(crate) fn within(&self, query: &Query) -> Self {
         let mut part = self.snapshot();
         if part.status == Status::Excluded || query.one_row {
@@ -141,7 +141,7 @@ impl NodeOutcome {
                 self.status = Status::Invalid;
                 self.reason = Some([self.reason.take(), message].into_iter().flatten().collect::<Vec<_>>().join("; "));
             }
-            // The range determines which rows are lost with the log (see `within`); the reason is reported only here.
+            // Record only the reason here. Which rows are lost with the log depends on the range of the query (see `within`).
             _ => self.unread.extend(earlier.reason.as_deref().map(said)),
         }
     }
@@ -150,7 +150,7 @@ impl NodeOutcome {
     /// cannot be shown to have been kept.
     fn hold_against_policy(&mut self, query: &Query) {
         if query.all_there {
-            // The query does not ask for pruned rows, so a proof from the first retained row on covers all of it.
+            // The query does not ask for pruned rows, so a proof from the first retained row on covers the complete range.
             if let RangeCompleteness::Since(_) = self.tally.proof {
                 self.tally.proof = RangeCompleteness::Whole;
             }
@@ -188,7 +188,7 @@ impl NodeOutcome {
         let Some(gone) = self.member.witness.gone_in(query.from, query.to) else { return };
         let since = gone.until.plus_micros(1);
         if self.status == Status::Ok {
-            // The present log still has every row of the range that it ever had.
+            // The present log has not lost any row of the range; only rows of the deleted log are gone.
             self.status = Status::Pruned;
             self.since = Some(since);
             self.reason =
@@ -207,7 +207,7 @@ impl NodeOutcome {
         !matches!(self.status, Status::Ok | Status::Excluded)
     }
 
-    /// Returns whether the node's rows end early. Rows that fail verification, and pruned rows, do not end them:
+    /// Returns whether the node's answer ended early. Rows that fail verification and pruned rows do not end an answer:
     /// reading continues after both.
     fn cut_short(&self) -> bool {
         let readable = matches!(self.status, Status::Invalid | Status::Pruned | Status::Superseded);
@@ -262,8 +262,8 @@ impl NodeOutcome {
         }
     }
 
-    /// Returns the node's verdict. Findings in its rows take precedence over the witness's findings, and those over the
-    /// status of its answer.
+    /// Returns the node's verdict. Findings in its rows take precedence over the witness's findings, which take
+    /// precedence over the status of its answer.
     fn verdict(&self, standing: &WitnessStatus) -> Verdict {
         match self.status {
             _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
@@ -283,7 +283,7 @@ impl NodeOutcome {
     }
 }
 
-/// Counts rows of one node in the finished answer.
+/// Function that returns the number of a node's rows in the finished answer.
 pub(crate) type RowsOf<'a> = &'a dyn Fn(&NodeId) -> u64;
 
 /// Cursors to the next and the previous page.
@@ -310,7 +310,7 @@ pub(crate) fn envelope(
     let future = query.from > query.asked_at;
     let proven = answered > 0 && answered == expected && !future && nodes.iter().all(NodeReport::is_proven);
     let end = if query.to == Timestamp::MAX { query.asked_at.max(query.from) } else { query.to };
-    // Nothing after the time of the query can be vouched for.
+    // Nothing is guaranteed for the time after the query was made.
     let reached = complete_through(parts, query, through).map(|time| time.min(query.asked_at.max(query.from)).min(end));
     let since = complete_since(parts).filter(|_| !future);
     let completeness = match (proven, through) {
@@ -443,7 +443,7 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
 }
 
 /// Returns the time up to which nothing is missing, in the order of the query: the end of the answer, or the point
-/// where the first node stopped early. `None` if a node delivered nothing at all.
+/// where the first node stopped early. Returns `None` if a node delivered nothing at all.
 fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>) -> Option<Timestamp> {
     let end = match (through, query.order) {
         (Some(key), _) => key.timestamp,
@@ -468,7 +468,7 @@ fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>)
     })
 }
 
-/// Largest possible difference between the clocks of two answering nodes; `None` while one of them is not measured.
+/// Largest possible difference between the clocks of two answering nodes; `None` if one of these clocks has not been measured.
 fn order_uncertainty(parts: &[NodeOutcome]) -> Option<f64> {
     let clocks: Option<Vec<_>> = parts
         .iter()
@@ -488,7 +488,7 @@ fn order_uncertainty(parts: &[NodeOutcome]) -> Option<f64> {
 /// Builds the cursor that continues after `last`, with the snapshot of the first page and the nodes lost so far.
 pub(crate) fn next_cursor(parts: &[NodeOutcome], query: &Query, last: &Key) -> Cursor {
     // A superseded log whose answer ended early is not queried again for the rows that it failed to deliver: its node
-    // is incomplete from here on.
+    // is incomplete from this page on.
     let broke_off = |head: &Head| {
         let mut asides = parts.iter().filter_map(|part| Some((part, part.aside?.generation)));
         asides.any(|(part, generation)| {

@@ -10,7 +10,7 @@ use piperoll_format::time::Timestamp;
 /// comparing IDs, without comparing text for every row.
 type MergeKey = (Timestamp, usize, u64);
 
-/// Positions of the next row of every source that has one ready.
+/// Keys of the next rows, one for each source that has a row ready.
 pub(crate) enum Merge {
     Ascending(BinaryHeap<Reverse<MergeKey>>),
     Descending(BinaryHeap<MergeKey>),
@@ -24,8 +24,8 @@ impl Merge {
         }
     }
 
-    /// Adds the next row of source `index`. Every source that is not finished must be offered before the next row is
-    /// taken, or the order would be a guess.
+    /// Adds the next row of source `index`. Call this for every source that is not finished before calling `take`;
+    /// otherwise the order would be a guess.
     pub(crate) fn offer(&mut self, index: usize, timestamp: Timestamp, seq: u64) {
         match self {
             Self::Ascending(heap) => heap.push(Reverse((timestamp, index, seq))),
@@ -50,7 +50,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Merging sorted sources is the same as sorting everything by the one key.
+        /// Merging sorted sources gives the same order as sorting all rows by their key.
         #[test]
         fn merge_is_a_sort(mut sources in prop::collection::vec(prop::collection::vec((0i64..6, 0u64..6), 0..12), 1..6), asc: bool) {
             let order = if asc { Order::Asc } else { Order::Desc };

@@ -1,4 +1,4 @@
-//! One answer from all nodes: pages, streams, tails and exports in time order, with what every node contributed.
+//! Builds one answer from all nodes in time order, as a page, stream, tail or export, with the outcome of every node.
 
 pub(crate) mod export;
 pub(crate) mod fanout;

@@ -1,6 +1,6 @@
-//! Answers a query with one page. Each node is queried for its share of the page. A node that has more rows, but whose
-//! received rows end before the page does, is queried again; the merge then takes the first rows. Completeness is known
-//! before the first byte is sent.
+//! Answers a query with one page. Each node is queried for its share of the page. If the rows received from a node end
+//! before the page does although the node has more, the node is queried again. The merge then takes the first rows.
+//! Completeness is known before the first byte is sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,23 +37,23 @@ const SEARCH_STEP: Duration = Duration::from_millis(500);
 pub(crate) struct Page {
     pub(crate) rows: Vec<VerifiedRow>,
     pub(crate) envelope: Envelope,
-    /// Position up to which all rows had been read, if nodes were still searching.
+    /// Position up to which all rows had been read, if nodes were still searching when the page ended.
     searched: Option<Key>,
 }
 
-/// Minimum number of rows to request from a node. Otherwise a node is asked for one and a half times its even share of
-/// the page, because proving rows that are not shown costs more than a second request.
+/// Minimum number of rows to request from a node. By default a node is asked for one and a half times its even share of
+/// the page, and not for more, because proving rows that are not shown costs more than a second request.
 const SHARE_MIN: usize = 4;
 
 /// Rows and outcome of one node.
 struct NodeAnswer {
     part: NodeOutcome,
     rows: VecDeque<VerifiedRow>,
-    /// Position up to which the node had read every row when it was given up while still searching.
+    /// Position up to which the node had read every row, if reading was stopped while the node was still searching.
     reached: Option<Key>,
     /// The request that was sent, used to request the rows after the last one received.
     asked: Option<NodeRequest>,
-    /// Whether no more rows are requested from this node: its bytes are used up, or its search was stopped.
+    /// Whether to request no more rows from this node, because its bytes are used up or its search was stopped.
     is_full: bool,
 }
 
@@ -65,9 +65,9 @@ pub(crate) async fn page(cluster: &Cluster, query: &Query) -> Page {
     }
 }
 
-/// Reads the page before a row. Reading backward finds where the page begins; its rows are then read forward from there,
-/// as for every other page. A row that fails verification is placed next to the intact row read before it, so its
-/// position depends on the direction, and all pages must use the same one.
+/// Reads the page before a row. Reading backward finds the position at which the page begins; the rows are then read forward from
+/// there, as for every other page. A row that fails verification is placed next to the intact row that was read before it, so its
+/// position depends on the direction, and all pages must use the same direction.
 async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: usize) -> Page {
     let mut look = limit.saturating_add(1);
     let after = loop {
@@ -85,7 +85,7 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
         if behind.is_some() || is_all || found.is_empty() {
             break behind.map(|row| row.key.clone()).or(searched);
         }
-        // The search was cut short by a node that may have more rows, by the byte limit, or by very many rows that fail
+        // The search ended early because of a node that may have more rows, the byte limit, or very many rows that fail
         // verification: the page begins with the last row found, and there is another page before it.
         if found.len() < look || look > limit.saturating_mul(LOOK_BACK_MAX) {
             break found.last().map(|row| beyond(&row.key, query.order.reversed()));
@@ -97,7 +97,7 @@ async fn page_in_front(cluster: &Cluster, query: &Query, anchor: &Key, limit: us
     assemble(cluster, &forward, read_page(cluster, &forward).await, room, Some(anchor))
 }
 
-/// Number of pages of rows, including those that fail verification, that are read to find one page of intact rows.
+/// Maximum number of pages of rows, including those that fail verification, that are read to find one page of intact rows.
 const LOOK_BACK_MAX: usize = 4;
 
 /// Reads the rows of all nodes for one page.
@@ -135,14 +135,14 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<NodeAnswer> {
     }
     let mut answers = Vec::with_capacity(under_way.len());
     for (member, task) in under_way {
-        // A task can fail only by panicking, which is a bug; the node must not vanish from the list because of it.
+        // A task fails only if it panics, which is a bug. The node must be listed even then.
         answers.push(task.await.unwrap_or_else(|error| NodeAnswer::none(NodeOutcome::given_up(member, &error))));
     }
     refill(cluster, query, &mut answers, limit, deadline).await;
     answers
 }
 
-/// Queries again the nodes whose remaining rows may come before the page's last row, until there are no such nodes.
+/// Repeatedly queries the nodes whose remaining rows may come before the page's last row, until there are no such nodes.
 async fn refill(
     cluster: &Cluster,
     query: &Query,
@@ -155,7 +155,7 @@ async fn refill(
         if short.is_empty() {
             return;
         }
-        // The search may have taken longer than a page may; nodes that are queried again still get some time.
+        // The search may have used up the page's time limit; nodes that are queried again still get some time.
         let deadline = deadline.max(tokio::time::Instant::now() + cluster.limits.first_row);
         let mut under_way = Vec::new();
         for index in short {
@@ -207,7 +207,7 @@ impl NodeAnswer {
         Some(asked)
     }
 
-    /// Adds the answer to a repeated request. If that request failed, the rows received before are kept.
+    /// Merges in the answer to a follow-up request (see `next_request`). If this request failed, the rows received earlier stay.
     fn extend(&mut self, more: Self) {
         let before = std::mem::take(&mut self.part.tally);
         let NodeOutcome { status, reason, last, took, tally, .. } = more.part;
@@ -221,7 +221,7 @@ impl NodeAnswer {
     }
 }
 
-/// Reads one node within the page's time limit. Rows that came before a failure are kept.
+/// Reads one node within the page's time limit. Rows received before a failure are kept.
 async fn answer(
     member: Arc<NodeHandle>,
     asked: NodeRequest,
@@ -251,8 +251,8 @@ async fn answer(
     let (mut until, last) = (deadline, deadline + limits.search.saturating_sub(limits.page));
     let failure = loop {
         let Ok(next) = timeout_at(until, reader.next()).await else {
-            // A node that is still reading is not given up because it finds few rows. Interrupting `next` to check the
-            // time loses nothing.
+            // Do not give up a node that is still reading, even if it finds few rows. Interrupting `next` to check the
+            // time loses no data.
             if !reader.advances() {
                 break Some(late(limits.page));
             }
@@ -304,7 +304,7 @@ fn assemble(
     anchor: Option<&Key>,
 ) -> Page {
     let mut merge = Merge::new(query.order);
-    // It is not known yet which rows the nodes that are still searching have after this position.
+    // Which rows the nodes that are still searching have after this position is not known yet.
     let barrier = answers.iter().filter_map(|answer| answer.reached.clone());
     let barrier = barrier.reduce(|a, b| if query.order.before(&a, &b) { a } else { b });
     let mut fronts: Vec<Option<VerifiedRow>> = Vec::with_capacity(answers.len());
@@ -370,14 +370,14 @@ fn assemble(
     Page { rows, envelope, searched }
 }
 
-/// Returns the position one microsecond after `last` in reading order, where no row can serve as the position: the last
-/// page is empty if the one before it was full by chance.
+/// Returns the position one microsecond after `last` in reading order, for a page without a row whose position could be
+/// used. The last page is empty if the page before it happened to be exactly full.
 fn beyond(last: &Key, order: Order) -> Key {
     let step = if order == Order::Asc { 1 } else { -1 };
     Key { timestamp: last.timestamp.plus_micros(step), ..last.clone() }
 }
 
-/// Counts only the rows on this page. A node that failed after the page's last row did not make this page incomplete.
+/// Adjusts a node's outcome to the rows on this page. A failure after the page's last row does not make the page incomplete.
 fn settle(mut part: NodeOutcome, has_more_here: bool, taken: &Counts) -> NodeOutcome {
     let tally = taken.into_tally(part.tally.clone());
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
@@ -412,7 +412,7 @@ pub(crate) async fn one_row(
         NodePlan::Not { status, reason } => NodeAnswer::none(NodeOutcome::unasked(member, status, reason)),
         NodePlan::Absent => NodeAnswer::none(NodeOutcome::unasked(member, Status::Unreachable, "retired".to_owned())),
     };
-    // The limit of one row is always reached; that does not mean that there are more.
+    // Reaching the limit of one row does not mean that there are more rows.
     found.part.tally.more = false;
     found.part.tally.proof = RangeCompleteness::Not("only one row was requested".to_owned());
     let pruned = found.part.oldest_seq.filter(|oldest| seq < *oldest && found.part.status == Status::Ok);

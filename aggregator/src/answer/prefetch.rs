@@ -18,7 +18,7 @@ use crate::scan::node_reader::{NodeCounters, NodeReader, conclude};
 use crate::scan::plan::NodeRequest;
 use crate::scan::verified_row::VerifiedRow;
 
-/// Limits of one batch, and batches waiting per node.
+/// Limits of one batch, and maximum number of batches that wait per node.
 const BATCH_ROWS: usize = 128;
 const BATCH_BYTES: usize = 128 * 1024;
 const BATCHES_WAITING: usize = 4;

@@ -21,12 +21,12 @@ use crate::scan::query::Query;
 use crate::scan::verified_row::VerifiedRow;
 use piperoll_net::fair_share::Share;
 
-/// Bytes per chunk of the answer, and chunks waiting for the client.
+/// Bytes per chunk of the answer, and maximum number of chunks that wait for the client.
 const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING: usize = 8;
 /// Pause between the last row and the reset that marks the answer as incomplete.
 const RESET_DELAY: std::time::Duration = std::time::Duration::from_millis(250);
-/// Rows between two progress lines of a check.
+/// Number of rows between two progress lines of a check.
 const PROGRESS_ROWS: u64 = 20_000;
 /// Interval at which a count sends white space to keep the connection alive.
 const KEEP_AWAKE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub(crate) enum Output {
     Stats(Plan),
 }
 
-/// A stream whose nodes have all begun or failed; nothing is sent yet.
+/// A stream whose nodes have all begun to answer or failed. Nothing has been sent to the client yet.
 pub(crate) struct Stream {
     feeds: Vec<Prefetch>,
     query: Query,
@@ -89,8 +89,8 @@ impl Stream {
         envelope(&parts, &self.query, &|_| 0, None, Cursors::default())
     }
 
-    /// Merges and writes until the end; the receiver is the body of the response. Dropping it stops the merge, even while
-    /// no row matches. `room` is released when the nodes are no longer read.
+    /// Merges and writes all rows. The returned receiver is the body of the response; dropping it stops the merge, even while no
+    /// row matches. `room` is released when the nodes are no longer read.
     pub(crate) fn run(self, output: Output, room: Share) -> ChunkReceiver {
         let (send, receive) = mpsc::channel(CHUNKS_WAITING);
         tokio::spawn(async move {
@@ -135,7 +135,7 @@ impl Stream {
         while emitted < limit {
             let Some(index) = merge.take() else { break };
             let Some(row) = self.feeds[index].rows.pop_front() else { break };
-            // A repeated row or one out of order is a fault of its node, and would make a count too large.
+            // A row that is repeated or out of order is a fault of its node. Counting it would make a count too large.
             let fresh = self.feeds[index].latest.as_ref().is_none_or(|latest| *latest < row.key);
             if fresh {
                 self.feeds[index].latest = Some(row.key.clone());
@@ -164,8 +164,8 @@ impl Stream {
             mine.map(Prefetch::rows_in_answer).sum()
         };
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
-        // Losses that were unknown when the headers were sent and that no row of the answer shows: a node that stopped
-        // early, or missing rows.
+        // Find losses that were unknown when the headers were sent and that no row of the answer shows: a node that
+        // stopped early, or missing rows.
         let lost = self.feeds.iter().any(|feed| {
             let gap = !feed.part.tally.faults.is_empty();
             let whole = [Status::Ok, Status::Pruned].contains(&feed.part.status);
@@ -187,7 +187,7 @@ impl Stream {
 impl Query {
     /// Counts a row if it matches the query. The client of a count sees no rows, so the node's claim that a row matches
     /// is not enough. A row that fails verification is counted only in the statement, because its content cannot be
-    /// trusted. A node that counts sends only the rows that it does not count.
+    /// trusted. A node that counts by itself sends only the rows that it did not count.
     fn count_row(&self, counter: &mut Counter, row: &VerifiedRow) {
         match row.integrity {
             _ if row.withheld => {}

@@ -45,7 +45,7 @@ const LARGE_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Reason why a node gave no answer or only part of one. The messages are for the operator who has to act.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// TCP, TLS or identity refused.
+    /// The TCP connection, the TLS handshake or the identity was refused.
     Unreachable { reason: String, tcp: bool },
     /// The connection was accepted, but no answer arrived.
     Timeout(String),
@@ -458,8 +458,8 @@ impl<S> AlertRecorder<S> {
 }
 
 impl<S: AsyncRead + Unpin> AlertRecorder<S> {
-    /// After a failed write, reads the remaining input, which may contain the alert that explains the failure. A closed connection always
-    /// becomes readable, so waiting for it ends, and a retried write then fails again.
+    /// After a failed write, reads the remaining input, which may contain the alert that explains the failure. A closed
+    /// connection always becomes readable, so the wait ends; the write is then retried and fails again.
     fn listen<T>(&mut self, cx: &mut Context<'_>, written: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
         let Poll::Ready(Err(error)) = written else { return written };
         let mut bytes = [0; 1_024];
@@ -576,7 +576,7 @@ fn is_about_us(alert: AlertDescription) -> bool {
     )
 }
 
-/// Describes why a node refused our certificate. If the reason is a time, the clock of either side may be wrong.
+/// Describes why a node refused our certificate. If the reason is its validity period, either side's clock may be wrong.
 fn alert_words(alert: AlertDescription) -> String {
     // This alert is also sent for a certificate that is not valid yet.
     let why = if alert == AlertDescription::CertificateExpired {

@@ -31,7 +31,7 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct NodeHandle {
     pub(crate) node: RosterNode,
     pub(crate) link: NodeConnection,
-    /// Reason why the log in the folder of a node that left cannot be read, if this aggregator was given the folder.
+    /// If this aggregator was given the folder of a node that left: the reason why the log in the folder cannot be read.
     pub(crate) unreadable: Option<String>,
     pub(crate) witness: NodeWitness,
     state: Mutex<ConnectionState>,
@@ -58,7 +58,7 @@ struct Sample {
     uncertainty_micros: i64,
 }
 
-/// A clock's distance from ours: offset ± uncertainty.
+/// Difference between a node's clock and ours: offset ± uncertainty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockOffset {
     pub(crate) offset_micros: i64,
@@ -80,8 +80,8 @@ impl NodeHandle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the reason not to dial the node now: TCP connects to it have failed or it is frozen, and a probe is
-    /// watching for its return.
+    /// Returns the reason why the node must not be dialed now: TCP connects to it have failed or it is frozen, and a
+    /// probe is watching for its return.
     pub(crate) fn circuit_open(&self) -> Option<(Status, String)> {
         let state = self.state();
         if let Some(reason) = &state.frozen {
@@ -135,7 +135,7 @@ impl NodeHandle {
         }
     }
 
-    /// Newest version of the filter language that the node supports. Asks the node if it has not reported one on the present connection.
+    /// Returns the newest filter version that the node supports. Asks the node if it has reported none on this connection.
     pub(crate) async fn filter_version(&self) -> Result<u32, Failure> {
         if self.link.is_local() {
             return Ok(FILTER_VERSION);
@@ -160,7 +160,7 @@ impl NodeHandle {
                 Ok(()) => self.state().frozen = None,
                 Err(Failure::Frozen(_)) => tokio::time::sleep_until((begun + FROZEN_PROBE_EVERY).into()).await,
                 Err(failure) => {
-                    // The node is no longer frozen; it is gone.
+                    // The node is no longer counted as frozen, because it is gone.
                     self.state().frozen = None;
                     self.failed(&failure);
                 }
@@ -182,8 +182,8 @@ impl NodeHandle {
             })
     }
 
-    /// Measures the clock with one tiny request. The node read its clock at some point during the round trip, so the offset is known to
-    /// within half of it.
+    /// Measures the clock with one tiny request. The node read its clock at some point during the round trip, so the offset is
+    /// known to within half of the round-trip time.
     async fn sample(&self) -> Result<(), Failure> {
         let (before, started) = (SystemClock.now().micros(), Instant::now());
         let reading: ClockReading = self.link.get_json(peer_path::CLOCK, SAMPLE_TIMEOUT).await?;

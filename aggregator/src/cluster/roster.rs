@@ -8,7 +8,7 @@ use piperoll_format::cursor::CursorKey;
 use crate::cluster::node_handle::NodeHandle;
 use crate::config::FanOutLimits;
 
-/// Nodes of the cluster, with the limits and the cursor key for reading them.
+/// Nodes of the cluster, with the time limits and the cursor key for queries.
 pub(crate) struct Cluster {
     /// Sorted by node ID, which the merge relies on.
     pub(crate) members: Vec<Arc<NodeHandle>>,
@@ -35,7 +35,7 @@ pub(crate) fn load_cursor_key(dir: &Path) -> std::io::Result<CursorKey> {
         Err(error) => return Err(std::io::Error::other(error.to_string())),
     };
     if damaged {
-        // The key protects only cursors: without it, the ones in use are refused, and nothing else is lost.
+        // The key protects only cursors. Losing it invalidates the cursors in use and nothing else.
         let aside = dir.join("cursor.key.damaged");
         std::fs::rename(&path, &aside)?;
         tracing::error!(

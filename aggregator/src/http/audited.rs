@@ -19,12 +19,12 @@ use super::error::ApiError;
 use super::identify::Caller;
 use crate::state::App;
 
-/// The action of a request until its route is known.
+/// Action of a request whose route is not known yet.
 const REQUEST: &str = "audit.request";
 /// Maximum bytes of a denied request's body that are read for its audit entry.
 const DENIED_BODY_BYTES_MAX: usize = 4 * 1024;
 
-/// The audit entry of the running request; a request extension. Clones share it.
+/// The audit entry of the current request, stored as a request extension. All clones refer to the same entry.
 #[derive(Debug, Clone)]
 pub(super) struct AuditEntry {
     activity: AuditContext,

@@ -14,10 +14,10 @@ use crate::state::App;
 /// Path of the API below the host.
 pub(super) const API: &str = "/api/v1";
 
-/// Former paths of routes, served for one release: former and present path.
+/// Former paths of routes, each with its present path. The former paths are served for one release.
 pub(super) const FORMER_PATHS: [(&str, &str); 1] = [("/judgements", "/verdicts")];
 
-/// A route under `/api/v1` that needs an identity and leaves one entry. Method, path and documentation are at its handler.
+/// A route under `/api/v1` that needs an identity and records one entry. Method, path and documentation are on its handler.
 pub(super) struct Route {
     pub(super) rules: RouteRules,
     pub(super) handler: UtoipaMethodRouter<Arc<App>>,
@@ -57,13 +57,13 @@ pub(super) fn declared() -> Vec<Route> {
     ]
 }
 
-/// Returns the route for signing in. Its callers have no identity yet, so its handler does what [`auth::identify`] and
-/// [`audited`] do for the other routes.
+/// Returns the route for signing in. Its callers have no identity yet, so its handler does itself what
+/// [`auth::identify`] and [`audited`] do for the other routes.
 pub(super) fn sign_in() -> UtoipaMethodRouter<Arc<App>> {
     routes!(session::sign_in)
 }
 
-/// Routes for machines that watch the aggregator; they need no identity and leave no entry.
+/// Returns the routes for machines that watch the aggregator; they need no identity and record no entries.
 pub(super) fn open() -> [UtoipaMethodRouter<Arc<App>>; 3] {
     [routes!(health::healthz), routes!(health::readyz), routes!(health::metrics)]
 }

@@ -163,7 +163,7 @@ async fn find_proof(
 ) -> Result<String, ApiError> {
     let log = log?;
     if caller.scope().text().is_some() {
-        // A caller who may not see a row may not learn its position in the tree either. Check the row in the log that
+        // A caller who must not see a row must not learn its position in the tree either. Check the row in the log that
         // the proof refers to, not in the one that the node presents now.
         let member = app.cluster.members.iter().find(|member| member.node.id.as_str() == node);
         let proven = log.or_else(|| member.and_then(|member| member.witness.pinned()).map(|pinned| pinned.generation));

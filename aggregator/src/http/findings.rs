@@ -22,7 +22,7 @@ use super::log::{OfLog, busy, find_entry};
 use super::nodes::REASON_CHARACTERS_MAX;
 use crate::state::App;
 
-/// Largest bundle that is verified here, because it is held in memory; larger ones need `piperoll verify-bundle`.
+/// Maximum bytes of a bundle that is verified here, because it is held in memory; larger ones need `piperoll verify-bundle`.
 pub(super) const UPLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Maximum bytes of a verdict, which is one word such as `row_invalid`.
@@ -44,7 +44,7 @@ pub(super) async fn acknowledge(
     let bad = |detail: String| ApiError::new(400, "bad_request", detail);
     let request: Acknowledge =
         serde_json::from_slice(&body).map_err(|e| bad(format!("node, verdict and reason are required: {e}")))?;
-    // Callers must not acknowledge findings that they may not see: a row outside of their scope, or a log as a whole.
+    // Callers must not acknowledge findings that they may not see: those about a row outside of their scope or about a whole log.
     if caller.scope().text().is_some() {
         match request.seq {
             Some(seq) => find_entry(&app, &caller, &request.node, &seq.to_string(), Ok(None)).await.map(|_| ())?,

@@ -9,14 +9,13 @@ use axum::response::Response;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
-/// Policy for everything that is not a page: a browser that is tricked into displaying it runs and loads nothing.
+/// Policy for responses that are not pages: a browser that is tricked into displaying one runs and loads nothing.
 const NO_PAGE_CSP: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 /// Smallest response that is worth compressing.
 const COMPRESS_BYTES_MIN: u64 = 1_024;
 
-/// Adds security headers and turns caching off, because an answer is about one moment, and a cached partial answer could
-/// be mistaken for a complete one later. Headers that a response sets itself, such as those of the page's own files, are
-/// kept.
+/// Adds security headers and disables caching, because an answer describes one moment, and a cached partial answer could later be
+/// mistaken for a complete one. Headers that a response sets itself, such as those of the page's own files, are kept.
 pub(super) async fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -34,8 +33,8 @@ pub(super) async fn guard(mut response: Response) -> Response {
     response
 }
 
-/// Compresses responses of known size. Streams are not compressed, because data waiting in a compressor has not reached
-/// the client.
+/// Compresses responses of known size. Streams are not compressed, because the compressor would hold back data that the
+/// client is waiting for.
 pub(super) fn compression() -> CompressionLayer<KnownSize> {
     CompressionLayer::new().gzip(true).compress_when(KnownSize)
 }

@@ -137,7 +137,7 @@ impl App {
                 }
             }
             let caller = self.holder(&open.credential, now).inspect_err(|(reason, _)| {
-                // A token file that cannot be read for a moment must not sign users out.
+                // A token file that is temporarily unreadable must not sign users out.
                 if *reason != "token_file" {
                     self.sessions.end(&open.id);
                 }

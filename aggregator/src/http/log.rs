@@ -104,7 +104,7 @@ pub(super) fn pairs_of(
     Ok(pairs)
 }
 
-/// Refuses a filter that names an unknown node, because a misspelt node would make an empty answer look complete.
+/// Refuses a filter that names an unknown node, because a misspelled node would make an empty answer look complete.
 pub(super) fn known_nodes(app: &App, query: &Query) -> Result<(), ApiError> {
     let known = |name: &NodeName<'_>| app.cluster.members.iter().any(|member| name.matches(member.node.id.as_str()));
     let names = query.filter.named_nodes();
@@ -189,7 +189,7 @@ fn answer_page(audit: &AuditEntry, page: &Page, require: Require) -> Response {
     (status, [(CONTENT_TYPE, "application/json"), (AUDIT_COMPLETE, complete)], body).into_response()
 }
 
-/// Takes a slot for a stream. A web page requests two counts at once, so a count waits for the one before it.
+/// Takes a slot for a stream. A web page requests two counts at once, so a count (`waits`) waits for the caller's other count.
 async fn room(rooms: &Shares, caller: &Caller, waits: bool) -> Result<Share, Full> {
     if waits { rooms.wait(caller.name(), COUNT_WAIT).await } else { rooms.take(caller.name()) }
 }
@@ -213,7 +213,7 @@ pub(super) async fn answer_stream(
         if stream.opening().complete || started.elapsed() + RETRY_PAUSE >= patience {
             break (room, stream);
         }
-        // A request that waits holds no slot.
+        // Release the slot and the connections while waiting for the next attempt.
         drop((room, stream));
         tokio::time::sleep(RETRY_PAUSE).await;
     };

@@ -40,7 +40,10 @@ const EVERYWHERE: [(&str, &str); 6] = [
     ("403", "The request is outside the caller's scope, or is cross-site"),
     ("404", "Not found"),
     ("429", "Too many requests, or too many in progress; Retry-After gives the time to wait if it is known"),
-    ("503", "The entry about this request could not be recorded, so the request was refused"),
+    (
+        "503",
+        "The entry about this request could not be recorded, so the answer is withheld; a change may have been made",
+    ),
 ];
 
 /// Adds what every route has in common: how callers identify themselves, the roles that may use it, and the common answers.

@@ -1,4 +1,4 @@
-//! Refuses requests that another site makes a browser send: the browser adds cookie and certificate by itself, so they do
+//! Refuses requests that another site makes a browser send. The browser adds the cookie and the certificate by itself, so they do
 //! not show that the user intended the request.
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -9,8 +9,8 @@ use super::error::ApiError;
 /// Header in which browsers report where a request comes from (W3C Fetch Metadata, section 2.3).
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Refuses requests that come neither from a page of this server, nor from the browser's address bar, nor from a program.
-/// A browser never adds a token to a header by itself, so a request with one is allowed.
+/// Refuses requests that come neither from a page of this server, nor from the browser's address bar, nor from a program. A
+/// browser never adds a token to a header by itself, so a request with a token is allowed.
 pub(super) fn check(request: &Parts) -> Result<(), ApiError> {
     if request.headers.contains_key(AUTHORIZATION) {
         return Ok(());

@@ -28,7 +28,7 @@ fn add(router: Router<Arc<App>>, (_, paths, handler): UtoipaMethodRouter<Arc<App
     })
 }
 
-/// Builds the router for everything that is served. Unknown paths under `/api/v1` need an identity and leave an entry too.
+/// Builds the router for everything that is served. Unknown paths under `/api/v1` need an identity and record an entry too.
 pub(crate) fn routes(app: &Arc<App>) -> Router {
     let mut api = Router::new();
     for Route { rules, handler: (schemas, paths, handler) } in declared() {
@@ -40,7 +40,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(405, "method_not_allowed", "method not allowed; see /api/openapi.json")
         })
-        // Only the upload of a bundle may be longer, and its handler reads the body itself.
+        // Only bundle uploads may exceed this limit: their handler reads the body itself.
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(auth::panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(app), auth::identify));

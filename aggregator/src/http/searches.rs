@@ -20,14 +20,14 @@ use super::identify::Caller;
 use crate::access::saved_searches::SearchError;
 use crate::state::App;
 
-/// Returns the owner of a caller's searches. It includes the scope: a later caller with the same name and another scope
-/// must not find searches that can name data outside of that scope.
+/// Returns the name under which a caller's searches are stored. It includes the scope: a later caller with the same
+/// name and another scope must not find searches that can name data outside of that scope.
 fn owner(caller: &Caller) -> String {
     let limit = caller.scope().text().map(|scope| hex::encode(&Sha256::digest(scope)[..8])).unwrap_or_default();
     format!("{} {} {limit}", caller.method(), caller.name()).trim_end().to_owned()
 }
 
-/// Runs a change on a blocking thread, off the threads that answer requests.
+/// Runs a change on a blocking thread, so that it does not block the threads that answer requests.
 async fn on_disk(change: impl FnOnce() -> Result<(), SearchError> + Send + 'static) -> Result<StatusCode, ApiError> {
     let changed = tokio::task::spawn_blocking(change).await;
     changed.unwrap_or_else(|error| Err(SearchError::Failed(error.to_string())))?;

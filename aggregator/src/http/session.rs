@@ -63,8 +63,8 @@ pub(super) async fn sign_in(
     if let Some(scope) = caller.scope().text() {
         entry.details(json!({ "limited_to": scope }));
     }
-    // If the beginning of a session cannot be recorded after all, no client receives its cookie, and the session ends
-    // unused.
+    // If the beginning of a session cannot be recorded after all, the client does not receive the cookie, and the
+    // session ends unused.
     let begun = recordable(&app)
         .await
         .and_then(|()| app.sessions.begin(caller.credential().clone(), now).map_err(|error| no_random(&error)));

@@ -55,8 +55,8 @@ pub(super) async fn stats(
     let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, caller.scope())?;
     (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
     let plan = typed.plan(&query, now)?;
-    // Counts made by a node cannot be checked against a scope, so for a caller with one the aggregator counts the rows
-    // itself.
+    // A node's counts cannot be checked against a scope, so the aggregator itself counts the rows for a caller with
+    // one.
     let here = typed.verify()? || caller.scope().text().is_some();
     query.count = (!here).then(|| plan.clone());
     audit.details(describe(&query));
@@ -149,8 +149,8 @@ impl RawParameters {
     }
 }
 
-/// Parses the width of a bucket, and refuses it early if the range has too many buckets. The counter bounds the buckets
-/// of rows in the future.
+/// Parses the width of a bucket, and refuses it early if the range up to `now` has too many buckets. For rows in the
+/// future, the counter enforces the limit.
 fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> {
     let width = parse_duration(text).filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
     let width = width.and_then(|width| i64::try_from(width.as_micros()).ok());

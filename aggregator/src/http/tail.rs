@@ -77,7 +77,7 @@ pub(super) async fn tail(
             None => (Ok(ended()), None),
         })
     });
-    // The caching header that server-sent events set by default is weaker than the one of every other response.
+    // The caching header that server-sent events set by default is weaker than that of all other responses.
     Ok(([(CACHE_CONTROL, "no-store")], Sse::new(events)).into_response())
 }
 
@@ -154,7 +154,7 @@ impl NodeRequest {
             }
             None => now,
         };
-        // The header that a browser sends when it reconnects is newer than the URL that it was given.
+        // The header that a browser sends when it reconnects is newer than the position in the URL, so it takes precedence.
         let header = headers.get(LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("?").to_owned());
         let positions = match header.or(after) {
             Some(text) => Positions::parse(&text).map_err(|error| bad("after", "", &error.to_string()))?,

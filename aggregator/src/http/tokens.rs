@@ -46,7 +46,7 @@ pub(super) async fn create_token(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-/// Truncates a value of the request, which can be anything, so that the audit entry can hold it.
+/// Truncates a value from the request, which can have any length, so that it fits into the audit entry.
 fn shown(text: Option<&str>) -> Option<String> {
     text.map(|text| text.chars().take(SCOPE_BYTES_MAX).collect())
 }

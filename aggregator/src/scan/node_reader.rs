@@ -1,4 +1,4 @@
-//! Reads one node's answer: verifies frames and rows, and concludes with the node's status.
+//! Reads one node's answer: verifies frames and rows, and determines the node's status.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub(crate) struct NodeReader {
     last_era: Option<u32>,
     /// Verifies rows against the witnessed checkpoint; `None` if nothing was witnessed or the node only counts.
     proving: Option<ProofVerifier>,
-    /// Progress of a node that is followed. A mark arrives after the rows before it.
+    /// Progress of a node that is followed. A mark arrives after the rows that it covers.
     pub(crate) mark: Option<Mark>,
     /// Counts from the node, if it was asked to count.
     pub(crate) counted: Option<Counter>,
@@ -117,7 +117,7 @@ impl NodeCounters {
 /// Number of entries that a node itself records while it stops, after the last row that an operator saw.
 const STOP_ENTRIES: u64 = 1;
 
-/// Describes a mismatch between the folder of a node that left and the last row that it wrote according to the roster.
+/// Returns a message if the log in the folder of a node that left does not end with `last`, its last row according to the roster.
 fn against_last(head: &StreamHead, last: u64) -> Option<String> {
     let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
     if rows <= last {
@@ -133,7 +133,7 @@ fn against_last(head: &StreamHead, last: u64) -> Option<String> {
 /// Maximum time for which a node may report progress without reading any further rows. Skipping blocks by the index
 /// takes far less.
 const STANDSTILL_MAX: Duration = Duration::from_secs(120);
-/// Reason given for a count that is not proven.
+/// Reason why a count is not proven.
 pub(crate) const COUNTED_THERE: &str =
     "the nodes counted from their indexes; a count with `verify` reads and verifies every row";
 /// Maximum number of faults listed for one node in one answer.
@@ -146,7 +146,7 @@ const FAULT_CHARS_MAX: usize = 512;
 async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
     let needs_more = |plan: &Plan| plan.facets.contains(&Facet::Verb) || plan.axis != Axis::Recorded;
     let counts_more = request.count.as_ref().is_some_and(needs_more);
-    // The filter text was written by this aggregator.
+    // This aggregator wrote the filter text, so the text is in its stored form.
     let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).map_err(|e| Failure::Error(e.to_string()))?;
     let needs_version_2 = filter.in_version_1().is_none();
     if !(needs_version_2 || counts_more) || member.filter_version().await? >= FILTER_VERSION {
@@ -157,7 +157,7 @@ async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequ
         return Err(Failure::Error(message.to_owned()));
     }
     let widened = filter.widened_to_version_1();
-    // It is not known how many rows the node has to return to yield the wanted number.
+    // Request rows without a limit: it is unknown how many rows the node has to return until enough of them match.
     Ok((ScanRequest { filter: widened.to_string(), limit: None, ..request.clone() }, Some(filter)))
 }
 
@@ -269,9 +269,9 @@ impl NodeReader {
                         .add_part(part);
                 }
                 Some(Frame::Mark(mark)) => {
-                    // Nothing is proven while following, so every row before the mark has already been returned.
+                    // Rows are not proven while following, so every row before the mark has already been returned.
                     self.mark = Some(mark);
-                    // The rows after it are read by a separate scan, which counts from the beginning.
+                    // The rows after the mark are read by a separate scan, which counts from the beginning.
                     (self.scanned, self.advanced) = (0, Instant::now());
                     return Ok(None);
                 }
@@ -298,8 +298,8 @@ impl NodeReader {
         }
     }
 
-    /// Whether a row matches the request; a node of an earlier version is sent a wider filter. As on the nodes, a row
-    /// that cannot be trusted is returned whatever the filter says, and an erased one if its seq selects it.
+    /// Whether a row matches the request; needed because a node of an earlier version is sent a wider filter. As on the
+    /// nodes, a row that cannot be trusted always matches, and an erased row matches if the filter selects its seq.
     fn is_wanted(&mut self, row: &VerifiedRow) -> bool {
         let Some(sieve) = &self.sieve else { return true };
         match row.integrity {
@@ -316,12 +316,12 @@ impl NodeReader {
         }
     }
 
-    /// Whether the node is still reading although it has found nothing for a while. It has reported progress recently.
+    /// Whether the node is still reading although it has found nothing for a while, which its recent progress reports show.
     pub(crate) fn advances(&self) -> bool {
         self.scanned > 0 && self.advanced.elapsed() < self.idle
     }
 
-    /// Stops reading early, at the position that the node has reached; `None` if the node did not report one.
+    /// Stops reading early and returns the position that the node has reached; `None` if the node did not report one.
     pub(crate) fn stop_here(&mut self) -> Option<Key> {
         let Position { timestamp, seq } = self.reached?;
         self.tally.ended = true;
@@ -338,7 +338,7 @@ impl NodeReader {
         wanted.into_iter()
     }
 
-    /// Processes an erased row. It counts as erased only if an authentic entry names it.
+    /// Processes an erased row. The row counts as erased only if an authentic entry names it.
     fn erased(&mut self, seq: u64, statement: EntryFrame) {
         let checked = self.checker.check(&claim(&statement));
         let said = Statement::read(&statement.body).filter(|_| checked.integrity == Integrity::Ok);
@@ -495,7 +495,7 @@ impl NodeReader {
     }
 }
 
-/// Explains that the range may include rows that the node pruned, according to the node.
+/// Returns a message if, according to the node, the range may include rows that the node pruned.
 fn reaches_pruned(head: &StreamHead, asked: &NodeRequest) -> Option<String> {
     let pruned = head.pruned.filter(|pruned| asked.request.from <= pruned.newest && !asked.all_there)?;
     Some(format!(

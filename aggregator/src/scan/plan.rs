@@ -1,4 +1,4 @@
-//! Plans the requests of a query: which logs of each node are queried, or why none.
+//! Plans the requests of a query: which logs of each node are queried, or why a node is not queried.
 
 use piperoll_format::ids::{Generation, NodeId};
 use piperoll_format::order::{Key, Order, Position};
@@ -52,12 +52,12 @@ pub(crate) fn ask_asides(member: &NodeHandle, query: &Query, limit: Option<u64>)
     if asides.is_empty() {
         return Vec::new();
     }
-    // The same request without the position in the present log.
+    // Plan the same request, but without the position in the present log.
     let NodePlan::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
     let id = &member.node.id;
     let asides = asides.into_iter().filter_map(|(generation, pinned)| {
         if query.sealed && pinned.is_none() {
-            // Nothing of this log could be proven.
+            // No row of this log could be proven.
             return None;
         }
         let mut asked = NodeRequest { pinned: pinned.clone(), ..(*base).clone() };
@@ -93,7 +93,7 @@ pub(crate) fn ask_log(
         return Some(NodePlan::Scan(asked));
     }
     if member.witness.presents(generation) {
-        // This log is not the witnessed one, which the answer reports.
+        // This log is not the witnessed one. The answer reports that.
         asked.request.generation = Some(generation);
         return Some(NodePlan::Scan(asked));
     }
@@ -124,7 +124,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
     }
     if member.has_left() {
         match ask_retired(member, query) {
-            // The node's folder is available here.
+            // The node has left, but this aggregator reads its log from the folder.
             NodePlan::Not { status: Status::Retired, .. } if member.link.is_local() => {}
             other => return other,
         }
@@ -157,7 +157,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
                 reason: "no row of its log has been witnessed yet".to_owned(),
             };
         };
-        // Only rows that a witness vouches for; newer rows belong to the next export.
+        // Request only rows that a witness vouches for; newer rows belong to the next export.
         request.head = Some(pinned.size - 1);
         request.generation = Some(pinned.generation);
     }
@@ -198,7 +198,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
     }))
 }
 
-/// Decides about a node that left: `Absent`, unless its rows may be in the range.
+/// Plans the request for a node that left: `Absent`, unless its rows may be in the range.
 fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     let left = member.node.life.until;
     let missing = |why: &str| {
@@ -209,7 +209,7 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     if member.node.life.overlaps(query.from, query.to) {
         return missing("");
     }
-    // Rows that a witness saw take precedence over a leaving time that an operator entered.
+    // Rows that a witness saw take precedence over the time of leaving that an operator entered.
     if let Some(message) = member.witness.saw_rows_in(query.from, query.to) {
         return missing(&format!("; {message}"));
     }
@@ -227,7 +227,7 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
 fn position_for(last: &Key, id: &NodeId, order: Order) -> Position {
     let seq = match id.cmp(&last.node_id) {
         std::cmp::Ordering::Equal => last.seq,
-        // In ascending order, the same microsecond's rows of larger ids come after the last row.
+        // In ascending order, rows of the same microsecond from nodes with larger ids come after the last row.
         std::cmp::Ordering::Greater => match order {
             Order::Asc => return Position { timestamp: last.timestamp.plus_micros(-1), seq: u64::MAX >> 1 },
             Order::Desc => 0,
@@ -251,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// A node returns exactly those rows after a position that the merge key puts after the last row.
+        /// The rows that a node returns after a position are exactly those that come after the last row by the merge key.
         #[test]
         fn a_position_means_the_same_as_the_merge_key(
             time in 1i64..4, node in 0u8..3, seq in 0u64..4,

@@ -13,18 +13,18 @@ use piperoll_protocol::node::ScanRequest;
 use crate::cluster::witness::pinned::Pinned;
 use crate::scan::verified_row::{BorderRow, VerifiedRow};
 
-/// Limits for rows that wait: between two proofs a node sends a few hundred rows, a quarter of a megabyte plus one row, and a few borders
-/// per era.
+/// Limits for rows that wait for their proof. Between two proofs, a node sends a few hundred rows, at most a quarter of a
+/// megabyte plus one row, and a few border rows per era.
 const WAITING_ROWS_MAX: usize = 1_024;
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub(crate) const BORDERS_MAX: usize = 16_384;
 
-/// Whether an answer contains everything that was witnessed of its range.
+/// Whether an answer contains every witnessed row of its range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RangeCompleteness {
     /// No witnessed row of the range is missing.
     Whole,
-    /// No row is missing from this time on; older ones were pruned.
+    /// No row is missing from this time on; older rows were pruned.
     Since(Timestamp),
     /// Completeness is not shown, for this reason.
     Not(String),
@@ -73,7 +73,7 @@ pub(crate) struct ProofVerifier {
     waiting: Vec<VerifiedRow>,
     sound: Vec<Sound>,
     borders: Vec<Sound>,
-    /// `None` if the query has a filter: rows that the filter leaves out cannot be distinguished from withheld ones.
+    /// `None` if the query has a filter: rows that do not match cannot be distinguished from withheld ones.
     shown: Option<Coverage>,
     begin: Position,
     end: Position,

@@ -25,9 +25,9 @@ pub(crate) enum Format {
 /// Completeness that the caller requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Require {
-    /// Answers of any nodes, with the missing ones named.
+    /// Answer with the nodes that are available, and name the missing ones.
     Any,
-    /// Every expected node, or nothing.
+    /// Answer only if every expected node answered in full.
     All,
 }
 
@@ -35,10 +35,10 @@ pub(crate) enum Require {
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
     pub(crate) filter: Filter,
-    /// Version of the filter language that the filter was parsed in. A query that continues from a cursor keeps the version of its first
-    /// page.
+    /// Version of the filter language in which the filter was parsed. A query that continues from a cursor keeps the version of
+    /// its first page.
     pub(crate) filter_version: u32,
-    /// Hints about the filter for its author.
+    /// Hints for the author of the filter.
     pub(crate) hints: Vec<String>,
     /// Hints that are shown if nothing matches.
     pub(crate) hints_when_empty: Vec<String>,
@@ -56,9 +56,9 @@ pub(crate) struct Query {
     /// Key of the row after which the page begins.
     pub(crate) after: Option<Key>,
     pub(crate) hash: QueryHash,
-    /// Whether to return only rows under witnessed checkpoints, which can be proven to others.
+    /// Whether to return only rows that witnessed checkpoints cover, which can be proven to others.
     pub(crate) sealed: bool,
-    /// Whether to return all existing rows, whatever their time, without asking for pruned ones.
+    /// Whether to return all existing rows regardless of their time. Pruned rows then do not count as missing.
     pub(crate) all_there: bool,
     /// Whether one row is requested by its seq, so that the rest of its log does not matter.
     pub(crate) one_row: bool,
@@ -66,7 +66,7 @@ pub(crate) struct Query {
     pub(crate) count: Option<Plan>,
     /// Scope of the caller, which is also part of `filter`.
     pub(crate) scope: Scope,
-    /// Maximum bytes of rows in one page, and from one node in it. A page with more rows ends early, with a cursor.
+    /// Maximum bytes of rows in one page, and from one node for it. A page that reaches the limit ends early, with a cursor.
     pub(crate) page_bytes: usize,
 }
 
@@ -188,8 +188,8 @@ impl Query {
         let (filter, hints) = typed.filter(filter_version, Now { at: asked_at, zone })?;
         let hints_when_empty = filter.hints_when_empty();
         let filter = scope.narrow(filter);
-        // Each piece was within the limits. The combined filter that is sent to the nodes must be within them too, and
-        // must keep its meaning.
+        // Each piece was within the limits. The combined filter that is sent to the nodes must be within the limits
+        // too, and must keep its meaning.
         if Filter::parse_stored(&filter.to_string(), asked_at)? != filter {
             return Err(bad(
                 "filter",

@@ -1,5 +1,5 @@
-//! Exchanges pins between witnesses: every aggregator writes its pins into its own log, compares the pins of the others
-//! with the logs that nodes show to it, and recovers its own memory from its log if that memory is missing.
+//! Exchanges pins between witnesses. Every aggregator writes its pins into its own log, compares the pins of the others
+//! with the logs that the nodes present, and recovers its own memory from its log if the memory is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,10 +29,10 @@ use crate::state::App;
 const ACTION: &str = "audit.witness_checkpoints";
 /// Maximum bytes of pins in one entry, as JSON: half the limit for an entry.
 const PINS_BYTES_MAX: usize = 32 * 1024;
-/// Maximum number of losses, and of early prunes, of one node in one entry; older ones are in earlier entries.
+/// Maximum number of losses, and of early prunes, of one node in one entry. Older ones are in earlier entries.
 const LOSSES_MAX: usize = 16;
-/// Maximum number of archived logs of one node, the most recently replaced ones, that are compared with the pins of one
-/// other aggregator.
+/// Maximum number of a node's archived logs, most recently replaced first, that are compared with the pins of one other
+/// aggregator.
 const EARLIER_COMPARED_MAX: usize = 4;
 /// Maximum number of entries that one read returns, and maximum age of the entries of other aggregators that it reads.
 const ENTRIES_MAX: usize = 1_000;
@@ -49,7 +49,7 @@ struct Written {
     note: String,
     /// Time at which the node last confirmed the pin.
     seen: Timestamp,
-    /// Rows that were lost, and rows that were pruned too early: the permanent records.
+    /// Lost rows, and rows that were pruned too early. These records are permanent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lost: Vec<Lost>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -86,7 +86,7 @@ pub(crate) async fn write_pins(app: &App) -> Result<(), EmitError> {
 pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
     recall(&app, &own).await;
     loop {
-        // The first write follows one interval after the start and then every interval; it includes the pins from before a crash.
+        // Write the pins once per interval, first after one interval. The first write includes the pins from before a crash.
         tokio::time::sleep(every).await;
         if let Err(error) = write_pins(&app).await {
             tracing::warn!(%error, "cannot store pinned checkpoints");
@@ -175,8 +175,8 @@ async fn compare_earlier(member: &NodeHandle, witness: &str, note: &str) {
     } else {
         goes_on_from(member, &theirs, Some(generation)).await
     };
-    // A log may have been archived because it is damaged. If the node cannot prove this aggregator's pin either, that
-    // does not show two histories.
+    // A log may have been archived because it is damaged. A node that cannot prove this aggregator's pin either has not
+    // shown two histories.
     let is_sound = theirs.size == mine.size || fits != Some(false) || {
         goes_on_from(member, &mine, Some(generation)).await == Some(true)
     };
@@ -209,7 +209,7 @@ async fn read(app: &App, filter: &str, from: Timestamp) -> Option<Vec<(String, W
     let mut query = Query::everything(filter, (from, Timestamp::MAX), Order::Desc, now);
     query.limit = Some(ENTRIES_MAX);
     let answer = page(&app.cluster, &query).await;
-    // One row that fails verification does not make the others unreadable.
+    // A row that fails verification does not make the other rows unreadable.
     if answer.envelope.answered == 0 && answer.rows.is_empty() {
         return None;
     }
@@ -242,8 +242,8 @@ impl NodeWitness {
         self.opened(&note).ok().or_else(|| self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok()))
     }
 
-    /// Processes the pins found in this aggregator's own log; `take` waits for this. If they contain more than the
-    /// memory, they replace it, and the loss of the memory is reported until an operator accepts it.
+    /// Processes the pins found in this aggregator's own log; `take` accepts no first checkpoint before this. Pins that
+    /// contain more than the memory replace it, and the loss of the memory is reported until an operator accepts it.
     fn recalled(&self, written: &[&Written]) {
         let mut state = self.state();
         state.recalled = true;
@@ -353,7 +353,7 @@ impl NodeWitness {
         );
         let presented = Some(note.to_owned());
         let alarm = Alarm { verdict: Verdict::Fork, reason, since: SystemClock.now(), generation, presented };
-        // Stored together with the alarm.
+        // `raise` stores the split together with the alarm.
         state.remembered.note_split(split);
         self.raise(&mut state, alarm);
     }

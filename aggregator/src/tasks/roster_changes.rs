@@ -39,11 +39,11 @@ struct KnownNode {
     member_until: Option<Timestamp>,
     /// Whether the node had left when this was written.
     left: bool,
-    /// Newest epoch of its sealing secrets.
+    /// Newest epoch of the node's sealing secrets.
     epoch: Option<u32>,
     checkpoint_key: Option<String>,
     next_checkpoint_key: Option<String>,
-    /// Whether the node's log was pinned when this was written. This is not reported as a change of the cluster.
+    /// Whether the node's log was pinned when this was written. A difference is not reported as a change of the cluster.
     #[serde(default)]
     witnessed: bool,
 }
@@ -208,8 +208,8 @@ impl Membership {
         }
     }
 
-    /// Records changes; never returns. A change that could not be recorded is tried again, so no change is stored as
-    /// recorded before its entry is on disk.
+    /// Records changes; never returns. Recording is retried until it succeeds, and a change is stored as recorded only
+    /// once its entry is on disk.
     pub(crate) async fn watch(mut self, app: Arc<App>) {
         loop {
             let now = self.now(&app);

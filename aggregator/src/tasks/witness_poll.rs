@@ -16,14 +16,14 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Dura
     let mut last = None;
     loop {
         if member.is_out_of_reach() {
-            // The time at which the node left may be changed, or a clock may have been wrong, so check again.
+            // An operator may still correct the time at which the node left, or a clock may have been wrong, so check again.
             tokio::time::sleep(interval).await;
             continue;
         }
         look(&member).await;
         let standing = member.witness.standing();
         if last.as_ref() != Some(&standing.verdict) {
-            // The first good verdict after a start is not recorded.
+            // A good first verdict after a start is not recorded.
             let news = last.is_some() || standing.verdict != Verdict::Ok;
             if news && record(&app, &member, &standing).await.is_err() {
                 tracing::error!(node = %member.node.id, verdict = standing.verdict.as_str(), "cannot record a change of verdict");

@@ -16,7 +16,7 @@ use crate::cluster::witness::compare::{Comparison, compare};
 use crate::cluster::witness::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
 use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof, span_of};
 
-/// Maximum number of times that a node with a growing log is asked again until two answers have the same size.
+/// Maximum number of retries to get the same checkpoint twice from a node whose log is growing.
 const TRIES: u32 = 5;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,7 +58,7 @@ struct Presented {
 }
 
 impl Presented {
-    /// Whether the presented log is the log of this size and root, or an extension of it.
+    /// Whether the presented log has this size and root, or extends the log that has.
     fn goes_on_from(&self, size: u64, root: &Hash) -> bool {
         let (now, proof) = (&self.checkpoint, self.answer.as_ref().and_then(proof).unwrap_or_default());
         match size.cmp(&now.size) {
@@ -156,7 +156,7 @@ async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -
         from_seq: 0,
         to_seq: pinned.size,
         oldest: span.and_then(|span| span.oldest),
-        // There may have been more rows after the last witnessed one, until the log was replaced.
+        // The log may have had more rows after the last witnessed one, up to the time at which it was replaced.
         until: newest.max(since),
         witnessed,
         learned: false,
@@ -168,7 +168,7 @@ async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -
         && let Some(common) = last_common(member, &marks, now).await?
     {
         let same_era = common.span.zip(span).is_some_and(|(then, last)| then.era == last.era);
-        // The earlier of the node's time and the witness's clock, so that neither clock alone can make it later.
+        // Use the earlier of the node's time and the witness's clock, so that neither clock alone can make the time later.
         let from = common.span.and_then(|span| span.newest).map(|newest| newest.min(common.seen));
         lost.from_seq = common.size;
         lost.oldest = from.filter(|_| same_era).or(lost.oldest);

@@ -1,6 +1,6 @@
-//! Checks archived logs: which log preceded each, and their last rows, which the node signed when the log ended and
-//! which no witness has seen since. These rows are cosigned if the node can still show them, so that they can be proven
-//! like all others.
+//! Checks archived logs: which log preceded each of them, and the checkpoint that the node signed when the log ended.
+//! The last rows of such a log may be covered by no other checkpoint. If the node can still show them, this checkpoint
+//! is cosigned, so that they can be proven like all others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, p
 /// Maximum number of archived logs kept for a node, more than any node has.
 const ASIDES_MAX: usize = 64;
 /// Maximum number of logs that one poll asks about. The others wait for the next poll, so that a node that lists many
-/// does not make a poll take long.
+/// logs does not make a poll take long.
 const ASKED_MAX: usize = 4;
 /// Delay before asking again about a log that the node could not report on.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -51,16 +51,16 @@ pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
         let path = format!("{}?old={old}&generation={}", peer_path::CHECKPOINT, aside.generation);
         let is_known = match member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await {
             Ok(answer) => watch.take_earlier(&aside, old, &answer, SystemClock.now()).unwrap_or_else(|message| {
-                tracing::warn!(node = %member.node.id, generation = %aside.generation, message, "cannot check an archived log yet");
+                tracing::warn!(node = %member.node.id, generation = %aside.generation, error = message, "cannot check an archived log yet");
                 false
             }),
             Err(Failure::Error(_)) => false,
-            // The node has answered for its present log; this one may be slow to open. The next poll asks about it again.
+            // The node has answered for its present log; the archived one may be slow to open. The next poll asks about it again.
             Err(Failure::Timeout(_)) => return Ok(()),
             Err(failure) => return Err(failure),
         };
         let mut state = watch.state();
-        // Keeps one record for each log: a node that reports something different every time must not fill the memory.
+        // Keep one record for each log: a node that reports something different every time must not fill the memory.
         state.earlier_looked.retain(|looked| looked.aside.generation != aside.generation);
         state.earlier_looked.push(LookedAt { aside, at: Instant::now(), is_known });
     }
@@ -97,15 +97,15 @@ impl NodeWitness {
         now: Timestamp,
     ) -> Result<bool, String> {
         let Some(span) = answer.span.as_ref().filter(|_| answer.generation == Some(aside.generation)) else {
-            // A node of an earlier version answers for its present log.
+            // A node of an earlier version answers for its present log, whatever generation was requested.
             return Ok(false);
         };
         let mut state = self.state();
         let mut remembered = state.remembered.clone();
         let place = place_of(&remembered.lost, aside).ok_or("the log is no longer on record")?;
         let lost = &mut remembered.lost[place];
-        // A later event about a row of this log, such as an erasure, is recorded in it with its own time. A node's
-        // reports only widen the known time span.
+        // A later event about a row of this log, such as an erasure, is recorded in this log with its own time. A
+        // node's reports only widen the known time span.
         lost.until = lost.until.max(span.newest.unwrap_or(lost.until));
         if let Some((note, size)) = self.extension(lost, aside, old, answer) {
             let seconds = u64::try_from(now.micros() / 1_000_000).unwrap_or_default();

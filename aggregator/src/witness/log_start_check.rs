@@ -25,7 +25,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum time by which a statement may be ahead of this clock before it counts as in the future.
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
-/// Reads the entry that states a node's log start, unless it was read before. A failed attempt is repeated with the next poll.
+/// Reads the entry that states a node's log start, unless it was read before. If this fails, the next poll tries again.
 pub(crate) async fn look(member: &Arc<NodeHandle>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
     let watch = &member.witness;
     let Some(said) = said else {
@@ -47,7 +47,7 @@ pub(crate) async fn look(member: &Arc<NodeHandle>, said: Option<PrunedRows>, old
             "they were recorded as pruned at {stated}, which is in the future: the node's clock was ahead"
         ))
     } else {
-        // The prune was stated no later than it was first seen here, whatever the node's clock says.
+        // The prune was stated no later than it was first seen here, even if the node's clock says otherwise.
         let seen = watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
         kept_to_policy(&origin, &pruned, stated.min(seen), policies, witnesses)
     };
@@ -65,8 +65,8 @@ pub(crate) async fn look(member: &Arc<NodeHandle>, said: Option<PrunedRows>, old
     }
     let is_kept = fit == PolicyFit::Kept;
     if let Err(message) = watch.let_go(&pruned.earlier, &pinned.generation, pruned.to_seq, is_kept) {
-        // The next poll tries again: until this is stored, these logs count as missing.
-        tracing::error!(node = %member.node.id, message, "cannot check a prune yet");
+        // Until the result is stored, these logs count as missing. The next poll tries again.
+        tracing::error!(node = %member.node.id, error = message, "cannot check a prune yet");
         return;
     }
     watch.state().floor = Some(LogStart { to_seq: pruned.to_seq, generation: pinned.generation, since, fit });

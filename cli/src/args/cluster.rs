@@ -41,7 +41,7 @@ pub(crate) enum ClusterCommand {
         /// Address to listen on; all interfaces at the same port by default
         #[arg(long)]
         listen: Option<String>,
-        /// Address that its embedded node listens on, which records the aggregator's own entries
+        /// Address for its embedded node to listen on; this node records the aggregator's own entries
         #[arg(long, default_value = "127.0.0.1:7444")]
         node_address: String,
         /// Use /var/lib/piperoll-aggregator, as the package's units and containers expect
@@ -105,7 +105,7 @@ pub(crate) enum ClusterCommand {
         /// Sequence number of its last row
         #[arg(long)]
         last_seq: Option<u64>,
-        /// Reason, if the node was retired at another time before; it is recorded
+        /// Reason for changing the time of an earlier retirement; it is recorded
         #[arg(long)]
         reason: Option<String>,
         /// First day of membership (deprecated; see `membership`)

@@ -76,7 +76,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         /// Print the latest checkpoint that a witness cosigned
         #[arg(long)]
         witnessed: bool,
-        /// Print the public key to verify it with instead
+        /// Print the public key that verifies it instead
         #[arg(long, conflicts_with = "witnessed")]
         key: bool,
     },

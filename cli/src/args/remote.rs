@@ -15,7 +15,7 @@ fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// Connection to the aggregator, from flags, then the environment, then ~/.config/piperoll/config.toml.
+/// Connection to the aggregator, from flags, else from the environment, else from ~/.config/piperoll/config.toml.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ConnectionArgs {
     /// URL of the aggregator, such as `https://audit.example.org:7400`
@@ -28,12 +28,12 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, env = "PIPEROLL_CA", value_parser = path_or_empty())]
     pub(crate) ca: Option<PathBuf>,
     /// Client certificate, instead of a token
-    #[arg(long, env = "PIPEROLL_CERT", requires = "key", value_parser = path_or_empty())]
+    #[arg(long, env = "PIPEROLL_CERT", value_parser = path_or_empty())]
     pub(crate) cert: Option<PathBuf>,
     /// Private key of the client certificate
-    #[arg(long, env = "PIPEROLL_KEY", requires = "cert", value_parser = path_or_empty())]
+    #[arg(long, env = "PIPEROLL_KEY", value_parser = path_or_empty())]
     pub(crate) key: Option<PathBuf>,
-    /// Show the report of every node, also when all nodes answered
+    /// Show the report of every node, even if all nodes answered
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
@@ -72,7 +72,7 @@ pub(crate) struct RemoteStatsArgs {
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
     pub(crate) query: QueryArgs,
-    /// Fields to count values of, such as ip_address or user,action
+    /// Fields whose values are counted, such as ip_address or user,action
     #[arg(long, value_delimiter = ',')]
     pub(crate) by: Vec<String>,
     /// Number of values per field, at most 1000
@@ -202,7 +202,7 @@ pub(crate) struct RemoteTailArgs {
     /// Without a filter, include entries of category audit, such as your own queries
     #[arg(long)]
     pub(crate) all: bool,
-    /// Keep printing new entries of all nodes, and say when a node does not answer
+    /// Keep printing new entries of all nodes, and report when a node does not answer
     #[arg(short, long)]
     pub(crate) follow: bool,
     #[command(flatten)]

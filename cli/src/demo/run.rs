@@ -18,7 +18,7 @@ use piperoll_redact::Redactor;
 
 /// Number of entries that one node records before it is the next node's turn.
 const LINES_PER_TURN: usize = 5;
-/// Time limit for a restarted node to be included in answers again, which happens after the aggregator's next probe.
+/// Time limit for a restarted node to appear in answers again, which happens after the aggregator's next probe.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(45);
 
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
@@ -223,7 +223,7 @@ async fn print_login_link(cluster: &DemoCluster, imported: bool) -> anyhow::Resu
     let (status, address) = cluster.run(&["browse"], false).await?;
     expect(status, Exit::Complete)?;
     paintln!("\n{}The cluster keeps running until Ctrl-C. In a browser:{}", paint::BOLD, paint::PLAIN);
-    // The entries were recorded within seconds but occurred over a day, so the page opens with the time of occurrence.
+    // The entries were recorded within seconds but occurred over a day, so the page opens with the times of occurrence.
     let day =
         if imported { String::new() } else { format!("%26filter%3D-category:audit%2520occurred:{}", scenario::DAY) };
     let opened = format!("/sign-in?back=%2F%3Faxis%3Doccurred{day}#");

@@ -16,7 +16,7 @@ const STAFF: [(&str, &str); 6] = [
 const DOMAINS: [&str; 4] = ["example.org", "example.net", "shop.example.com", "clinic.example.org"];
 const ATTACKER: &str = "203.0.113.77";
 
-/// A small generator with a fixed seed (xorshift, Marsaglia 2003): the day must be the same every time.
+/// A small random number generator with a fixed seed (xorshift, Marsaglia 2003): the day must be the same every time.
 struct SeededRng(u64);
 
 impl SeededRng {
@@ -125,8 +125,8 @@ fn ordinary(dice: &mut SeededRng, midnight: DateTime<Utc>) -> ScenarioEvent {
     ScenarioEvent { at: office_time(dice, midnight), node: dice.roll(NODES), entry }
 }
 
-/// Creates forwarding rules that need a second person: one is approved by another person, one by its creator. The intruder's is not
-/// approved.
+/// Creates forwarding rules that need a second person's approval: one is approved by another person, one by its creator. The
+/// intruder's rule (see `intrusion`) is not approved.
 fn four_eyes(midnight: DateTime<Utc>) -> Vec<ScenarioEvent> {
     let event = |minute: i64, node, action: &str, who: usize, mailbox: &str, text: &str| {
         let (user, ip) = STAFF[who];

@@ -7,9 +7,9 @@ use serde::Serialize;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     Ok,
-    /// The check could not tell whether all is well.
+    /// The check could not determine whether there is a problem.
     Unknown,
-    /// Works, but not as well as it should, or not for much longer.
+    /// The subject works, but not as well as it should, or will stop working soon.
     Warning,
     Bad,
 }
@@ -22,7 +22,7 @@ pub(super) struct Finding {
     pub(super) what: &'static str,
     pub(super) verdict: Verdict,
     pub(super) message: String,
-    /// Advice on what to do, unless all is well.
+    /// Advice on what to do; `None` if there is no problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) advice: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! `piperoll node …`: uses the log on this machine, through its socket or, if the daemon is down, offline through its
-//! directory.
+//! `piperoll node …`: commands for the log on this machine, through the node's socket or, if the daemon is down, offline through
+//! the log's directory.
 
 mod append;
 mod checkpoint;

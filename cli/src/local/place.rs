@@ -1,4 +1,4 @@
-//! Finds a log and reads it in the same way through the socket or from its directory.
+//! Finds a log, and reads it either through the socket or from its directory, with the same results.
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -37,7 +37,7 @@ impl LogAccess {
         match client.status().await {
             Err(error) if error.is_down() => Ok(Self::Directory(Box::new(config))),
             Err(error @ ClientError::Permission { .. }) => Err(error.into()),
-            // Healthy or not, the daemon holds the log, and its own errors are more useful.
+            // Even an unhealthy daemon holds the log, and its own error messages are more useful.
             _ => Ok(Self::Socket(client)),
         }
     }
@@ -59,10 +59,10 @@ impl LogAccess {
         Ok(Self::Directory(Box::new(NodeConfig { data_dir: data_dir.clone(), ..config })))
     }
 
-    /// Returns the number of a row of this log.
+    /// Returns the number of a row, after checking that the address refers to this log.
     ///
     /// # Errors
-    /// When the address names another node, or a generation: the log is selected with `--generation` instead.
+    /// The address names another node, or a generation; the log of a generation is selected with `--generation` instead.
     pub(super) async fn own_row(&self, row: RowAddress) -> anyhow::Result<u64> {
         let RowAddress { node, seq, generation } = row;
         if let Some(generation) = generation {
@@ -113,7 +113,7 @@ impl LogAccess {
         }
     }
 
-    /// Returns the archived logs that the current log replaced; none if only a socket is known.
+    /// Returns the archived logs that the current log replaced; the result is empty if only a socket is known.
     pub(super) fn asides(args: &PlaceArgs) -> Vec<(Generation, Self)> {
         let Ok(config) = NodeConfig::load(&args.config) else { return Vec::new() };
         if args.socket.is_some() {
@@ -124,7 +124,7 @@ impl LogAccess {
         generations_aside(&config.data_dir).into_iter().map(of).collect()
     }
 
-    /// Checks the whole log; the result is lines of [`VerifyLine`].
+    /// Checks the whole log, and returns the results as lines of [`VerifyLine`].
     pub(super) async fn verify(&self) -> anyhow::Result<Lines> {
         match self {
             Self::Socket(client) => Ok(Lines::Socket(client.verify().await?)),

@@ -43,7 +43,7 @@ struct Summary {
     fault: Option<String>,
     #[serde(default)]
     pruned: Option<PrunedRows>,
-    /// Number of erased rows in the range that the filter could have selected only by their erased content.
+    /// Number of erased rows in the range that the filter may have selected by content that is now erased.
     #[serde(default)]
     erased: u64,
 }
@@ -59,7 +59,7 @@ impl From<OrderArg> for Order {
 
 fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Result<ScanRequest> {
     let now = query.zone.now()?;
-    // `now` includes the entry written this very microsecond.
+    // Set no upper limit for `now`, so that an entry recorded in this very microsecond is included.
     let to = if query.to == "now" { Timestamp::MAX } else { human_time::parse(&query.to, now)? };
     Ok(ScanRequest {
         filter: Filter::parse(&query.filter.join(" "), now)?.to_string(),
@@ -289,7 +289,7 @@ async fn collect(lines: Lines, rows: &mut Vec<Bytes>) -> anyhow::Result<Read> {
     Err(anyhow!("the answer was interrupted"))
 }
 
-/// Checks that the final record is the last line and states the number of rows that arrived, and returns the finished read.
+/// Checks that the final record is the last line and states the number of rows received; returns the finished read.
 async fn concluded(lines: &mut Lines, summary: Summary, violations: u64, came: u64) -> anyhow::Result<Read> {
     if lines.next().await?.is_some() {
         return Err(anyhow!("unexpected text after the final record; the answer cannot be trusted"));

@@ -48,7 +48,7 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
     };
     bar.finish_and_clear();
     outln!(
-        "{} indexed, in {} of {} in total",
+        "{} indexed; {} stored, {} in total",
         counted(made.rows, "row is", "rows are"),
         counted(made.blocks, "full block", "full blocks"),
         counted(made.bytes, "byte", "bytes")

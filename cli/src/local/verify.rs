@@ -31,8 +31,8 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
     Ok(worst)
 }
 
-/// Text of a finding about a note that is signed with a key that this node does not have. An archived log may be signed with a
-/// key that has been replaced since.
+/// Text that identifies a finding about a note signed with a key that this node does not have. The note of an archived log may be
+/// signed with a key that has been replaced since.
 const UNKNOWN_KEY: &str = "carries no signature of";
 
 async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {

@@ -91,8 +91,8 @@ fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
     Ok(read_manifest(member.bytes).map_err(anyhow::Error::msg)?.0)
 }
 
-/// Prints the result. `since` is the time from which, according to the aggregator, the bundle contains all rows; older rows were
-/// pruned under the retention policy.
+/// Prints the result, and returns the exit code. `since` is the time from which, according to the aggregator, the bundle contains
+/// all rows; older rows were pruned under the retention policy.
 fn said(manifest: &Manifest, since: Option<&str>, name: &str) -> Exit {
     errln!("{} in {name}", counted(manifest.rows, "entry", "entries"));
     for node in manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())) {
@@ -154,7 +154,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
     Ok(())
 }
 
-/// Requests a small answer about one node.
+/// Requests a short response about one node.
 async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<String> {
     let request = connection.request(Method::GET, path).timeout(PAGE_TIMEOUT);
     match connection.send(request).await? {

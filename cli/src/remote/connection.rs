@@ -1,5 +1,6 @@
 //! Connects to the aggregator with settings from flags, environment, or `~/.config/piperoll/config.toml`.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::args::ConnectionArgs;
 use crate::exit::UsageError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time limit of a page request. The aggregator answers within a limit of its own; this one also covers the network.
+/// Time limit of a page request. The aggregator has a time limit of its own; this limit also covers the network.
 pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The settings file; every key may be missing.
+/// Contents of the settings file; all keys are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
@@ -46,7 +47,8 @@ pub(crate) enum Answer<T> {
     Unavailable(Box<Envelope>),
 }
 
-/// Creates an HTTPS client that trusts only the given authority, and that connects to one address for a name, regardless of DNS.
+/// Creates an HTTPS client that trusts only the given authority, and that connects to `address` for the host `name`, regardless
+/// of DNS.
 pub(crate) fn https_client_at(ca: Option<&Path>, name: &str, address: SocketAddr) -> anyhow::Result<Client> {
     Ok(builder(ca)?.resolve(name, address).build()?)
 }
@@ -81,25 +83,41 @@ fn identity(cert: &Path, key: &Path) -> anyhow::Result<reqwest::Identity> {
         .map_err(|_| anyhow!("{} and {} are not a PEM certificate and its key", cert.display(), key.display()))
 }
 
+/// Returns the value of an option. An empty variable counts as not set, as in most shells and tools. An empty flag is an error, because
+/// the command would otherwise use the settings file, and with it another identity than intended.
+fn given<T: Clone + AsRef<OsStr>>(value: &Option<T>, flag: &str, variable: &str) -> Result<Option<T>, UsageError> {
+    match value {
+        Some(value) if value.as_ref().is_empty() => {
+            let is_variable = std::env::var_os(variable).is_some_and(|value| value.is_empty());
+            if is_variable { Ok(None) } else { Err(UsageError(format!("{flag} is empty"))) }
+        }
+        value => Ok(value.clone()),
+    }
+}
+
 impl Connection {
     pub(crate) fn open(args: &ConnectionArgs) -> anyhow::Result<Self> {
         let settings = settings()?;
         let missing = |what: &str, flag: &str, variable: &str| {
             UsageError(format!("no {what}: use {flag}, set {variable}, or add it to ~/.config/piperoll/config.toml"))
         };
-        // Treat an empty variable like a missing one, as most shells and tools do.
-        let text = |value: &Option<String>| value.clone().filter(|value| !value.trim().is_empty());
-        let path = |value: &Option<PathBuf>| value.clone().filter(|value| !value.as_os_str().is_empty());
-        let url = text(&args.url).or(settings.url).ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
+        let url = given(&args.url, "--url", "PIPEROLL_URL")?.or(settings.url);
+        let url = url.ok_or_else(|| missing("aggregator", "--url", "PIPEROLL_URL"))?;
         if !url.starts_with("https://") {
             return Err(UsageError(format!("invalid URL {url:?}: the aggregator serves only https://")).into());
         }
-        let token = text(&args.token).or(settings.token);
-        let cert = path(&args.cert).zip(path(&args.key)).or_else(|| settings.cert.zip(settings.key));
+        let token = given(&args.token, "--token", "PIPEROLL_TOKEN")?.or(settings.token);
+        let cert = given(&args.cert, "--cert", "PIPEROLL_CERT")?;
+        let key = given(&args.key, "--key", "PIPEROLL_KEY")?;
+        if cert.is_some() != key.is_some() {
+            return Err(UsageError("a client certificate needs both --cert and --key".to_owned()).into());
+        }
+        let cert = cert.zip(key).or_else(|| settings.cert.zip(settings.key));
         if token.is_none() && cert.is_none() {
             return Err(missing("token or certificate", "--token, or --cert and --key", "PIPEROLL_TOKEN").into());
         }
-        let ca = path(&args.ca).or(settings.ca).ok_or_else(|| missing("CA certificate", "--ca", "PIPEROLL_CA"))?;
+        let ca = given(&args.ca, "--ca", "PIPEROLL_CA")?.or(settings.ca);
+        let ca = ca.ok_or_else(|| missing("CA certificate", "--ca", "PIPEROLL_CA"))?;
         let mut builder = builder(Some(&ca))?;
         if let Some((cert, key)) = &cert {
             builder = builder.identity(identity(cert, key)?);
@@ -143,7 +161,7 @@ impl Connection {
     }
 }
 
-/// Error codes of the aggregator that say that the request itself is invalid (`QueryError`).
+/// Error codes of the aggregator that mean that the request itself is invalid (`QueryError`).
 const USAGE: [&str; 6] =
     ["bad_filter", "bad_range", "bad_parameter", "bad_request", "bad_cursor", "cursor_of_another_query"];
 

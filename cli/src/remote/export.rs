@@ -39,7 +39,7 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
         ("require", if args.require_complete { "all" } else { "any" }.to_owned()),
     ]);
     let request = connection.request(Method::GET, "/api/v1/audit-log").query(&pairs);
-    // Open the file first, so that an error is reported before rows are read and the read is recorded.
+    // Open the file first, so that a failure to open it is reported before any rows are read and before the read is recorded.
     let opened = args.output.as_deref().map(|path| Target::open(Some(path), PathBuf::new())).transpose()?;
     let response = match connection.send(request).await {
         Ok(Answer::Good(response)) => response,
@@ -109,7 +109,8 @@ pub(crate) async fn export(args: RemoteExportArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// Returns the last component of the file name that the aggregator derived from range and filter.
+/// Returns the file name suggested in `Content-Disposition`, without directories and with the extension of `format`; defaults to
+/// `audit-export`.
 fn suggested_name(response: &reqwest::Response, format: ExportFormat) -> PathBuf {
     let name = response
         .headers()

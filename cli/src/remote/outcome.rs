@@ -9,8 +9,8 @@ use super::connection::Connection;
 use crate::exit::Exit;
 use crate::show::{all_is_well, envelope_summary, group_digits, node_table, say};
 
-/// Beginning of the last line of a stream of rows. The line of a row never begins like this, whatever the row contains. The
-/// stream is complete only if nothing follows this line and as many rows arrived as it states.
+/// Beginning of the last line of a stream of rows; no row's line begins with it, regardless of the row's content. The stream is
+/// complete only if nothing follows this line, and if the number of rows received is the number that the line states.
 pub(crate) const FINAL: &[u8] = b"{\"final\":";
 
 /// Describes what is wrong with the end of a stream of rows, if anything.
@@ -96,7 +96,8 @@ impl Connection {
         exit_of(envelope)
     }
 
-    /// Reports, like `report`, an answer that was withheld because it does not meet the request. It never counts as complete.
+    /// Reports, like `report`, an answer that was withheld because it does not meet the request's requirements. Such an answer
+    /// never counts as complete.
     pub(crate) fn refused(&self, envelope: &Envelope) -> Exit {
         match Self::say_who_answered(envelope, true, self.is_verbose()) {
             Exit::Complete => Exit::Incomplete,

@@ -77,8 +77,8 @@ pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Prints a page as lines or with `table`, then which nodes answered. Also returns whether the answer is complete and is the last
-/// page.
+/// Prints a page as NDJSON or with `table`, and then which nodes answered. Also returns whether the answer is complete and the
+/// page is the last one.
 async fn answer(
     connection: &Connection,
     request: reqwest::RequestBuilder,
@@ -97,7 +97,7 @@ async fn answer(
     let text = response.text().await?;
     let envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
     let rows: PageRows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
-    // If the text of a row smuggled in another array element, there would be more rows than the envelope states.
+    // If the text of a row could add an element to the array, there would be more rows than the envelope states.
     let came = rows.entries.len() as u64;
     if came != envelope.count {
         bail!("{}", count_problem(envelope.count, came));

@@ -1,4 +1,4 @@
-//! Parses filter, range and time zone before anything is sent.
+//! Parses the filter, the range and the time zone before a request is sent.
 
 use anyhow::Context as _;
 use piperoll_net::clock::{Clock as _, SystemClock};
@@ -14,13 +14,13 @@ pub(super) const WITHOUT_AUDIT: &str = "-category:audit";
 pub(super) const WITHOUT_AUDIT_WORDS: &str =
     "entries of category audit, such as your own reads, are omitted; use --all to include them";
 
-/// Whether to leave out entries of category audit: for a table without a filter and without `--all`.
+/// Whether to leave out entries of the category `audit`, as in a table without a filter and without `--all`.
 pub(super) fn leaves_out_audit(filter: &[String], all: bool, output: OutputArgs) -> bool {
     filter.iter().all(|word| word.trim().is_empty()) && !all && !output.as_json()
 }
 
 impl ZoneArgs {
-    /// Returns the zone that was named, that of this machine for `local`, or UTC if none was named.
+    /// Returns the zone that the user named, or UTC by default; `local` is this machine's zone.
     pub(crate) fn zone(&self) -> anyhow::Result<Zone> {
         match self.tz.as_deref() {
             None => Ok(Zone::Utc),
@@ -33,7 +33,7 @@ impl ZoneArgs {
         }
     }
 
-    /// Returns the current time, and the zone of dates that name none.
+    /// Returns the current time, and the zone that applies to dates without one.
     pub(crate) fn now(&self) -> anyhow::Result<Now> {
         Ok(Now { at: SystemClock.now(), zone: self.zone()? })
     }
@@ -47,7 +47,7 @@ pub(crate) fn filter_text(words: &[String], now: Now) -> anyhow::Result<String> 
     Ok(Filter::portable(&text, now))
 }
 
-/// Returns filter and range as parameters of a request.
+/// Returns the filter and the range as request parameters.
 pub(super) fn pairs(query: &QueryArgs) -> anyhow::Result<Vec<(&'static str, String)>> {
     let now = query.zone.now()?;
     let mut pairs =
@@ -56,13 +56,14 @@ pub(super) fn pairs(query: &QueryArgs) -> anyhow::Result<Vec<(&'static str, Stri
     Ok(pairs)
 }
 
-/// Returns the zone parameter if a zone was named. Otherwise it is omitted, so that aggregators that do not know it accept the request.
+/// Returns the zone parameter if a zone was named. Otherwise it is omitted, so that aggregators that do not know the parameter
+/// accept the request.
 pub(super) fn zone_pair(zone: &ZoneArgs) -> anyhow::Result<Option<(&'static str, String)>> {
     let named = zone.tz.as_ref().map(|_| zone.zone()).transpose()?;
     Ok(named.map(|zone| ("tz", zone.to_string())))
 }
 
-/// Converts a time in the user's zone, for a request without a zone parameter.
+/// Converts a time in the user's zone to absolute time, for a request without a zone parameter.
 pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
     if zone.tz.is_none() || text == "now" {
         return Ok(text.to_owned());
@@ -70,7 +71,8 @@ pub(super) fn time(text: &str, zone: &ZoneArgs) -> anyhow::Result<String> {
     Ok(human_time::parse(text, zone.now()?)?.to_text())
 }
 
-/// Converts a filter with dates in the user's zone, for a request without a zone parameter; `None` if it selects every entry.
+/// Resolves the dates of a filter in the user's zone, for a request without a zone parameter; `None` if the filter selects every
+/// entry.
 pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<String>> {
     let now = query.zone.now()?;
     let text = filter_text(&query.filter, now)?;

@@ -17,7 +17,7 @@ use crate::show::{counted, group_digits, paint, width};
 
 /// Width of the longest bar, in columns.
 const BAR_WIDTH: u64 = 30;
-/// Maximum number of lines of a histogram for which empty buckets are shown too.
+/// Histograms with more lines than this are printed without their empty buckets.
 const EMPTY_BUCKETS_SHOWN_MAX: i64 = 400;
 
 pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
@@ -58,7 +58,7 @@ pub(crate) async fn stats(args: RemoteStatsArgs) -> anyhow::Result<Exit> {
 fn print(answer: &StatsAnswer, with_histogram: bool) {
     let stats = &answer.stats;
     let Totals { entries, failed, denied, flagged } = stats.totals;
-    // The rows of a missing node are missing from every number, so each one is a lower bound.
+    // The rows of missing nodes are not counted, so each number is a lower bound.
     let least =
         if answer.envelope.complete { String::new() } else { format!("{}AT LEAST{} ", paint::RED, paint::PLAIN) };
     let users = stats.distinct_users.map_or("too many users to count".to_owned(), |n| counted(n, "user", "users"));
@@ -137,7 +137,7 @@ fn print_histogram(histogram: &Histogram) {
     print_table(&table);
 }
 
-/// Returns the buckets with the empty ones in between, unless there would be more than `EMPTY_BUCKETS_SHOWN_MAX`.
+/// Returns the buckets, including the empty ones between them unless there would be more than `EMPTY_BUCKETS_SHOWN_MAX` buckets.
 fn filled(histogram: &Histogram) -> Vec<Bucket> {
     let micros = |bucket: &Bucket| Timestamp::parse_rfc3339(&bucket.from).map(Timestamp::micros).unwrap_or_default();
     let width = i64::try_from(histogram.bucket_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX).max(1);

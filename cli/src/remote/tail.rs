@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Maximum size of one event, several times that of the longest entry.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
-/// Later than any row.
+/// A time later than that of any row.
 const END_OF_TIME: &str = "9999-01-01T00:00:00Z";
 
 #[derive(Deserialize)]
@@ -109,7 +109,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints a row, and marks a late one.
+    /// Prints a row, marked if it is late, and returns its integrity.
     fn print(&mut self, text: &str) -> anyhow::Result<Integrity> {
         #[derive(Deserialize)]
         struct Late {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// A file under a temporary name until it is known whether it is complete, or standard output.
+/// Standard output, or a file that keeps a temporary name until it is known whether the export is complete.
 pub(super) enum Target {
     Stdout(std::io::BufWriter<crate::out::Stdout>),
     File { file: std::io::BufWriter<std::fs::File>, temporary: PathBuf, wanted: PathBuf },

@@ -1,4 +1,4 @@
-//! Report: failed logins by address over all nodes, and whether one succeeded.
+//! Report: failed logins per address over all nodes, and whether a login succeeded after them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::asked::pattern;
 use super::event::{Event, when};
 use super::render::{Grid, Report};
 
-/// Threshold at which an address counts as guessing passwords.
+/// Threshold from which an address is considered to be guessing passwords.
 pub(super) struct Rule {
     /// Number of failures of one address.
     pub(super) failures: usize,

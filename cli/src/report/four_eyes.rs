@@ -30,7 +30,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: String,
-    /// The action that needs a second person; a prefix with `*` at the end.
+    /// The action that needs a second person; with a trailing `*`, a prefix of such actions.
     action: String,
     /// The action that confirms it. If both are the same action, a second person must perform that action too.
     confirm: String,
@@ -69,9 +69,9 @@ enum Verdict<'a> {
     Confirmed(&'a Event),
     /// Only the same person confirmed it.
     BySamePerson(&'a Event),
-    /// There is no confirmation, and the time has passed.
+    /// There is no confirmation, and the time for it has passed.
     Missing,
-    /// There is no confirmation so far.
+    /// There is no confirmation yet, but there is still time for it.
     Open,
     /// The action has no entity or no person to compare.
     Unknown,
@@ -107,7 +107,7 @@ impl Rules {
         Ok(Self { rules: rules.collect::<anyhow::Result<_>>()? })
     }
 
-    /// Returns a filter for the entries that any of the rules is about.
+    /// Returns a filter that selects the entries to which any of the rules applies.
     pub(super) fn filter(&self) -> String {
         let actions = self.rules.iter().flat_map(|rule| [&rule.action, &rule.confirm]);
         format!("action:{}", actions.map(|action| pattern(action)).collect::<Vec<_>>().join(","))
@@ -174,7 +174,7 @@ fn fits(pattern: &str, action: &str) -> bool {
     matches_pattern(pattern, action)
 }
 
-/// Whether the action may have changed something, which a refused or failed one did not.
+/// Whether the action may have changed something; an action that was denied or failed has not.
 fn succeeded(event: &Event) -> bool {
     matches!(event.outcome.as_str(), "success" | "unknown")
 }
@@ -287,7 +287,8 @@ mod tests {
             (approve(-1, ("bob", None), "m1"), "MISSING"),
             (approve(30, ("bob", None), "m2"), "MISSING"),
             (approve(30, ("alice", None), "m1"), "SAME PERSON"),
-            // Acting as another user does not count as a second person, and does not hide one.
+            // With impersonation, the real person counts: one person under two accounts is not two people, and two people are
+            // never one.
             (approve(30, ("bob", Some("alice")), "m1"), "SAME PERSON"),
             (approve(30, ("alice", Some("bob")), "m1"), "confirmed"),
             (Event { outcome: "denied".to_owned(), ..approve(30, ("bob", None), "m1") }, "MISSING"),

@@ -19,7 +19,7 @@ pub(super) struct Report {
     name: &'static str,
     title: String,
     pub(super) headline: String,
-    /// Whether the headline is bad news.
+    /// Whether the headline reports a problem.
     pub(super) alarming: bool,
     asked: Vec<(String, String)>,
     warnings: Vec<String>,

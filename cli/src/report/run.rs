@@ -48,7 +48,7 @@ pub(crate) async fn run(command: ReportCommand) -> anyhow::Result<Exit> {
     }
 }
 
-/// Time read in addition to the range, in microseconds, because its entries affect the result.
+/// Time before and after the range, in microseconds, that is read as well because its entries affect the result.
 #[derive(Debug, Clone, Copy, Default)]
 struct Margin {
     before: i64,

@@ -14,7 +14,7 @@ use super::text::{columns, wrap};
 const NAME_WIDTH: usize = 14;
 /// Length of JSON above which a value is spread over several lines.
 const ONE_LINE_BYTES_MAX: usize = 60;
-/// Number of levels that are spread over lines; deeper ones stay JSON text.
+/// Number of nesting levels that are spread over lines; deeper levels stay JSON text.
 const LEVELS_MAX: usize = 8;
 
 /// Formats every field of the entry on its own line, followed by the result of its verification.
@@ -56,7 +56,7 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
     out
 }
 
-/// Formats one field. On a terminal a long value is wrapped; other programs get one line.
+/// Formats one field. On a terminal, a long value is wrapped; for other programs, the field is a single line.
 fn named(name: &str, value: &str) -> String {
     let value = escape(value);
     let (name, room) = (escape(name), terminal_width().map(|width| width.saturating_sub(NAME_WIDTH + 2)));
@@ -120,7 +120,7 @@ fn flags(json: &str) -> Option<Vec<String>> {
 
 type Members = Vec<(String, Box<RawValue>)>;
 
-/// Formats the members of an object, one a line. Long nested objects are spread over indented lines.
+/// Formats the members of an object, one per line. Long nested objects are spread over indented lines.
 fn spread(members: &Members, level: usize) -> Vec<String> {
     let indent = "  ".repeat(level);
     let mut lines = Vec::new();

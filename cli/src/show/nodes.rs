@@ -1,4 +1,4 @@
-//! Prints the completeness statement, and the report of each node if there is more to say, to stderr.
+//! Prints the completeness statement to stderr, followed by the report of each node if there is more to report.
 
 use comfy_table::{ContentArrangement, Table};
 use piperoll_format::terminal::escape;
@@ -13,10 +13,10 @@ use super::text::{columns, wrap};
 /// Gap between two columns, and minimum width of a reason.
 const GAP: usize = 2;
 const REASON_MIN: usize = 24;
-/// Minimum uncertainty of the row order, in milliseconds, that is mentioned.
+/// Uncertainty of the row order, in milliseconds, below which it is not mentioned.
 const ORDER_UNCERTAIN_MS_MIN: f64 = 1_000.0;
 
-/// Formats every node as a line of a table, coloured by status, or as a block of lines if the terminal is narrow.
+/// Formats every node as a line of a table, colored by status, or as a block of lines if the terminal is narrow.
 pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     let width = usize::from(width());
     if width < TABLE_WIDTH_MIN.max(fixed_columns(nodes) + REASON_MIN) {
@@ -45,7 +45,7 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     let mut out = String::new();
     for (number, line) in text.lines().enumerate() {
         let mut line = line.trim_end().to_owned();
-        // Do not colour the heading.
+        // Do not color the heading.
         if number > 0
             && let Some((at, word)) = nodes.iter().filter(|node| is_bad(node.status)).find_map(|node| {
                 let word = node.status.as_str().to_uppercase();
@@ -152,8 +152,8 @@ fn is_held_against(node: &NodeReport) -> bool {
     )
 }
 
-/// Summarises what can be trusted: what was read, from which nodes, which nodes are missing, and what is proven. Each sentence is a
-/// separate line, unless all is well.
+/// Summarizes what can be trusted: what was read, from which nodes, which nodes are missing, and what is proven. Each sentence is
+/// a separate line, unless there is nothing to report about individual nodes.
 pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     let rows = counted(envelope.count, "row", "rows");
     let invalid: u64 = envelope.nodes.iter().map(|n| n.invalid).sum();

@@ -1,4 +1,4 @@
-//! Prints rows as a table in wide terminals, as blocks in narrow ones.
+//! Prints rows as a table on wide terminals, and as blocks on narrow ones.
 
 use piperoll_format::row::RowLine;
 use piperoll_format::terminal::escape;
@@ -14,12 +14,12 @@ use super::text::{columns, cut, pad, wrap, wrap_after};
 pub(super) const TABLE_WIDTH_MIN: usize = 100;
 /// Gap between two columns.
 const GAP: usize = 2;
-/// Maximum widths of user, action and address; the available room decides which of them apply.
+/// Maximum widths of user, action and address; which of these sets applies depends on the available width.
 const ROOMY: Caps = Caps { who: 28, action: 40, from: 39 };
 const NARROWER: [Caps; 3] = [ROOMY, Caps { who: 20, action: 28, from: 24 }, Caps { who: 16, action: 22, from: 15 }];
 /// Minimum width of the description.
 const WHAT_MIN: usize = 28;
-/// Terminal widths for a stream, which cannot know in advance how wide its columns have to be.
+/// Terminal widths from which a stream uses columns, and roomy columns; how wide its rows will be is not known in advance.
 const STREAM_WIDTH_MIN: usize = 120;
 const STREAM_ROOMY_WIDTH_MIN: usize = 170;
 
@@ -104,7 +104,7 @@ impl RowStream {
         Self { zone, day: String::new(), widths: [8, 15, 22, 7, 15] }
     }
 
-    /// Formats a row, preceded by its day if that has changed. `late` says that rows of a later time were already shown.
+    /// Formats a row, preceded by its day if the day has changed. `late` means that rows with a later time were already shown.
     pub(crate) fn line(&mut self, line: &RowLine<'_>, late: bool) -> String {
         let cells = Cells::of(line, self.zone, Axis::Recorded);
         let mut out = String::new();
@@ -161,7 +161,7 @@ impl RowStream {
 /// Formats all rows, with a heading.
 fn render(rows: &[Cells], zone: Zone, width: usize) -> String {
     let one_day = rows.iter().all(|row| row.day == rows[0].day) && !rows[0].day.is_empty();
-    // Omit the integrity column if all rows are intact and have the same integrity: the summary below the table then says so.
+    // Omit the integrity column if all rows are intact and have the same integrity, which the summary below the table states.
     let with_integrity = rows.iter().any(|row| !row.sound || row.integrity != rows[0].integrity);
     let times: Vec<String> = rows
         .iter()
@@ -224,9 +224,9 @@ fn table(
     Some(out)
 }
 
-/// Formats a row as lines: time, entry, user, action and outcome in the first, the description below.
+/// Formats a row as lines: time, entry, user, action and outcome on the first line, and the description below it.
 fn block(row: &Cells, time: &str, with_integrity: bool, width: usize) -> String {
-    // Colour only outcome and integrity: a name could contain the same text.
+    // Color only outcome and integrity: a name could contain the same text.
     let (outcome, integrity) = (coloured(&row.outcome), coloured(if with_integrity { row.integrity } else { "" }));
     let first = [time, &row.place, &row.who, &row.action, &outcome, &integrity];
     let first: Vec<&str> = first.into_iter().filter(|text| !text.is_empty()).collect();
@@ -243,7 +243,7 @@ fn block(row: &Cells, time: &str, with_integrity: bool, width: usize) -> String 
     out
 }
 
-/// Texts that are coloured unless they are part of a longer word.
+/// Texts that are colored unless they are part of a longer word.
 const LOUD: [(&str, &str); 5] = [
     ("VIOLATION", paint::RED),
     ("UNKNOWN KEY", paint::RED),

@@ -1,4 +1,4 @@
-//! The terminal: width, colours, wrapping, and number formats.
+//! The terminal: width, colors, wrapping, and number formats.
 
 use std::io::IsTerminal as _;
 
@@ -31,7 +31,7 @@ pub(crate) fn say(sentence: &str) {
     }
 }
 
-/// ANSI colours; `anstream` removes them if the output is not a terminal or `NO_COLOR` is set.
+/// ANSI colors; `anstream` removes them if the output is not a terminal or `NO_COLOR` is set.
 pub(crate) mod paint {
     pub(crate) const RED: &str = "\u{1b}[1;31m";
     pub(crate) const YELLOW: &str = "\u{1b}[33m";

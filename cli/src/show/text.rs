@@ -32,7 +32,7 @@ pub(super) fn pad(text: &str, to: usize) -> String {
     format!("{text}{}", " ".repeat(to.saturating_sub(columns(text))))
 }
 
-/// Wraps a text into lines of at most `width` columns. A word that is longer than a line is broken inside.
+/// Wraps a text into lines of at most `width` columns. A word that is longer than a line is split.
 pub(super) fn wrap(text: &str, width: usize, indent: &str) -> String {
     let options = textwrap::Options::new(width.max(20)).initial_indent(indent).subsequent_indent(indent);
     let options = options

@@ -23,7 +23,7 @@ pub struct Caller {
 
 impl Caller {
     pub(super) fn fill(self, entry: Entry) -> Entry {
-        // Some values come from clients that are not authenticated yet.
+        // Cut every value to its limit: some values come from clients that are not authenticated yet.
         let fit = |text: String, max| fitting(&text, max).0;
         entry
             .user(fit(self.user, IDENTIFIER_BYTES_MAX))

@@ -11,21 +11,21 @@ use crate::entry::{Category, Entry, Outcome};
 /// Value of `reason` in an entry that was recorded before its operation began.
 pub(crate) const INTENT: &str = "intent";
 
-/// The audit entry of the running request; a request extension, which handlers add to. Clones share it.
+/// The audit entry of the current request: a request extension to which handlers add information. Clones share the entry.
 #[derive(Debug, Clone)]
 pub struct AuditContext(Arc<Mutex<ContextState>>);
 
 #[derive(Debug)]
 struct ContextState {
-    /// The entry as derived from the request and its caller alone, without the handler's additions.
+    /// The entry as derived from the request and its caller, without the handler's additions.
     bare: Entry,
     entry: Entry,
     /// Category and action that the handler set.
     name: Option<(Category, String)>,
     is_change: bool,
-    /// Whether the request is recorded with any outcome.
+    /// Whether the request is recorded regardless of its outcome.
     is_wanted: bool,
-    /// Whether a request that only reads is recorded only if it fails.
+    /// Set by `skip_on_success`: a request that only reads is then recorded only if it fails, and only if `is_wanted` is set.
     is_unremarkable: bool,
     /// Whether the request was rejected before anything was done; repeated rejections are only counted.
     is_turned_away: bool,
@@ -84,9 +84,9 @@ impl AuditContext {
         self
     }
 
-    /// Records nothing if the request succeeds or is denied; meant for reads of data that the caller knows already. With
-    /// [`RecordLayer::record_reads`](super::RecordLayer::record_reads) a failure is recorded. A request that may change something
-    /// is recorded in any case.
+    /// Records nothing if the request succeeds or is denied; meant for reads of data that the caller already knows. A failure is
+    /// still recorded if [`RecordLayer::record_reads`](super::RecordLayer::record_reads) is set, and a request that may change
+    /// something is always recorded.
     pub fn skip_on_success(&self) -> &Self {
         self.with(|state| state.is_unremarkable = true);
         self
@@ -123,8 +123,8 @@ impl AuditContext {
         self.with(|state| ended(state.entry.clone(), outcome, reason, state.intent))
     }
 
-    /// Creates an entry without the handler's additions, except the caller and, if `with_name`, the category and action. It gets a new
-    /// id, because the old one may be the reason why the entry was refused.
+    /// Creates an entry without the handler's additions, except the caller and, if `with_name`, the category and action. The
+    /// entry gets a new id, because the old id may be the reason for the refusal.
     pub(super) fn minimal_entry(&self, outcome: Outcome, reason: &str, with_name: bool) -> Entry {
         let id = EntryId::from_uuid(uuid::Uuid::now_v7());
         self.with(|state| {

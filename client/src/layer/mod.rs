@@ -1,7 +1,7 @@
 //! A tower layer that records one entry for every request that changes something, and for every denied one.
 //!
-//! The handler adds details through [`AuditContext`], a request extension. The entry is written even if the handler adds nothing: hooks
-//! that handlers must call would miss every route whose author forgot to call them.
+//! The handler adds details through [`AuditContext`], a request extension. The entry is recorded even if the handler adds
+//! nothing: if handlers had to call a hook, every route whose author forgot the call would be missing from the log.
 
 mod caller;
 mod context;

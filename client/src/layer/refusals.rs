@@ -18,7 +18,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Maximum number of addresses that are counted separately; all others share one count.
 const ADDRESSES_MAX: usize = 10_000;
 
-/// Key for refusals whose address is unknown, or that exceed `ADDRESSES_MAX`.
+/// Key for refusals whose address is unknown, or is not counted separately because of `ADDRESSES_MAX`.
 const UNKNOWN: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Counts of refused requests in the current window, by address.

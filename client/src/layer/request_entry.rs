@@ -1,5 +1,5 @@
-//! Builds the entry of a request from its method, path and headers. Values are cut to the limits of their fields, so that a client cannot
-//! prevent the recording with values that are too long.
+//! Builds the entry of a request from its method, path and headers. Values are cut to the limits of their fields, so that a
+//! client cannot prevent recording by sending values that are too long.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::caller::{Caller, fitting};
 use crate::entry::{Category, Entry};
 
-/// Maximum length of a user agent; no browser sends a longer one. Space that a client can fill is not available to the handler.
+/// Maximum length of a user agent; no browser sends a longer one. The handler cannot use the part of an entry that the client
+/// fills.
 const AGENT_BYTES_MAX: usize = 512;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -68,7 +69,7 @@ pub(super) fn with_parameters(entry: Entry, parts: &Parts, names: &[String]) -> 
         return entry;
     }
     let asked = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
-    // A query that is not a list of names and values has none of the parameters.
+    // A query that cannot be parsed into names and values has none of the parameters.
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(asked).map(|Query(pairs)| pairs).unwrap_or_default();
     let mut found = serde_json::Map::new();
     let wanted = pairs.into_iter().filter(|(name, _)| names.contains(name));
@@ -84,7 +85,8 @@ pub(super) fn with_parameters(entry: Entry, parts: &Parts, names: &[String]) -> 
     if found.is_empty() { entry } else { entry.detail("parameters", found) }
 }
 
-/// Converts a method to a part of an action. Methods may hold characters that actions may not; only ASCII letters and digits are kept.
+/// Converts a method to a part of an action. Methods may contain characters that actions may not; only ASCII letters and digits
+/// are kept.
 fn action_word(method: &http::Method) -> String {
     let word: String = method.as_str().chars().filter(char::is_ascii_alphanumeric).take(METHOD_BYTES_MAX).collect();
     if word.is_empty() { "request".to_owned() } else { word.to_ascii_lowercase() }

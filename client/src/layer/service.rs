@@ -33,7 +33,7 @@ type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
 
 /// A tower layer that records one entry for every request that changes something, and for every denied one.
 ///
-/// Add it outside of authentication, so that it sees denied requests. Of nested layers only the outermost records.
+/// Add it outside of authentication, so that it sees denied requests. If layers are nested, only the outermost one records.
 ///
 /// ```
 /// use axum::{Extension, Router, routing::post};
@@ -65,7 +65,8 @@ struct Settings {
 }
 
 impl RecordLayer {
-    /// Creates a layer with the default options: changes and denials are recorded, strict changes with an intent before them.
+    /// Creates a layer with the default options: changes and denials are recorded, and an intent is recorded before each strict
+    /// change.
     #[must_use]
     pub fn new(recorder: Recorder) -> Self {
         Self(Arc::new(Settings {
@@ -86,7 +87,8 @@ impl RecordLayer {
         self
     }
 
-    /// Sets the category of requests whose handler names none. Its policy decides whether an intent is recorded first.
+    /// Sets the category of requests for which the handler sets none. The category's policy decides whether an intent is recorded
+    /// first.
     #[must_use]
     pub fn category(self, category: Category) -> Self {
         self.with(|settings| settings.category = category)
@@ -212,7 +214,7 @@ impl Settings {
     {
         let is_strict = self.recorder.policy_of(self.category) == DeliveryPolicy::Strict;
         if is_change && is_strict && self.intents {
-            // Nothing has been done yet, and without a recorded intent nothing will be.
+            // The operation has not begun, and it must not begin without a recorded intent.
             if let Err(error) = self.recorder.emit(activity.intent()).await {
                 return Ok(not_recorded(&format!("nothing was done: the operation could not be recorded: {error}")));
             }
@@ -251,7 +253,8 @@ impl Settings {
         Ok(self.finish(activity, outcome, reason).await.unwrap_or(answer))
     }
 
-    /// Records the result of a request if it needs an entry. Returns the response to send instead if it could not be recorded.
+    /// Records the result of a request if it needs an entry. If the result cannot be recorded, returns the response to send
+    /// instead.
     async fn finish<R: From<String>>(
         self: Arc<Self>,
         activity: AuditContext,
@@ -262,7 +265,7 @@ impl Settings {
             return None;
         }
         let (is_refused, is_change) = (outcome == Outcome::Denied || activity.is_turned_away(), activity.is_change());
-        // Record in a separate task: even if the client disconnects now, the request has been served or refused.
+        // Record in a separate task, because the request has been served or refused even if the client disconnects now.
         let recorder = self.recorder.clone();
         let recording = recorder.operation(async move {
             let recorded = self.over(&activity, outcome, &reason).await;

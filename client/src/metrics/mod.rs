@@ -1,4 +1,4 @@
-//! Counters of a recorder: for Prometheus, or none without the feature `metrics`.
+//! Counters of a recorder, for Prometheus; without the feature `metrics` they count nothing.
 
 #[cfg(not(feature = "metrics"))]
 mod none;

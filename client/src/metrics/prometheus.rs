@@ -34,7 +34,7 @@ pub(crate) struct Metrics {
 #[derive(Debug, Clone)]
 struct Gauges {
     waiting: Option<Arc<Waiting>>,
-    /// When the oldest entry that waits was emitted, in microseconds since 1970.
+    /// Time at which the oldest waiting entry was emitted, in microseconds since 1970.
     oldest: Arc<AtomicI64>,
 }
 

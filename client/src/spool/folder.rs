@@ -22,8 +22,8 @@ use crate::loss_counters::{Cause, LossCounters};
 const JOBS_MAX: usize = 8_192;
 const LOCK: &str = "lock";
 
-/// Counts acknowledged entries that are missing from a segment as lost. After a crash before `extent::remove`, they are counted again at
-/// the next start, which is better than not at all.
+/// Counts as lost the acknowledged entries that are missing from a segment. After a crash before `extent::remove`, they are
+/// counted again at the next start, which is better than not at all.
 fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &LossCounters) {
     tracing::error!(folder = %folder.display(), segment = number, missing, "a spool segment became shorter; counting the missing entries as lost");
     ledger.lost(Cause::Damaged, Some(missing), now().micros());
@@ -62,8 +62,8 @@ impl Spool {
         let numbers = numbers(folder).map_err(wrong)?;
         for number in &numbers {
             let (entries, bytes, whole) = segment::count(&path_of(folder, *number)).map_err(wrong)?;
-            // Do not count missing entries of a damaged segment here: when it is read, everything from the damage on is counted as
-            // lost, in unknown number.
+            // Do not count missing entries of a damaged segment here: when the segment is read, everything after the damage is
+            // counted as lost, as an unknown number of entries.
             if let Some(missing) =
                 extent::read(folder, *number).and_then(|kept| kept.checked_sub(entries)).filter(|n| *n > 0)
                 && whole
@@ -98,8 +98,8 @@ impl Spool {
         &self.waiting
     }
 
-    /// Spools an entry; returns when it is in the file, and synced to the disk if `sync`. If the caller stops waiting, the writer thread
-    /// still writes the entry, or counts it as lost.
+    /// Spools an entry; returns when it is in the file, and synced to the disk if `sync` is set. If the caller stops waiting, the
+    /// writer thread still writes the entry, or counts it as lost.
     pub(crate) async fn keep(&self, kept: SpooledEntry, sync: bool) -> Result<(), SpoolError> {
         let bytes = kept.bytes();
         if !self.waiting.reserve(bytes, self.bytes_max) {
@@ -133,8 +133,8 @@ impl Spool {
         (written.number == segment.number).then_some(written.end)
     }
 
-    /// Removes a segment whose records are all in the log. If a crash undoes the removal, the records are sent again, and the node
-    /// recognises them as duplicates by their ids.
+    /// Removes a segment whose records are all in the log. If a crash undoes the removal, the records are sent again, and the
+    /// node recognizes them as duplicates by their ids.
     pub(crate) fn remove(&self, segment: &SegmentReader) -> std::io::Result<()> {
         extent::remove(&self.folder, segment.number)?;
         segment.remove()?;

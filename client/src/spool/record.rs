@@ -8,7 +8,7 @@ pub(super) const TEXT_BYTES_MAX: usize = piperoll_format::limits::CALLER_ENTRY_B
 /// A spooled entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SpooledEntry {
-    /// When it was emitted, in microseconds since 1970.
+    /// Time at which the entry was emitted, in microseconds since 1970.
     pub(crate) time: i64,
     /// The entry as it is sent, with its secrets masked.
     pub(crate) text: String,

@@ -28,7 +28,7 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Records and bytes of a segment that was written by an earlier process, and whether all of it can be read.
+/// Returns the numbers of records and bytes in a segment that an earlier process wrote, and whether all of it can be read.
 pub(super) fn count(path: &Path) -> io::Result<(u64, u64, bool)> {
     let mut reader = SegmentReader::open(path.to_owned(), 0)?;
     let (mut entries, mut bytes) = (0, 0);
@@ -50,7 +50,7 @@ pub(crate) enum Read {
     Record(SpooledEntry),
     /// There are no more records for now; bytes after the last complete record were never acknowledged.
     End,
-    /// The bytes at this position were once a record. Nothing after them can be read.
+    /// The record at this position is damaged. Nothing after it can be read.
     Damaged,
 }
 

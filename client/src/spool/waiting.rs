@@ -32,7 +32,7 @@ pub enum SpoolError {
     Open {
         /// The spool directory.
         folder: PathBuf,
-        /// Reason why it cannot be used.
+        /// Reason why the directory cannot be used.
         problem: String,
     },
     /// Another process holds the directory's lock.

@@ -40,7 +40,7 @@ struct OpenSegment {
     end: u64,
     /// Count of acknowledged records, in a separate file; `None` if that file cannot be created.
     extent: Option<Extent>,
-    /// Whether the file's directory entry is synced; without it, the content would be lost in a power failure.
+    /// Whether the file's directory entry is synced; otherwise a power failure would lose the content.
     is_named: bool,
 }
 

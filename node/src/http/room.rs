@@ -1,4 +1,4 @@
-//! Memory for requests, shared among their senders.
+//! Limits the memory that requests in progress may use, in total and per caller.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::sender::Sender;
 
 const SMALL_ROOM_BYTES: usize = 24 * 1024 * 1024;
 const SMALL_ROOM_BYTES_PER_CALLER: usize = 6 * 1024 * 1024;
-/// Bytes of requests that are being received or recorded at one time, in total and per caller, so that the whole node stays within its
-/// memory limit whatever clients send.
+/// Maximum bytes of requests that are being received or recorded at one time, in total and per caller. Keeps the whole node
+/// within its memory limit regardless of what clients send.
 const BATCHES_BYTES_MAX: usize = 96 * 1024 * 1024;
 const BATCHES_BYTES_PER_CALLER_MAX: usize = BATCH_BYTES_MAX;
 /// Unit in which this memory is counted.
 const ROOM_UNIT_BYTES: usize = 1024;
-/// Requests announced as no larger than this have a separate allowance, so that large requests do not block them.
+/// Requests that announce at most this size have a separate allowance, so that large requests do not block them.
 const SMALL_BYTES_MAX: usize = 1024 * 1024;
 /// Maximum time that a request waits for memory.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
@@ -38,8 +38,8 @@ impl Room {
         }
     }
 
-    /// Reserves memory for the size that a request announces, or for `most` bytes if it announces none; waits for up to `ROOM_WAIT`, then
-    /// fails.
+    /// Reserves memory for the size that a request announces, or for `most` bytes if it announces none. Waits for up to
+    /// `ROOM_WAIT`, and then fails.
     pub(super) async fn take(&self, sender: &Sender, headers: &HeaderMap, most: usize) -> Result<Share, ApiError> {
         let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
         let bytes = announced.unwrap_or(most).min(most);

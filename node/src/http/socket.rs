@@ -83,7 +83,7 @@ async fn status(
     Ok(Json(status))
 }
 
-/// Returns the newest checkpoint to any client that may connect: it states how many rows there are, and nothing about them.
+/// Returns the newest checkpoint to any client that may connect: it states the number of rows, but reveals nothing about them.
 async fn checkpoint(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     Ok(app.store.checkpoint().await?.note.to_string())
 }

@@ -18,8 +18,8 @@ use super::app::App;
 use super::error::ApiError;
 use crate::store::{Batch, Check, ErasedBy, ReadError, Scan, Store, StoredRow};
 
-/// Interval at which a following stream checks for new rows, and time for which it sends nothing when there are none: long enough
-/// to be cheap for a hundred clients, short enough for people.
+/// Interval at which a following stream checks for new rows, and time for which it sends nothing if there are none: long enough
+/// that a hundred followers cost little, and short enough for people.
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 const FOLLOW_SILENCE: Duration = Duration::from_millis(250);
 
@@ -37,7 +37,7 @@ pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiErro
 /// Encoding of rows for one kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// For aggregators: bytes unchanged, to be verified by the aggregator; with the position that was reached, if the aggregator
+    /// For aggregators: the bytes unchanged, for the aggregator to verify, and the position that was reached if the aggregator
     /// requested it.
     Frames { places: bool },
     /// For people on this machine: rows with the daemon's verification result.
@@ -50,7 +50,7 @@ impl Form {
     }
 }
 
-/// Plans a scan and turns it into a body. Everything that can be refused is refused before the first byte.
+/// Plans a scan and turns it into a body. Any refusal happens before the first byte is sent.
 pub(super) async fn scan_body(app: &Arc<App>, request: ScanRequest, form: Form, room: Share) -> Result<Body, ApiError> {
     let extent = app.store.extent().await?;
     let follow = (request.follow && form.is_frames()).then(|| request.clone());
@@ -111,7 +111,7 @@ async fn wait_for_more(app: &App, follow: &mut Follow) -> Result<Option<Scan>, R
     while waited.elapsed() < FOLLOW_SILENCE {
         tokio::select! {
             () = tokio::time::sleep(FOLLOW_POLL) => {}
-            // Do not delay the stop for a client that follows: it will connect again.
+            // Do not delay the stop for a client that follows the log: the client will connect again.
             () = app.stopping.cancelled() => return Err(ReadError::Stopping),
         }
         if app.store.watermark().0 > follow.mark.next_seq {
@@ -270,7 +270,7 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
         body: row.body.as_slice().into(),
         mac: row.mac.as_slice().into(),
         integrity: row.checked.integrity,
-        // Only an aggregator, which has the witness's statement, can report this; on the node it would be the node's own claim.
+        // Only an aggregator, which has the witness's statement, can set this; from the node, it would be the node's own claim.
         witnessed: false,
         reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)
@@ -281,14 +281,14 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
 }
 
 impl StoredRow {
-    /// Returns the row as shown to people; a row that is not intact also says where it was found.
+    /// Returns the row as shown to people; for a row that is not intact, this includes the position at which it was found.
     pub fn to_row(&self, node_id: &str) -> Row<'_> {
         local_row(node_id, self)
     }
 }
 
-/// Runs a full check and returns it as NDJSON of [`VerifyLine`]. The one fault that only the daemon can know comes first: that
-/// the open file is no longer the one at the log's path.
+/// Runs a full check and returns it as NDJSON of [`VerifyLine`]. It begins with the one fault that only the daemon can detect:
+/// that the open file is no longer the one at the log's path.
 pub(super) async fn check_body(app: &Arc<App>, room: Share) -> Body {
     app.store.check_file().await;
     let check = app.store.check().with_fault(app.store.health().read_fault());

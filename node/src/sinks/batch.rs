@@ -1,4 +1,4 @@
-//! Encoded rows for a destination, and errors of sending them.
+//! Rows encoded for a destination, and errors that occur while sending them.
 
 /// Reason why sending failed, for the operator who has to fix it. Rows that were sent but not confirmed are sent again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +17,7 @@ pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
     /// Number of rows in the batch.
     pub(super) rows: u64,
-    /// Number of rows from which fields were omitted; each of these rows states it.
+    /// Number of rows from which fields were omitted; each of these rows states what was omitted.
     pub(super) reduced: u64,
     /// Sequence numbers of the first and the last row.
     pub(super) range: (u64, u64),

@@ -24,7 +24,7 @@ const CONFIRM_EVERY_MAX: Duration = Duration::from_secs(300);
 /// One destination.
 #[derive(Debug, Clone)]
 pub struct ForwardConfig {
-    /// Used in metrics and in entries, and as the name of the offset file.
+    /// Name of the destination in metrics and entries; also the name of its offset file.
     pub name: String,
     pub target: Target,
     pub format: Format,
@@ -67,9 +67,9 @@ pub struct TlsTarget {
     pub ca: PathBuf,
     /// The node's own certificate and key, for receivers that require one.
     pub own: Option<(PathBuf, PathBuf)>,
-    /// Whether a delivery is accepted only if the receiver says that it has read everything (`close_notify`) before it closes.
-    /// rsyslog does not send it. Without it, an attacker who can forge packets can drop data and make the node believe that the
-    /// data arrived.
+    /// Whether a delivery is accepted only if the receiver confirms that it has read everything (`close_notify`) before it closes
+    /// the connection. rsyslog does not send this confirmation. If it is not required, an attacker who can forge packets can drop
+    /// data and make the node believe that the data arrived.
     pub close_notify: bool,
 }
 

@@ -45,7 +45,8 @@ impl Destination {
         change(&mut place);
         let (file, state) = (self.file.clone(), Arc::clone(&self.state));
         let written = tokio::task::spawn_blocking(move || {
-            // Hold the turn until memory matches the disk, even if the caller is gone: the next change starts from memory.
+            // Hold the turn until memory matches the disk, even if the caller is gone: the next change is based on the state in
+            // memory.
             let _turn = turn;
             file.write(&place)?;
             state.lock().unwrap_or_else(PoisonError::into_inner).place = place;

@@ -68,7 +68,7 @@ fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File
     let before = file.metadata()?.len();
     if let Err(error) = file.write_all(bytes) {
         // Remove a partial line, which would be read as a complete one. If the file has grown by more than this write, another
-        // process has appended to it: keep everything then.
+        // process has appended to it: in that case, keep everything.
         let cut = file.metadata()?.len();
         if cut <= before + bytes.len() as u64 {
             let _ = file.set_len(before);

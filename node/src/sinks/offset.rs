@@ -31,7 +31,7 @@ impl From<OffsetError> for AdminError {
 #[serde(deny_unknown_fields)]
 pub(super) struct StoredOffset {
     pub(super) generation: String,
-    /// Every row below this one has arrived.
+    /// Number of the next row: all rows before it have arrived.
     pub(super) next_seq: u64,
     /// The configuration at the last start, for detecting changes.
     pub(super) wanted: DesiredConfig,

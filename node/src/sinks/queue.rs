@@ -1,5 +1,5 @@
-//! Bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections (proc_pid_net(5), `tcp` and
-//! `tcp6`).
+//! Reads the number of bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections
+//! (proc_pid_net(5), `tcp` and `tcp6`).
 //!
 //! If a receiver closes while bytes are in flight, its kernel never accepts them and answers with a reset. So either all accepted
 //! bytes are read, or the connection ends with a reset.

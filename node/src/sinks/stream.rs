@@ -27,13 +27,13 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes per write.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Maximum bytes read of what a receiver sends; syslog has no responses.
+/// Maximum bytes that are read from a receiver, which should send none because syslog has no responses.
 const CHATTER_BYTES_MAX: usize = 64 * 1024;
 /// Maximum rows in flight. After each failed confirmation the window is halved; after each successful one it is doubled.
 const WINDOW_ROWS_MAX: u64 = 50_000;
 const WINDOW_ROWS_MIN: u64 = 100;
 
-/// Pause in which a reset can arrive if the receiver ended before it had read everything.
+/// Time to wait for a reset, which arrives if the receiver ended before it had read everything.
 const RESET_PAUSE: Duration = Duration::from_millis(20);
 
 enum Stream {

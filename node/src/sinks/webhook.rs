@@ -17,7 +17,7 @@ const ROWS_MAX: usize = 500;
 const TAKEN_BEFORE_MORE: u32 = 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Maximum characters shown of an error response.
+/// Maximum number of characters of an error response that are shown.
 const WORDS_CHARACTERS_MAX: usize = 200;
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
 

@@ -42,7 +42,7 @@ pub(super) struct Worker {
     outlet: Arc<Destination>,
     sink: Sink,
     encoder: Encoder,
-    /// The next row to send; at or after the stored offset.
+    /// Number of the next row to send; never less than the stored offset.
     next: u64,
     ahead: Option<Ahead>,
     /// Time at which the oldest unconfirmed row was sent.

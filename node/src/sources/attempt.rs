@@ -17,7 +17,7 @@ pub(super) const DEATHS_MAX: u32 = 2;
 /// Maximum unfinished records that were begun one at a time; there is more than one only if files were mixed up by hand.
 const BEGUN_MAX: usize = 16;
 
-/// Work that was begun and is not known to be finished.
+/// Work that was begun and may not be finished.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Begun {

@@ -12,23 +12,24 @@ const NAME_BYTES_MAX: usize = 32;
 /// Configuration of one source.
 #[derive(Debug, Clone)]
 pub struct IntakeConfig {
-    /// Written to `via` of the source's entries.
+    /// Name of the source, written to `via` of its entries.
     pub name: String,
     pub source: Source,
     /// Name of a built-in mapping, or path of a mapping file.
     pub map: String,
-    /// Begin with new records instead of the existing ones.
+    /// Whether to begin with new records instead of the existing ones.
     pub from_now: bool,
 }
 
 /// Origin of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// UDP and TCP at one address of this machine's loopback.
+    /// Syslog over UDP and TCP, at one loopback address of this machine.
     Syslog(SocketAddr),
-    /// Journal entries of one unit, or of all if `None`. `directory` is for journals other than this machine's own.
+    /// Journal entries of one unit, or of all units if `None`. `directory` is for journals other than this machine's own.
     Journal { unit: Option<String>, directory: Option<PathBuf> },
-    /// A file of JSON lines. `owners` may own it besides root and the daemon's user; links are resolved inside `links_in` only.
+    /// A file of JSON lines. `owners` are users who may own it besides root and the daemon's user; links are resolved only inside
+    /// `links_in`.
     File { path: PathBuf, owners: Vec<u32>, links_in: Option<PathBuf> },
 }
 

@@ -1,4 +1,4 @@
-//! Joins the lines of one record, such as those of an audit daemon's event, which may be interleaved with others.
+//! Joins the lines of one record, such as those of an audit daemon's event, which may be interleaved with lines of other records.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::record::{RECORD_BYTES_MAX, Record};
 
 /// Maximum records that are incomplete at one time.
 const OPEN_MAX: usize = 64;
-/// Maximum lines of one record; the next line begins another one.
+/// Maximum lines of one record; the next line begins another record.
 const LINES_MAX: usize = 512;
 
 /// Holds lines until the other lines of their record have arrived.
@@ -37,12 +37,12 @@ pub struct Joined {
 }
 
 impl Joiner {
-    /// Creates a joiner without lines.
+    /// Creates an empty joiner.
     pub fn new(join: Join) -> Self {
         Self { join, open: VecDeque::new() }
     }
 
-    /// Adds a line, whose number must be greater than the last one, and returns the records that are now complete.
+    /// Adds a line, whose number must be greater than that of the line before, and returns the records that are now complete.
     pub fn push(&mut self, number: u64, line: &str) -> Vec<Joined> {
         let line = line.trim_end_matches(['\n', '\r']);
         if let Some(continues) = self.join.continues(line) {
@@ -76,8 +76,8 @@ impl Joiner {
         done
     }
 
-    /// Adds a line. Unless it continues the record before it, that record is complete. Whether this line is itself continued is
-    /// known only when the next line arrives.
+    /// Adds a line. If it does not continue the record before it, that record is complete and is returned. Whether this line is
+    /// itself continued is known only when the next line arrives.
     fn push_continued(&mut self, number: u64, line: &str, continues: bool) -> Vec<Joined> {
         let open = self.open.back_mut();
         let has_room = |group: &Group| group.lines < LINES_MAX && group.text.len() + line.len() < RECORD_BYTES_MAX;
@@ -162,12 +162,12 @@ impl JoinedRecords {
             if let Some(at) = self.waiting.iter().position(|(number, _)| *number == first)
                 && let Some((_, record)) = self.waiting.remove(at)
             {
-                // A record that was cut short by a stop must get another position than the complete record.
+                // A record that was cut short by a stop must have a different position from the complete record.
                 let place = record.place.map(|place| if lines > 1 { format!("{place}+{lines}") } else { place });
                 records.push(Record { text: text.into_bytes(), place, ..record });
             }
         }
-        // Drop lines that went into the record of an earlier line.
+        // Drop lines that are part of a record that an earlier line began.
         let open: Vec<u64> = self.joiner.open.iter().map(|group| group.first).collect();
         self.waiting.retain(|(number, _)| open.contains(number));
         records

@@ -1,4 +1,4 @@
-//! Position of a source: one small file each, replaced atomically.
+//! Stores the position of each source in a small file of its own, which is replaced atomically.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use piperoll_net::atomic_file::replace;
 use serde::{Deserialize, Serialize};
 
-/// Position of a source: everything before it is recorded.
+/// Position of a source: everything before it has been recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Mark {
@@ -16,8 +16,8 @@ pub(super) enum Mark {
     Journals { sequences: BTreeMap<String, Reached> },
     /// Digest of the file's first line, and offset in bytes. Versions before 0.2 wrote this; it is still read, but no longer written.
     File { life: String, offset: u64 },
-    /// Positions in a file, and in those that had its name before, oldest first. `next` is the number of the next file, and
-    /// rotated files that have not changed since `since` (nanoseconds since 1970) need not be read.
+    /// Positions in the followed file and in the files that had its name before, oldest first. `next` is the number of the next
+    /// file. Rotated files that have not changed since `since` (nanoseconds since 1970) need not be read.
     Files { files: Vec<FilePosition>, next: u64, since: i64 },
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Reached {
     pub(super) content: String,
     /// Number of entries directly before the last one with the same `content`.
     pub(super) repeats: u32,
-    /// Set if one of its files was not yet rotated away, so that it may have grown since.
+    /// Set if one of the journal files with this sequence was not yet rotated, so that it may have grown since.
     pub(super) is_open: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Known {
     /// Nothing was read yet.
     Nothing,
     Mark(Mark),
-    /// Something was read before, but the position is lost: begin at the beginning, even if only new records were wanted.
+    /// The source was read before, but its position is lost: start at the beginning, even if only new records were requested.
     Lost,
 }
 

@@ -82,7 +82,7 @@ impl Intake {
     pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
         for PathRules { config, mapping, listeners, mark } in self.ways {
-            // All counters exist from the start: a series that begins with its first loss would never be seen to grow.
+            // Create all counters at startup: a series that first appears with its first loss would never be seen to increase.
             for result in ["recorded", "unmapped", "passed_over", "dropped", "conflict"] {
                 drop(self.counts.0.get_or_create(&vec![("name", config.name.clone()), ("result", result.to_owned())]));
             }

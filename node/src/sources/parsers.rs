@@ -21,7 +21,7 @@ pub fn syslog(text: &str) -> String {
     take_apart(text.as_bytes(), None, Ipv4Addr::LOCALHOST.into())
 }
 
-/// Parses the messages of one connection, with both framings, to the JSON that mappings read.
+/// Parses the messages of one connection, which may use both framings, to the JSON that mappings read.
 pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     let (heards, mut heard) = mpsc::channel(MESSAGES_MAX);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 514));
@@ -47,7 +47,7 @@ pub fn journal(bytes: &[u8]) -> Vec<String> {
     records
 }
 
-/// Returns the result of work whose input is complete; `None` if the work must wait for room in a channel.
+/// Polls a future whose input is complete. Returns `None` if the future must wait for room in a channel.
 fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
     match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),

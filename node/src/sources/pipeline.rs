@@ -31,7 +31,7 @@ use crate::store::{AppendError, Draft, Store};
 
 /// Maximum messages that wait to be recorded. Over UDP, further ones are dropped and counted.
 const MESSAGES_WAITING_MAX: usize = 2_048;
-/// Maximum waiting records of a source that can be read again; these records may be longer.
+/// Maximum number of waiting records of a source that can be read again. It is lower, because these records may be longer.
 const RECORDS_WAITING_MAX: usize = 256;
 /// Maximum records in one append.
 const BATCH_MAX: usize = 512;
@@ -40,7 +40,7 @@ const UNMAPPED_BYTES_MAX: usize = 16 * 1024;
 /// Number of records that are processed one at a time after an unclean stop: a full batch, and the records that waited after it.
 const CAREFUL_RECORDS: usize = BATCH_MAX + RECORDS_WAITING_MAX;
 const PASSED: &str = "the node stopped uncleanly twice while processing this record, so the record was skipped";
-/// Time to wait for the next line of a record; after this time without a line, all records count as complete.
+/// Time to wait for the next line of a record; if no line arrives in this time, all records count as complete.
 const JOIN_WAIT: Duration = Duration::from_secs(2);
 /// File of the key from which ids are derived, in the directory of the position files.
 const IDS_KEY: &str = "ids.key";
@@ -53,7 +53,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Input of a source.
 pub(super) enum Opened {
     Listening(Listeners),
-    /// Files and journals, with the node's own directories, in which no file may be followed.
+    /// Input is read from files or a journal. The paths are the node's own directories, in which no file may be followed.
     Read(Vec<PathBuf>),
 }
 
@@ -208,7 +208,8 @@ impl Pipeline {
                 match result {
                     Ok(_) if pending.word == "dropped" => {}
                     Ok(_) => self.counts.add(&self.config.name, pending.word, 1),
-                    // Another entry has the id of this record's position: record it under a new id, and report that.
+                    // Another entry has the id derived from this record's position: record it under a new id, and report the
+                    // conflict.
                     Err(error @ AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
                         tracing::warn!(intake = self.config.name, %error, "the ID of a record was taken; recording it under a new one");
                         self.counts.add(&self.config.name, "conflict", 1);
@@ -216,7 +217,7 @@ impl Pipeline {
                         (fresh.draft.entry.id, fresh.place) = (None, None);
                         again.push(fresh);
                     }
-                    // The record came with an id that another entry has: record it under the id of its position.
+                    // The record's own id already belongs to another entry: record it under the id derived from its position.
                     Err(error @ AppendError::Conflict { .. }) => {
                         tracing::warn!(intake = self.config.name, %error, "a record has the ID of another entry");
                         self.counts.add(&self.config.name, "conflict", 1);
@@ -287,7 +288,7 @@ impl Pipeline {
                 let mut counts = counts.into_iter();
                 drafts.retain(|_| {
                     let of_this = counts.next().unwrap_or(0);
-                    // `any` would stop early and leave the rest of this record's results to the next record.
+                    // `any` would stop early and leave the remaining results of this record to the next record.
                     !known.by_ref().take(of_this).filter(|is_known| *is_known).count() > 0
                 });
                 self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
@@ -325,7 +326,8 @@ struct Work {
 }
 
 impl Mapper {
-    /// Maps a batch. With `passed`, only the length and hash of the record are recorded, because earlier starts crashed in it.
+    /// Maps a batch. With `passed`, only the length and hash of the record are recorded, because the node crashed on this record
+    /// before.
     fn work(&self, batch: Vec<SourceMessage>, passed: bool) -> Work {
         let mut work = Work { drafts: Vec::new(), mark: None, passed_over: 0, dropped: 0 };
         for heard in batch {
@@ -470,7 +472,7 @@ impl Mapper {
 /// An entry that has not been recorded yet.
 struct Pending {
     draft: Draft,
-    /// Result under which the entry will be counted.
+    /// Value of the label `result` under which the entry is counted.
     word: &'static str,
     /// The record, in case the entry is refused.
     text: Vec<u8>,

@@ -19,7 +19,7 @@ pub(super) struct Record {
     /// Position of the record in its source, so that a record that is read again gets the same id; `None` for a record that cannot be
     /// read again.
     pub(super) place: Option<String>,
-    /// The same position, as an earlier version of Piperoll wrote it: an entry recorded under it is the same record.
+    /// The same position in the form of an earlier version of Piperoll. An entry recorded under that form is the same record.
     pub(super) earlier_place: Option<String>,
     /// Position to store once the record is recorded.
     pub(super) mark: Option<Mark>,

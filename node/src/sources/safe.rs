@@ -1,6 +1,6 @@
-//! Opens files that other programs write. The file must be regular, have a single name and no link on its path, belong to an
-//! owner who is allowed to supply records, and not be one of the node's own files. All checks use the open descriptor, so that
-//! nothing can change in between.
+//! Opens files that other programs write. The file must be a regular file with a single name and without links on its path, must
+//! belong to an owner who is allowed to supply records, and must not be one of the node's own files. All checks use the open
+//! descriptor, so that nothing can change between the checks and the reads.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 
 /// Maximum links that are resolved on the path to one file.
 const LINKS_MAX: usize = 8;
-/// Maximum files of the node that are checked; its directories hold a few dozen files, plus index blocks.
+/// Maximum number of the node's files that are checked; its directories hold a few dozen files, plus index blocks.
 const OWN_FILES_MAX: usize = 100_000;
 /// Maximum depth of directories inside the node's directories.
 const OWN_DEPTH_MAX: usize = 4;
@@ -24,7 +24,7 @@ const OWN_DEPTH_MAX: usize = 4;
 pub(super) struct Safe {
     /// Allowed owners besides root and the daemon's own user.
     pub(super) owners: Vec<u32>,
-    /// Links are resolved only inside this directory; `None` means nowhere.
+    /// Directory inside which links are resolved; with `None`, no links are resolved.
     pub(super) links_in: Option<PathBuf>,
     /// Directories of the node: its data, its keys, its configuration.
     pub(super) own: Vec<PathBuf>,
@@ -147,7 +147,7 @@ fn walk(path: &Path) -> io::Result<Found> {
     Err(refused(format!("{} is not a file", path.display())))
 }
 
-/// Removes `.` and `..`, which links may hold.
+/// Removes `.` and `..`, which the targets of links may contain.
 fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in path.components() {
@@ -187,7 +187,7 @@ mod tests {
         let safe = plain(vec![keys.clone()]);
         assert!(safe.open(&logs.join("app.log")).is_ok());
         assert_eq!(safe.open(&logs.join("none")).err().map(|e| e.kind()), Some(io::ErrorKind::NotFound));
-        // A link as the last component, a link as a directory on the path, and a dangling link.
+        // Try a link as the last component, a link as a directory on the path, and a dangling link.
         symlink(keys.join("secret.0"), logs.join("link"))?;
         symlink(&keys, logs.join("folder"))?;
         symlink(root.join("nothing"), logs.join("dangling"))?;

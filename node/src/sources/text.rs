@@ -1,4 +1,4 @@
-//! Converts the bytes of foreign records to text, and says if the encoding was guessed.
+//! Converts the bytes of foreign records to text, and notes whether the encoding was guessed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,13 +17,14 @@ pub(super) enum Decoded {
 }
 
 impl Decoded {
-    /// Returns a note for `details` on how the text was decoded; `None` for plain UTF-8.
+    /// Returns a note for `details` on how the text was decoded; `None` for plain UTF-8. The notes are part of the entry, and a record
+    /// that is read again must give the same entry, so their wording does not change.
     pub(super) fn note(&self) -> Option<&'static str> {
         match self {
             Self::Utf8(_) => None,
             Self::Latin1(_) => Some("not UTF-8; read as ISO 8859-1"),
-            Self::Broken(_) => Some("not valid UTF-8; invalid bytes were replaced with U+FFFD"),
-            Self::Binary => Some("not text; encoded in Base64"),
+            Self::Broken(_) => Some("not valid UTF-8; bytes that are not became U+FFFD"),
+            Self::Binary => Some("not text; in Base64"),
         }
     }
 
@@ -65,7 +66,7 @@ mod tests {
         assert_eq!(decode("Müller".as_bytes()), Decoded::Utf8("Müller".to_owned()));
         assert_eq!(decode(b"M\xfcller stra\xdfe"), Decoded::Latin1("Müller straße".to_owned()));
         assert_eq!(decode("Mü\u{1b}[31mller".as_bytes()).note(), None);
-        // A character that was cut in two does not make the rest Latin-1.
+        // A truncated multi-byte character does not make the rest Latin-1.
         assert_eq!(decode(b"M\xc3\xbcller stra\xc3"), Decoded::Broken("Müller stra\u{fffd}".to_owned()));
         assert_eq!(decode(b"\x80uro"), Decoded::Broken("\u{fffd}uro".to_owned()));
         assert_eq!(decode(b"\x7fELF\0\xff"), Decoded::Binary);

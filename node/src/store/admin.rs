@@ -93,7 +93,7 @@ impl Store {
         LogLocation { dir: self.dir.clone(), keys: self.keys.clone() }
     }
 
-    /// Oldest timestamp in an archived log that would be pruned together with the first rows of this one.
+    /// Returns the oldest timestamp in an archived log that would be pruned together with the first rows of the current log.
     pub async fn oldest_of_earlier(&self) -> Result<Option<Timestamp>> {
         let (mut checker, place) = (self.checker(), self.place());
         self.readers.run(move |conn| past_retention::oldest(conn, &mut checker, &place)).await?
@@ -187,7 +187,7 @@ impl Store {
         self.on_writer(|writer| Pruner::new(writer).shrink()).await
     }
 
-    /// Lowest row that is still in the file, whether below the log start or not.
+    /// Seq of the oldest row that is still in the file, even if it is below the log start.
     pub async fn oldest_there(&self) -> Result<Option<u64>> {
         let read = |conn: &rusqlite::Connection| {
             conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0", [], |row| row.get(0))
@@ -312,7 +312,7 @@ impl OfflineAdmin {
         Ok(entry)
     }
 
-    /// Erases a row. `holds` are those of the log that replaced this one.
+    /// Erases a row. `holds` are the holds of the log that replaced this archived log.
     pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<EntryRecorded> {
         let done = erase(&mut self.open.writer, seq, reason, by, holds)?;
         self.sign();

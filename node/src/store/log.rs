@@ -43,7 +43,7 @@ use super::table::tiles;
 /// Maximum number of append requests queued for the writer. Further callers wait, which provides back-pressure.
 const JOBS_WAITING_MAX: usize = 1_024;
 
-/// A node's log with its writer running. Clones share it.
+/// A node's log with its writer running. All clones use the same log.
 #[derive(Clone)]
 pub struct Store {
     pub(super) jobs: mpsc::Sender<Job>,
@@ -64,10 +64,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a log read-only: every write is refused. The newest checkpoint remains the last one that was signed.
+    /// Opens a log read-only: every write is refused. The newest checkpoint is the last one that was signed.
     pub fn open_to_read(dir: LogDir, keys: LogKeys, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let ring = keys.ring.clone();
-        // Hold the lock for as long as the log is open, because rows added by a daemon would not be seen. No daemon can run in a
+        // Hold the lock for as long as the log is open, because rows that a daemon adds would not be seen. No daemon can run in a
         // directory that is not writable.
         let lock = if dir.may_write() { Some(dir.lock_existing()?) } else { None };
         let first = dir.open_reader(ring.cluster(), ring.node_id())?;
@@ -106,7 +106,7 @@ impl Store {
         Self::open_with_blocks(dir, keys, clock, rules, BLOCK_LEVEL)
     }
 
-    /// Like [`Store::open`], but with index blocks of another tile level: tests use it to get more blocks from fewer rows.
+    /// Like [`Store::open`], but with index blocks of another tile level. Tests use this to get more blocks from fewer rows.
     pub fn open_with_blocks(
         dir: LogDir,
         keys: LogKeys,
@@ -139,7 +139,7 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
-                // The lock lives as long as the writer thread.
+                // Hold the lock for as long as the writer thread runs.
                 let _lock = lock;
                 writer.run(receiver);
             })
@@ -208,7 +208,7 @@ impl Store {
         self.readers.run(move |conn| Scan::plan(conn, &request, filter, head, ring, generation, beside)).await?
     }
 
-    /// Reads the next batch and returns the scan with it.
+    /// Reads the next batch and returns it with the scan.
     pub async fn next_batch(&self, mut scan: Scan) -> Result<(Scan, Batch), ReadError> {
         let readers = scan.aside().map_or_else(|| self.readers.clone(), |aside| aside.readers.clone());
         readers
@@ -245,8 +245,8 @@ impl Store {
         }
     }
 
-    /// Returns readers of a log for proofs under a tree of `size` rows; `None` if this node does not have that log or the log is
-    /// shorter.
+    /// Returns readers of a log for proofs under a tree of `size` rows; `None` if this node does not have that log, or if the log
+    /// has fewer rows.
     pub(super) async fn readers_of(&self, generation: Generation, size: u64) -> Result<Option<Readers>, ReadError> {
         if generation == self.generation {
             let rows = self.health.head().map_or(0, |head| head + 1);
@@ -281,12 +281,12 @@ impl Store {
         self.readers.run(move |conn| read_range(conn, &mut checker, from, end, rows_max)).await?
     }
 
-    /// Returns the time in the column of a row, if the row exists.
+    /// Returns the time in a row's column, if the row exists.
     pub async fn time_of(&self, seq: u64) -> Result<Option<Timestamp>, ReadError> {
         Ok(self.readers.run(move |conn| rows::time_of(conn, seq)).await??)
     }
 
-    /// Returns the times of the first `size` rows, and a description of the log that this one replaced.
+    /// Returns the times of the first `size` rows, and a description of the log that this log replaced.
     pub async fn span(&self, size: u64) -> Result<LogSpan, ReadError> {
         Ok(self.readers.run(move |conn| rows::span(conn, size)).await??)
     }
@@ -295,7 +295,7 @@ impl Store {
         Ok(self.readers.run(rows::extent).await??)
     }
 
-    /// Returns the number of rows, and a lower bound for the time of every later row, unless the clock steps back.
+    /// Returns the number of rows, and a time that no later row precedes, unless the clock steps back.
     pub fn watermark(&self) -> (u64, Timestamp) {
         self.health.watermark(self.clock.now())
     }
@@ -341,8 +341,8 @@ impl Store {
         let note = self.kept_note(StoredNote::Signed).await.map_err(|e| refused(e.to_string()))?;
         let signed =
             signer::open_note(&note.ok_or_else(|| refused("this log has no signed checkpoint".to_owned()))?, &key)?;
-        // Refuse a checkpoint that does not cover all rows: by renewing its cosignature, a witness would state that no later rows
-        // exist.
+        // Refuse a checkpoint that does not cover all rows: a witness that renews its cosignature would confirm that no later
+        // rows exist.
         let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
         if size < rows {
             return Err(refused(format!(
@@ -365,7 +365,7 @@ impl Store {
         Ok(self.readers.run(move |conn| signer::kept(conn, kept)).await??)
     }
 
-    /// Proves that the first `old` rows are unchanged among the first `size` rows; the log must contain at least this many rows.
+    /// Proves that the first `old` rows are unchanged among the first `size` rows; the log must have at least `size` rows.
     pub async fn consistency(&self, old: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
         let proof = self
             .readers
@@ -406,7 +406,7 @@ impl Store {
     }
 
     /// Detects a database file that was unlinked or replaced, a changed schema, and rows cut off at the end, even while the node
-    /// only serves reads. Open connections keep using the old file, although its path may lead to another file by now.
+    /// only serves reads. Open connections keep using the old file, although its path may now lead to another file.
     pub async fn check_file(&self) {
         let health = Arc::clone(&self.health);
         let (path, expected) = (self.dir.database(), self.identity);

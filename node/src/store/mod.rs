@@ -1,4 +1,4 @@
-//! The log on disk. The only module that uses SQLite.
+//! The log on disk. This is the only module that uses SQLite.
 
 mod admin;
 mod engine;

@@ -46,7 +46,7 @@ pub const RULES: [&str; 9] = [
 const READING: &str = "audit";
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
-/// The detection rules, and the events that they remember.
+/// The detection rules, and the earlier events that they need.
 #[derive(Debug)]
 pub struct Detector {
     rules: Rules,
@@ -97,7 +97,7 @@ impl Detector {
         &self.rules
     }
 
-    /// Evaluates the rules on an entry and remembers it. `recorded` is used if the entry does not say when it happened.
+    /// Evaluates the rules on an entry and remembers the entry. `recorded` is used if the entry does not state when it happened.
     pub fn detect(&mut self, rule_input: &RuleInput, recorded: Timestamp) -> Vec<Flag> {
         let mut flags = Flags(Vec::new());
         self.judge_amounts(rule_input, &mut flags);
@@ -112,7 +112,8 @@ impl Detector {
         flags.in_order()
     }
 
-    /// Restores the memory of a recently recorded entry after a start; [`Self::remember_login`] does so for successful logins.
+    /// Restores the memory of a recently recorded entry after a start. [`Self::remember_login`] does the same for successful
+    /// logins.
     pub fn remember_lately(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
         let at = rule_input.occurred_at.unwrap_or(recorded).micros();
         self.count_operation(rule_input, at);
@@ -175,7 +176,8 @@ impl Detector {
         }
     }
 
-    /// Returns whether an entry is exempt from the activity rules because it is by a machine account or about reading the log.
+    /// Returns whether an entry is exempt from the activity rules, because a machine account caused it or it is about reading the
+    /// log.
     fn is_exempt(&self, rule_input: &RuleInput) -> bool {
         rule_input.category == READING
             || rule_input.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
@@ -264,8 +266,8 @@ impl Detector {
         }
     }
 
-    /// Returns whether a login is the first in `days` days from its address or device, and remembers the login. The very first
-    /// login of a user is not new in this sense, because there is nothing to compare it with.
+    /// Returns whether a login is the first in `days` days from its address or device, and remembers the login. A user's very
+    /// first login does not count as new, because there is nothing to compare it with.
     fn is_new(&mut self, [place, anywhere]: [Key; 2], rule_input: &RuleInput, recorded: Timestamp, days: u32) -> bool {
         // A login with a time in the future must not be remembered for longer than others.
         let at = rule_input.occurred_at.unwrap_or(recorded).min(recorded).micros();
@@ -286,7 +288,7 @@ impl Detector {
         self.journal.len()
     }
 
-    /// Undoes the changes to the memory since `mark`, because those entries were not recorded.
+    /// Undoes the changes to the memory since `mark`, because the entries that caused them were not recorded.
     pub fn rollback_to(&mut self, mark: usize) {
         for step in self.journal.drain(mark.min(self.journal.len())..).rev() {
             match step {
@@ -299,7 +301,7 @@ impl Detector {
         }
     }
 
-    /// Makes the changes to the memory permanent, because their entries are on disk.
+    /// Makes the changes to the memory permanent, because the entries that caused them are on disk.
     pub fn commit(&mut self) {
         self.journal.clear();
     }
@@ -353,7 +355,7 @@ const EDITING: [&str; 13] = [
     "rename", "renamed",
 ];
 
-/// Compares names, ignoring case and a plural `s`, so that `User` and `users` match `user`.
+/// Compares names, ignoring case and a final plural `s`, so that `User` and `users` match `user`.
 fn is_same_kind(sensitive: &str, kind: &str) -> bool {
     let plain = |text: &str| {
         let lower = text.to_lowercase();
@@ -406,7 +408,7 @@ fn network_of(rule_input: &RuleInput) -> Option<String> {
     Some(ip.map_or_else(|_| address.to_owned(), |ip| network(ip).to_string()))
 }
 
-/// Returns a user agent with its numbers masked, because they change with every update of the same program.
+/// Returns a user agent with its numbers masked, because an update of the same program changes them.
 fn device_of(agent: &str) -> String {
     let mut device = String::with_capacity(agent.len());
     for word in agent.split_inclusive(|c: char| c.is_whitespace() || "/:;,()".contains(c)) {

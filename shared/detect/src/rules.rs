@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 const COUNT_MAX: usize = 10_000;
 const WITHIN_MAX: Duration = Duration::from_hours(24 * 7);
 const DAYS_MAX: u32 = 3_650;
-/// Maximum number of names in one list of a rule, and of bytes in each.
+/// Maximum number of names in one list of a rule, and maximum bytes of each name.
 const NAMES_MAX: usize = 1_000;
 const NAME_BYTES_MAX: usize = 128;
 const MINUTES_PER_DAY: u16 = 24 * 60;
@@ -22,7 +22,7 @@ pub struct Rules {
     pub value_changed: Rule<ValueChanged>,
     /// One user performed more than a given number of operations within a given time.
     pub many_operations: Rule<ManyOperations>,
-    /// Something was done outside working hours.
+    /// An action took place outside working hours.
     pub outside_hours: Rule<OutsideHours>,
     /// An entity of a sensitive type was deleted.
     pub sensitive_deletion: Rule<SensitiveDeletion>,
@@ -197,7 +197,7 @@ impl Default for ManyOperations {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutsideHours {
-    /// Minutes after midnight at which the quiet hours begin and end. They may extend past midnight.
+    /// Minutes after midnight at which the quiet hours begin and end. The quiet hours may extend past midnight.
     #[serde(deserialize_with = "time_of_day")]
     pub from: u16,
     #[serde(deserialize_with = "time_of_day")]
@@ -218,7 +218,7 @@ impl Default for OutsideHours {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SensitiveDeletion {
-    /// Values of `entity_type` whose deletion must not go unnoticed.
+    /// Values of `entity_type` for entities whose deletion is flagged.
     pub entity_types: Vec<String>,
 }
 

@@ -109,7 +109,7 @@ fn a_login_with_another_program_is_marked_and_an_update_is_not() {
         rules_hit(&mut detector, &login("kim", firefox), NOON + 91 * MICROS_PER_DAY),
         ["new_address", "new_device"]
     );
-    // Without a user agent the device is unknown.
+    // Without a user agent, the device is unknown.
     let silent =
         r#"{"category":"auth","action":"auth.login","user":"lee","outcome":"success","ip_address":"192.0.2.1"}"#;
     assert!(rules_hit(&mut detector, silent, NOON).is_empty());

@@ -7,15 +7,15 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 /// number of keys is remembered, at about 100 bytes each.
 const KEYS_MAX: usize = 100_000;
 
-/// Maximum number of times in one half of a rule's memory, 8 bytes each. A rule with a high threshold remembers fewer keys.
+/// Maximum number of times in one half of a rule's memory, 8 bytes each. With a high threshold, a rule remembers fewer keys.
 const TIMES_MAX: usize = 4_000_000;
 const KEYS_MIN: usize = 1_000;
 
-/// Key as it is stored: 64 bits of a hash that no outsider can predict.
+/// Key in its stored form: 64 bits of a hash that no outsider can predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64);
 
-/// Values by key; the keys that were not updated for the longest time are forgotten first.
+/// Values by key. The keys that have gone without an update for the longest time are forgotten first.
 #[derive(Debug)]
 pub(super) struct Memory<V> {
     keys_max: usize,
@@ -64,7 +64,7 @@ type Times = Vec<i64>;
 #[derive(Debug)]
 pub(super) struct Window {
     micros: i64,
-    /// Maximum number of times in a slice, which is enough to determine whether the threshold is reached.
+    /// Maximum number of times in a slice, which suffices to determine whether the threshold is reached.
     times_max: usize,
     slices: Memory<Times>,
 }
@@ -74,7 +74,7 @@ pub(super) struct Window {
 pub(super) struct Counted {
     key: Key,
     time: i64,
-    /// The time that was removed to make room for it.
+    /// The time that was removed to make room for this one.
     evicted: Option<i64>,
 }
 
@@ -86,7 +86,8 @@ impl Window {
         Self { micros: micros.max(1), times_max, slices: Memory { keys_max, ..Memory::default() } }
     }
 
-    /// Counts one event and returns how many there are now within the window that ends with it. The result is exact up to `enough`.
+    /// Counts one event, and returns the number of events within the window that ends with it. The result is exact up to
+    /// `enough`.
     pub(super) fn count(&mut self, of: impl Hash + Copy, time: i64) -> (usize, Counted) {
         let slice = time.div_euclid(self.micros);
         let (key, before) = (self.slices.key((of, slice)), self.slices.key((of, slice - 1)));
@@ -98,7 +99,7 @@ impl Window {
         let at = times.partition_point(|t| *t <= time);
         times.insert(at, time);
         let count = earlier + within(times);
-        // Later events are counted together with the newest times, so remove the oldest one.
+        // Later events are counted together with the newest times, so remove the oldest time.
         let evicted = (times.len() > max).then(|| times.remove(0));
         (count, Counted { key, time, evicted })
     }

@@ -1,4 +1,4 @@
-//! CSV export of entries. Cells are modified so that spreadsheets run no formulas, so only the NDJSON is evidence.
+//! CSV export of entries. Cells are modified to keep spreadsheets from running formulas; therefore, only the NDJSON is evidence.
 
 use std::borrow::Cow;
 
@@ -71,7 +71,7 @@ fn cell(text: &str) -> Cow<'_, str> {
             out.push('\'');
             copied = at;
         }
-        // After white space, quotes and invisible characters, a sign still counts as the first character of a cell.
+        // A sign still counts as the first character of a cell if only white space, quotes and invisible characters precede it.
         begins = CELL_SEPARATORS.contains(&c) || begins && (c.is_whitespace() || c == '"' || is_unseen(c));
     }
     if out.is_empty() && copied == 0 {

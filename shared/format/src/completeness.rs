@@ -8,7 +8,8 @@
 use crate::order::Position;
 use crate::time::Timestamp;
 
-/// Maximum number of separate runs; more mean that rows were left out in many positions, or that there are very many eras.
+/// Maximum number of separate runs. A larger number means that rows were left out in many places, or that there are very many
+/// eras.
 const RUNS_MAX: usize = 4_096;
 
 /// A row whose position in the tree and whose signed bytes are proven.
@@ -49,12 +50,13 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Adds a row of the range. Rows may come in either order, with the rows of several eras interleaved.
+    /// Adds a row of the range. Rows may be added in ascending or descending order, and those of different eras may be
+    /// interleaved.
     pub fn row(&mut self, place: Place) {
         if self.too_many {
             return;
         }
-        // The run that was extended last is usually the one to extend next, unless the clock was set back.
+        // Usually the run that was extended last is extended next, unless the clock was set back.
         for (first, last) in self.runs.iter_mut().rev() {
             if place.seq == last.seq + 1 {
                 *last = place;
@@ -84,8 +86,8 @@ impl Coverage {
         self.floor = self.floor.max(Some((to, newest)));
     }
 
-    /// If rows were pruned, returns the time from which no row is missing because of that: after the newest pruned row and after the
-    /// first retained row. Returns `None` unless the first retained row was shown.
+    /// If rows were pruned, returns the time from which on pruning has removed no row: just after the newest pruned row or the
+    /// first retained row, whichever is later. Returns `None` unless the first retained row was shown.
     pub fn since(&self) -> Option<Timestamp> {
         let (to, newest) = self.floor?;
         let first = self.runs.iter().map(|(first, _)| first).min_by_key(|first| first.seq)?;
@@ -215,13 +217,14 @@ mod tests {
             for row in &log[cut..] {
                 if (begin..end).contains(&row.position()) { shown.row(*row) } else { shown.border(*row) }
             }
-            // Without the statement, completeness is known only if the first retained row is of the first era and not after `begin`.
+            // Without the statement, a range is known to be complete only if the first retained row is in the first era and not
+            // after `begin`.
             let knowable = log[cut].era == 0 && log[cut].position() <= begin;
             prop_assert_eq!(shown.is_whole(begin, end, size).is_ok(), cut == 0 || knowable);
             shown.pruned(cut as u64, newest);
             let reaches = cut > 0 && (newest >= begin.timestamp || log[cut].position() > begin);
             prop_assert_eq!(shown.is_whole(begin, end, size).is_err(), reaches);
-            // Leaving out the first retained row proves nothing.
+            // If the first retained row is left out, completeness is not proven.
             if cut > 0 && cut + 1 < log.len() {
                 let mut without = Coverage::default();
                 log[cut + 1..].iter().for_each(|row| if (begin..end).contains(&row.position()) { without.row(*row) } else { without.border(*row) });

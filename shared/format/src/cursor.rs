@@ -34,7 +34,7 @@ pub struct Cursor {
     pub heads: Vec<Head>,
     /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
     pub incomplete: Vec<Incomplete>,
-    /// Version of the filter language in which the first page's filter was parsed; absent in cursors from before version 2.
+    /// Version of the filter language in which the first page's filter was parsed; absent in cursors that predate version 2.
     #[serde(default = "filter_version_1", skip_serializing_if = "is_version_1")]
     pub filter_version: u32,
     /// Whether the cursor leads to the page before the row `last` instead of the page after it.

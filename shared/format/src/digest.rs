@@ -1,8 +1,8 @@
 //! SHA-256 and HMAC-SHA256, which run for every entry.
 //!
 //! The binary chooses the implementation: portable Rust unless `main` [`install`]s another [`Provider`]. Daemons contain AWS-LC
-//! for TLS anyway, and it takes about half the time on processors without SHA instructions. The verifier contains no such library
-//! and installs none, so its tests run the code that auditors get, whatever else is built in the same workspace.
+//! for TLS anyway, and it takes about half the time on processors without SHA instructions. The verifier does not contain AWS-LC
+//! and installs no provider, so its tests run the code that auditors get, whatever else is built in the same workspace.
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +27,8 @@ pub trait KeyedHmac: Send + Sync {
 
 static INSTALLED: OnceLock<&'static dyn Provider> = OnceLock::new();
 
-/// Makes `provider` the implementation for this process; only the first call takes effect. Existing keys keep their provider.
+/// Makes `provider` the implementation for this process; only the first call has an effect. Existing keys keep the provider that
+/// created them.
 pub fn install(provider: &'static dyn Provider) {
     let _ = INSTALLED.set(provider);
 }
@@ -70,8 +71,8 @@ impl Provider for Portable {
     }
 
     fn hmac_key(&self, key: &[u8; 32]) -> Arc<dyn KeyedHmac> {
-        // HMAC pads a key with zeros to its block of 64 bytes (RFC 2104 section 2), so a block of which only the
-        // first 32 bytes are filled gives the same MAC, without a length that could be refused.
+        // HMAC pads a key with zeros to its block size of 64 bytes (RFC 2104 section 2). A block of which only the first 32 bytes
+        // are filled therefore gives the same MAC and, unlike a key of variable length, cannot be rejected.
         let mut block = zeroize::Zeroizing::new([0u8; 64]);
         block[..32].copy_from_slice(key);
         Arc::new(PortableKey(<Hmac<Sha256> as KeyInit>::new((&*block).into())))

@@ -76,8 +76,8 @@ macro_rules! name_type {
 name_type!(
     /// Stable name of a node: the same in its certificate, in the roster and as `node_id` in the signed rows.
     ///
-    /// Lower-case only and free of characters that JSON, URLs or file names would escape, so that the
-    /// bytes that sort are the bytes that are signed.
+    /// The name is in lower case and free of characters that JSON, URLs or file names would escape, so its signed bytes are also
+    /// the bytes by which it is sorted.
     NodeId,
     "node id",
     NODE_ID_BYTES_MAX,
@@ -85,7 +85,7 @@ name_type!(
 );
 
 name_type!(
-    /// Name of a cluster; also the trust domain of its certificates.
+    /// Name of a cluster, which is also the trust domain of its certificates.
     ClusterName,
     "cluster name",
     CLUSTER_BYTES_MAX,

@@ -1,4 +1,4 @@
-//! Compacts strict JSON without re-serialising it: white space outside strings is removed, everything else is kept
+//! Compacts strict JSON without re-serializing it: white space outside strings is removed, everything else is kept
 //! byte for byte, so numbers keep every digit and strings keep their escapes (docs/format.md, "Body").
 
 use std::collections::HashSet;
@@ -166,7 +166,7 @@ impl<'a> Scanner<'a> {
         self.at += 1;
         let source = self.source.get(start..self.at).ok_or_else(|| self.error("a broken escape"))?;
         if escaped {
-            // serde_json checks every rule for escapes, including lone surrogates.
+            // serde_json validates the escapes, including lone surrogates.
             serde_json::from_str::<String>(source)
                 .map_err(|_| JsonError { offset: start, problem: "invalid escape in the string".to_owned() })?;
         }

@@ -1,9 +1,9 @@
 //! Limits of the log format, each with its unit in its name.
 
-/// Body plus mac of one entry. An entry bundle stores each entry after a 16-bit length (C2SP tlog-tiles, "Log Entries"), so a
-/// larger entry could never be proven.
+/// Body plus mac of one entry. An entry bundle stores each entry with a 16-bit length prefix (C2SP tlog-tiles, "Log Entries"), so
+/// a larger entry could never be proven.
 pub const BODY_AND_MAC_BYTES_MAX: usize = 65_535;
-/// Reason in a flag, as a message without control characters, quotes and backslashes.
+/// Reason in a flag: text without control characters, quotes and backslashes.
 pub const FLAG_REASON_BYTES_MAX: usize = 96;
 /// Space reserved in every body for the flags of the node's detection rules: nine flags with the longest names and reasons. An
 /// entry must not be refused because a rule flags it.
@@ -36,7 +36,7 @@ pub const REDACTED_COUNT_MAX: usize = 1_000;
 pub const NODE_ID_BYTES_MAX: usize = 63;
 pub const CLUSTER_BYTES_MAX: usize = 63;
 
-/// A clock that steps back by at most this much is clamped; more starts a new era.
+/// A clock that steps back by at most this much is clamped; a larger step starts a new era.
 pub const CLOCK_CLAMP_MICROS_MAX: i64 = 1_000_000;
 
 pub const FILTER_BYTES_MAX: usize = 8_192;

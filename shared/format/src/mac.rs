@@ -105,7 +105,7 @@ impl KeyRing {
         }))
     }
 
-    /// The newest epoch in this ring, which is the one to seal with.
+    /// Returns the newest epoch in this ring, whose key seals new entries.
     pub fn newest_epoch(&self) -> Option<u32> {
         self.secrets.keys().copied().max()
     }

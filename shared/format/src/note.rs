@@ -15,7 +15,8 @@ pub const SIGNATURES_MAX: usize = 64;
 
 const DASH: &str = "\u{2014} ";
 
-/// Type of a key: the message that it signs, and how. Encoded as the type byte of signed-note, section "Signature types".
+/// Type of a key, which determines the message that it signs and how it signs. Encoded as the type byte of signed-note, section
+/// "Signature types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// Ed25519 over the note's text, 0x01: a log's own signature.
@@ -50,7 +51,7 @@ pub enum NoteError {
     Signature(String),
 }
 
-/// A public key with the name it signs under.
+/// A public key and the name under which its owner signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyingKey {
     name: String,
@@ -76,7 +77,7 @@ impl VerifyingKey {
         let kind = KeyKind::of(*kind).ok_or(NoteError::Key)?;
         let public: [u8; 32] = public.try_into().map_err(|_| NoteError::Key)?;
         let key = Self::new(name, kind, &public).ok_or(NoteError::Key)?;
-        // The id must be exactly eight lower-case digits: another spelling would be another text for the same key.
+        // The id must be exactly eight lower-case digits, so that a key has only one text form.
         if hex::encode(key.id()) == id { Ok(key) } else { Err(NoteError::Key) }
     }
 
@@ -149,7 +150,7 @@ impl SigningSeed {
     }
 }
 
-/// A private key with the name it signs under.
+/// A private key and the name under which it signs.
 #[derive(Clone)]
 pub struct SigningKey {
     secret: ed25519_dalek::SigningKey,

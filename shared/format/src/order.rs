@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::NodeId;
 use crate::time::Timestamp;
 
-/// Sort key of an entry among all nodes.
+/// Sort key of an entry among the entries of all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     pub timestamp: Timestamp,

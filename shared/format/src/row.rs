@@ -13,8 +13,8 @@ use crate::verify::Integrity;
 /// One row of an API answer or an NDJSON line:
 /// `{"entry":<body, verbatim>,"signature":"<hex mac>","integrity":"ok","witnessed":false}`.
 ///
-/// A body that is not exactly one JSON object is written as a JSON string, even if its mac is valid: the bytes must not end the line or
-/// begin another row in it, and nothing is dropped.
+/// A body that is not exactly one JSON object is written as a JSON string, even if its mac is valid. So its bytes are shown in
+/// full, but cannot end the line or begin another row in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
     pub body: Cow<'a, [u8]>,
@@ -31,7 +31,7 @@ pub struct Row<'a> {
     pub withheld: bool,
 }
 
-/// Remainder of an erased row: when it was recorded, and the entry that says why it was erased.
+/// The retained facts about an erased row: when it was recorded, and the entry that says why it was erased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     pub entry_seq: u64,
@@ -45,14 +45,14 @@ impl Tombstone {
         Self { entry_seq, timestamp: said.timestamp, reason: said.reason.clone() }
     }
 
-    /// Message about the erasure for people.
+    /// Returns a human-readable message about the erasure.
     pub fn describe(&self) -> String {
         format!("erased under entry {}: {}", self.entry_seq, self.reason)
     }
 }
 
 impl<'a> Row<'a> {
-    /// Creates an erased row, of which only its former existence can be shown.
+    /// Creates an erased row, for which only the fact that it existed can be shown.
     pub fn erased(node_id: &str, said: &Erased, entry_seq: u64, witnessed: bool) -> Self {
         let tombstone = Tombstone::of(said, entry_seq);
         Row {

@@ -98,8 +98,8 @@ pub struct Erased {
     pub by: String,
 }
 
-/// States that a new secret seals entries from here on. The last row under the old secret and the first one under the new secret both
-/// contain this statement.
+/// States that entries are sealed with a new secret from this point on. The last row under the old secret and the first row under
+/// the new secret both contain this statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRotated {
     pub from_epoch: u32,
@@ -189,7 +189,7 @@ impl Statement {
     /// Returns the entry that contains the statement.
     pub fn to_entry(&self) -> CallerEntry {
         let json = |value: Result<serde_json::Value, _>| value.unwrap_or_default();
-        // The descriptions are signed with the entry and part of frozen bundles, so their wording stays as it was first written.
+        // The descriptions are signed with the entry and are part of frozen bundles, so their wording must never change.
         let (action, message, details) = match self {
             Self::Pruned(pruned) => (
                 "log.pruned",
@@ -223,7 +223,7 @@ impl Statement {
     }
 }
 
-/// Action of the first entry of a log that replaced another one. This action is older than the statements above and is written as a
+/// Action of the first entry of a log that replaced another one. This action predates the statements above and is written as a
 /// lifecycle entry.
 pub const GENERATION_BEGUN: &str = "log.generation_begun";
 
@@ -240,7 +240,7 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Reads a `log.generation_begun` entry; returns `None` for any entry that is not one by the node itself.
+    /// Reads a `log.generation_begun` entry; returns `None` for other entries and for those that the node did not write itself.
     pub fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Details {

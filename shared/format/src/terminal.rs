@@ -1,11 +1,11 @@
-//! Escapes text from entries for a terminal, because it is untrusted.
+//! Escapes text from entries for display on a terminal, because that text is untrusted.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Escapes characters that could move the cursor, change a colour, reorder a line, or be mistaken for others: control characters,
-/// invisible characters (Unicode `Default_Ignorable_Code_Point`), spaces other than U+0020, and, in a word with Latin letters, letters of
-/// other scripts that look like Latin ones.
+/// Escapes characters that could move the cursor, change a color, reorder a line, or be mistaken for others: control characters,
+/// invisible characters (Unicode `Default_Ignorable_Code_Point`), spaces other than U+0020, and, in a word with Latin letters,
+/// letters of other scripts that look like Latin ones.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_control()) {
         return Cow::Borrowed(text);

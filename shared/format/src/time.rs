@@ -70,8 +70,8 @@ impl Timestamp {
         self.to_chrono().to_rfc3339_opts(SecondsFormat::Micros, true)
     }
 
-    /// Reads exactly the form that [`Timestamp::to_text`] writes and nothing else; used on signed bytes,
-    /// where a second spelling of the same instant would be a second body.
+    /// Reads exactly the form that [`Timestamp::to_text`] writes and nothing else. Used for signed bytes, in which each instant
+    /// must have only one spelling.
     pub fn parse_exact(text: &[u8]) -> Option<Self> {
         if text.len() != TEXT_BYTES || text[26] != b'Z' {
             return None;
@@ -109,8 +109,8 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Parses a duration as users type it: `15m`, `1h 30m`. Long numbers are refused in advance, because the sum of the
-/// largest ones overflows inside the `humantime` parser.
+/// Parses a duration as users type it: `15m`, `1h 30m`. Long numbers are refused before parsing, because the sum of the largest
+/// ones overflows inside the `humantime` parser.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
     (text.len() <= DURATION_BYTES_MAX && digits <= DURATION_DIGITS_MAX)

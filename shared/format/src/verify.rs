@@ -51,7 +51,7 @@ pub struct RowChecker {
     ring: KeyRing,
     generation: Generation,
     generation_text: String,
-    /// The range of rows that each epoch seals, if known; see [`EpochSpan`].
+    /// The rows sealed under each epoch, if known; see [`EpochSpan`].
     epochs: Vec<EpochSpan>,
 }
 
@@ -77,9 +77,9 @@ impl RowChecker {
         Self { ring, generation, generation_text: generation.to_string(), epochs: Vec::new() }
     }
 
-    /// Sets the epoch spans. From then on, `check` accepts a row only under the epoch of its position: the holder of a
-    /// secret that was rotated out can still compute macs, but none that is valid after the epoch ended. Spans ascend; rows
-    /// before the first span may have any epoch.
+    /// Sets the epoch spans. From then on, `check` accepts a row only under the epoch of its position. Thus the holder of a
+    /// secret that was rotated out can still compute macs, but none that is accepted after the end of its epoch. Spans ascend;
+    /// rows before the first span may have any epoch.
     pub fn know_epochs(&mut self, epochs: Vec<EpochSpan>) {
         self.epochs = epochs;
     }
@@ -127,7 +127,7 @@ impl RowChecker {
         if prefix.timestamp != claim.timestamp {
             return bad("the time column differs from the signed time");
         }
-        // A holder of the secret can seal any bytes; only a single entry on one line is accepted as a row.
+        // A holder of the secret can seal arbitrary bytes; only a single entry on one line is accepted as a row.
         if !is_one_entry(claim.body) {
             return bad(NOT_ONE_ENTRY);
         }
@@ -146,7 +146,7 @@ pub enum SequenceFault {
     TimeDecreases { seq: u64 },
 }
 
-/// Follows rows in ascending `seq` and notices gaps; the rows themselves are checked by [`RowChecker`].
+/// Follows rows in ascending `seq` and detects gaps; the rows themselves are checked by [`RowChecker`].
 #[derive(Debug, Clone, Default)]
 pub struct SequenceWalk {
     next: Option<u64>,
@@ -186,7 +186,7 @@ impl SequenceWalk {
         fault
     }
 
-    /// Ends the walk and reports rows up to and including `last` that are missing at its end.
+    /// Ends the walk; if rows are missing at the end, up to and including `last`, reports them.
     pub fn finish(&self, last: Option<u64>) -> Option<SequenceFault> {
         let (last, next) = (last?, self.next?);
         (next <= last).then_some(SequenceFault::Missing { first: next, last })

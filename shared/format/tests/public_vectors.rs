@@ -20,7 +20,7 @@ use serde_json::Value;
 use sha2::Sha256;
 use signed_note::{Note, StandardVerifier, VerifierList};
 
-/// Third-party data, stored next to the project and not in it.
+/// Third-party data, which is stored next to the project directory and is not part of it.
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/rfc6962/testdata");
 
 fn files(below: &Path) -> Vec<PathBuf> {
@@ -32,7 +32,7 @@ fn files(below: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Decodes the hashes of a vector; `None` if one is not 32 bytes, which our types cannot express.
+/// Decodes the hashes of a vector. Returns `None` if one of them is not 32 bytes long, because our types cannot represent it.
 fn hashes(texts: &[&Value]) -> Option<Vec<Hash>> {
     texts.iter().map(|text| decode_hash(text.as_str().unwrap())).collect()
 }

@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Replaces a file, or creates it, with mode 0600. The file and its directory entry are synced when this returns. Writers of one file
-/// must not run concurrently: either each of them holds the file's [`lock`], or there is only one.
+/// Replaces a file, or creates it, with mode 0600. The file and its directory entry are synced when this returns. Writers of one
+/// file must not run concurrently: either each of them holds the file's [`lock`], or there is only one writer.
 ///
 /// # Errors
 /// Fails if the file cannot be written; its old content then remains.
@@ -36,8 +36,8 @@ pub fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Gives the file to the owner of its folder: a command run by root must not leave files that the daemon, which runs as another user,
-/// cannot read. Only root may change the owner of a file, and only root has to, so a failure is ignored.
+/// Gives the file to the owner of its folder, so that a command run by root does not leave files that the daemon, which runs as
+/// another user, cannot read. Only root may change the owner of a file, and only root needs to, so a failure is ignored.
 fn give_to_owner_of_folder(path: &Path, file: &File) -> io::Result<()> {
     let meta = file.metadata()?;
     if !meta.is_file() || meta.nlink() != 1 {

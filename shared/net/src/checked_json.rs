@@ -1,5 +1,5 @@
-//! Reads and writes small state files as JSON that includes its own SHA-256, so that a flipped bit is recognised as damage and not
-//! mistaken for a deliberate change.
+//! Reads and writes small state files as JSON that includes its own SHA-256, so that a flipped bit is recognized as damage and
+//! not mistaken for a deliberate change.
 
 use std::io;
 use std::path::Path;

@@ -1,10 +1,10 @@
-//! Wall clock, and whether it is synchronised.
+//! The wall clock, and whether it is synchronized.
 
 use std::time::Duration;
 
 use piperoll_format::time::Timestamp;
 
-/// Time limit for the answer of `timedatectl`.
+/// Time limit for a call of `timedatectl`.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Wall clock, passed as an argument so that tests can control it.
@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Reports whether the machine's clock is synchronised, as far as systemd learns it from the kernel. Returns
-/// `None` if that cannot be determined.
+/// Returns whether the machine's clock is synchronized, as systemd reports it from the kernel. Returns `None` if that cannot be
+/// determined.
 pub async fn kernel_is_synced() -> Option<bool> {
     let asking = tokio::process::Command::new("timedatectl")
         .args(["show", "--property=NTPSynchronized", "--value"])

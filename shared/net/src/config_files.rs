@@ -24,8 +24,9 @@ const CREDENTIAL: &str = "credential:";
 /// Environment variable that holds the directory of these files.
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// Resolves the path of a configured file: relative to `base`, or in systemd's directory of credentials. Without a service manager the
-/// path of a credential is returned unchanged; no such file exists, and the error names it.
+/// Resolves the path of a configured file: relative to `base`, or, for a credential, in systemd's credentials directory. Without
+/// a service manager, the path of a credential is returned unchanged. No such file exists, so the resulting error names this
+/// path.
 pub fn at(base: &Path, path: &Path) -> PathBuf {
     match path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
         Some(name) => match std::env::var_os(CREDENTIALS_VARIABLE) {
@@ -36,13 +37,13 @@ pub fn at(base: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Returns whether the path is a systemd credential. Only the service can enter systemd's credentials directory, and the group
-/// permissions of its files may represent an access control list.
+/// Returns whether the path is a systemd credential. Only the service can enter systemd's credentials directory, so the group
+/// permissions of the files, which may represent an access control list, are allowed there.
 fn is_credential(path: &Path) -> bool {
     std::env::var_os(CREDENTIALS_VARIABLE).is_some_and(|directory| path.parent() == Some(Path::new(&directory)))
 }
 
-/// Reads a private file, refusing one that group or others can read, because it is no longer secret.
+/// Reads a private file. Refuses one that group or others can read, because its content is no longer secret.
 pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     let meta = std::fs::metadata(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
     let mode = meta.permissions().mode() & 0o777;
@@ -85,7 +86,7 @@ pub fn read_seed(path: &Path) -> Result<SigningSeed, ConfigError> {
     SigningSeed::from_hex(std::str::from_utf8(&bytes).unwrap_or_default()).ok_or_else(problem)
 }
 
-/// Returns the folder of a configuration file, which its relative paths are relative to.
+/// Returns the folder of a configuration file, to which the relative paths in that file refer.
 pub fn base_of(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     absolute.parent().unwrap_or(Path::new("/")).to_owned()

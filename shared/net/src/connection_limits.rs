@@ -1,11 +1,11 @@
 //! Limits each client to its share of the connections, and closes connections that miss their deadlines.
 //!
 //! A connection counts against its client from the first byte. A client gets few slots for connections on which no caller has
-//! been identified, and such a connection is closed first, even with a request in progress: in favour of other connections of the
-//! same client if that client has too many, and in favour of any client if all slots are taken. An unidentified client can stall
-//! a response or a body for as long as it likes, so only its newest connections are worth keeping, and a client that connects in
-//! order to identify itself has the newest. A connection with an identified caller is closed early only while it is idle. A
-//! request in progress keeps a connection from being idle; other traffic, such as pings, does not.
+//! been identified. Such a connection is closed first, even with a request in progress: to make room for another connection of
+//! the same client if that client has too many, and for one of any client if all slots are taken. An unidentified client can
+//! stall a response or a body for as long as it likes, so only its newest connections are worth keeping, and a client that
+//! connects in order to identify itself has the newest. A connection with an identified caller is closed early only while it is
+//! idle. A request in progress keeps a connection from being idle; other traffic, such as pings, does not.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,11 +21,12 @@ const CONNECTIONS_MAX: usize = 1_024;
 const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
 /// Maximum number of a client's connections on which no caller has been identified yet.
 const STRANGERS_PER_CLIENT_MAX: usize = 32;
-/// Times after which a connection is closed: without any request, idle without an identified caller, and idle with one.
+/// Timeouts after which a connection is closed: one that has had no request, one that is idle without an identified caller, and
+/// one that is idle with an identified caller.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const STRANGER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Time after which a response of which the client reads nothing is dropped together with its connection.
+/// Time after which a response is dropped, together with its connection, if the client reads none of it.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -46,8 +47,8 @@ impl<K: Eq + Hash + Clone> Gate<K> {
         Self { open: Arc::new(Mutex::new(HashMap::new())) }
     }
 
-    /// Admits a connection of this client, or returns the reason for the refusal. `known` means that
-    /// connecting already identifies the client.
+    /// Admits a connection of this client, or returns the reason for the refusal. `known` is true if the client is already
+    /// identified by the connection itself.
     pub(super) fn admit(&self, client: K, known: bool) -> Result<AdmissionSlot<K>, String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let own = open.entry(client.clone()).or_default();
@@ -72,9 +73,9 @@ impl<K: Eq + Hash + Clone> Gate<K> {
     }
 }
 
-/// Closes the connection that can best be spared: an unidentified one before an identified one. Of unidentified ones it closes the
-/// oldest, so that the newest has time to identify itself however many more arrive; of identified ones, the one that has been idle the
-/// longest. Returns false if all are identified and in use.
+/// Closes the connection that can best be spared: an unidentified one before an identified one. Among unidentified connections
+/// this is the oldest one, so that the newest has time to identify itself however many others arrive; among identified
+/// connections, it is the one that has been idle the longest. Returns false if all are identified and in use.
 fn give_way(connections: &mut Vec<Arc<Activity>>) -> bool {
     let since = |activity: &Activity| if activity.is_known() { activity.used() } else { activity.began };
     let spare = connections.iter().enumerate().filter(|(_, activity)| activity.is_idle() || !activity.is_known());
@@ -102,9 +103,10 @@ pub(super) struct Activity {
     began: Instant,
     known: AtomicBool,
     asked: AtomicBool,
-    /// Milliseconds after `began` at which the last request ended.
+    /// Time at which the last request ended, in milliseconds after `began`.
     used: AtomicU64,
-    /// Requests in progress, by number, with the time since which a part of the response has been waiting for the client, if one is.
+    /// Requests in progress, by number. The value is the time since which a part of the response has been waiting for the client,
+    /// or `None` if no part is waiting.
     under_way: Mutex<HashMap<u64, Option<Instant>>>,
     next: AtomicU64,
     pub(super) cut: CancellationToken,
@@ -131,7 +133,7 @@ impl Activity {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Time when the last request ended, or when the connection was opened.
+    /// Time at which the last request ended or, if there was none, the connection was opened.
     fn used(&self) -> Instant {
         self.began + Duration::from_millis(self.used.load(Ordering::Relaxed))
     }
@@ -181,7 +183,7 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Records whether, from now on, a part of the response is waiting for the client.
+    /// Records whether a part of the response is waiting for the client from now on.
     pub(super) fn waits(&self, waits: bool) {
         let mut under_way = self.activity.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         under_way.insert(self.number, waits.then(Instant::now));
@@ -232,7 +234,7 @@ mod tests {
         let known = gate.admit("a", true).expect("identified clients have more room");
         assert!(!is_cut(0));
         let newest = gate.admit("a", false).expect("a stranger gives way, also a busy one");
-        // The newest connection stays although it has not sent a request yet.
+        // The newest connection is kept even though it has not sent a request yet.
         let _next = gate.admit("a", false).expect("so does the next one");
         assert!(is_cut(0) && is_cut(1) && !is_cut(2), "the oldest go first");
         assert!(!known.activity.cut.is_cancelled() && !newest.activity.cut.is_cancelled());

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use piperoll_format::ids::{ClusterName, NameError, NodeId};
 
-/// Holder of a certificate of one cluster. Parsed once and never passed on as a plain string.
+/// Holder of a certificate of one cluster. It is parsed once and is not passed around as a plain string.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub cluster: ClusterName,

@@ -34,15 +34,15 @@ use crate::tls::{ClientAuth, TlsCredentials, TlsStore};
 use piperoll_format::address::network;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Limits in time and in bytes for reading from a connection after its handshake was refused; see `linger`.
+/// Limits, in time and in bytes, on reading from a connection after its handshake was refused; see `linger`.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// Time that requests in progress get to finish after a shutdown was requested.
+/// Time that requests in progress are given to finish after a shutdown was requested.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Unacknowledged bytes per stream and per connection. They bound the memory that a slow reader, or request bodies that no
-/// handler has read yet, can occupy.
+/// Flow-control windows, in bytes, of one stream and of one connection. They limit the memory that request bodies can occupy
+/// before a handler reads them.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 /// Maximum number of concurrent requests on one connection.
@@ -50,7 +50,8 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// Bytes of a response that are buffered per request before the connection can send them.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
-/// Time limit for the next piece of a request body, and minimum rate of a body that takes longer than that in total.
+/// Time limit for the next piece of a request body, and minimum average rate of a body that takes longer than this limit in
+/// total.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(15);
 const BYTES_PER_SECOND_MIN: u64 = 8 * 1024;
 /// Limit on the size of request headers. It is large because a cursor over hundreds of nodes is part of the request line.
@@ -248,8 +249,8 @@ async fn serve_tls_connection(
     serve_connection(stream, peer, app, activity, shutdown, distrusted).await;
 }
 
-/// Closes a connection so that the TLS alert that was sent last arrives. In TLS 1.3 the client has already begun to
-/// send by then; closing the socket with unread bytes would make the kernel reset the connection, and the client would
+/// Closes a connection in a way that lets the client receive the TLS alert that was sent last. In TLS 1.3 the client has already
+/// begun to send by then. Closing the socket with unread bytes would make the kernel reset the connection, and the client would
 /// lose data that it had not read yet.
 async fn linger(mut stream: TcpStream) {
     let ending = async {
@@ -316,7 +317,7 @@ async fn serve_connection<S, P>(
                     let _ = tokio::time::timeout(REST_TIMEOUT, read_rest(&body)).await;
                 });
             }
-            // The client has not taken any of the response body yet, so its time limit starts now.
+            // The client has not read any of the response body yet; its time limit for doing so starts now.
             under_way.waits(true);
             Ok::<_, std::convert::Infallible>(response.map(|body| Leaving {
                 body,
@@ -363,14 +364,14 @@ async fn serve_connection<S, P>(
     }
 }
 
-/// Request body as it arrives. A body that stalls or trickles in ends with an error, so that the bytes
-/// received so far are not held forever.
+/// Incoming request body. A body that stalls or trickles in ends with an error, so that the bytes received so far are not held
+/// forever.
 struct Arriving {
     body: Incoming,
     /// Time of the first poll.
     began: Option<Instant>,
     bytes: u64,
-    /// Deadline of the next piece.
+    /// Deadline for the next piece of the body.
     due: Pin<Box<tokio::time::Sleep>>,
 }
 
@@ -480,7 +481,7 @@ impl hyper::body::Body for Leaving {
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
                 Poll::Ready(other) => return Poll::Ready(other),
-                // No data is ready, so the client is not late.
+                // No data is ready, so nothing is waiting for the client.
                 Poll::Pending => {
                     self.under_way.waits(false);
                     return Poll::Pending;

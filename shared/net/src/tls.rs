@@ -24,7 +24,7 @@ use piperoll_format::time::Timestamp;
 /// Polling interval for changed files. A revocation must reach open connections within a minute.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Returns the cryptography provider. No other code names one.
+/// Returns the cryptography provider. All other code obtains the provider from this function.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

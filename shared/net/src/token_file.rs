@@ -1,5 +1,5 @@
 //! A file of bearer tokens with 256 random bits each. A token is shown once; only its SHA-256 is stored. The file is read again
-//! whenever it has changed, so that the command line and the daemon agree.
+//! whenever it has changed, so that a change by the command line takes effect in the daemon and vice versa.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::atomic_file;
 
-/// Prefix of every token. A token that appears in other text is recognised by it and masked.
+/// Prefix of every token, by which a token in other text is recognized and masked.
 const PREFIX: &str = "prl_";
 /// Random bytes of a token.
 const RANDOM_BYTES: usize = 32;
@@ -61,7 +61,7 @@ pub struct TokenRules {
     pub tokens_max: usize,
 }
 
-/// Tokens in a file; a missing file holds none.
+/// A file of tokens. A missing file is treated as empty.
 pub struct TokenFile<T> {
     path: PathBuf,
     rules: TokenRules,
@@ -82,7 +82,7 @@ impl<T: StoredToken> TokenFile<T> {
     /// Returns all tokens.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// Fails if the file cannot be read.
     pub fn list(&self) -> Result<Vec<T>, TokenFileError> {
         let io = |source| self.io(source);
         let stamp = match std::fs::metadata(&self.path) {
@@ -105,7 +105,7 @@ impl<T: StoredToken> TokenFile<T> {
     /// Finds the stored form of a token.
     ///
     /// # Errors
-    /// As [`TokenFile::list`].
+    /// Fails in the same cases as [`TokenFile::list`].
     pub fn find(&self, token: &str) -> Result<Option<T>, TokenFileError> {
         self.find_hash(&hash(token))
     }
@@ -113,7 +113,7 @@ impl<T: StoredToken> TokenFile<T> {
     /// Finds a token by its hash. Compares hashes in constant time.
     ///
     /// # Errors
-    /// As [`TokenFile::list`].
+    /// Fails in the same cases as [`TokenFile::list`].
     pub fn find_hash(&self, wanted: &str) -> Result<Option<T>, TokenFileError> {
         let is_it = |known: &T| bool::from(known.sha256().as_bytes().ct_eq(wanted.as_bytes()));
         Ok(self.list()?.into_iter().find(is_it))
@@ -123,7 +123,7 @@ impl<T: StoredToken> TokenFile<T> {
     /// returned.
     ///
     /// # Errors
-    /// When the name is malformed or already in use, the file is full, or the file cannot be read or written.
+    /// Fails if the name is malformed or already in use, the file is full, or the file cannot be read or written.
     pub fn create(&self, name: &str, describe: impl FnOnce(String) -> T) -> Result<(String, T), TokenFileError> {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || self.rules.name_marks.contains(c);
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_allowed) {
@@ -146,10 +146,10 @@ impl<T: StoredToken> TokenFile<T> {
         Ok((token, stored))
     }
 
-    /// Removes a token, which is invalid from then on.
+    /// Removes a token. It is invalid from then on.
     ///
     /// # Errors
-    /// When no token has this name, or the file cannot be read or written.
+    /// Fails if no token has this name, or the file cannot be read or written.
     pub fn revoke(&self, name: &str) -> Result<(), TokenFileError> {
         let _lock = self.lock()?;
         let mut tokens = self.list()?;
@@ -161,11 +161,12 @@ impl<T: StoredToken> TokenFile<T> {
         self.save(&tokens)
     }
 
-    /// Locks the file. `create` and `revoke`, in the command line and in the daemon, hold the lock while they read, change and
-    /// write the file, so that a revoked token does not come back.
+    /// Locks the file. `create` and `revoke` hold this lock, both in the command line and in the daemon, while they read, change
+    /// and write the file, so that a revoked token does not reappear.
     fn lock(&self) -> Result<std::fs::File, TokenFileError> {
         let lock = atomic_file::lock(&self.path).map_err(|source| self.io(source))?;
-        // A change by another process within the clock's resolution would look like the cached version.
+        // If another process changed the file within the clock's resolution, its stamp would equal the cached one, so discard the
+        // cache.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         Ok(lock)
     }

@@ -75,7 +75,7 @@ pub struct TokenInfo {
     /// RFC 3339.
     pub created: String,
     pub expires: Option<String>,
-    /// Filter that limits what the holder may see; without one, the holder sees everything.
+    /// Filter that limits what the holder may see. If it is absent, the holder may see everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
 }
@@ -104,7 +104,8 @@ pub struct CreatedToken {
     pub info: TokenInfo,
 }
 
-/// `POST /api/v1/session`: either a token or a link, or neither to sign in as the user that the client certificate names.
+/// `POST /api/v1/session`: signs in with either a token or a link. Without both, signs in as the user named in the client
+/// certificate.
 #[derive(Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -123,11 +124,11 @@ pub struct SessionInfo {
     pub name: String,
     pub role: Role,
     pub permissions: Vec<Permission>,
-    /// Filter that limits what the caller may see; without one, the caller sees everything.
+    /// Filter that limits what the caller may see. If it is absent, the caller may see everything.
     pub limited_to: Option<String>,
-    /// `token` or `certificate`: the credential that the caller presented, with this request or at sign-in.
+    /// `token` or `certificate`: the credential that the caller presented with this request or when signing in.
     pub method: String,
-    /// Present for a browser session.
+    /// Present if the caller uses a browser session.
     pub session: Option<SessionTimes>,
     pub cluster: String,
     /// The version of this program.
@@ -138,13 +139,13 @@ pub struct SessionInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionTimes {
-    /// The session ends after this long without a request. An open tail does not count as a request.
+    /// Seconds without a request after which the session ends. An open tail does not count as a request.
     pub idle_seconds: u64,
-    /// The session ends at this time in any case, RFC 3339.
+    /// Time at which the session ends even if it is in use, RFC 3339.
     pub ends: String,
 }
 
-/// `POST /api/v1/session/links`: an address that signs in one browser, once.
+/// `POST /api/v1/session/links`: a one-time address that signs in one browser.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignInLink {
@@ -176,7 +177,7 @@ pub struct Acknowledge {
     pub seq: Option<u64>,
     /// The verdict that the caller saw, such as `row_invalid` or `fork`.
     pub verdict: String,
-    /// The message that the caller saw, so that the acknowledgement is not mistaken for one of a later problem.
+    /// The message that the caller saw, so that the acknowledgement cannot be mistaken for that of a later problem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<String>,
     /// Findings or actions taken, for the record.
@@ -189,7 +190,7 @@ pub struct Acknowledge {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FlagVerdict {
-    /// The entry was investigated, and what it shows did happen.
+    /// The entry was investigated, and what it reports did happen.
     #[serde(alias = "reviewed")]
     TruePositive,
     /// The detection rule matched correctly, but nothing is wrong.
@@ -216,7 +217,8 @@ pub struct RecordVerdict {
     /// Node and seq of the flagged entry.
     pub node: String,
     pub seq: u64,
-    /// Generation of the log that contains the flagged entry, as in that entry; the node's current generation by default.
+    /// Generation of the log that contains the flagged entry: the entry's own `generation`. Defaults to the node's current
+    /// generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
     /// The former name `judgement` is accepted too.

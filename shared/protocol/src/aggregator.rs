@@ -19,14 +19,14 @@ pub enum Status {
     Timeout,
     /// The connection broke or stalled after some rows.
     Incomplete,
-    /// The answer contained an invalid signature, a gap, or rows of another node.
+    /// The node answered with an error, or was busy.
     Error,
-    /// An invalid signature, a gap, or rows of another node.
+    /// Rows in the answer failed verification or were missing, or the node does not trust its own file.
     Invalid,
     /// The range begins before the oldest retained row.
     Pruned,
-    /// The node answered, but rows of the range were in a log that has since been replaced: an earlier generation, or a log that
-    /// was restored from an older copy.
+    /// The node answered, but rows of the range were in a log that has since been replaced: either an earlier generation, or a
+    /// log that was restored from an older copy.
     Superseded,
     /// The node left the cluster, and its rows of the range cannot be read.
     Retired,
@@ -75,7 +75,7 @@ pub struct NodeReport {
     pub rows_witnessed: u64,
     /// Verdict on the node's log as a whole.
     pub verdict: Verdict,
-    /// Rows covered by the checkpoint that this aggregator cosigned last; none of them can change unnoticed.
+    /// Rows covered by the checkpoint that this aggregator cosigned last. Any change to these rows would be detected.
     #[serde(default)]
     pub witnessed: Option<u64>,
     /// Time at which that checkpoint was last confirmed, RFC 3339.
@@ -116,10 +116,10 @@ pub const COMPLETE_SINCE_HEADER: &str = "audit-complete-since";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Envelope {
-    /// Whether every expected node that is not excluded is `ok`; nothing else affects this flag.
+    /// Whether every expected node that is not excluded has the status `ok`. Nothing else affects this field.
     pub complete: bool,
-    /// Set if the answer is incomplete only because rows of the range were pruned after the retention period of the cluster's policy:
-    /// nothing is missing from this time on, and a query with this time as `from` would be complete. RFC 3339.
+    /// Set if the answer is incomplete only because rows of the range were pruned after the retention period of the cluster's
+    /// policy. Nothing is missing from this time on, and a query with this time as `from` would be complete. RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<String>,
     /// Whether the answer is complete and every node's contribution is proven complete.
@@ -128,8 +128,8 @@ pub struct Envelope {
     /// Message that says what is proven beyond the rows' signatures.
     #[serde(default)]
     pub completeness: String,
-    /// Time up to which nothing is missing, in the requested order (newest first: back to this time); null if a node returned
-    /// nothing.
+    /// Time up to which nothing is missing in the requested order; if the newest rows come first, the time back to which nothing
+    /// is missing. Null if a node returned nothing.
     pub complete_through: Option<String>,
     /// Whether more rows follow the last one of this answer. If so, the answer is one page of a longer result, and `next_cursor`
     /// continues it.
@@ -166,7 +166,8 @@ pub struct Envelope {
     /// Parts of the filter that may have been interpreted differently than intended, and suggestions if nothing matched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter_hints: Vec<String>,
-    /// The filter that the caller is limited to, in addition to the requested one; the answer contains nothing outside it.
+    /// The filter that the caller is limited to. It applies in addition to the requested filter, and the answer contains nothing
+    /// outside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_to: Option<String>,
 }
@@ -250,8 +251,8 @@ pub struct AcceptRequest {
     pub generation: String,
     /// Explanation of the fork or rollback, for the record.
     pub reason: String,
-    /// Size in rows and root (base64) that the operator was shown (`alarm.presented` in `GET /nodes`): that log is accepted, or one that
-    /// extends it. Without them, the log that the node presents at the time of the request is accepted.
+    /// Size in rows and root (base64) that the operator was shown (`alarm.presented` in `GET /nodes`). This log, or one that
+    /// extends it, is accepted. Without size and root, the log that the node presents at the time of the request is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,7 +265,7 @@ pub struct AcceptRequest {
 pub struct AlarmInfo {
     /// RFC 3339.
     pub since: String,
-    /// The log that the node presented last; null while the node signs no checkpoint.
+    /// The log that the node presented last; null if the node signs no checkpoint.
     pub presented: Option<PresentedLog>,
 }
 
@@ -300,7 +301,7 @@ pub struct ExportRequest {
     pub to: Option<String>,
     #[serde(default)]
     pub incomplete: IncompleteArg,
-    /// Time to wait if `incomplete` is `wait`, at most 600 seconds; 60 by default.
+    /// Time to wait if `incomplete` is `wait`: at most 600 seconds, by default 60.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<u64>,
 }
@@ -315,16 +316,16 @@ pub enum ExportFormat {
     Bundle,
     /// A view for spreadsheets.
     Csv,
-    /// A view for programs, which ends with a final record.
+    /// Output for programs, which ends with a final record.
     Ndjson,
 }
 
-/// Behaviour of an export if expected nodes are missing.
+/// Behavior of an export if expected nodes are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum IncompleteArg {
-    /// Answers 503 with the list of nodes.
+    /// Responds with status 503 and the list of nodes.
     #[default]
     Refuse,
     /// Retries for up to `wait_seconds`, then refuses.

@@ -15,7 +15,7 @@ pub struct ForwardStatus {
     pub next_seq: u64,
     /// Rows that have not arrived yet.
     pub lag_rows: u64,
-    /// Age of the oldest row that has not arrived, once the node has read that row; 0 while nothing waits.
+    /// Age of the oldest row that has not arrived, once the node has read that row; 0 if no row is waiting.
     pub lag_seconds: f64,
     /// Rows sent since the node started; a row that is sent again is counted again.
     pub rows_sent: u64,

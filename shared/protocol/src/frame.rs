@@ -22,7 +22,8 @@ const HEADER_BYTES: usize = 5;
 const PLACE_BYTES: usize = 16;
 /// Fixed part of an entry: seq 8, `place` 8, timestamp 8, epoch 4, mac length 1.
 const ENTRY_FIXED_BYTES: usize = 29;
-/// Bytes of a body that are sent. No valid body is longer; a body that was lengthened is truncated and remains a violation.
+/// Maximum number of bytes of a body that are sent. No valid body is longer; one that was lengthened is truncated and remains a
+/// violation.
 const BODY_SENT_BYTES_MAX: usize = FRAME_BYTES_MAX - ENTRY_FIXED_BYTES - MAC_SENT_BYTES_MAX;
 const MAC_SENT_BYTES_MAX: usize = 255;
 
@@ -68,7 +69,7 @@ pub enum Frame {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryFrame {
     pub seq: u64,
-    /// Time at which the node sorts an invalid row; for a valid row, its own time.
+    /// Time by which the node sorts the row. For a valid row, this is the row's own time.
     pub place: Timestamp,
     /// Value of the time column.
     pub timestamp: Timestamp,

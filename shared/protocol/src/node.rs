@@ -50,7 +50,7 @@ pub mod peer_path {
 
 pub const NDJSON: &str = "application/x-ndjson";
 
-/// Proof to the caller that an entry is on disk; sent only after the synced commit.
+/// Receipt that assures the caller that an entry is on disk; sent only after the synced commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub node_id: NodeId,
@@ -67,7 +67,7 @@ pub struct Receipt {
 pub struct GapReport {
     /// Idempotency key: a report that is sent again is recorded only once.
     pub id: EntryId,
-    /// Number of lost events; `None` if it cannot be known.
+    /// Number of lost events; `None` if it is unknown.
     pub count: Option<u64>,
     /// Cause of the loss, one line of at most [`GAP_TEXT_BYTES_MAX`] bytes.
     pub cause: String,
@@ -121,7 +121,7 @@ pub struct ScanRequest {
     #[serde(default)]
     pub limit: Option<u64>,
     /// Selects only rows strictly after this position in the requested order. Across nodes a position is
-    /// `(timestamp, node_id, seq)`; within one node's rows it is `(timestamp, seq)`, which the aggregator derives.
+    /// `(timestamp, node_id, seq)`; the aggregator derives from it the position within one node's rows, `(timestamp, seq)`.
     #[serde(default)]
     pub after: Option<Position>,
     /// Excludes rows below this seq.
@@ -137,7 +137,7 @@ pub struct ScanRequest {
     /// selects by their position.
     #[serde(default)]
     pub count: Option<Plan>,
-    /// Continues with rows as they are recorded, and sends progress marks in between; the stream has no end.
+    /// Keeps the stream open: sends new rows as they are recorded, with progress marks in between. The stream has no end.
     #[serde(default)]
     pub follow: bool,
     /// Proves the rows against a tree of this many rows, whose root the client has from a checkpoint that it trusts.
@@ -157,7 +157,7 @@ pub struct StreamHead {
     /// Log start, if rows were pruned.
     #[serde(default)]
     pub pruned: Option<PrunedRows>,
-    /// The ranges of rows that were sealed under each epoch.
+    /// The range of rows sealed under each epoch.
     #[serde(default)]
     pub epochs: Vec<EpochSpan>,
     /// Reason why the node no longer trusts its own file; it still sends its rows.
@@ -243,7 +243,7 @@ pub struct NodeStatus {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IntakeStatus {
     pub name: String,
-    /// The problem, and the setting to change. The offset of the source is kept meanwhile.
+    /// The problem, and the setting to change. The node keeps the offset of the source until then.
     pub problem: String,
 }
 
@@ -262,9 +262,9 @@ pub struct Mark {
 /// Extent of a log's search index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexExtent {
-    /// Rows in the index; searches read the other rows themselves.
+    /// Number of rows in the index; searches read all other rows directly.
     pub rows: u64,
-    /// Rows in the log.
+    /// Number of rows in the log.
     pub of: u64,
     /// Index files, one per full block, and their total size in bytes.
     pub blocks: u64,
@@ -284,11 +284,11 @@ pub struct RetentionStatus {
     pub doing: String,
     /// Rows still to be deleted.
     pub rows_left: u64,
-    /// Bytes that the last prune since the node started returned to the file system.
+    /// Bytes that were returned to the file system by the last prune since the node started.
     pub bytes_freed: u64,
     /// Reason why the last attempt pruned less than it should have.
     pub problem: Option<String>,
-    /// Days that the oldest rows have been kept beyond the policy, according to their own timestamps.
+    /// Number of days by which the oldest rows exceed the retention period, according to their own timestamps.
     #[serde(default)]
     pub late_days: u32,
     /// Reason why rows are kept beyond the policy.
@@ -301,12 +301,13 @@ pub struct RetentionStatus {
     pub holds: Vec<String>,
 }
 
-/// Confirms, on the operator's responsibility, the timestamps of rows that are older than what the node knows from witnesses.
+/// Confirms, on the operator's responsibility, the timestamps of rows that were recorded before the node began to count how long
+/// rows have been witnessed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmTimesRequest {
     pub reason: String,
-    /// Only reports which rows are affected.
+    /// Whether to report only which rows would be affected.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -322,17 +323,18 @@ pub struct ConfirmedTimes {
     pub entry_seq: Option<u64>,
 }
 
-/// A witness's request for the newest checkpoint and a proof that the `old` rows that the witness has pinned are unchanged in it.
+/// A witness's request for the newest checkpoint, and for a proof that this checkpoint leaves the `old` rows pinned by the
+/// witness unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointQuery {
     #[serde(default)]
     pub old: u64,
-    /// Generation of an archived log whose last checkpoint is requested; without this field, the current log is meant.
+    /// Generation of the archived log whose last checkpoint is requested; absent in a request for the current log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
 }
 
-/// A checkpoint and the proof that its log extends the one that the request names.
+/// A checkpoint, and the proof that its log extends the log named in the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointAnswer {
     /// A signed note (C2SP tlog-checkpoint). Empty for an archived log that never signed a checkpoint.
@@ -356,7 +358,8 @@ pub struct LogSpan {
     pub oldest: Option<Timestamp>,
     /// Time of the last row that the checkpoint covers.
     pub newest: Option<Timestamp>,
-    /// Era of that row. If above 0, the clock was set back before it, and an older row may have a later time.
+    /// Era of that row. If it is above 0, the clock was set back at some time before that row, and an older row may have a later
+    /// time.
     #[serde(default)]
     pub era: u32,
     /// The log that this one replaced, according to the `log.generation_begun` entry at its start.
@@ -365,12 +368,12 @@ pub struct LogSpan {
     /// Log start, if rows were pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<PrunedRows>,
-    /// Archived logs of this node that can still be read by their generation.
+    /// Archived logs of this node that can still be read. A request identifies such a log by its generation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aside: Vec<LogAside>,
 }
 
-/// An archived log: it was replaced by another one, and can still be read.
+/// An archived log, which was replaced by another one but can still be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogAside {
     pub generation: Generation,
@@ -460,7 +463,7 @@ pub struct EraseRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryRecorded {
     pub entry_seq: u64,
-    /// For an erasure: false while an open read transaction prevents emptying the WAL, which also contains the erased content.
+    /// For an erasure: false if an open read transaction prevents emptying the WAL, which also contains the erased content.
     #[serde(default)]
     pub wal_emptied: bool,
 }
@@ -491,14 +494,14 @@ pub struct PrunePlan {
     /// Times of the first and the last row that would be pruned.
     pub oldest: Option<Timestamp>,
     pub newest: Option<Timestamp>,
-    /// Messages about what prevents pruning as much as was requested.
+    /// Messages that say why less can be pruned than was requested.
     pub limits: Vec<String>,
     /// Archived logs that this one replaced and that are pruned together with its first rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPruned>,
-    /// The first row that, as far as the node knows, has not been witnessed for the whole retention period. From this row on,
-    /// only the rows' own timestamps show their age, so `confirm` is required. Absent if all rows have been witnessed for that
-    /// long.
+    /// The first row that, as far as the node knows, has not been witnessed for the whole retention period. The age of this row
+    /// and of later ones is known only from the rows' own timestamps, so `confirm` is required. Absent if all rows have been
+    /// witnessed for that long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unconfirmed_from: Option<u64>,
 }
@@ -507,7 +510,8 @@ pub struct PrunePlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     pub now_micros: i64,
-    /// Newest version of the filter language that the node supports; absent in answers of nodes before version 2 of the language.
+    /// Newest version of the filter language that the node supports; absent in answers of nodes that predate version 2 of the
+    /// language.
     #[serde(default = "filter_version_1")]
     pub filter_version: u32,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// The HTTP status, repeated so that the body is complete without the header.
+    /// The HTTP status, repeated here so that the body can be interpreted without the status line.
     pub status: u16,
     /// Stable machine-readable code, such as `bad_filter`.
     pub code: String,

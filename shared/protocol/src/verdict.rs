@@ -82,7 +82,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the verdict says that the log is not the one that was witnessed.
+    /// Whether the verdict means that the log is not the one that was witnessed.
     pub fn is_alarm(self) -> bool {
         matches!(self, Self::Rollback | Self::Fork)
     }

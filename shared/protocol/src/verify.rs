@@ -69,7 +69,7 @@ pub struct VerifySummary {
     /// are not counted.
     #[serde(default)]
     pub unindexed: u64,
-    /// Log start (first retained seq), if rows were pruned as recorded by a `log.pruned` entry.
+    /// Log start (first retained seq) according to the newest `log.pruned` entry; `None` if no rows were pruned.
     #[serde(default)]
     pub pruned: Option<u64>,
     pub findings: u64,

@@ -1,4 +1,4 @@
-//! Columns that entries are searched and counted by: one short text per field, or none.
+//! Columns by which entries are searched and counted. Each column holds at most one short text per entry.
 //!
 //! Filters, statistics and a node's index agree on the meaning of a column, because they all use this module.
 
@@ -63,7 +63,7 @@ pub const COLUMNS: [Column; 21] = [
 ];
 
 impl Column {
-    /// Returns the entry's value; an entry without an outcome has `unknown`.
+    /// Returns the entry's value. For an entry without an outcome, the outcome is `unknown`.
     pub fn value<'a>(self, entry: &'a EntryView<'_>) -> Option<Cow<'a, str>> {
         let text = match self {
             Self::User => entry.user.as_deref(),

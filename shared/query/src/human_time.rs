@@ -1,4 +1,4 @@
-//! Parses times that people type: with and without a zone, and ages.
+//! Parses times that people type: with or without a zone, or as ages.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use piperoll_format::time::{TIME_ADVICE, TimeError, Timestamp, parse_duration};
 
 const UNIT_ADVICE: &str = "months and years differ in length; write weeks, days, hours, minutes or seconds (4w, 30d, 24h, 15m, 30s), or a date";
 
-/// Parses a time as people type it: RFC 3339, a date, a date and time, `now`, or an age. A time without
-/// a zone is read in that of `now`.
+/// Parses a time as people type it: RFC 3339, a date, a date and time, `now`, or an age. A time without a zone is read in the
+/// zone of `now`.
 pub fn parse(text: &str, now: impl Into<Now>) -> Result<Timestamp, TimeError> {
     let (text, now) = (text.trim(), now.into());
     if text == "now" {

@@ -12,7 +12,7 @@ pub enum Zone {
     #[default]
     Utc,
     Fixed(FixedOffset),
-    /// Not used in the verifier, which parses no times typed by people.
+    /// Not used by the verifier, which parses no times that people typed.
     Named(chrono_tz::Tz),
 }
 
@@ -21,7 +21,7 @@ pub enum Zone {
 #[error("{0:?} is not a time zone: write UTC, an offset such as +02:00, or a name such as Europe/Berlin")]
 pub struct ZoneError(String);
 
-/// Moment from which ages are counted, and zone in which dates are read.
+/// The time from which ages are counted, and the zone in which dates are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     pub at: Timestamp,
@@ -56,8 +56,9 @@ impl Zone {
         Err(wrong())
     }
 
-    /// Returns the moment at which a clock of this zone shows `clock`. If there are two, because the clock was set back, it is the
-    /// earlier one; if the clock was set forward past this time, it is the moment as if the clock had not been changed.
+    /// Converts `clock`, a local time in this zone, to a point in time. A local time that occurs twice, because the clock was set
+    /// back, means its first occurrence. One that was skipped, because the clock was set forward, is converted as if the clock
+    /// had not been changed.
     pub fn moment(self, clock: NaiveDateTime) -> Timestamp {
         let micros = match self {
             Self::Utc => clock.and_utc().timestamp_micros(),
@@ -67,7 +68,7 @@ impl Zone {
         Timestamp::from_micros(micros)
     }
 
-    /// Returns what a clock of this zone shows, and its offset from UTC in seconds.
+    /// Returns the local time in this zone, and the zone's offset from UTC in seconds.
     pub fn clock(self, at: Timestamp) -> (NaiveDateTime, i32) {
         use chrono::Offset as _;
         let utc = at.to_chrono().naive_utc();
@@ -84,8 +85,7 @@ fn earliest<Z: TimeZone>(zone: Z, clock: NaiveDateTime) -> i64 {
     match zone.from_local_datetime(&clock) {
         LocalResult::Single(time) | LocalResult::Ambiguous(time, _) => time.timestamp_micros(),
         LocalResult::None => {
-            // The offset before the gap applies: that of three hours earlier. If that time is in a gap too, the time is read as
-            // UTC.
+            // Use the offset before the gap: that of three hours earlier. If that time is in a gap too, read the time as UTC.
             let hour = chrono::TimeDelta::hours(3);
             let before = zone.from_local_datetime(&(clock - hour)).earliest();
             before.map_or_else(|| clock.and_utc().timestamp_micros(), |before| (before + hour).timestamp_micros())

@@ -1,4 +1,4 @@
-//! Compares the filter with a naive evaluation over plain JSON: both give the same answer for every entry and every filter.
+//! Compares the filter with a naive evaluation over plain JSON. Both must give the same answer for every entry and every filter.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -355,7 +355,7 @@ proptest! {
     }
 }
 
-/// Escaped and plain JSON text are found alike.
+/// Text in JSON is found whether or not it is escaped.
 #[test]
 fn escaped_text_is_found_like_plain_text() {
     let now = Timestamp::from_micros(0);
@@ -375,7 +375,7 @@ fn escaped_text_is_found_like_plain_text() {
             assert!(Filter::parse(text, now).unwrap().matches(&view), "{text} on {body}");
             assert!(!Filter::parse(&format!("-{text}"), now).unwrap().matches(&view), "-{text} on {body}");
         }
-        // A filter from before version 2 still matches the stored form only.
+        // A filter that predates version 2 still matches the stored form only.
         let old = Filter::parse_stored("details:müller", now).unwrap();
         assert_eq!(old.matches(&view), !body.contains("u00fc"), "{body}");
     }

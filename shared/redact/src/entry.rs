@@ -11,14 +11,14 @@ use piperoll_format::entry::{CallerEntry, EntryError};
 use piperoll_format::json::compact;
 use piperoll_format::limits::{JSON_DEPTH_MAX, REDACTED_COUNT_MAX};
 
-/// Fields whose text matters for verifying, searching or routing, and which cannot hold running text.
+/// Fields that are never redacted: their text matters for verifying, searching or routing, and they cannot contain running text.
 const UNTOUCHED: [&str; 7] = ["id", "category", "action", "outcome", "occurred_at", "ip_address", "peer_address"];
 
 impl Redactor {
-    /// Parses one JSON object as a caller sends it, with all recognised secrets masked.
+    /// Parses one JSON object as sent by a caller, and masks all recognized secrets in it.
     ///
     /// # Errors
-    /// As [`CallerEntry::parse`].
+    /// Returns the same errors as [`CallerEntry::parse`].
     pub fn parse_entry(&self, bytes: &[u8]) -> Result<CallerEntry, EntryError> {
         CallerEntry::parse_with(bytes, |text| self.entry(text))
     }
@@ -59,7 +59,7 @@ impl Redactor {
             } else {
                 walk.path.clear();
                 walk.enter(&name);
-                // `details` must stay an object.
+                // `details` must remain an object.
                 Some(walk.value(&tree, member))
                     .filter(|value| name != "details" || value != "\"***\"")
                     .unwrap_or("{}".to_owned())
@@ -89,8 +89,8 @@ impl Redactor {
     }
 }
 
-/// Masks copies of masked secrets elsewhere in the entry: an entry that lists `redacted` paths must not hold the secret in
-/// another field.
+/// Masks copies of masked secrets elsewhere in the entry. If an entry lists `redacted` paths, none of its other fields may
+/// contain one of these secrets.
 fn mask_copies(members: &mut [(String, String)], masked: &mut Masked) {
     let secrets = std::mem::take(&mut masked.secrets);
     for secret in &secrets {
@@ -102,7 +102,7 @@ fn mask_copies(members: &mut [(String, String)], masked: &mut Masked) {
                     continue;
                 }
                 let copy = replaced(value, form);
-                // Masking can make two keys equal or put the mask in place of a number; `compact` refuses both.
+                // Masking can make two keys equal, or replace a number by the mask; `compact` refuses both.
                 let is_sound = compact(&copy).is_ok_and(|compact| compact.len() <= copy.len());
                 if copy != *value && is_sound {
                     *value = copy;

@@ -1,5 +1,5 @@
-//! Masks secrets in what callers send. Secrets are recognised by name and by form, and masked before an entry is signed, stored
-//! or forwarded (docs/recording.md, "Secrets").
+//! Masks secrets in the input of callers. Secrets are recognized by name and by form, and masked before an entry is signed,
+//! stored or forwarded (docs/recording.md, "Secrets").
 
 mod entry;
 mod mask;

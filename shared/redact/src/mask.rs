@@ -12,6 +12,6 @@ pub const MARK: &str = "$piperoll_secret";
 pub struct BadName(pub(super) String);
 
 pub(super) fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    // Serialising strings and lists of strings cannot fail.
+    // Serializing strings and lists of strings cannot fail.
     serde_json::to_string(value).unwrap_or_default()
 }

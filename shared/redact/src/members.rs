@@ -1,4 +1,4 @@
-//! Interprets the names of JSON members, which describe the values next to and below them.
+//! Interprets the names of JSON members that describe neighboring or nested values.
 
 /// Keys whose text names the value next to it (`LABELS`), and keys of such values (`LABELLED`).
 const LABELS: [&str; 18] = [
@@ -25,7 +25,7 @@ const LABELLED: [&str; 17] = [
     "old", "new", "value", "values", "val", "v", "from", "to", "before", "after", "data", "content", "default",
     "current", "previous", "oldvalue", "newvalue",
 ];
-/// Members that describe a secret when they are in an object with a secret's name.
+/// Members that, in an object with a secret's name, describe the secret and are not the secret itself.
 const ABOUT: [&str; 66] = [
     "id",
     "name",

@@ -1,4 +1,4 @@
-//! Recognises names of secrets.
+//! Recognizes names of secrets.
 
 use std::fmt::Write as _;
 
@@ -24,8 +24,8 @@ impl Class {
     }
 }
 
-/// Words for a password, written without separators. A name that ends with one of them is the name of a password, however it is
-/// spelled: `userPassword`, `X-Pass-Phrase`.
+/// Words for a password, written without separators. A name that ends with one of them, in any spelling, is the name of a
+/// password: `userPassword`, `X-Pass-Phrase`.
 const PASSWORDS: &str = "password|passwd|passphrase|passcode|pwd|passwort|kennwort|contrase(?:n|ñ)a|motdepasse|senha|wachtwoord|parola|lösenord|пароль|密码|密碼|パスワード|securityanswer|cardnumber|recoverycode|backupcode|mfacode|verificationcode|onetimecode|onetimepassword|otpcode|pincode|resetcode|tancode|cvvcode|securitycode|accesscode";
 /// Words for tokens, keys and other credentials.
 const TOKENS: &str = "secret|token|apikey|appkey|privatekey|secretkey|accesskey|signingkey|encryptionkey|decryptionkey|sessionkey|masterkey|sshkey|accountkey|sharedkey|presharedkey|hmackey|aeskey|authkey|clientkey|storagekey|servicekey|functionkey|subscriptionkey|webhookkey|licensekey|deploykey|rootkey|signaturekey|secretkeybase|credentials|authcode|authorizationcode|jsessionid|phpsessid|aspnetsessionid|connectsid|sharedaccesssignature|sastoken";
@@ -84,7 +84,7 @@ const SIDES: [&str; 24] = [
     "qa",
     "live",
 ];
-/// Number of bytes at the end of a name that are examined.
+/// Maximum number of bytes at the end of a name that are examined.
 const NAME_BYTES_MAX: usize = 256;
 
 /// Compiled patterns of the names of secrets.
@@ -220,9 +220,9 @@ fn snake(name: &str) -> String {
     out
 }
 
-/// Returns a pattern for every custom name, for a first test of whether an entry can contain it.
+/// Returns a pattern for every custom name, used to test quickly whether an entry can contain that name.
 pub(super) fn own_hints(more: &[String]) -> impl Iterator<Item = String> + '_ {
-    // The longest part of the name between asterisks, anywhere in the text.
+    // Use the longest part of the name between asterisks; it may occur anywhere in the text.
     more.iter().filter_map(|name| {
         let piece = name.split('*').max_by_key(|piece| piece.len())?;
         let words = snake(piece);

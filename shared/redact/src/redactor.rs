@@ -12,11 +12,11 @@ const TRIGGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Finds secrets and masks them.
 ///
 /// The time for an entry depends on its length, not on its structure: every value is read once, and every context reads a text
-/// once. JSON that is nested deeper than [`JSON_DEPTH_MAX`](piperoll_format::limits::JSON_DEPTH_MAX), and JSON text at the fourth
-/// level inside JSON text, is not examined but masked as a whole.
+/// once. JSON that is nested deeper than [`JSON_DEPTH_MAX`](piperoll_format::limits::JSON_DEPTH_MAX), and the fourth level of
+/// JSON text inside JSON text, is masked as a whole instead of being examined.
 #[derive(Debug, Clone)]
 pub struct Redactor {
-    /// Matches every entry that may hold a secret, and few others.
+    /// Matches every entry that may contain a secret, and few others.
     pub(super) trigger: Regex,
     pub(super) names: Names,
     pub(super) texts: Texts,
@@ -32,11 +32,11 @@ impl Redactor {
     /// Compiles the built-in names and patterns together with the names `more`, in which `*` matches anything.
     ///
     /// # Errors
-    /// When one of the names would match everything, nothing, or a path.
+    /// Fails if one of the names would match everything, nothing, or a path.
     pub fn new(more: &[String]) -> Result<Self, BadName> {
         let names = Names::new(more)?;
         let bad = |_| BadName(more.join(", "));
-        // Escapes may spell any name, so an entry with a backslash is always examined.
+        // A name may be spelled with escapes, so an entry with a backslash is always examined.
         let trigger = format!(r"(?i)\\|piperoll_secret|{}", Texts::worth(more));
         let trigger = RegexBuilder::new(&trigger).size_limit(TRIGGER_BYTES_MAX).build().map_err(bad)?;
         Ok(Self { trigger, names, texts: Texts::new(more).map_err(bad)? })
@@ -53,7 +53,7 @@ impl Redactor {
         self.names.class(name).is_secret()
     }
 
-    /// Returns the names of the contexts in which secrets are recognised.
+    /// Returns the names of the contexts in which secrets are recognized.
     pub fn contexts() -> impl Iterator<Item = &'static str> {
         context_names()
     }

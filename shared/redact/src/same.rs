@@ -1,12 +1,12 @@
-//! Compares two entries except for masked values.
+//! Compares two entries, ignoring masked values.
 
 use super::mask::MASK;
 use super::tree::{Kind, Tree};
 use piperoll_format::entry::{CallerEntry, caller_object};
 use piperoll_format::limits::JSON_DEPTH_MAX;
 
-/// Returns whether `body`, an entry already stored under the same id, holds the same caller's fields. A value that is masked in
-/// only one of them counts as equal, because the body may have been stored under earlier masking rules.
+/// Returns whether `body`, an entry already stored under the same id, contains the same fields of the caller. A value that is
+/// masked in only one of them counts as equal, because the body may have been stored under earlier masking rules.
 pub fn is_same_entry(entry: &CallerEntry, body: &str) -> bool {
     if entry.is_same_text(body) {
         return true;
@@ -18,8 +18,8 @@ pub fn is_same_entry(entry: &CallerEntry, body: &str) -> bool {
     caller_object(body).is_some_and(|stored| is_same_but_for_masks(&stored, &sent))
 }
 
-/// Returns whether two JSON objects differ only in masked values, as happens when different versions of the rules masked the same
-/// entry. The text of numbers, the order of keys and the spelling of strings matter; the content of `redacted` does not.
+/// Returns whether two JSON objects differ only in masked values, which happens if different versions of the rules masked the
+/// same entry. The text of numbers, the order of keys and the spelling of strings are compared; the content of `redacted` is not.
 fn is_same_but_for_masks(one: &str, other: &str) -> bool {
     let (Ok(a), Ok(b)) = (Tree::parse(one, JSON_DEPTH_MAX), Tree::parse(other, JSON_DEPTH_MAX)) else { return false };
     let mut pairs = vec![(0, 0)];
@@ -44,7 +44,7 @@ fn is_same_but_for_masks(one: &str, other: &str) -> bool {
                     all.filter(|(_, key)| place != 0 || key.as_deref() != Some("redacted")).collect()
                 };
                 let (left, right) = (members(&a, at), members(&b, to));
-                // `details` that were masked as a whole became an empty object.
+                // A `details` field that was masked as a whole became an empty object.
                 let key = x.key.and_then(|_| a.key(at));
                 if key.as_deref() == Some("details")
                     && (left.is_empty() || right.is_empty())

@@ -1,4 +1,4 @@
-//! Tests that secrets are masked and everything else stays as it was written.
+//! Tests that secrets are masked and that everything else is unchanged.
 
 use super::redactor::Redactor;
 use super::{is_same_entry, walk};

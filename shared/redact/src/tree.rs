@@ -1,7 +1,7 @@
-//! JSON as a flat list of nodes, read in one pass without recursion, so that nesting uses a proportional amount of memory and no
-//! stack.
+//! JSON as a flat list of nodes. It is read in one pass without recursion, so nested values take up memory in proportion to their
+//! depth, but no stack.
 
-/// Reason why a text was not read as JSON.
+/// Reason why a text cannot be read as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoTree {
     /// JSON that is nested deeper than allowed.
@@ -24,7 +24,7 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) start: usize,
     pub(super) end: usize,
-    /// For a member of an object: the bytes of its key, including the quotes.
+    /// The bytes of the key, including the quotes, if the node is a member of an object.
     pub(super) key: Option<(usize, usize)>,
     parent: usize,
     first: usize,
@@ -40,7 +40,7 @@ pub(super) struct Tree<'t> {
 }
 
 impl<'t> Tree<'t> {
-    /// Reads a single value, which only white space may surround.
+    /// Reads a single value, surrounded only by white space.
     pub(super) fn parse(text: &'t str, depth_max: usize) -> Result<Self, NoTree> {
         let (tree, end) = Self::parse_prefix(text, 0, depth_max)?;
         if text[end..].trim_start().is_empty() { Ok(tree) } else { Err(NoTree::NotJson) }
@@ -63,7 +63,7 @@ impl<'t> Tree<'t> {
         &self.nodes[at]
     }
 
-    /// Returns the object or list that holds a node.
+    /// Returns the object or list that contains a node.
     pub(super) fn parent(&self, at: usize) -> Option<&Node> {
         self.nodes.get(self.nodes[at].parent)
     }
@@ -83,13 +83,13 @@ impl<'t> Tree<'t> {
         })
     }
 
-    /// Returns a member's key without escapes.
+    /// Returns a member's key with its escapes resolved.
     pub(super) fn key(&self, at: usize) -> Option<String> {
         let (from, to) = self.nodes[at].key?;
         serde_json::from_str(&self.text[from..to]).ok()
     }
 
-    /// Returns a string without escapes; `None` for other kinds.
+    /// Returns a string with its escapes resolved; `None` for other kinds of nodes.
     pub(super) fn string(&self, at: usize) -> Option<String> {
         (self.nodes[at].kind == Kind::String).then(|| serde_json::from_str(self.raw(at)).ok()).flatten()
     }
@@ -141,7 +141,7 @@ impl Parser<'_> {
                 Some(b'"') => Kind::String,
                 _ => Kind::Plain,
             };
-            // Values that are too deep are parsed but not stored, so that they cost only the memory for their brackets.
+            // Values that are nested too deep are parsed but not stored, so the only memory that they use is for their brackets.
             let place = if open.len() > self.depth_max {
                 self.too_deep = true;
                 NONE

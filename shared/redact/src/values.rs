@@ -1,14 +1,14 @@
-//! Recognises values by their form: placeholders, references to a secret, or machine-generated text.
+//! Recognizes values by their form: placeholders, references to a secret, or machine-generated text.
 
 use super::mask::MASK;
 use super::names::{Class, Names};
 
-/// Maximum length of a word in a natural language. A longer text counts as machine-made, even without digits or mixed case.
+/// Maximum length of a word in a natural language. Longer text counts as machine-made even if it has no digits or mixed case.
 const WORD_BYTES_MAX: usize = 20;
 /// Maximum length of a reference to a secret; longer texts are not examined.
 const REFERENCE_BYTES_MAX: usize = 1_024;
 
-/// Words that describe the state of a secret, or say that there is none.
+/// Words that describe the state of a secret, or its absence.
 const STATES: [&str; 97] = [
     "true",
     "false",
@@ -160,8 +160,8 @@ const REFERENCES: [&str; 42] = [
     "sha256:",
 ];
 
-/// Returns whether a value with a secret's name is not a secret: empty, a placeholder, a variable, already masked, the path of a
-/// secret that is stored elsewhere, the public half of a key pair, or the id of a key.
+/// Returns whether a value with a secret's name is not a secret: it is empty, a placeholder, a variable, already masked, the path
+/// of a secret that is stored elsewhere, the public half of a key pair, or the id of a key.
 pub(super) fn is_spared(names: &Names, class: Class, value: &str) -> bool {
     let value = value.trim();
     let value = value.strip_prefix(['"', '\'']).map_or(value, |inner| inner.strip_suffix(['"', '\'']).unwrap_or(inner));
@@ -321,7 +321,7 @@ pub(super) fn is_state(word: &str) -> bool {
     STATES.iter().any(|state| word.eq_ignore_ascii_case(state))
 }
 
-/// Beginnings of sentences in which validators complain about a secret.
+/// Beginnings of messages in which validators reject a secret.
 const COMPLAINTS: [&str; 20] = [
     "is too ",
     "is not ",
@@ -345,21 +345,21 @@ const COMPLAINTS: [&str; 20] = [
     "not ",
 ];
 
-/// Returns whether a value is a complaint about a secret: `is too short (minimum is 12 characters)`.
+/// Returns whether a value is a message that rejects a secret: `is too short (minimum is 12 characters)`.
 pub(super) fn is_sentence(value: &str) -> bool {
     let lower = value.trim().to_ascii_lowercase();
     COMPLAINTS.iter().any(|begin| lower.starts_with(begin)) && !value.split_whitespace().any(looks_secret)
 }
 
-/// Returns whether a text is not a word of a natural language: it has a digit, is long, or has lower-case letters and an
-/// upper-case letter after its first character.
+/// Returns whether a text is unlikely to be a word of a natural language: it has a digit, is long, or has lower-case letters and
+/// an upper-case letter after its first character.
 pub(super) fn looks_made_up(text: &str) -> bool {
     let has = |of: fn(&u8) -> bool| text.bytes().any(|b| of(&b));
     let changes_case = text.bytes().skip(1).any(|b| b.is_ascii_uppercase()) && has(u8::is_ascii_lowercase);
     has(u8::is_ascii_digit) || text.len() > WORD_BYTES_MAX || changes_case
 }
 
-/// Returns whether a text is surely not a word, name, number, date or address: it mixes letters and digits in both cases, or
+/// Returns whether a text is certainly not a word, name, number, date or address: it mixes letters and digits in both cases, or
 /// contains characters that only passwords have.
 pub(super) fn looks_secret(text: &str) -> bool {
     const BYTES_MIN: usize = 6;

@@ -1,7 +1,7 @@
-//! Walks an entry's JSON: masks values with names of secrets, and examines texts.
+//! Walks an entry's JSON, masks values that have a secret's name, and examines texts.
 //!
-//! The walk keeps pending work in a list of its own. It recurses only for JSON inside JSON strings, which [`TEXTS_DEPTH_MAX`]
-//! bounds.
+//! The walk keeps pending work in a list of its own. It recurses only for JSON inside JSON strings, and the depth of that is
+//! limited by [`TEXTS_DEPTH_MAX`].
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use super::texts::{commands, is_basic, is_pem_begin, is_pem_end};
 use super::tree::{Kind, NoTree, Tree};
 use super::values::{is_sentence, is_spared, is_state as is_state_word, looks_made_up};
 
-/// Maximum length of one path. Longer ones are cut, so that the list of masked paths stays small.
+/// Maximum length of one path. Longer paths are truncated, so that the list of masked paths stays small.
 pub(super) const PATH_BYTES_MAX: usize = 128;
 /// Maximum depth of JSON inside JSON strings that is examined; JSON below it is masked as a whole.
 const TEXTS_DEPTH_MAX: usize = 3;
@@ -25,12 +25,12 @@ const EMBEDDED_MAX: usize = 32;
 /// Suffix of the path of a value that was masked because it could not be examined.
 const TOO_DEEP: &str = " (nested too deep)";
 /// Maximum number of secrets of one entry whose copies are searched for, and the minimum and maximum length of such a secret.
-/// Shorter ones are words that also have other meanings.
+/// Shorter secrets are often words that also have other meanings.
 const COPIES_MAX: usize = 32;
 const COPY_BYTES_MIN: usize = 8;
 const COPY_BYTES_MAX: usize = 4_096;
 
-/// Paths of masked values, each once and in order, up to the maximum number; `count` has the number of all masked values.
+/// Paths of masked values, in order and without duplicates, up to the maximum number; `count` is the number of all masked values.
 #[derive(Default)]
 pub(super) struct Masked {
     pub(super) paths: Vec<String>,
@@ -68,14 +68,14 @@ impl Masked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Open,
-    /// The value has a secret's name; `counts` says whether a number with this name is a count.
+    /// The value has a secret's name; `counts` is true if a number with this name is a count.
     Secret {
         class: Class,
         counts: bool,
     },
     /// The value is in an object with a secret's name.
     Within(Class),
-    /// The whole value is secret, whatever the names in it.
+    /// The whole value is secret, regardless of the names in it.
     All,
 }
 
@@ -87,7 +87,7 @@ enum Job {
         key: String,
         mode: Mode,
     },
-    /// Cuts the path back to this length.
+    /// Truncates the path to this length.
     Leave(usize),
 }
 
@@ -148,7 +148,7 @@ impl<'r> Walk<'r> {
         if !self.path.is_empty() {
             self.path.push('.');
         }
-        // Paths are cut to this length anyway.
+        // Paths are truncated to this length anyway.
         self.path.extend(name.chars().take(PATH_BYTES_MAX));
     }
 
@@ -170,7 +170,7 @@ impl<'r> Walk<'r> {
             Kind::String => self.string(tree, at, mode, edits),
             Kind::Plain => {
                 let raw = tree.raw(at);
-                // `null`, `true` and `false` only say whether there is a secret, so they stay.
+                // `null`, `true` and `false` show only whether there is a secret, so they are kept.
                 let is_number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
                 if is_number && matches!(mode, Mode::Secret { counts: false, .. } | Mode::All) {
                     self.masked.remember(raw);
@@ -184,7 +184,7 @@ impl<'r> Walk<'r> {
         let children: Vec<usize> = tree.children(at).collect();
         let mut keys = Vec::with_capacity(children.len());
         for child in &children {
-            // The tree's parser accepted this key, but a key that cannot be decoded must not pass unexamined.
+            // The tree's parser accepted this key, but if it cannot be decoded, the value must not remain unexamined.
             let Some(key) = tree.key(*child) else { return self.mask(tree, at, edits) };
             keys.push(key);
         }
@@ -193,12 +193,13 @@ impl<'r> Walk<'r> {
         }
         let names = &self.redactor.names;
         let within = match mode {
-            // An object named like a header is about permissions; it is not a header's value.
+            // An object with the name of a header is about permissions; it is not the value of a header.
             Mode::Secret { class: Class::Header, .. } | Mode::Open => None,
             Mode::Secret { class, .. } | Mode::Within(class) => Some(class),
             Mode::All => Some(Class::Password),
         };
-        // `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}` name the secret in a member next to it.
+        // In `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}`, one member names the secret in
+        // another.
         let subject = children.iter().zip(&keys).find_map(|(child, key)| {
             let label = is_label(key).then(|| tree.string(*child)).flatten()?;
             names.class(&label).is_secret().then_some(label)
@@ -214,7 +215,7 @@ impl<'r> Walk<'r> {
             let beside = is_labelled(&key);
             let class = names.class(&key);
             let secret = |class: Class, name: &str| Mode::Secret { class, counts: names.is_count(name) };
-            // Old and new value share one path: `changes.password`.
+            // The old and the new value share one path: `changes.password`.
             let mut path = None;
             let child_mode =
                 if mode == Mode::All || is_kubernetes_secret && matches!(key.as_str(), "data" | "stringData") {
@@ -231,8 +232,8 @@ impl<'r> Walk<'r> {
                         (None, _) => Mode::Open,
                         (Some(_), _) if is_about(&key) => Mode::Open,
                         (Some(class), Kind::Object | Kind::Array) => Mode::Within(class),
-                        // Ordinary words below a token's or key's name are not the token, unless the member's name says that they
-                        // are.
+                        // Under the name of a token or key, a value that is an ordinary word is not the token, unless the
+                        // member's name marks it as the content.
                         (Some(Class::Token), Kind::String)
                             if !is_content(&key) && tree.string(child).is_some_and(|text| !looks_made_up(&text)) =>
                         {
@@ -249,7 +250,7 @@ impl<'r> Walk<'r> {
         jobs.extend(members.into_iter().rev());
     }
 
-    /// Returns a key with its secret masked, made unique among its siblings; `None` if the key can stay.
+    /// Returns a key with its secret masked, made unique among its siblings; `None` if the key needs no masking.
     fn shown_key(&mut self, key: &str, shown: &mut HashSet<String>) -> Option<String> {
         let Some((masked, secrets)) = self.redactor.texts.masked_parts(&self.redactor.names, key, &[]) else {
             shown.insert(key.to_owned());
@@ -410,8 +411,8 @@ impl<'r> Walk<'r> {
         Some(masked)
     }
 
-    /// Examines JSON in the middle of a text, as in `body={"token":…}`. Returns the text with its secrets masked, if there are
-    /// any, and the ranges of JSON in the resulting text.
+    /// Examines JSON in the middle of a text, as in `body={"token":…}`. Returns the text with its secrets masked (`None` if it
+    /// has no secrets) and the ranges of JSON in the resulting text.
     fn embedded(&mut self, text: &str) -> (Option<String>, Vec<Range<usize>>) {
         let bytes = text.as_bytes();
         let (mut out, mut found) = (String::new(), Vec::new());

@@ -1,5 +1,4 @@
-//! Tests masking on labelled texts: secrets are masked, other text is kept, and no output says `redacted` while part of a secret
-//! remains.
+//! Tests masking on labeled texts: secrets are masked completely, and other text is kept.
 //!
 //! A line of a corpus has `text` or `details`. A positive case also has `secrets` (exactly as written) and the texts to `keep`.
 //! The signs «» inside keys and tokens are removed when a corpus is read, so that no file in this tree contains text that looks
@@ -224,10 +223,10 @@ const CONTEXTS: [(&str, Quoting); 64] = [
     ("the password is \"§x9Y#\"", Quoting::Double),
 ];
 
-/// Correct quoting of a secret in a context.
+/// Quoting that a context requires for a secret.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Quoting {
-    /// Without white space and quotes at its ends.
+    /// Unchanged: the context needs no quoting.
     Bare,
     /// Letters and digits only.
     Plain,
@@ -286,7 +285,8 @@ fn entry_with(text: &str, wrapping: u8) -> Value {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A secret in a named context is masked however it is quoted and wrapped, and no output says `redacted` while part of it remains.
+    /// A secret in any of `CONTEXTS` is masked completely, however it is quoted and wrapped. No output is marked `redacted` while
+    /// a part of the secret remains in it.
     #[test]
     fn no_context_leaves_a_secret_beside_its_mask(
         head in "[A-Za-z0-9]{3,6}",
@@ -308,7 +308,7 @@ proptest! {
         prop_assert!(serde_json::from_str::<Value>(&out).is_ok());
     }
 
-    /// For any text, masking terminates, returns JSON, and sets `redacted` exactly if it masked something.
+    /// For any text, masking terminates, returns JSON, and sets `redacted` if and only if it masked something.
     #[test]
     fn any_text_is_masked_into_json(text in "(password|token|[a-z:=&?'\"\\\\{}\\[\\]<>%/@ -]){0,40}") {
         let entry = entry_with(&text, 0).to_string();
@@ -342,7 +342,7 @@ fn copies_of_a_secret_go_too() {
     let entry = json!({ "category": "data", "action": "a", "description": "kim typed Tr0ub4dor-9x", "details": { "password": "Tr0ub4dor-9x", "raw": "Tr0ub4dor-9x/again" } });
     let out = Redactor::shared().entry(&entry.to_string()).into_owned();
     assert!(!out.contains("Tr0ub4dor"), "{out}");
-    // A text that is a password in one field is not masked as the user of the entry.
+    // A user name is not masked merely because another field contains the same text as a password.
     let entry = json!({ "category": "data", "action": "a", "user": "admin", "details": { "password": "admin" } });
     assert!(Redactor::shared().entry(&entry.to_string()).contains(r#""user":"admin""#));
 }

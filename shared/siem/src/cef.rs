@@ -1,5 +1,5 @@
-//! Writes ArcSight Common Event Format, version 0 (Micro Focus, "Implementing ArcSight CEF", revision 25). It has no fields for
-//! `changes`, `details` and some others; those that an entry has are omitted and listed in `flexString2`.
+//! Writes ArcSight Common Event Format, version 0 (Micro Focus, "Implementing ArcSight CEF", revision 25). CEF has no fields for
+//! `changes`, `details` and some others. If an entry has them, they are omitted and listed in `flexString2`.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;

@@ -62,7 +62,7 @@ fn user(event: &Event<'_>) -> Value {
     }
 }
 
-/// `event.category`, and the values of `event.type` that ECS expects with it.
+/// A value of `event.category`, and the values of `event.type` that ECS allows for it.
 type Category = (&'static str, &'static [&'static str]);
 
 const AUTHENTICATION: Category = ("authentication", &["start", "end", "info"]);
@@ -84,7 +84,7 @@ fn category(event: &Event<'_>) -> Option<Category> {
     })
 }
 
-/// Values of `event.type`: what happened, in the terms of ECS.
+/// Returns the values of `event.type`, which describe the action in the terms of ECS.
 fn kinds(event: &Event<'_>) -> Vec<&'static str> {
     let mut kinds = match event.verb() {
         "login" | "logon" | "signin" | "sign_in" | "start" | "started" => vec!["start"],

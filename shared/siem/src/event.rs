@@ -13,22 +13,22 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
 use piperoll_format::view::EntryView;
 
-/// Maximum length, as JSON, of a field that [`OmittedFields::Most`] keeps. Only a malicious value, such as a name that consists
-/// of quotes, is longer.
+/// Maximum length, as JSON, of a field that [`OmittedFields::Most`] keeps. Only malicious values exceed it, such as a name that
+/// consists of quotes.
 const SHORT_BYTES_MAX: usize = 514;
 
 /// Format of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// The row as in every API response: the body verbatim, its MAC, and the verification result. The only format that can be verified.
+    /// The row as in every API response: body verbatim, MAC and verification result. No other format can be verified.
     #[default]
     Native,
     /// Open Cybersecurity Schema Framework 1.8.0.
     Ocsf,
     /// Elastic Common Schema 9.
     Ecs,
-    /// ArcSight Common Event Format, version 0. Has no fields for `changes` and `details`.
+    /// ArcSight Common Event Format, version 0, which has no fields for `changes` and `details`.
     Cef,
 }
 
@@ -50,7 +50,7 @@ pub enum OmittedFields {
     Nothing,
     /// `details` and `changes`.
     Bulk,
-    /// Everything except the fields that identify and rank the entry.
+    /// All fields except a few short ones: who did what, when and from where, the outcome and the flags.
     Most,
 }
 
@@ -70,7 +70,7 @@ pub struct Event<'a> {
     pub node_id: &'a str,
     pub generation: &'a str,
     pub seq: u64,
-    /// Time of recording from the row's column; it can be trusted only if the row is sound.
+    /// Time of recording, from the row's column. It can be trusted only if the row passes verification.
     pub recorded: Timestamp,
     pub row: &'a Row<'a>,
     pub(super) view: EntryView<'a>,
@@ -78,12 +78,12 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Creates an event. Parts of a row that cannot be read are omitted from every format; the verification result is in all of them.
+    /// Creates an event. Parts of a row that cannot be parsed are omitted from every format, but never the verification result.
     pub fn new(place: (&'a str, &'a str, &'a str, u64), recorded: Timestamp, row: &'a Row<'a>) -> Self {
         let (cluster, node_id, generation, seq) = place;
         let mut view = EntryView::parse(&row.body).unwrap_or_default();
         if row.integrity != Integrity::Ok && row.body.contains(&b'\n') {
-            // An attacker who edits a row can insert a line end, and with it a forged line.
+            // An attacker who edits a row can insert a line end, and could thereby forge a line of the output.
             (view.changes, view.details, view.flags, view.redacted) = (None, None, None, None);
         }
         Self { cluster, node_id, generation, seq, recorded, row, view, omit: OmittedFields::Nothing }
@@ -130,13 +130,13 @@ impl<'a> Event<'a> {
         matches!(self.row.integrity, Integrity::Ok | Integrity::Erased)
     }
 
-    /// Time when it happened: as stated by the caller, otherwise when it was recorded.
+    /// Time of the event: the time stated by the caller, otherwise the time of recording.
     pub(super) fn time(&self) -> Timestamp {
         let said = self.view.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok());
         said.unwrap_or(self.recorded)
     }
 
-    /// One sentence: the integrity problem if there is one, otherwise the description or the action.
+    /// Summary in one sentence: the integrity problem if there is one, otherwise the description or the action.
     pub(super) fn sentence(&self) -> Cow<'_, str> {
         if let Some(reason) = self.row.reason.as_deref().filter(|_| self.row.integrity != Integrity::Ok) {
             return format!("row {} of {}: {reason}", self.seq, self.node_id).into();

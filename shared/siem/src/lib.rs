@@ -1,8 +1,8 @@
-//! Converts an entry to formats of other systems: OCSF, ECS, CEF, and syslog around them.
+//! Converts an entry to the formats of other systems: OCSF, ECS and CEF, each optionally in a syslog message.
 //!
-//! Every format is a function of one stored row and of nothing else, so golden files test it (`shared/siem/tests/siem.rs`). No
-//! format is itself the signed text; only `native` contains the bytes of the body unchanged. docs/forwarding.md has the tables of
-//! fields and their sources.
+//! Every format is a pure function of one stored row, so golden files can test it (`shared/siem/tests/siem.rs`). None of the
+//! formats is the signed text itself; only `native` contains the bytes of the body unchanged. The tables in docs/forwarding.md
+//! list the fields and their sources.
 
 mod cef;
 mod ecs;

@@ -26,7 +26,7 @@ const ENTITY_MANAGEMENT: u32 = 3004;
 const USER_ACCESS: u32 = 3005;
 const APPLICATION_LIFECYCLE: u32 = 6002;
 const API_ACTIVITY: u32 = 6003;
-/// Id, in every class, for an activity that the schema does not name.
+/// Activity id that every class reserves for activities that the schema does not name.
 const OTHER: u32 = 99;
 
 pub(super) fn write(event: &Event<'_>) -> String {

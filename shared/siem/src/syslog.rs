@@ -6,9 +6,9 @@ use super::event::{Event, Format, OmittedFields};
 use piperoll_format::limits::SHORT_WORD_BYTES_MAX;
 use piperoll_format::verify::Integrity;
 
-/// The private enterprise number for examples (RFC 5612), until an organisation sets its own.
+/// Private enterprise number reserved for examples (RFC 5612), used until an organization configures its own.
 pub const ENTERPRISE_DEFAULT: u32 = 32_473;
-/// Smallest size limit of a message that can be configured, in bytes. The shortest form of the longest entry does not exceed it.
+/// Minimum of the configurable size limit of a message, in bytes. The shortest form of the longest entry does not exceed it.
 pub const SYSLOG_BYTES_MIN: usize = 6_144;
 /// Facility "log audit" (RFC 5424 section 6.2.1).
 const FACILITY: u8 = 13;
@@ -26,8 +26,8 @@ pub struct Syslog {
 }
 
 impl Syslog {
-    /// Writes one message with its length prefix, and returns what was omitted from it. `synced` says whether the node's clock
-    /// is synchronised, if that is known.
+    /// Writes one message with its length prefix, and returns the parts that were omitted. `synced` tells whether the node's
+    /// clock is synchronized; `None` if this is unknown.
     pub fn frame(&self, event: Event<'_>, synced: Option<bool>) -> (Vec<u8>, OmittedFields) {
         let mut event = event;
         let mut message = self.message(&event, synced);
@@ -64,7 +64,7 @@ impl Syslog {
         if let Some(synced) = synced {
             let _ = write!(message, " isSynced=\"{}\"", u8::from(synced));
         }
-        // UTF-8 is announced by a byte order mark (section 6.4).
+        // A byte order mark marks the text as UTF-8 (section 6.4).
         message.push_str("] \u{feff}");
         message.push_str(&event.to_text(self.format));
         message
@@ -116,8 +116,8 @@ fn quoted(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace(']', "\\]")
 }
 
-/// Converts a text to printable ASCII without spaces, as header fields require. The structured data contains values that are cut
-/// off by this in full.
+/// Converts a text to printable ASCII without spaces, as header fields require. Values that this truncates are repeated in full
+/// in the structured data.
 fn printable(text: &str, max: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(max).collect();
     if text.is_empty() { "-".to_owned() } else { text }

@@ -135,7 +135,7 @@ fn syslog_is_what_it_was() {
         lines.push_str(std::str::from_utf8(&frame).expect("UTF-8"));
         lines.push('\n');
     }
-    // An entry that must be shortened, by both steps.
+    // An entry that exceeds the size limit: the first limit omits `OmittedFields::Bulk`, the second one `OmittedFields::Most`.
     let large = format!(
         r#"{{"category":"data","action":"file.upload","outcome":"success","user":"alice","details":{{"text":"{}"}}}}"#,
         "x".repeat(9_000)
@@ -162,7 +162,7 @@ fn a_frame_says_its_length() {
     }
 }
 
-/// The largest entry of a caller can be shortened to at most the smallest message size that can be configured.
+/// The largest entry that a caller can record can be shortened to fit into the smallest message that can be configured.
 #[test]
 fn the_longest_entry_fits_into_the_smallest_message() {
     let text = |count: usize| "\\\"".repeat(count / 2);
@@ -182,7 +182,7 @@ fn the_longest_entry_fits_into_the_smallest_message() {
         let (frame, omit) = syslog.frame(event(&row, 1 << 40), Some(false));
         assert_eq!(omit, OmittedFields::Most);
         assert!(frame.len() <= SYSLOG_BYTES_MIN, "{format:?}: {} bytes", frame.len());
-        // An edited row need not respect any limits.
+        // An edited row may exceed every limit of entries.
         let edited = body.replace("security", &"s".repeat(9_000)).replace("sensitive_deletion", &"d".repeat(900));
         let row = self::row(&edited, Integrity::Violation);
         let (frame, _) = syslog.frame(event(&row, 1), None);

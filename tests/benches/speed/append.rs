@@ -1,5 +1,5 @@
-//! Compares durable append, including MACs, tree, checkpoints and index, with plain SQLite inserting the same bytes in the same
-//! batches, without any index and with five B-trees on the columns that a log is usually searched by.
+//! Compares durable append, including MACs, tree, checkpoints and index, with plain SQLite that inserts the same bytes in the
+//! same batches, once without an index and once with five B-trees on the columns that are usually searched.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ const ROUND: Duration = Duration::from_secs(3);
 const ROUNDS: usize = 3;
 /// Rows inserted into the table with B-trees before measuring, because inserts are slow only once the table is large.
 const BTREE_ROWS: usize = 1_000_000;
-/// Bytes by which a body is longer than the caller's text, because the node prepends its own fields.
+/// Number of bytes that the node's own fields add to the caller's text in a body.
 const NODE_FIELDS_BYTES: usize = 250;
 
 pub(crate) async fn run() {
@@ -128,7 +128,7 @@ impl Indexed {
     }
 }
 
-/// Inserts a row with values distributed as in a log: few users and actions, many addresses, entities and ids in no order.
+/// Inserts a row with values distributed as in a log: few users and actions; many addresses, entities and ids, in random order.
 fn insert_indexed(insert: &mut rusqlite::Statement<'_>, n: usize, body: &str) {
     let random = (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5555;
     let (user, action) = (format!("user-{}", random % 2_003), format!("quarantine.release-{}", random % 61));
@@ -138,7 +138,7 @@ fn insert_indexed(insert: &mut rusqlite::Statement<'_>, n: usize, body: &str) {
     insert.execute(params![&[7u8; 32][..], body, user, action, entity, ip, id]).unwrap();
 }
 
-/// Measures our store. Returns rows per second, and a text about the space that the rows use on disk.
+/// Measures our store. Returns the number of rows per second, and a description of the disk space that the rows use.
 async fn our_store(writers: usize) -> (f64, String) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -1,7 +1,8 @@
-//! Measures speed as ratios within one run: `cargo bench --bench speed -p piperoll-tests`. Prints figures and checks none.
+//! Measures speed as ratios within one run: `cargo bench --bench speed -p piperoll-tests`. Prints the figures without checking
+//! them.
 //!
-//! Compares durable append with all features on with plain SQLite, merged and verified export with `sqlite3` dumping the
-//! three tables one after the other, and the first page of three nodes with the slowest node alone.
+//! Compares three pairs: durable append with all features on and plain SQLite; a merged, verified export and `sqlite3` dumping
+//! the three tables one after the other; the first page of three nodes and that of the slowest node alone.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 

@@ -9,7 +9,7 @@ use piperoll_tests::{Cluster, entry, free_address};
 
 use super::{assert_whole_and_in_order, configure, wait_for, wait_until_all_arrived};
 
-/// Behaviour of a receiver on one connection. The last one in a list applies to all further connections.
+/// Behavior of a receiver on one connection. The last behavior in a list applies to all further connections.
 #[derive(Clone, Copy)]
 enum Manner {
     /// Reads some data and closes the connection in an orderly way, long before the node does.
@@ -67,7 +67,7 @@ async fn a_receiver_that_closes_before_we_do_is_not_believed() {
     }
     let done = wait_until_all_arrived(&cluster, 0, "tcp");
     let rows = done["next_seq"].as_u64().unwrap();
-    // Rows that were read from a broken connection would count as delivered too, but this receiver discards them.
+    // Count only rows that arrived on an intact connection: the receiver discards rows from a broken one.
     let seqs = received.lock().unwrap().clone();
     assert!(done["errors"].as_u64() > Some(0), "{done}");
     let first = *seqs.first().unwrap();

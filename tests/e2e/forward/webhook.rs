@@ -42,7 +42,7 @@ async fn take(State(received): State<Arc<Mutex<Received>>>, headers: HeaderMap, 
         return StatusCode::PAYLOAD_TOO_LARGE;
     }
     received.lock().unwrap().lines.extend(body.lines().map(str::to_owned));
-    // The lines were stored but the response may say otherwise, in which case they are sent again.
+    // The lines are stored, but sometimes the response reports an error, so that they are sent again.
     if number % 7 == 0 { StatusCode::BAD_GATEWAY } else { StatusCode::NO_CONTENT }
 }
 
@@ -116,7 +116,7 @@ async fn a_webhook_that_refuses_gets_every_entry_and_pausing_is_recorded() {
     cluster.wait_for_node(&cluster.nodes[0]).await;
     let found = cluster.on_node(0, &["query", "action:log.forward_removed", "--json"]);
     assert!(found.stdout.contains("\"name\":\"hook\""), "{}", found.stdout);
-    // Secrets of the configuration are in no entry, log line or metric.
+    // Secrets from the configuration appear in no entry, log line or metric.
     let log = cluster.log_text("mx1");
     let everything = cluster.on_node(0, &["export"]).stdout;
     for planted in [TOKEN, "planted-in-the-query"] {

@@ -105,7 +105,7 @@ async fn direct_appends_and_a_starting_daemon_wait_for_each_other() {
     let mut cluster = Cluster::made(&["mx1"], |_| None).await;
     let begun = Instant::now();
     let mut appends = Vec::new();
-    // Each command opens the log for a moment, while the daemon starts and stops in between.
+    // Each command opens the log briefly, while the daemon is started and stopped in between.
     for round in 0..4 {
         for number in 0..4 {
             let user = format!("u{round}-{number}");

@@ -118,13 +118,13 @@ async fn a_gap_is_said_where_entries_are_really_gone() {
     );
     cluster.run_all().await;
     wait_for(&cluster, "action:journal.said", 10);
-    // A journal file that is removed after all of it was read, and replaced by another one, does not cause a gap entry.
+    // If a journal file is removed after all of it was read, and another file replaces it, no gap is recorded.
     let copy = std::fs::read(journal.join("a.journal")).unwrap();
     std::fs::remove_file(journal.join("a.journal")).unwrap();
     write_journal(&journal, "b.journal", &entry(20, "bb", "33", "MESSAGE=b\n"));
     wait_for(&cluster, "action:journal.said b", 1);
     assert_eq!(gaps(&cluster), Vec::<Value>::new());
-    // Entries of a file that is put back are duplicates.
+    // When a file is restored, its entries are duplicates.
     std::fs::write(journal.join("a.journal"), copy).unwrap();
     write_journal(&journal, "b.journal", &entry(21, "bb", "33", "MESSAGE=b2\n"));
     wait_for(&cluster, "action:journal.said b2", 1);

@@ -61,11 +61,11 @@ async fn files_that_begin_with_the_same_line_are_told_apart() {
     append(&b, &begun(1..=2));
     cluster.run_all().await;
     wait_for(&cluster, "via:file action:x.y,app.start", 6);
-    // Copied and truncated in place, and longer than before by the time the node checks the file again.
+    // The file is copied and truncated in place, and is longer than before when the node checks it again.
     std::fs::copy(&a, logs.join("a.log.1")).unwrap();
     std::fs::write(&a, begun(11..=16).join("\n") + "\n").unwrap();
     wait_for(&cluster, "via:\"file a\" action:x.y,app.start", 10);
-    // Rotated three times while the node is down, with more lines before each, and compressed as logrotate does.
+    // While the node is down: write more lines and rotate the file, three times, with compression as logrotate does it.
     cluster.stop(0);
     append(&b, &[line(3), line(4)]);
     std::fs::rename(&b, logs.join("b.log.3")).unwrap();

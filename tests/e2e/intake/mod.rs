@@ -188,7 +188,7 @@ async fn lines_of_a_rotated_file_arrive_once_across_crashes() {
     append(&line[40..]);
     cluster.restart(0).await;
     append(&part(201, 300));
-    // Rotated while the node is down, and again while it runs.
+    // The file is rotated while the node is down, and again while it is running.
     cluster.kill(0);
     append(&part(300, 350));
     std::fs::rename(&file, file.with_extension("log.1")).unwrap();

@@ -26,7 +26,7 @@ fn send(address: &str, bytes: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_relays_send_arrives_whole() {
     let (cluster, address) = listening().await;
-    // A line that begins with a year between two messages, on one connection.
+    // On one connection, a line that begins with a year arrives between two messages.
     send(
         &address,
         b"<13>Oct 11 22:14:15 h app: before\n2026-04-30 10:00:00 192.0.2.1 TCP_DENIED/403 GET\n<13>Oct 11 22:14:16 h app: after A\n<13>Oct 11 22:14:17 h app: after B\n",

@@ -35,7 +35,7 @@ impl App {
         Self { process: Guard(process), lines }
     }
 
-    /// Reads ids and their results, up to a line equal to `until`, at most `most` of them.
+    /// Reads ids and their results, at most `most` of them, up to a line that equals `until`.
     pub(super) fn read(&mut self, until: &str, most: usize) -> Vec<(String, String)> {
         let mut read = Vec::new();
         for line in self.lines.by_ref().map_while(Result::ok).take(most) {

@@ -209,8 +209,8 @@ async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_double
         }
         let arrived = (counts.len() - arrived_before) as u64;
         let (lost, said) = (total(&lost(&cluster)) - lost_before, said.len() as u64);
-        // An entry in flight in a killed process has arrived, or is counted as lost, or was not yet spooled or counted: the application
-        // has reported no result for it.
+        // An entry that was in flight when the application was killed has arrived, or is counted as lost, or was neither spooled
+        // nor counted yet. The application has printed no result for it.
         let untold = killed as u64;
         assert!((dropped..=dropped + untold).contains(&lost), "{policy}: {dropped} dropped, {lost} counted");
         assert!((said..=said + untold).contains(&(arrived + lost)), "{policy}: {said} said, {arrived} and {lost}");
@@ -219,7 +219,7 @@ async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_double
     }
 }
 
-/// Total of all gaps.
+/// Sum of the counts of all gaps.
 fn total(lost: &[(u64, String)]) -> u64 {
     lost.iter().map(|(count, _)| count).sum()
 }

@@ -1,4 +1,4 @@
-//! Tests that the examples run, and that the code which the README shows is the code that runs.
+//! Tests that the examples run, and that the code shown in the README is the same code.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

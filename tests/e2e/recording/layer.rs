@@ -189,7 +189,7 @@ async fn a_strict_change_is_recorded_before_it_happens_and_when_it_is_over() {
     assert_eq!(app.ran.load(Ordering::Relaxed), 1, "the handler did not run");
     cluster.restart(0).await;
 
-    // The node dies during the operation: only the intent remains, and the response says so.
+    // The node dies during the operation: only the intent remains, and the response reports this.
     let slow = app.ask(Method::POST, "/slow");
     let kill = async {
         while of_slow(&cluster).is_empty() {
@@ -234,7 +234,7 @@ async fn a_request_cannot_keep_itself_from_being_recorded() {
     assert_eq!(entry["user_agent"].as_str().unwrap().len(), 512);
 }
 
-/// Tests the options that the aggregator needs of the layer and that any other service can use.
+/// Tests the layer's options that were added for the aggregator, and that any other service can use too.
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_are_recorded_on_request_and_strangers_are_counted() {
     let (recorder, captured) = Recorder::in_memory();

@@ -1,5 +1,5 @@
-//! Tests an application and its node when either of them is stopped, hangs or dies: `strict` fails, `spool` arrives exactly once, and
-//! losses of `best_effort` are counted exactly.
+//! Tests an application and its node when either of them is stopped, hangs or dies: `strict` fails, entries with `spool` arrive
+//! exactly once, and losses with `best_effort` are counted exactly.
 
 mod app;
 mod disks;

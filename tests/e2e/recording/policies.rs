@@ -10,7 +10,7 @@ use super::app::App;
 use super::{by_id, entries, one_node, socket};
 
 const FLUSH: Duration = Duration::from_secs(60);
-/// Long enough for a healthy node on a busy machine.
+/// Deadline that is long enough for a healthy node on a busy machine.
 const DEADLINE: Duration = Duration::from_millis(2_500);
 
 fn recorder(cluster: &Cluster, policy: DeliveryPolicy) -> Recorder {

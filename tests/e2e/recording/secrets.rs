@@ -1,4 +1,4 @@
-//! Tests that secrets planted wherever an application could leak one are stored nowhere.
+//! Plants secrets in every place where an application could leak one, and tests that they are stored nowhere.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{entries, socket};
 use crate::forward::{configure, wait_until_all_arrived};
 
 const FORMATS: [&str; 4] = ["native", "ocsf", "ecs", "cef"];
-/// Part of every planted secret, and found nowhere else.
+/// Text that every planted secret contains, and that occurs nowhere else.
 const PLANTED: &str = "Hunter2Planted";
 
 #[derive(Serialize)]
@@ -155,7 +155,7 @@ async fn planted_secrets_are_found_nowhere() {
     for format in FORMATS {
         wait_until_all_arrived(&cluster, 0, format);
         let handed_on = std::fs::read_to_string(out.join(format)).unwrap();
-        // Entries did arrive, so the search above is meaningful.
+        // Entries did arrive, so the absence of the secret in the forwarded data is meaningful.
         assert!(handed_on.matches("account.update").count() >= 3 && handed_on.contains("***"), "{format}: {handed_on}");
     }
     assert!(cluster.log_text("mx1").contains("ready"));

@@ -127,7 +127,7 @@ async fn streams_and_headers_of_one_caller_take_bounded_memory() {
         unread.push(never_read(connect(&cluster).await, requests).await);
     }
     for connection in 0..8 {
-        // Without a token too: an unauthenticated caller can send as many headers.
+        // Half of the connections have no token: an unauthenticated caller can send just as many headers.
         let token = if connection % 2 == 0 { token.as_str() } else { "" };
         let mut stuffed = Vec::new();
         for _ in 0..60 {
@@ -252,7 +252,7 @@ async fn a_caller_has_a_share_of_the_tails_and_others_have_theirs() {
     }
     assert!(!open.is_empty() && told > 0, "{} open, {told} refused", open.len());
     assert_eq!(tail(&cluster.token).await.unwrap().status(), 200);
-    // A resume position may name only nodes of this cluster.
+    // A position to resume from may name only nodes of this cluster.
     let made_up: Vec<String> = (0..1_000).map(|n| format!("z{n}@1")).collect();
     let request = client.get(format!("{}/api/v1/audit-log/tail", cluster.url)).bearer_auth(&cluster.token);
     let answer = request.header("last-event-id", made_up.join(",")).send().await.unwrap();

@@ -1,4 +1,5 @@
-//! Tests hostile input: deeply nested texts, forged rows, greedy callers, followed files. Tests are named after what must hold.
+//! Tests hostile input: deeply nested texts, forged rows, greedy callers, and followed files. The name of each test states what
+//! must hold.
 
 mod callers;
 mod rows;

@@ -1,4 +1,4 @@
-//! Tests rows that are sealed with a node's own key but are not valid entries, and request values that no honest client sends.
+//! Tests rows that have valid MACs of a node's own key but are not valid entries, and request values that no honest client sends.
 
 use std::io::{Read as _, Write as _};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::on_socket;
 
-/// Seals bodies with a stopped node's own secret and appends them after its last row, as an attacker with root on that node can.
+/// Appends bodies after a stopped node's last row with valid MACs of its own secret, as an attacker with root on that node can.
 fn seal(cluster: &Cluster, index: usize, bodies: impl Fn(u64) -> Vec<Vec<u8>>) -> Vec<u64> {
     let node = &cluster.nodes[index];
     let about: Value = serde_json::from_slice(&std::fs::read(node.folder.join("data/log.json")).unwrap()).unwrap();
@@ -95,7 +95,7 @@ async fn a_node_with_its_own_key_shows_no_row_that_is_none() {
     cluster.append(1, &[entry("carol", "intrusion.step")]).await;
     cluster.wait_until_answered("mx1").await;
 
-    // A page: as many rows as it states, no forged row under another node, and every malformed body as text with its reason.
+    // A page has as many rows as it states, no forged row under another node, and every malformed body as text with the reason.
     let page = cluster.page("limit=200&from=2d").await.json();
     let rows = page["entries"].as_array().unwrap();
     assert_eq!(page["count"], rows.len());
@@ -114,7 +114,7 @@ async fn a_node_with_its_own_key_shows_no_row_that_is_none() {
     let later = rows.iter().find(|row| row["entry"]["seq"] == sound[0] && row["entry"]["node_id"] == "mx1").unwrap();
     assert_eq!((&later["integrity"], &later["entry"]["added_later"]["of"][1]), (&json!("ok"), &json!(1)), "{later}");
 
-    // All other outputs stay intact: each of them contains mx2's newest row, and none reports that all is well.
+    // All other outputs remain usable: each of them contains mx2's newest row, and none of them reports success.
     let query = cluster.run(&["query", "--json", "--limit", "200"]);
     assert_eq!(query.code, 4, "{}", query.stderr);
     let path = cluster.dir.path().join("out.ndjson");

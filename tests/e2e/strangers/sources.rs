@@ -41,7 +41,7 @@ async fn a_link_in_the_place_of_a_followed_file_is_not_read() {
     let (mut cluster, log) = following("").await;
     say(&log, 1);
     until("the first line", async || (!entries(&cluster, "action:app.said").is_empty()).then_some(())).await;
-    // The application, which owns its log, replaces the log with a link to the node's secret.
+    // The application, which owns its log file, replaces it with a link to the node's secret.
     let secret = cluster.nodes[0].folder.join("secret.0");
     std::fs::rename(&log, log.with_extension("log.1")).unwrap();
     symlink(&secret, &log).unwrap();

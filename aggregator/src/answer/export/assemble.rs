@@ -28,7 +28,7 @@ pub(super) struct Heading {
 }
 
 /// Assembles the archive in an unnamed file. In `nodes`, the present log of a node comes before its archived ones;
-/// `reports` has the report of every node.
+/// `reports` contains the report of every node.
 pub(super) fn assemble(
     exporter: &Exporter,
     mut nodes: Vec<Vec<Collected>>,

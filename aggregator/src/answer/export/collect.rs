@@ -43,7 +43,7 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 /// Rows that a node sent and proved.
 pub(super) struct Proven {
     pub(super) pinned: Pinned,
-    /// Rows by era; from one era to the next, `seq` ascends.
+    /// Rows by era. `seq` also ascends from one era to the next.
     pub(super) eras: BTreeMap<u32, Spool>,
     /// Sorted by `seq`.
     pub(super) borders: Vec<BorderRow>,
@@ -54,7 +54,7 @@ pub(super) struct Proven {
 pub(super) struct Collected {
     pub(super) part: NodeOutcome,
     pub(super) proven: Option<Proven>,
-    /// Rows that no proof covers, as they were received, in JSON lines.
+    /// Rows that no proof covers, unchanged, as JSON lines.
     pub(super) rejected: Option<Spool>,
 }
 
@@ -63,14 +63,14 @@ impl Collected {
         Self { part, proven: None, rejected: None }
     }
 
-    /// Returns the number of rows that go into the timeline.
+    /// Returns the number of rows for the timeline.
     pub(super) fn rows(&self) -> u64 {
         self.proven.iter().flat_map(|proven| proven.eras.values()).map(|spool| spool.rows).sum()
     }
 }
 
-/// Waits until a checkpoint cosigned by this aggregator covers the rows that the node has now. If there is no such
-/// checkpoint in time, the node contributes fewer rows, and the bundle states up to which time.
+/// Waits until a checkpoint cosigned by this aggregator covers the rows that the node has now. If no such checkpoint
+/// appears in time, the node contributes fewer rows, and the bundle states up to which time they reach.
 pub(super) async fn settle(member: &Arc<NodeHandle>) {
     let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, STATUS_TIMEOUT).await else { return };
     let Some(head) = status.head_seq else { return };
@@ -99,8 +99,8 @@ struct Collecting<'a> {
 impl Collecting<'_> {
     fn take(&mut self, row: &VerifiedRow) -> io::Result<()> {
         if row.withheld && row.erased.is_some() {
-            // It cannot be known whether the row was within the scope, and the entry that records its erasure may be
-            // outside of it.
+            // Skip the row: whether it was within the scope cannot be determined, and the entry that records its
+            // erasure may be outside of the scope.
             return Ok(());
         }
         let head = if row.erased.is_some() { ERASED_HEAD_BYTES } else { 0 };
@@ -149,8 +149,8 @@ fn statement(seq: u64, body: &Bytes, mac: &Bytes) -> BorderRow {
 
 /// Reads all rows that a node sends and requests the proof of these rows.
 ///
-/// `created` is the time at which the export began: a checkpoint that was last seen too long before that does not cover
-/// the rows that the node had then.
+/// `created` is the time at which the export began. A checkpoint that was last seen too long before `created` may not
+/// cover all rows that the node had at that time.
 pub(super) async fn collect(
     member: Arc<NodeHandle>,
     asked: NodeRequest,
@@ -183,7 +183,7 @@ pub(super) async fn collect(
             Err(failure) => break Some(failure),
         }
     };
-    // Rows that only lack the pending proof are not collected: they prove nothing, and are no evidence against the node.
+    // Do not collect rows that only lack the pending proof: they prove nothing, and are not evidence against the node.
     for row in reader.rest().filter(|row| !matches!(row.integrity, Integrity::Ok | Integrity::Erased)) {
         collecting.take(&row)?;
     }
@@ -232,7 +232,7 @@ pub(super) async fn collect(
     let proven = match prove(&member, &pinned, runs, &borders).await {
         Ok(proof) => {
             let mut proven = Proven { pinned, eras, borders, proof };
-            // Reads every row once more. `block_in_place` lets other requests continue meanwhile.
+            // `fits` reads every row once more. `block_in_place` lets other requests continue meanwhile.
             let fits = tokio::task::block_in_place(|| proven.fits())?;
             if !fits {
                 (part.status, part.reason) =
@@ -249,7 +249,7 @@ pub(super) async fn collect(
 }
 
 impl Proven {
-    /// Returns whether rows, border rows and proof lead to the pinned root, which is what a verifier checks.
+    /// Returns whether the rows, border rows and proof lead to the pinned root. A verifier makes the same check.
     fn fits(&mut self) -> io::Result<bool> {
         let mut root = RangeRoot::new(self.pinned.size, &self.proof);
         let mut good = true;

@@ -18,7 +18,7 @@ use crate::cluster::roster::Cluster;
 use crate::scan::plan::{NodePlan, ask, ask_asides};
 use crate::scan::query::Query;
 
-/// Pause before an export that waits for missing nodes is retried.
+/// Pause between two attempts of an export that waits for missing nodes.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Handling of missing nodes.
@@ -54,7 +54,8 @@ pub(crate) enum Outcome {
 }
 
 impl Exporter {
-    /// Runs a sealed query and creates its bundle, or the statement that refuses it.
+    /// Runs a query for witnessed rows (`Query::sealed`) and creates its bundle, or returns the completeness statement if nodes
+    /// are missing and the export must not be partial.
     pub(crate) async fn export(
         self: &Arc<Self>,
         cluster: &Cluster,
@@ -64,7 +65,7 @@ impl Exporter {
         let started = Instant::now();
         loop {
             let created = SystemClock.now();
-            // An end in the future is an open end: it is unknown what will be recorded until then.
+            // Treat an end in the future as an open end, because rows may still be recorded before it.
             let to = if query.to > created { Timestamp::MAX } else { query.to };
             let query = &Query { to, ..query.clone() };
             let nodes = self.collect(cluster, query, created).await?;
@@ -104,7 +105,7 @@ impl Exporter {
         }
     }
 
-    /// Collects the rows of all nodes concurrently. Of each node, its present log comes first.
+    /// Collects the rows of all nodes concurrently. The present log of each node comes first.
     async fn collect(
         self: &Arc<Self>,
         cluster: &Cluster,
@@ -113,8 +114,8 @@ impl Exporter {
     ) -> io::Result<Vec<Vec<Collected>>> {
         let mut reading = Vec::new();
         for member in &cluster.members {
-            // Only decides whether the node is queried at all; the request itself depends on the checkpoint that the
-            // node settles on.
+            // This plan only decides whether the node is queried at all. The request itself depends on the checkpoint
+            // that `settle` waits for.
             let dialled = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
                 NodePlan::Absent => continue,
                 NodePlan::Not { .. } => false,

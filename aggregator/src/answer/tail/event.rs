@@ -9,8 +9,8 @@ use piperoll_protocol::aggregator::Status;
 use super::position::TailPosition;
 use crate::scan::verified_row::VerifiedRow;
 
-/// Maximum time that a row waits for a node that has not reported whether it has an earlier one, and maximum time that
-/// a node may be silent before it is reported.
+/// Maximum time that a row waits for a node that has not reported whether it has an earlier row, and maximum time that
+/// a node may be silent before it is reported as missing.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// Maximum time that the rows of other nodes wait for a node that searches its backlog and sends neither a row nor a
 /// mark. A search for something rare in a large log may take that long.
@@ -23,7 +23,7 @@ pub(super) const ROW_OVERHEAD_BYTES: usize = 512;
 pub(crate) enum Event {
     Row {
         row: Box<VerifiedRow>,
-        /// Whether a row with a larger key was emitted before.
+        /// Whether a row with a larger key was emitted before this one.
         late: bool,
         /// Positions that changed since the previous event, from which the tail resumes after this row.
         after: Vec<(NodeId, TailPosition)>,
@@ -38,7 +38,7 @@ pub(crate) enum Event {
         nodes: Vec<NodeEvent>,
         after: Vec<(NodeId, TailPosition)>,
     },
-    /// The last event: the client was too slow. It resumes after the previous event.
+    /// The last event, sent when the client was too slow. The client can resume after the previous event.
     Dropped,
 }
 

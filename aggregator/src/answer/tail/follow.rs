@@ -20,11 +20,12 @@ use crate::scan::plan::NodeRequest;
 use crate::scan::query::Query;
 use crate::scan::verified_row::VerifiedRow;
 
-/// Pause before a node that failed is queried again.
+/// Pause before querying a failed node again.
 const RETRY: Duration = Duration::from_millis(500);
-/// Time after which a node may close a connection that is not read. Such a close is not a failure of the node.
+/// Time after which a node may close a connection that is not read. Such a closed connection is not a failure of the node.
 const HELD_UP: Duration = Duration::from_secs(1);
-/// Time after such a delay during which the end of the connection is attributed to it; data in flight is read first.
+/// Time after a delay of `HELD_UP` during which the end of the connection is attributed to that delay. The end is noticed only
+/// after the data in flight has been read.
 const HELD_UP_SINCE: Duration = Duration::from_secs(5);
 
 /// News from a followed node.
@@ -72,7 +73,7 @@ struct Ended {
     failure: Failure,
     /// Whether rows waited for the client for so long that the node may have closed the connection.
     was_held_up: bool,
-    /// Position in the log that was read, if another log has replaced it.
+    /// Last position in the log that was read, if another log has replaced that log.
     replaced: Option<TailPosition>,
 }
 
@@ -101,7 +102,7 @@ fn earlier_since(member: &NodeHandle, time: Timestamp) -> Vec<Earlier> {
 }
 
 /// Returns the rest of a log that was replaced while it was followed, the logs that came after it, and a message if any
-/// of these are unknown or cannot be read.
+/// of these logs are unknown or cannot be read.
 fn earlier_from(member: &NodeHandle, place: TailPosition) -> (Vec<Earlier>, Option<String>) {
     let TailPosition::At { generation, .. } = place else { return (Vec::new(), None) };
     let mut logs = vec![Earlier { generation, place, is_whole: true, refused: 0 }];
@@ -137,7 +138,7 @@ impl Room {
         Self { semaphore: Arc::new(Semaphore::new(bytes as usize)), bytes }
     }
 
-    /// Waits until there is room for a row. A row that needs more than all of the room gets all of it.
+    /// Waits until there is room for a row. A row that is larger than the whole room gets all of it.
     async fn take(&self, row: &VerifiedRow) -> Result<OwnedSemaphorePermit, ClientGone> {
         let bytes = u32::try_from(row.body.len() + ROW_OVERHEAD_BYTES).unwrap_or(u32::MAX).min(self.bytes);
         Arc::clone(&self.semaphore).acquire_many_owned(bytes).await.map_err(|_| ClientGone)
@@ -167,7 +168,7 @@ pub(super) async fn follow(
                         earlier.remove(0);
                         continue;
                     }
-                    // The node answers, but cannot read the log.
+                    // The node answers, but cannot read this log.
                     Ok(Err(Ended { failure: Failure::Error(_), .. })) if log.refused < EARLIER_TRIES => {
                         log.refused += 1;
                         tokio::time::sleep(RETRY).await;
@@ -358,8 +359,8 @@ async fn read_on(
     }
 }
 
-/// Sends a row once there is room for it, and advances `place` past it. Returns the present time if that took so long
-/// that the node may close the connection.
+/// Sends a row once there is room for it, and advances `place` past it. Returns the present time if sending took so
+/// long that the node may close the connection.
 async fn hand_over(
     row: VerifiedRow,
     (node, generation): (usize, Generation),

@@ -48,12 +48,12 @@ enum Backlog {
     /// Backlog since the start of the tail: rows of other nodes wait for this node, so that all rows are in order.
     SinceStart,
     /// Backlog since the node was missing or sent nothing for too long: rows of other nodes were emitted meanwhile, so
-    /// its rows are late.
+    /// this node's rows are late.
     SinceAbsence,
 }
 
 enum NodeState {
-    /// The node has not answered yet, or no longer answers, since `since`.
+    /// The node has not answered since `since`: either it never did, or it no longer does.
     Silent {
         since: Instant,
         at: Timestamp,
@@ -105,7 +105,7 @@ impl Ordering {
         self.nodes.iter().any(|node| node.backlog != Backlog::None)
     }
 
-    /// Takes the positions that no event has reported yet.
+    /// Removes and returns the positions that no event has reported yet.
     fn moved(&mut self) -> Vec<(NodeId, TailPosition)> {
         let moved = std::mem::take(&mut self.moved);
         moved.into_iter().map(|(index, place)| (self.nodes[index].id.clone(), place)).collect()
@@ -189,8 +189,8 @@ impl Ordering {
         })
     }
 
-    /// Marks a node that was silent for longer than `GRACE` as missing, and no longer holds back rows of other nodes for
-    /// one that searches its backlog for too long without sending a row.
+    /// Marks nodes that were silent for longer than `GRACE` as missing. Stops holding back the rows of other nodes for a node
+    /// that searches its backlog for too long without sending a row.
     fn miss(&mut self) {
         for node in &mut self.nodes {
             if node.backlog == Backlog::SinceStart && node.rows.is_empty() && node.heard.elapsed() >= BACKLOG_WAIT_MAX {
@@ -222,7 +222,7 @@ impl Ordering {
             None => true,
             Some(time) => time.is_some_and(|time| row.key.timestamp < time),
         };
-        // A node that reads its backlog may have an earlier row; `miss` bounds how long others wait for it.
+        // A node that reads its backlog may have an earlier row; `miss` bounds how long the other nodes' rows wait for it.
         let is_over = || came.elapsed() >= GRACE && self.nodes.iter().all(|node| node.backlog != Backlog::SinceStart);
         if !late && !settled && !is_over() {
             return None;

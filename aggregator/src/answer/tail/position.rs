@@ -16,7 +16,7 @@ pub(crate) const POSITIONS_BYTES_MAX: usize = 128 * 1_024;
 pub(crate) enum TailPosition {
     /// The row `next_seq` of the log `generation`.
     At { generation: Generation, next_seq: u64 },
-    /// The first row recorded from this time on; the node's log is not known yet.
+    /// The first row recorded at or after this time; the node's log is not known yet.
     Since(Timestamp),
 }
 

@@ -27,7 +27,7 @@ const NEWS_WAITING: usize = 64;
 /// Bytes of rows in the merge, divided among the nodes. Each node has room for at least one row.
 const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HELD_BYTES_MIN: usize = CALLER_ENTRY_BYTES_MAX + ROW_OVERHEAD_BYTES;
-/// Events and bytes queued between the merge and the client. A client of a live tail that lags by this much is dropped.
+/// Maximum number of events and bytes queued between the merge and the client. A live tail that lags by this much is dropped.
 const EVENTS_WAITING: usize = 4_096;
 const EVENTS_BYTES_WAITING: usize = 16 * 1024 * 1024;
 /// Maximum time that a backlog waits for a client that reads nothing.
@@ -96,7 +96,7 @@ pub(crate) fn start(cluster: &Cluster, query: &Query, positions: Positions, sinc
     Tail { events: Events { incoming: events, waiting: counted }, positions: from, given_up }
 }
 
-/// Emits events until the client or every node is gone. Returns whether the client was too slow.
+/// Emits events until the client disconnects or no node is followed any longer. Returns whether the client was too slow.
 async fn run(
     ordering: &mut Ordering,
     mut incoming: mpsc::Receiver<News>,

@@ -14,7 +14,7 @@ pub(crate) struct LookedAt {
 }
 
 impl LookedAt {
-    /// Whether the node answered for this log and has reported no change of it since.
+    /// Whether the node answered for this log and has reported no change to the log since then.
     pub(crate) fn knows(&self, aside: &LogAside) -> bool {
         self.is_known && self.aside == *aside
     }

@@ -38,7 +38,7 @@ pub(crate) fn compare(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof
             Comparison::Fork(format!("the node signed two different logs of {} rows", pinned.size))
         };
     }
-    // An empty log has nothing that could have been changed since.
+    // An empty log contains nothing that could have been changed since.
     if pinned.size == 0 || verify_consistency(pinned.size, &pinned.root, presented.size, &presented.root, proof).is_ok()
     {
         return Comparison::Advance;

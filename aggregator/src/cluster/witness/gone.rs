@@ -16,7 +16,7 @@ pub(crate) struct GoneHere {
 }
 
 impl WatchState {
-    /// Whether a log was pruned no earlier than the policy allows, with all of its known rows, and the node no longer lists it.
+    /// Whether a log was pruned with all of its known rows, no earlier than the policy allows, and the node no longer lists it.
     pub(crate) fn has_let_go(&self, lost: &Lost) -> bool {
         lost.gone.as_ref().is_some_and(|gone| gone.is_kept && lost.to_seq <= gone.rows)
             && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
@@ -24,7 +24,7 @@ impl WatchState {
 }
 
 impl NodeWitness {
-    /// Returns the logs that a range may reach into and that were deleted with the first rows of the log that replaced them.
+    /// Returns the logs whose rows may be in a range and that were deleted with the first rows of the log that replaced them.
     pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp) -> Option<GoneHere> {
         let state = self.state();
         let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);

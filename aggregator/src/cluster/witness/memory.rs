@@ -36,7 +36,7 @@ pub(crate) struct Span {
     /// Time of the last row.
     pub(crate) newest: Option<Timestamp>,
     pub(crate) era: u32,
-    /// Latest time of a last row ever seen in this log: the node's clock may have run ahead for a while.
+    /// Latest value that `newest` ever had. It can be later than `newest`, because the node's clock may have run ahead.
     #[serde(default)]
     pub(crate) latest: Option<Timestamp>,
 }
@@ -54,7 +54,7 @@ impl Span {
     }
 }
 
-/// A size that was cosigned, with its root. A log that was restored from a copy is compared with it.
+/// A cosigned size with its root. Used to find how far a log that was restored from a copy agrees with the pinned one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mark {
@@ -106,7 +106,7 @@ pub(crate) struct GoneWith {
     pub(crate) is_kept: bool,
 }
 
-/// Maximum number of recorded losses, more than operators are expected to cause. Further ones widen the last record.
+/// Maximum number of recorded losses; operators are not expected to cause that many. Further losses widen the last record.
 pub(crate) const LOST_MAX: usize = 256;
 
 impl Lost {
@@ -187,11 +187,11 @@ pub(crate) struct Remembered {
     /// Log starts of the node with the times at which they were first seen, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) floors: Vec<SeenFloor>,
-    /// Conflicting checkpoints that the node showed to other aggregators and that were reported. An accepted one is not
-    /// reported again.
+    /// Conflicting checkpoints that the node showed to other aggregators and that were reported. Once accepted, a
+    /// checkpoint is not reported again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) splits: Vec<Split>,
-    /// Set when the earlier memory of this node was lost; shown until an operator accepts it.
+    /// Set if the earlier memory of this node was lost; reported until an operator accepts the loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) again: Option<Again>,
 }
@@ -221,7 +221,7 @@ pub(crate) struct Split {
 /// Maximum number of recorded splits. Beyond it, the oldest one is forgotten, and is reported again if it still applies.
 const SPLITS_MAX: usize = 64;
 
-/// Marks a node that was witnessed before and is now seen as if for the first time.
+/// Marks a node that was witnessed before, but whose log is now treated as if it were seen for the first time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Again {
@@ -256,10 +256,10 @@ impl EarlyPrune {
     }
 }
 
-/// Maximum number of recorded early prunes. Further ones widen the last record.
+/// Maximum number of recorded early prunes. Further early prunes widen the last record.
 const EARLY_MAX: usize = 256;
 
-/// Minimum time between two marks. When there are too many, every second mark of the older half is dropped.
+/// Minimum time between two marks. If there are too many marks, every second mark of the older half is dropped.
 const MARK_INTERVAL_MICROS: i64 = 3_600 * 1_000_000;
 const MARKS_MAX: usize = 1_024;
 
@@ -276,8 +276,8 @@ impl Remembered {
         }
     }
 
-    /// Records that logs were deleted together with the first `to_seq` rows of another one. Marks only a log that was
-    /// replaced completely and all of whose rows the statement covers, so a log of unknown length is not marked.
+    /// Records that logs were deleted together with the first `to_seq` rows of another one. A log is marked only if it
+    /// was replaced completely and the statement covers all of its rows, so a log of unknown length is not marked.
     pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &Generation, to_seq: u64, is_kept: bool) {
         for log in logs {
             let generation = log.generation.to_string();
@@ -285,8 +285,8 @@ impl Remembered {
             let whole = |lost: &&mut Lost| (lost.note.is_some() || lost.learned) && lost.to_seq > 0;
             let of_it = self.lost.iter_mut().filter(|lost| lost.generation == generation).filter(whole);
             for lost in of_it.filter(|lost| lost.to_seq <= log.rows) {
-                // When the deletion was first found, the key of a witness may have been missing here, so a later check
-                // may still find that the rows were kept long enough.
+                // When the deletion was first found, the key of a witness may not have been configured here yet, so a
+                // later check may still find that the rows were kept long enough.
                 if lost.gone.as_ref().is_none_or(|known| !known.is_kept && is_kept) {
                     lost.gone = Some(gone.clone());
                 }
@@ -310,7 +310,7 @@ impl Remembered {
         self.floors.push(floor);
     }
 
-    /// Records that rows were pruned too early. Returns false if that is on record already.
+    /// Records that rows were pruned too early. Returns false if this prune is on record already.
     pub(crate) fn note_early(&mut self, early: EarlyPrune) -> bool {
         if self.early.iter().any(|known| known.generation == early.generation && known.to_seq == early.to_seq) {
             return false;
@@ -342,7 +342,7 @@ impl Remembered {
     }
 }
 
-/// A line of the evidence that is kept for ever: two signed notes that cannot both be true, or an acceptance.
+/// A line of the permanent evidence: two signed notes that cannot both be true, or an acceptance.
 #[derive(Debug, Serialize)]
 pub(crate) struct Evidence<'a> {
     pub(crate) at: Timestamp,
@@ -446,7 +446,7 @@ impl Memory {
         (alarm, bad_row)
     }
 
-    /// Replaces the whole file and syncs it. A crash here leaves the previous state, never less.
+    /// Replaces the whole file and syncs it, so that a crash leaves either the previous or the new state.
     pub(crate) fn store(&self, remembered: &Remembered) -> std::io::Result<()> {
         checked_json::write(&self.path(), remembered)
     }

@@ -1,4 +1,4 @@
-//! The checkpoint of a node that an answer is compared with.
+//! The checkpoint of a node that an answer is verified against.
 
 use std::sync::Arc;
 

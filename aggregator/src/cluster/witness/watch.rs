@@ -147,7 +147,7 @@ impl NodeWitness {
             state,
             looking: tokio::sync::Mutex::new(()),
         };
-        // If the pin cannot be verified because the roster now names another key, the next poll tries again and reports it.
+        // If the pin cannot be verified because the roster now names another key, the next poll tries again and reports that.
         {
             let mut state = watch.state();
             state.pinned = state.remembered.pin.as_ref().and_then(|pin| watch.open_pin(pin).ok());
@@ -185,7 +185,7 @@ impl NodeWitness {
         });
         let (verdict, reason) = match (&state.remembered.alarm, &state.trouble) {
             (Some(alarm), _) => {
-                // An alarm stays an alarm even if the state file contains a verdict that is not one.
+                // Report an alarm even if the verdict in the state file is not one that raises an alarm.
                 let verdict = if alarm.verdict.is_alarm() { alarm.verdict } else { Verdict::Rollback };
                 let bad_row = state.remembered.bad_row.iter().map(|row| format!("; {}", row.describe()));
                 (verdict, Some(format!("{} (since {}){}", alarm.reason, alarm.since, bad_row.collect::<String>())))
@@ -307,8 +307,8 @@ impl NodeWitness {
         state.remembered = remembered;
     }
 
-    /// Returns the logs, other than the present one, that a range may reach into and that the node can still read. Each comes with its
-    /// last pinned checkpoint, if the log has at least as many rows.
+    /// Returns the logs, other than the present one, that may contain rows of a range and that the node can still read. Each
+    /// comes with its last pinned checkpoint, if the log still has all rows under it and the log's predecessor is known.
     pub(crate) fn asides_in(&self, from: Timestamp, to: Timestamp) -> Vec<(Generation, Option<Pinned>)> {
         let state = self.state();
         let mut found: Vec<(Generation, Option<Pinned>)> = Vec::new();
@@ -338,14 +338,14 @@ impl NodeWitness {
         found
     }
 
-    /// Whether this is the log that the node presents instead of the witnessed one.
+    /// Whether, during an alarm, the node presents the log of this generation instead of the witnessed one.
     pub(crate) fn presents(&self, generation: Generation) -> bool {
         let generation = generation.to_string();
         self.state().remembered.alarm.as_ref().is_some_and(|alarm| alarm.generation == generation)
     }
 
-    /// Returns a log other than the present one that can still be read, with its last pinned checkpoint if the log has at least as many
-    /// rows.
+    /// Returns a log other than the present one that can still be read, with its last pinned checkpoint under the conditions of
+    /// `asides_in`.
     pub(crate) fn aside(&self, generation: Generation) -> Option<Option<Pinned>> {
         let all = self.asides_in(Timestamp::MIN, Timestamp::MAX);
         all.into_iter().find(|(known, _)| *known == generation).map(|(_, pinned)| pinned)
@@ -363,7 +363,7 @@ impl NodeWitness {
             logs.retain(|(_, known)| *known != lost.generation);
             logs.push((lost.until, &lost.generation));
         }
-        // A log that was learned of later may be older than the others.
+        // A log that became known later may be older than the others.
         logs.sort();
         let found = |generation: &str| {
             let found = readable.iter().find(|(known, _)| known.to_string() == generation);
@@ -372,8 +372,8 @@ impl NodeWitness {
         logs.into_iter().map(|(_, generation)| (generation.to_owned(), found(generation))).collect()
     }
 
-    /// Whether a generation was replaced by another log. The present log can have lost rows too, but that does not make
-    /// it a past one.
+    /// Whether a generation was replaced by another log. The present log can have lost rows too, but that does not mean
+    /// that it was replaced.
     pub(crate) fn is_past(&self, generation: Generation) -> bool {
         let generation = generation.to_string();
         let state = self.state();
@@ -429,13 +429,13 @@ impl NodeWitness {
                 let mut remembered = state.remembered.clone();
                 let before = remembered.pin.as_ref().filter(|pin| pin.origin == origin).and_then(|pin| pin.span);
                 let span = answer.span.as_ref().map(|said| span_of(said).after(before)).or(before);
-                // Done only when a log is first seen, not whenever its node reports another predecessor.
+                // Do this only when a log is first seen, not whenever its node reports another predecessor.
                 if before.is_none() {
                     remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), now);
                 }
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
-                // Stored before it is returned: this witness must never forget a checkpoint whose cosignature a node may have.
+                // Store the pin before returning the cosignature: this witness must never forget a checkpoint that it cosigned.
                 self.memory.store(&remembered).map_err(|e| format!("cannot store the witness's state: {e}"))?;
                 state.remembered = remembered;
                 state.pinned = Some(presented);
@@ -491,7 +491,7 @@ impl NodeWitness {
     }
 
     /// Records what the node presents during an alarm. An acceptance refers to the log that was seen last, not to the
-    /// one that raised the alarm, which an operator may have replaced since. The evidence keeps the first one.
+    /// one that raised the alarm, which an operator may have replaced since. The evidence keeps the one that raised it.
     pub(crate) fn present(&self, state: &mut WatchState, presented: &Checkpoint, note: &str) -> Result<(), String> {
         let mut remembered = state.remembered.clone();
         let Some(alarm) = &mut remembered.alarm else { return Ok(()) };
@@ -533,8 +533,8 @@ pub(crate) fn span_of(said: &LogSpan) -> Span {
 }
 
 impl Remembered {
-    /// Records as lost a log that the present log says it replaced, if nothing was remembered about it. A witness that
-    /// first sees the node later must not report a range as complete if it begins before the present log.
+    /// Records the log that the present one replaced as lost, if nothing is remembered about it. Otherwise a witness
+    /// that first sees the node later would report a range that begins before the present log as complete.
     pub(crate) fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
@@ -547,7 +547,7 @@ impl Remembered {
             return;
         }
         let to_seq = before.signed_rows.max(recorded).unwrap_or_default();
-        // Limited to `now`: with a time in the future, ranges that begin after `now` would match too.
+        // Limit the time to `now`: with a time in the future, ranges that begin after `now` would match too.
         let at = before.at.min(now);
         self.lose(Lost {
             generation,

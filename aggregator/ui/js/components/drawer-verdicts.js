@@ -15,11 +15,10 @@ import { fromMicros, micros, moment } from "../lib/time.js";
  * entry.
  */
 const CLOCKS_OFF_MICROS = 24 * 3600 * 1e6;
-/** Badge and label of each verdict, under the value that its entry has. */
-const VERDICTS = {
-  reviewed: ["\u2713 true positive", "True positive"],
-  false_alarm: ["\u25CB false positive", "False positive"],
-};
+/** Verdicts of the API, with their labels. */
+const VERDICTS = { true_positive: "True positive", false_positive: "False positive" };
+/** Badge of each verdict, under the value that its entry has. */
+const BADGES = { reviewed: "\u2713 true positive", false_alarm: "\u25CB false positive" };
 
 /** Returns a section with the flags of an entry and the verdicts on them; null if the entry is not flagged. */
 export function verdictSection(row) {
@@ -58,7 +57,7 @@ const verdictButtons = (record) =>
   h(
     "div",
     { class: "button-group" },
-    Object.entries(VERDICTS).map(([verdict, [, label]]) =>
+    Object.entries(VERDICTS).map(([verdict, label]) =>
       h("button", { type: "button", onclick: () => record(verdict, label) }, label),
     ),
   );
@@ -113,7 +112,7 @@ export function isVerdictOn(found, row) {
 /** Returns the text of a verdict. An entry can contain anything, even the name of an inherited property. */
 export function verdictBadge(verdict) {
   const text = textOr(verdict, "?");
-  return Object.hasOwn(VERDICTS, text) ? VERDICTS[text][0] : text;
+  return Object.hasOwn(BADGES, text) ? BADGES[text] : text;
 }
 
 function verdictItem(found) {

@@ -33,11 +33,11 @@ pub(super) enum Item {
 enum Line {
     /// A line without its line ending.
     Whole(Vec<u8>),
-    /// Number of bytes of a line that is longer than an entry may be.
+    /// Length in bytes of a line that exceeds the maximum size of an entry.
     Long(u64),
 }
 
-/// Starts reading entries, one a line.
+/// Starts reading entries, one per line.
 pub(super) fn entries_of(mut input: Box<dyn BufRead + Send>) -> mpsc::Receiver<std::io::Result<Item>> {
     let (send, receive) = mpsc::channel(LINES_AHEAD);
     std::thread::spawn(move || {

@@ -28,7 +28,7 @@ use crate::show::group_digits;
 
 /// Maximum size of the lines in one request, well under the node's limit.
 const REQUEST_BYTES: usize = 8 * 1024 * 1024;
-/// Maximum time that a line waits for others before it is sent.
+/// Maximum time that a line waits for other lines before it is sent.
 const BATCH_WAIT: Duration = Duration::from_millis(100);
 /// Maximum number of refused lines that are printed to standard error.
 const ERRORS_SHOWN_MAX: usize = 100;
@@ -54,7 +54,7 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
         None => entries_of(unpacked(input)?),
         Some(mapping) => {
             let documents = Documents::of(input, mapping.join().cloned(), mapping.reads_lines())?;
-            // Mask here, before texts are cut, although the node masks again with its own names of secrets.
+            // Mask secrets here, before texts are cut; the node masks again, with its own list of secret names.
             let redactor = NodeConfig::load(&args.place.config).map(|config| config.redactor).unwrap_or_default();
             records_of(documents, mapping, redactor)
         }
@@ -111,7 +111,7 @@ fn entry_from_flags(args: &AppendArgs) -> anyhow::Result<String> {
     Ok(format!("{{{}}}", members.join(",")))
 }
 
-/// Adds an id to an entry without one, so that sending it again does not record it twice. Returns whether it added one.
+/// Adds an id to an entry that has none, so that a retry does not record the entry twice. Also returns whether an id was added.
 fn with_id(line: Vec<u8>) -> (Vec<u8>, bool) {
     #[derive(Deserialize)]
     struct Identified<'a> {
@@ -119,7 +119,7 @@ fn with_id(line: Vec<u8>) -> (Vec<u8>, bool) {
         id: Option<&'a RawValue>,
     }
     let begin = line.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
-    // Leave anything but an object unchanged; it will be refused.
+    // Leave anything but an object unchanged; the node will refuse it.
     let (Ok(Identified { id: None }), Some(b'{')) = (serde_json::from_slice(&line), line.get(begin)) else {
         return (line, false);
     };
@@ -151,7 +151,7 @@ async fn append_items(
     let mut totals = Totals::default();
     let appended = append_all(target, &mut input, import, receipts, &mut totals, &bar).await;
     bar.finish_and_clear();
-    // Print the totals even after an error: entries recorded before it remain recorded.
+    // Print the totals even after an error: entries recorded before the error remain recorded.
     totals.say();
     appended?;
     Ok(if totals.refused == 0 { Exit::Complete } else { Exit::Failed })
@@ -240,9 +240,9 @@ impl Totals {
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Number of each line, and whether its id was added here.
+    /// Number of each line, and whether `with_id` added its id.
     lines: Vec<(u64, bool)>,
-    /// When its first line was added.
+    /// Time at which the first line was added.
     begun: Option<Instant>,
 }
 

@@ -21,7 +21,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Log to which entries are appended.
 pub(super) struct Target {
     place: LogAccess,
-    /// Configuration through which the node was found; needed to open the node's log if the node stops meanwhile.
+    /// Configuration that led to the node; needed to open the node's log if the node stops in the meantime.
     config: Option<Box<NodeConfig>>,
     /// Maximum time for which the same entries are retried while the node cannot accept them.
     retry_for: Duration,

@@ -1,4 +1,4 @@
-//! Reads the lines of a file, compressed or not, and compares its current content with what was read.
+//! Reads the lines of a plain or compressed file, and compares its current content with the data read earlier.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
@@ -14,7 +14,8 @@ use crate::sources::record::RECORD_BYTES_MAX;
 /// Number of bytes at the beginning of a file, and before the current offset, that are compared whenever the file changed.
 const HEAD_BYTES: usize = 4 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
-/// Maximum bytes of a line. A longer line ends here, so that it is not read again and again while its end is missing.
+/// Maximum bytes of a line. A longer line is split at this length, so that it is not read again and again while its end is
+/// missing.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -149,7 +150,7 @@ impl Content {
     pub(super) fn next_line(&mut self, to_end: bool) -> io::Result<Line> {
         let begun = self.read.offset;
         let mut begin = Vec::new();
-        // Only for a line that is longer than a record: the state after the line, and the line's hash.
+        // Set only for a line that is longer than a record: the state after the line, and the line's hash.
         let mut long: Option<(Progress, Sha256)> = None;
         let mut bytes: u64 = 0;
         let is_finished = loop {
@@ -185,7 +186,7 @@ impl Content {
             return Ok(Line::End);
         }
         if !is_finished && !to_end && bytes < LINE_BYTES_MAX {
-            // The line is read again when more was appended. Compressed files do not grow.
+            // Go back, so that the line is read again when more was appended. Compressed files do not grow.
             if let Input::Plain(input) = &mut self.input {
                 input.seek(SeekFrom::Start(begun))?;
             }
@@ -244,8 +245,8 @@ pub(super) fn is_beginning_of(
     }
 }
 
-/// Digest of the first line including its line end; `None` while there is no complete line. With `to_end`, a line without a line end
-/// counts.
+/// Digest of the first line including its line end; `None` while there is no complete line. With `to_end`, a line without a line
+/// end counts as complete.
 pub(super) fn first_line(content: &mut Content, to_end: bool) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let read = content.input().take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;

@@ -85,13 +85,14 @@ pub(super) struct FollowedFile {
     /// Time at which the file lost the followed name.
     pub(super) rotated: Option<Instant>,
     pub(super) is_packed: bool,
-    /// Found in this poll.
+    /// Whether the file was found in this poll.
     pub(super) is_found: bool,
-    /// Found in any poll of this run.
+    /// Whether the file was found in any poll of this run.
     pub(super) was_found: bool,
     /// Start of the period in which the file is neither found nor open.
     pub(super) missing: Option<Instant>,
-    /// Set if an earlier version, which did not distinguish files that begin with the same line, may have recorded its records.
+    /// Set if an earlier version may have recorded the file's records; that version did not distinguish files that begin with the
+    /// same line.
     pub(super) may_be_known: bool,
 }
 
@@ -127,7 +128,7 @@ pub(super) struct Follower {
     pub(super) newest_before: Option<u64>,
 }
 
-/// Work of the first poll.
+/// Where reading begins at the first poll.
 pub(super) enum First {
     Done,
     /// Read the file from its beginning.
@@ -200,7 +201,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether the open files have not grown since the last poll, including files without a name in the family.
+    /// Whether no open file has grown since the last poll. Includes open files that no longer have a name in the family.
     pub(super) fn open_are_read(&self) -> std::io::Result<bool> {
         for life in &self.lives {
             if let Some(file) = life.content.as_ref().and_then(Content::plain)
@@ -229,7 +230,7 @@ impl Follower {
                         false,
                     )?;
                     if !content.advance(end, &self.may_go_on())? {
-                        // Stopped while advancing: the next start begins in the same way.
+                        // The node stopped while advancing; the next start begins in the same way.
                         return Err(std::io::Error::other("stopping"));
                     }
                     if end > 0 {

@@ -152,8 +152,8 @@ impl Follower {
             }
             let number = self.lives[at].at.number;
             self.seen.insert(member.id, Seen::new(member, Some(number)));
-            // The open file may have been replaced by a file that begins with all of its content, as rsync and editors do.
-            // Otherwise this is a new file.
+            // Programs such as rsync and editors replace a file with one that begins with all of its content. If that is not the
+            // case here, this is a new file.
             if self.lives[at].is_removed()? && member.packing == Packing::Plain && !self.is_continued_by(at, member)? {
                 return self.begin_new(member, first);
             }
@@ -253,8 +253,9 @@ impl Follower {
         Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
     }
 
-    /// Finds the position of the current file if `member` is a copy of it from before it was truncated, and its new content
-    /// begins with the same lines: both files contain everything that was read so far, and differ after that.
+    /// Finds the position of the current file if `member` is a copy made before the current file was truncated, and the new
+    /// content of the current file begins with the same lines: both files contain everything that was read so far, and differ
+    /// after that.
     fn find_cut(&self, member: &FamilyFile, first: &str, current: &FamilyFile) -> io::Result<Option<(usize, Content)>> {
         let is_it = |life: &FollowedFile| life.content.is_some() && life.id == current.id && life.at.first == first;
         let Some(at) = self.lives.iter().position(is_it) else { return Ok(None) };

@@ -11,7 +11,8 @@ pub(super) struct Seen {
     pub(super) modified: i64,
     /// Number of the followed file that this file was matched with; `None` for a file that is not read.
     pub(super) number: Option<u64>,
-    /// For a file that cannot be decompressed: since when, the reason, and whether that was recorded in the log.
+    /// For a file that cannot be decompressed: the time since which this is known, the reason, and whether it was recorded in the
+    /// log.
     pub(super) damaged: Option<(Instant, String, bool)>,
 }
 

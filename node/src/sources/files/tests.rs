@@ -23,9 +23,9 @@ enum Event {
     Write(u8),
     /// A program writes a line without its end; the next write completes it.
     WriteHalf,
-    /// `mv audit.log audit.log.1`, the older ones one number up; the next write begins a new file.
+    /// `mv audit.log audit.log.1`, with older files moved up by one number; the next write begins a new file.
     Rename,
-    /// `cp audit.log audit.log.1; truncate audit.log`, the older ones one number up.
+    /// `cp audit.log audit.log.1; truncate audit.log`, with older files moved up by one number.
     CopyTruncate,
     /// A program writes a line to the newest rotated file.
     WriteLate,
@@ -65,7 +65,7 @@ struct World {
     next: u32,
     /// A line whose end has not been written yet.
     half: Option<String>,
-    /// Position to line, as the node records them: once each.
+    /// Recorded lines by position; the node records each position once.
     recorded: BTreeMap<String, String>,
     lost: Vec<String>,
 }

@@ -1,8 +1,9 @@
 //! Parses the output of `journalctl --output=export` (systemd, "Journal Export Formats").
 //!
-//! An entry is a list of fields and ends with an empty line. A field is `NAME=text` on one line or, if its value is not text or has
-//! several lines, `NAME`, its length as 64 bits in little-endian order, and its bytes. Any process may write to the journal, with fields
-//! of hundreds of megabytes, so each field and each entry is kept up to a limit, and beyond it as length and hash.
+//! An entry is a list of fields and ends with an empty line. A field is `NAME=text` on one line or, if its value is not text or
+//! has several lines, `NAME`, its length as 64 bits in little-endian order, and its bytes. Any process may write to the journal,
+//! with fields of hundreds of megabytes, so each field and each entry is kept only up to a limit; beyond it, only length and hash
+//! are kept.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -29,7 +30,7 @@ pub(in crate::sources) struct Entry {
     pub(in crate::sources) record: Vec<u8>,
 }
 
-/// Position of an entry, as `__CURSOR` holds it.
+/// Position of an entry, as given in `__CURSOR`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sources) struct Cursor {
     /// The cursor as it was printed.
@@ -85,7 +86,7 @@ struct Fields {
 
 enum FieldValue {
     Bytes(Vec<u8>),
-    /// Too long to keep.
+    /// A value that is too long to keep.
     Long {
         bytes: u64,
         sha256: String,

@@ -1,8 +1,9 @@
 //! Lists journal files and reads their headers: which number sequence a file belongs to and how far it reaches.
 //!
-//! journald numbers its entries. All files of one sequence carry the same id, and numbers go up through rotation and reboots, so
-//! the numbers of the files that exist say which entries were removed. The header is read here because `journalctl --header`
-//! prints it for people only; its layout is fixed: systemd, "Journal File Format", section "Header".
+//! journald numbers its entries. All files of one sequence have the same id, and numbers keep increasing through rotation and
+//! reboots, so the numbers in the existing files show which entries were removed. The header is read here because the output of
+//! `journalctl --header` is meant only for people; the layout of the header is fixed: systemd, "Journal File Format", section
+//! "Header".
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -77,7 +78,7 @@ pub(super) fn list(directory: Option<&Path>) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Whether a folder belongs to a machine: its name is the machine's id or, for a journal namespace, the id and the namespace.
+/// Whether a folder belongs to a machine: its name is the machine's id or, for a journal namespace, that id and the namespace.
 fn is_machine_folder(name: &str) -> bool {
     let id = name.split_once('.').map_or(name, |(id, _)| id);
     id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -88,7 +89,7 @@ fn add_folder(folder: &Path, listing: &mut Listing) -> io::Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|error| named(error, folder))?.flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A file that a crash interrupted in the middle of a write gets a trailing tilde, and still holds entries.
+        // A file that was being written during a crash gets a trailing tilde, and still holds entries.
         if !(name.ends_with(".journal") || name.ends_with(".journal~")) {
             continue;
         }

@@ -27,7 +27,7 @@ use files::{JournalFile, list};
 
 /// Interval between checks of the files' headers.
 const POLL: Duration = Duration::from_millis(500);
-/// Passes after a change was seen. journald counts an entry before it can be read, so the first pass may miss the last one.
+/// Number of passes after a change. journald counts an entry before it can be read, so the first pass may miss the last entry.
 const PASSES: u32 = 2;
 /// Maximum sequences that are read at once. If there are more, the order between sequences is that of their first unread entries.
 const READERS_MAX: usize = 32;
@@ -82,7 +82,7 @@ struct Follower {
     first: First,
     /// Sequences that were seen in this run, with the number of their last entry.
     seen: HashMap<String, u64>,
-    /// Sequences that appeared after positions of others existed, and when.
+    /// Sequences that appeared when others already had positions, and the time at which each appeared.
     appeared: HashMap<String, Instant>,
     /// Headers at the last poll.
     last_look: Vec<JournalFile>,
@@ -220,7 +220,7 @@ impl Follower {
     }
 
     /// Reports entries that were removed before they were read, and forgets sequences without files. A position moves only after
-    /// the loss before it was sent (see `hand_over`).
+    /// the report of the loss before it was sent (see `hand_over`).
     async fn say_gone(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
@@ -267,7 +267,7 @@ impl Follower {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
             let (read, last) = (reached.read, last_of(files));
-            // The numbers after the last gap: those in gaps were already reported.
+            // Consider only the numbers after the last gap: the gaps were already reported.
             let from = files
                 .iter()
                 .map(|file| file.first)
@@ -506,7 +506,7 @@ mod tests {
             // A user's journal whose range is within the system's, and one that reaches beyond it.
             (vec![file(1, 20), file(3, 18)], 2, None),
             (vec![file(1, 20), file(3, 25), file(24, 30)], 10, None),
-            // The middle one was removed.
+            // The middle file was removed.
             (vec![file(1, 10), file(21, 30)], 5, Some((10, 21))),
             (vec![file(1, 10), file(21, 30)], 25, None),
         ] {

@@ -1,8 +1,8 @@
-//! Reads an event of the Linux audit daemon: its lines, each of a type with fields, as one record.
+//! Reads an event of the Linux audit daemon as one record; each line of the event has a type and fields.
 //!
-//! Format: linux-audit documentation, "SPEC Audit Event Enrichment" and audit.rules(7). Enriched lines carry a group separator (0x1d)
-//! before the names that the daemon added. Values that could hold a blank or a quote are hexadecimal; they are decoded after the line was
-//! split into fields, and decoded values are never split again.
+//! Format: linux-audit documentation, "SPEC Audit Event Enrichment" and audit.rules(7). Enriched lines contain a group separator
+//! (0x1d) before the names that the daemon added. Values that could contain a blank or a quote are hexadecimal; they are decoded
+//! after the line was split into fields, and decoded values are never split again.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ const ENCODED: [&str; 21] = [
     "watch",
     "sw",
 ];
-/// Values that mean none, including those for an account that does not exist.
+/// Values that mean that there is none, including those for an account that does not exist.
 const NONE: [&str; 8] = ["?", "(null)", "(none)", "unset", "", "(unknown)", "(unknown user)", "(invalid user)"];
 /// Exit codes of calls that continue in the background or are restarted: EINPROGRESS, and the codes with which the kernel
 /// restarts a call (errno.h, ERESTARTSYS to ERESTART_RESTARTBLOCK).
@@ -71,7 +71,7 @@ pub(super) fn event(text: &str) -> Option<String> {
     let lines: Vec<Line<'_>> =
         text.split('\n').filter(|line| !line.trim().is_empty()).take(LINES_MAX).filter_map(line).collect();
     let first = lines.first()?;
-    // The line that says what happened: not the end marker, and not one that only adds to another line.
+    // Select the line that says what happened: neither the end marker nor a line that only adds to another one.
     let main = lines
         .iter()
         .find(|line| !matches!(line.kind, "EOE" | "PATH" | "CWD" | "PROCTITLE" | "SOCKADDR" | "EXECVE"))
@@ -173,7 +173,7 @@ fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut Stri
             text = &text[end..];
             continue;
         }
-        // Older programs put some fields in parentheses and commas.
+        // Older programs enclose some fields in parentheses and separate them with commas.
         let (name, rest) = (text[..end].trim_start_matches('('), &text[end + 1..]);
         let (value, after) = match rest.as_bytes().first() {
             Some(quote @ (b'"' | b'\'')) => match rest[1..].find(char::from(*quote)) {
@@ -234,7 +234,7 @@ fn is_argument(name: &str) -> bool {
     argument(name).is_some()
 }
 
-/// Number of an argument, and of its part.
+/// Returns the number of an argument, and the number of its part.
 fn argument(name: &str) -> Option<(u32, u32)> {
     let rest = name.strip_prefix('a')?;
     match rest.strip_suffix(']') {
@@ -294,7 +294,7 @@ fn result(lines: &[Line<'_>], main: &Line<'_>) -> Option<String> {
     }
 }
 
-/// The command: its arguments, or the process title.
+/// Returns the command: its arguments, or the process title.
 fn command(lines: &[Line<'_>]) -> Option<String> {
     // Long commands are split over several lines, and long arguments into parts.
     let mut arguments: BTreeMap<u32, BTreeMap<u32, &str>> = BTreeMap::new();

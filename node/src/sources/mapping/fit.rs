@@ -1,4 +1,5 @@
-//! Shortens values: a field that is too long ends with a mark, and an entry that is too long keeps length and hash of removed values.
+//! Shortens values: a field that is too long ends with a mark, and an entry that is too long keeps the length and hash of each
+//! value removed from it.
 
 use piperoll_format::entry::{FieldLimit, field_limit};
 use serde_json::value::RawValue;
@@ -10,9 +11,9 @@ use super::ordered::Pairs;
 const MARK: char = '\u{2026}';
 /// Mark of a shortened action, which cannot contain [`MARK`].
 const WORD_MARK: &str = "...";
-/// Maximum bytes of an entry with its fields and details, before the node adds its own; below the limit of a body.
+/// Maximum bytes of an entry with its fields and details, before the node adds its own fields; below the limit of a body.
 const ENTRY_BYTES_MAX: usize = 60_000;
-/// Bytes that are kept of each text of an entry that is too long, tried in this order.
+/// Lengths in bytes to which the texts of an entry that is too long are shortened, tried in this order.
 const TEXT_BYTES: [usize; 4] = [16 * 1024, 4 * 1024, 1024, 256];
 
 /// Returns a value within the limits of its field, and whether it was changed.

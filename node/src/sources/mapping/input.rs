@@ -1,4 +1,4 @@
-//! Finds the records in what a system writes: in lists, inside other objects, as JSON in a text, or as lines of text.
+//! Finds the records in the output of a system: in lists, inside other objects, as JSON in a text, or as lines of text.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -33,13 +33,13 @@ pub(super) struct TypedInput {
     inside: Vec<String>,
     /// Pointer to a list inside a record; each item becomes an entry.
     split: Option<String>,
-    /// Ignores text before the first brace of a line, such as the header of a syslog daemon.
+    /// Whether to ignore text before the first brace of a line, such as the header of a syslog daemon.
     #[serde(default)]
     prefix: bool,
-    /// Names of members that are each a record, in an object that may have each name many times.
+    /// Names of members that each contain a record; the object around them may contain each name many times.
     #[serde(default)]
     members: Vec<String>,
-    /// Records are Windows events, which are converted to one form.
+    /// Whether records are Windows events, which are converted to one form.
     #[serde(default)]
     windows: bool,
     /// Form of lines that are not JSON.
@@ -73,7 +73,7 @@ enum LineForm {
 /// Rule for joining lines to records.
 #[derive(Debug, Clone)]
 pub enum Join {
-    /// By a key that each line has; other lines may come between.
+    /// By a key that each line has; lines of other records may come in between.
     Key {
         /// The named groups of this expression are the key.
         key: Regex,
@@ -311,7 +311,7 @@ fn items_of(list: &str) -> Option<Vec<Box<RawValue>>> {
     serde_json::from_str(list).ok()
 }
 
-/// Returns the object that a pointer leads to, itself or as JSON text.
+/// Returns the object that a pointer leads to, either directly or as JSON in a text.
 fn inner_of(pointer: &Pointer, record: &Pairs) -> Option<Pairs> {
     let value = pointer.get(record)?;
     match value.get().as_bytes().first()? {

@@ -21,7 +21,7 @@ use super::{fit, times};
 /// Result of mapping one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mapped {
-    /// An entry as JSON text, and whether the record had an id of its own, so that recording it again has no effect.
+    /// An entry as JSON text, and whether the record had an id of its own; with such an id, recording it again has no effect.
     Entry { text: String, has_id: bool },
     /// A record of a kind that this mapping does not cover.
     PassedOver,
@@ -30,7 +30,7 @@ pub enum Mapped {
 /// One record of a document, and its result.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The record as JSON text, without what surrounded it in the document.
+    /// The record as JSON text, without the data around it in the document.
     pub record: String,
     pub result: Result<Mapped, MapError>,
 }
@@ -68,8 +68,8 @@ struct RawMapping {
     source: String,
     /// Time zone of times without one.
     zone: Option<String>,
-    /// Pointers of which every record of this kind has at least one. A record with none of them is not mapped, so that no other
-    /// record becomes an entry because of rules for absent values.
+    /// Pointers of which every record of this kind has at least one. A record with none of them is not mapped; otherwise, rules
+    /// for absent values could turn unrelated records into entries.
     #[serde(default)]
     expects: Vec<String>,
     #[serde(default)]
@@ -84,10 +84,10 @@ struct RawMapping {
     refuse: BTreeMap<String, String>,
     #[serde(default)]
     pattern: Vec<TypedPattern>,
-    /// Pass over records that no pattern matches.
+    /// Whether to pass over records that no pattern matches.
     #[serde(default)]
     only_patterns: bool,
-    /// Pass over records for which all conditions of one of these are met.
+    /// A record that meets all conditions of one of these is passed over.
     #[serde(default)]
     skip: Vec<TypedSkip>,
 }
@@ -143,7 +143,7 @@ struct TypedPattern {
     require: BTreeMap<String, String>,
     #[serde(default)]
     refuse: BTreeMap<String, String>,
-    /// Pointers that must not lead to anything.
+    /// Pointers to values that must be absent.
     #[serde(default)]
     missing: Vec<String>,
     #[serde(default)]
@@ -304,7 +304,7 @@ impl Mapping {
         }
     }
 
-    /// Returns the values that patterns give; if two give one to the same field, the first counts.
+    /// Returns the values that patterns give to fields; if two patterns give a value to the same field, the first one counts.
     fn match_patterns(&self, record: &Pairs) -> Option<BTreeMap<&'static str, Found>> {
         let mut found = BTreeMap::new();
         let mut matched = false;

@@ -1,8 +1,8 @@
 //! Maps records of other systems to entries, by a TOML file (docs/intake.md, "Mappings").
 //!
-//! Nothing in a record is lost: a value that became a field unchanged is in that field; everything else stays in `details`,
-//! including the text of numbers and the order of keys. Values that are too large for a field or an entry keep their length and
-//! hash.
+//! Nothing in a record is lost: a value that is copied unchanged to a field is kept there, and everything else is kept in
+//! `details`, including the text of numbers and the order of keys. If a value is too large for a field or an entry, its length
+//! and hash are kept.
 
 mod auditd;
 mod built_in;

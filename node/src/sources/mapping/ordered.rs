@@ -1,4 +1,4 @@
-//! JSON objects with their keys in order and their values as text, so that numbers keep every digit.
+//! JSON objects that preserve the order of their keys, and the text of their values so that numbers keep every digit.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl Pairs {
         serde_json::from_str(text).ok()
     }
 
-    /// Returns the value of a member; the first one if the name is repeated.
+    /// Returns the value of the first member with this name.
     pub fn member(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
@@ -34,7 +34,7 @@ impl Pairs {
         }
     }
 
-    /// Removes the value that a path of names leads to, and objects that become empty.
+    /// Removes the value that a path of names leads to, and every object that becomes empty as a result.
     pub fn remove(&mut self, pointer: &[String]) {
         let Some((first, rest)) = pointer.split_first() else { return };
         let Some(at) = self.0.iter().position(|(key, _)| key == first) else { return };

@@ -51,12 +51,13 @@ impl Pointer {
         follow(record.member(name)?.to_owned(), rest)
     }
 
-    /// Returns the text that the pointer leads to, if it is not empty: text as it is, numbers and booleans as they are written.
+    /// Returns the value that the pointer leads to as text, if it is not empty: strings without quotes, numbers and booleans as
+    /// written.
     pub(super) fn text(&self, record: &Pairs) -> Option<String> {
         text_of(&self.get(record)?)
     }
 
-    /// Removes the value that the pointer leads to, and objects that become empty. Lists are not changed.
+    /// Removes the value that the pointer leads to, and every object that becomes empty as a result. Lists are not changed.
     pub(super) fn remove(&self, record: &mut Pairs) {
         let names: Option<Vec<String>> = self
             .steps
@@ -110,7 +111,7 @@ fn follow(value: Box<RawValue>, steps: &[Step]) -> Option<Box<RawValue>> {
     follow(Pairs::parse(value.get())?.member(name)?.to_owned(), rest)
 }
 
-/// Returns a text that is not empty, or a number or boolean as it is written.
+/// Converts a value to text: strings without quotes, numbers and booleans as written. `None` for other values and empty strings.
 pub(super) fn text_of(raw: &RawValue) -> Option<String> {
     let text = match raw.get().as_bytes().first()? {
         b'"' => serde_json::from_str::<String>(raw.get()).ok()?,

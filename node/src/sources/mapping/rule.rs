@@ -1,4 +1,4 @@
-//! Rule of one field: the source of its value and the conversions.
+//! Rule for one field: the source of its value, and the conversions to apply.
 
 use chrono::FixedOffset;
 use ipnet::IpNet;
@@ -15,59 +15,59 @@ use super::ordered::Pairs;
 use super::pointer::{Pointer, text_of};
 use super::times::{self, Form};
 
-/// Maximum bytes of a template's value before it is shortened; no field of an entry is longer.
+/// Bytes after which filling a template stops; no field of an entry is longer.
 const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 
-/// A field's rule, as it is in the file.
+/// Rule for one field, as written in the mapping file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TypedRule {
     constant: Option<String>,
     pointer: Option<String>,
     first: Option<Vec<String>>,
-    /// `k8s.{/objectRef/resource}.{/verb}`; no value if one of the pointers leads nowhere.
+    /// Text with pointers, such as `k8s.{/objectRef/resource}.{/verb}`; there is no value if one of the pointers leads nowhere.
     template: Option<String>,
-    /// The first of these that gives a value is used.
+    /// Alternative templates; the first one that yields a value is used.
     templates: Option<Vec<String>>,
     /// Apply the rule only to records in which this pointer leads to something.
     when: Option<String>,
-    /// Values that mean none, such as `-`.
+    /// Values that stand for a missing value, such as `-`.
     #[serde(default)]
     not: Vec<String>,
-    /// Takes the group `value` of the regular expression, or its first one; a value that does not match is skipped.
+    /// Uses the named group `value` of this regular expression, or else its first group; a value that does not match is skipped.
     r#match: Option<String>,
-    /// Put before the value.
+    /// Text to prepend to the value.
     prefix: Option<String>,
     #[serde(default)]
     table: BTreeMap<String, String>,
-    /// Regular expressions and values, in order; the first match counts.
+    /// Pairs of a regular expression and a value; the first expression that matches determines the value.
     #[serde(default)]
     cases: Vec<(String, String)>,
-    /// Value if neither `table` nor `cases` matches; without it the value itself is used.
+    /// Value to use if neither `table` nor `cases` matches; by default, the value is not replaced.
     otherwise: Option<String>,
-    /// Value if no pointer leads to anything; without it the field is left out.
+    /// Value to use if no pointer leads to anything; by default, the field is omitted.
     absent: Option<String>,
-    /// Replace characters that an action cannot hold by `_`.
+    /// Replace characters that are not allowed in an action with `_`.
     #[serde(default)]
     word: bool,
     #[serde(default)]
     lower: bool,
     /// The value is a time in this form.
     time: Option<Form>,
-    /// Time zone of times without one.
+    /// Time zone for times that do not state one.
     zone: Option<String>,
     /// The value is an address: remove its port, its brackets, and the prefix of IPv4 in IPv6.
     #[serde(default)]
     address: bool,
-    /// Leave out a value that is not valid for this field, which stays in `details`; without this, the record is refused.
+    /// Omit a value that is not valid for this field; it then stays in `details`. By default, the record is refused.
     #[serde(default)]
     or_none: bool,
-    /// The value is a list of addresses, each added by the host that passed the request on, and these are the networks of trusted
-    /// proxies. The last address in none of them is the value; the addresses before it are claims of its sender.
+    /// Networks of trusted proxies, for a value that is a list of addresses, each added by the host that forwarded the request.
+    /// The last address outside these networks is used, because its sender could have invented the addresses before it.
     trusted: Option<Vec<String>>,
 }
 
-/// A field's rule that has been checked.
+/// Validated rule for one field.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) field: &'static str,
@@ -106,7 +106,7 @@ enum Part {
 /// A value for a field.
 pub(super) struct Value {
     pub(super) text: String,
-    /// Pointer to the text if it was used unchanged, so that it need not stay in `details`.
+    /// Pointer to the source value, if it was copied unchanged and therefore need not stay in `details`.
     pub(super) moved: Option<Pointer>,
 }
 
@@ -125,7 +125,7 @@ impl TypedRule {
             _ => return Err("needs exactly one of constant, pointer, first, template, templates".to_owned()),
         };
         let zone = self.zone.as_deref().map(times::parse_zone).transpose()?.or(zone);
-        // `occurred_at` is a time, whatever its form.
+        // `occurred_at` is always parsed as a time; unless the rule sets `time`, the form is detected.
         let form = self.time.or((field == "occurred_at").then_some(Form::Auto));
         let network =
             |text: String| text.parse::<IpNet>().map_err(|_| format!("{text:?} is not a network such as 10.0.0.0/8"));
@@ -161,7 +161,7 @@ fn parsed(pointer: &str) -> Result<(Pointer, String), String> {
     Ok((Pointer::parse(pointer)?, pointer.to_owned()))
 }
 
-/// Splits a template into texts and pointers in braces.
+/// Splits a template into literal text and the pointers in braces.
 fn parts(template: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut rest = template;
@@ -238,7 +238,7 @@ impl Rule {
         Some(text)
     }
 
-    /// Applies all conversions of the rule to a value; `None` if the value means none.
+    /// Applies all conversions of the rule to a value; `None` if `not` lists the value.
     pub(super) fn finish(&self, text: &str, at: &str) -> Result<Option<String>, MapError> {
         if self.not.iter().any(|not| not == text) {
             return Ok(None);
@@ -286,7 +286,7 @@ impl Rule {
     }
 }
 
-/// Returns the last address of a list that is not a trusted proxy's; if all are trusted, the first.
+/// Returns the last address of a list that is not a trusted proxy's, or the first address if all of them are.
 fn last_untrusted(list: &RawValue, trusted: &[IpNet]) -> Option<String> {
     let items: Vec<String> = serde_json::from_str(list.get()).ok()?;
     let is_trusted = |item: &&String| {
@@ -296,7 +296,7 @@ fn last_untrusted(list: &RawValue, trusted: &[IpNet]) -> Option<String> {
     items.iter().rev().find(|item| !is_trusted(item)).or(items.first()).cloned()
 }
 
-/// Replaces the characters that an action cannot hold.
+/// Replaces the characters that are not allowed in an action.
 fn word(value: &str) -> String {
     value.chars().map(|c| if c.is_ascii_alphanumeric() || "._-:/".contains(c) { c } else { '_' }).collect()
 }

@@ -1,4 +1,4 @@
-//! Records of other systems, and the entries they become.
+//! Tests of the mappings with sample records of other systems.
 
 use piperoll_redact::Redactor;
 use serde_json::Value;
@@ -103,7 +103,7 @@ fn what_sshd_says_becomes_logins() {
         assert_eq!(entry["occurred_at"], "2026-04-12T13:20:00.123456Z");
         assert_eq!(entry["details"]["_PID"], "1");
     }
-    // The id of a certificate is chosen by its owner, and comes after the address.
+    // The owner of a certificate chooses its id, which follows the address in the message.
     let id = "Accepted publickey for bob from 203.0.113.77 port 4022 ssh2: ED25519-CERT SHA256:abc ID x from 10.0.0.1 port 22: y (serial 0) CA";
     let entry = map("sshd", &serde_json::json!({ "MESSAGE": id, "_UID": "0" }).to_string()).expect("an entry");
     assert_eq!((&entry["user"], &entry["ip_address"]), (&"bob".into(), &"203.0.113.77".into()));
@@ -297,7 +297,7 @@ fn values_that_do_not_fit_are_shortened_and_kept_whole_in_details() {
     assert_eq!((&entry["user"], entry["user_agent"].as_str().map(str::len)), (&"mallory".into(), Some(4_096)));
     assert!(entry["user_agent"].as_str().is_some_and(|agent| agent.ends_with('\u{2026}')));
     assert_eq!((entry["action"].as_str().map(str::len), &entry["details"]["agent"]), (Some(128), &agent.into()));
-    // A line end in a name is shown as one character, and the whole name is in `details`.
+    // A line break in a name is replaced with one character, and `details` keeps the original name.
     let entry = one(&mapping, r#"{"user":"kim\nroot","action":"a.b"}"#).expect("an entry");
     assert_eq!((&entry["user"], &entry["details"]["user"]), (&"kim\u{fffd}root".into(), &"kim\nroot".into()));
     let number = one(&mapping, r#"{"user":1000,"action":"a.b"}"#).expect("an entry");
@@ -390,7 +390,7 @@ fn the_table_of_formats_is_that_of_the_mappings() {
     assert_eq!(text, wanted, "run this test with UPDATE_GOLDEN=1");
 }
 
-/// Texts that a client typed, and values that must not result from them.
+/// Checks that text typed by a client cannot imitate other fields of a record.
 #[test]
 fn nobody_forges_a_record_with_what_they_type() {
     let json = |name: &str, record: Value| map(name, &record.to_string());
@@ -439,7 +439,7 @@ fn nobody_forges_a_record_with_what_they_type() {
     assert_eq!((text(&sshd, "user"), text(&sshd, "ip_address")), (None, None));
 }
 
-/// Records of other programs are not successes of any user.
+/// Records of other programs are refused, so that they cannot appear as a user's success.
 #[test]
 fn what_is_no_record_of_the_kind_is_none() {
     for (name, record) in [

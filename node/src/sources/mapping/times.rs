@@ -1,11 +1,11 @@
-//! Converts the times that systems write, in all their forms, to RFC 3339.
+//! Converts times in the various formats of other systems to RFC 3339.
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime};
 use piperoll_format::time::Timestamp;
 use serde::Deserialize;
 
-/// Range of accepted times in microseconds since 1970, the years 1970 to 9999: a time outside of it was written in a different
-/// unit from the one in the mapping.
+/// Range of accepted times in microseconds since 1970, which are the years 1970 to 9999. A number that gives a time outside it is
+/// in another unit than the mapping states.
 const MICROS_MIN: i128 = 0;
 const MICROS_MAX: i128 = 253_402_300_799_999_999;
 /// Digits of the seconds since 1970 in the years 2001 to 2286; milliseconds, microseconds and nanoseconds have more (`unit_of`).
@@ -42,11 +42,11 @@ const LOCAL: [&str; 8] = [
     "%b %d, %Y %I:%M:%S%.f %p",
 ];
 
-/// Unit of a number, or `Auto` if the text itself says it.
+/// Unit of a number, or `Auto` if the text itself shows its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Form {
-    /// A text in any known form, or a number whose count of digits says its unit.
+    /// A text in any known form, or a number whose unit follows from its number of digits.
     Auto,
     Seconds,
     Millis,
@@ -136,7 +136,7 @@ fn unit_of(digits: usize) -> i128 {
     }
 }
 
-/// Converts a number in a unit of which `per_second` make a second; `None` if the text is not a number.
+/// Converts a number in a unit with `per_second` units per second; `None` if the text is not a number.
 fn from_number(text: &str, per_second: i128) -> Option<Result<String, String>> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
@@ -144,7 +144,7 @@ fn from_number(text: &str, per_second: i128) -> Option<Result<String, String>> {
         return None;
     }
     let out_of_range = || Err("is out of range (years 1970 to 9999); check its unit".to_owned());
-    // No clock has more than twelve fractional digits.
+    // Keep twelve fractional digits: no clock provides more.
     let Ok(whole) = whole.parse::<i128>() else { return Some(out_of_range()) };
     let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(12).collect();
     let fraction: i128 = fraction.parse().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Converts Windows events in JSON, in the forms that various shippers give them, to one form.
+//! Converts Windows events in JSON from the formats of various shippers to a single form.
 //!
 //! The data of an event has the same names everywhere, but not the same location: winlogbeat (`winlog.event_data`), Wazuh
 //! (`win.eventdata`, with a lowercase first letter), the XML as JSON (`Event.EventData`, an object, or `Data` with the names in
@@ -25,8 +25,8 @@ fn without_wrapper(mut whole: Value) -> Value {
     }
 }
 
-/// Converts an event to one form: `id`, `time`, `computer`, `record`, `result`, `data`, and everything else in `original`. `None` if it
-/// is not a Windows event.
+/// Converts an event to a single form with `id`, `time`, `computer`, `record`, `result`, `data`, and everything else in
+/// `original`. Returns `None` for a record that is not a Windows event.
 pub(super) fn event(record: &Pairs) -> Option<Pairs> {
     let whole: Value = serde_json::from_str(&record.to_text()).ok()?;
     let whole = without_wrapper(whole);
@@ -105,7 +105,7 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
     Some(event)
 }
 
-/// Returns a text or number; for an element with attributes, its text.
+/// Returns a text or number; for an element with attributes, returns the text inside the element.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -137,7 +137,8 @@ fn data_of(whole: &Value) -> Map<String, Value> {
     data
 }
 
-/// Collects members that are texts, `Data` with names in attributes, and the members of one element around them.
+/// Collects the members that are texts, `Data` elements under the names in their attributes, and the members of the wrapper
+/// elements `LogFileCleared` and `AuditEventsDropped`.
 fn collect(value: &Value, data: &mut Map<String, Value>) {
     let Some(members) = value.as_object() else { return };
     for (name, value) in members {
@@ -162,19 +163,20 @@ fn collect(value: &Value, data: &mut Map<String, Value>) {
     }
 }
 
-/// Returns `success` or `failure`, from the bits if there are any, because the text is in the system's language.
+/// Returns `success` or `failure`. The bits take precedence over localized text.
 fn result(keywords: Option<&str>, words: Option<&str>) -> Option<&'static str> {
     let bits = keywords.and_then(|keywords| match keywords.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => keywords.parse::<i64>().ok().map(i64::cast_unsigned),
     });
-    // Written by shippers that read the event log themselves, in English whatever the system's language is.
+    // Shippers that read the event log themselves write these words, which are English whatever the system's language is.
     match words {
         Some("AUDIT_FAILURE") => return Some("failure"),
         Some("AUDIT_SUCCESS") => return Some("success"),
         _ => {}
     }
-    // Programs that read numbers as floating-point numbers change the low bits: rounding to the nearest multiple restores the high ones.
+    // Programs that parse the bits as a floating-point number change the low ones. Rounding to the nearest multiple restores the
+    // high ones.
     let bits = bits.map(|bits| bits.wrapping_add(LOW_BITS_HALF));
     match bits {
         Some(bits) if bits & AUDIT_FAILURE != 0 => return Some("failure"),

@@ -1,7 +1,7 @@
 //! Finds the messages in a stream (RFC 6587 section 3.4).
 //!
-//! A message is framed by a count of its octets only where digits, a space and `<` follow one another, because a line may begin with a
-//! year. A broken frame costs only that frame, and what follows is parsed from its first byte.
+//! A message is framed by a count of its octets only where digits, a space and `<` follow one another, because a line may begin
+//! with a year. A malformed frame affects no other frame: the data after it is parsed from its first byte.
 
 use std::io;
 
@@ -12,9 +12,9 @@ use crate::sources::record::Cut;
 
 /// Maximum bytes that are kept of one message; a longer one keeps its length and hash as well.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Largest count of octets that is accepted. A larger one is a line that looks like a frame.
+/// Largest octet count that is accepted. A line that begins with a larger number only looks like a frame.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Maximum digits of such a count.
+/// Maximum number of digits of an octet count.
 const COUNT_DIGITS_MAX: usize = 8;
 
 /// One message of a stream.
@@ -22,7 +22,7 @@ pub(super) struct Message {
     pub(super) text: Vec<u8>,
     /// Length and hash of the whole message, if `text` is only its beginning.
     pub(super) cut: Option<Cut>,
-    /// Set if the stream ended before all announced octets had arrived: the number that did not arrive.
+    /// Number of announced octets that had not arrived when the stream ended; `None` if the message is complete.
     pub(super) missing: Option<usize>,
 }
 
@@ -79,7 +79,7 @@ async fn counted(input: &mut (impl AsyncBufRead + Unpin), count: usize) -> io::R
     Ok(parts.done())
 }
 
-/// Reads a message that ends with its line.
+/// Reads a message that ends at the end of its line.
 async fn line(input: &mut (impl AsyncBufRead + Unpin), begun: &[u8]) -> io::Result<Option<Message>> {
     let mut parts = Parts::default();
     parts.add(begun);
@@ -99,7 +99,7 @@ async fn line(input: &mut (impl AsyncBufRead + Unpin), begun: &[u8]) -> io::Resu
     }
 }
 
-/// A message that is being received: kept up to a limit, and hashed beyond it.
+/// A message that is being received: its text up to the limit, and the hash of the whole message if it is longer.
 #[derive(Default)]
 struct Parts {
     text: Vec<u8>,

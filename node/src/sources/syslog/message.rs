@@ -35,7 +35,7 @@ pub(in crate::sources) fn take_apart(bytes: &[u8], cut: Option<&Cut>, peer: IpAd
     Value::Object(record).to_string()
 }
 
-/// Converts a line of a log file that a syslog daemon wrote to JSON.
+/// Converts a line from the log file of a syslog daemon to JSON.
 pub(in crate::sources) fn line_apart(line: &str) -> String {
     Value::Object(fields_of(line)).to_string()
 }

@@ -1,9 +1,10 @@
 //! Tracks how long rows have been witnessed, for automatic retention.
 //!
-//! No single clock is trusted. The age is a sum over the cosignatures as they arrive: each step between two cosignatures of one
-//! witness counts for as long as that witness's timestamps say, but for at most one hour and for no longer than this process has
-//! run since the previous one. The first cosignature after a start counts for at most one hour. A clock that jumps, several clocks
-//! that jump together, or an outage therefore adds almost nothing, and can only delay the removal of rows.
+//! No single clock is trusted. The age is a sum over the cosignatures as they arrive. A cosignature adds the time since the
+//! previous cosignature of the same witness, according to that witness's timestamps, but at most one hour, and at most the time
+//! for which this process has run since the previous step. The first cosignature after a start adds at most one hour. A clock
+//! that jumps, several clocks that jump together, or an outage therefore adds almost nothing, and can only delay the removal of
+//! rows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use piperoll_format::note::{Note, VerifyingKey};
 use piperoll_net::checked_json;
 use serde::{Deserialize, Serialize};
 
-/// Maximum duration that one step counts: longer steps are outages or clock changes.
+/// Maximum duration that one step adds: longer steps are outages or clock changes.
 const STEP_MAX: Duration = Duration::from_hours(1);
 /// Interval between two samples; rows are removed late by at most this much.
 const SAMPLE_EVERY: Duration = Duration::from_hours(1);
@@ -54,7 +55,7 @@ struct Book {
     generation: String,
     /// Sum of all counted steps.
     age_micros: i64,
-    /// The newest cosignature of each witness, by its name, in seconds since 1970 by its own clock.
+    /// Time of the newest cosignature of each witness, by the witness's name, in seconds since 1970 by the witness's own clock.
     newest: BTreeMap<String, u64>,
     /// Samples, ascending in both fields.
     samples: Vec<Sample>,
@@ -78,7 +79,7 @@ pub(in crate::store) struct Ages {
     stranger: bool,
 }
 
-/// Drops every second element of the older half when the list has reached `most`.
+/// Drops every second element of the older half once the list has `most` elements.
 fn make_room<T>(list: &mut Vec<T>, most: usize) {
     if list.len() < most {
         return;
@@ -119,8 +120,8 @@ impl Ages {
         Self { path: PathBuf::new(), witnesses: Vec::new(), book, counted: None, written: None, stranger: false }
     }
 
-    /// Drops the samples of rows that no longer exist: a log restored from an older copy records new rows at these seqs, and they
-    /// are young.
+    /// Drops the samples of rows that no longer exist: a log restored from an older copy records new rows at these seqs, and the
+    /// age of these rows counts from the start.
     pub(in crate::store) fn cut_to(&mut self, rows: u64) {
         self.book.samples.retain(|sample| sample.size <= rows);
         self.book.notes.retain(|shown| shown.size <= rows);
@@ -226,7 +227,7 @@ impl Ages {
         old.checked_sub(1).map_or(0, |last| self.book.samples[last].size)
     }
 
-    /// Number of rows recorded before the first sample: only their own timestamps say how old they are.
+    /// Number of rows recorded before the first sample, whose age is known only from their own timestamps.
     pub(in crate::store) fn unsampled(&self) -> Option<u64> {
         self.book.samples.first().map(|sample| sample.size)
     }

@@ -1,24 +1,24 @@
 //! Integrates rows into the Merkle tree on a separate thread. Hashing is the most expensive part of appending an entry and needs
 //! only the row's own bytes, so this thread hashes while the writer inserts the next rows and waits for the disk.
 //!
-//! The writer waits for hashes only when they belong to its transaction, which is when a tile became full.
+//! The writer waits for hashes only when its transaction needs them, which is when a tile becomes full.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use piperoll_format::limits::MAC_BYTES;
 use piperoll_format::merkle::{FullTile, Hash, TILE_WIDTH, TreeBuilder, leaf_hash};
 
-/// Rows handed over together: few enough that the thread never lags far, many enough that it is seldom woken.
+/// Number of rows handed over together: small enough that the thread never lags far, large enough that it is seldom woken.
 const ROWS_PER_HANDOVER: usize = 128;
 /// Maximum bytes of bodies per handover, so that a buffer of long bodies stays small too.
 const HANDOVER_BYTES: usize = 256 * 1_024;
-/// Fewer rows than this wait for the next transaction: waking a thread costs more than hashing them.
+/// Minimum number of rows to hand over. Fewer rows wait for the next transaction: waking a thread costs more than hashing them.
 const ROWS_WORTH_WAKING: usize = 32;
 /// Number of used buffers kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 4;
 
-/// Bodies and MACs one after another, in one buffer: freeing rows one by one that another thread allocated would make both
-/// threads wait for the allocator.
+/// Bodies and MACs, one after another in one buffer. If one thread allocated rows and another freed them one by one, both would
+/// wait for the allocator.
 #[derive(Default)]
 struct RowBuffer {
     bytes: Vec<u8>,
@@ -67,7 +67,7 @@ pub(in crate::store) struct TreeIntegrator {
     filled: Receiver<Vec<FullTile>>,
     /// Used buffers that can be filled again.
     spare: Receiver<RowBuffer>,
-    /// Rows pushed and not handed over yet; they include committed rows when a transaction had only a few.
+    /// Rows that were pushed and not handed over yet; they include committed rows if a transaction had only a few.
     waiting: RowBuffer,
     /// Number of rows pushed, including those of the open transaction.
     size: u64,
@@ -143,7 +143,8 @@ impl TreeIntegrator {
         self.due_tiles()
     }
 
-    /// Returns the root over the first `size` rows: up to the last transaction, or up to the one before it if that failed.
+    /// Returns the root over the first `size` rows: all rows including those of the last transaction, or only the rows before
+    /// that transaction if it failed.
     pub(in crate::store) fn root(&mut self, size: u64) -> Result<Hash, IntegratorStopped> {
         self.hand_over()?;
         let (reply, root) = channel();
@@ -178,7 +179,7 @@ struct Growing {
 }
 
 impl Growing {
-    /// Runs until the writer is dropped or sends an impossible command: the root of other rows must never be signed.
+    /// Runs until the writer is dropped or sends an impossible command, because the root over other rows must never be signed.
     fn run(mut self, orders: &Receiver<Command>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<RowBuffer>) {
         while let Ok(order) = orders.recv() {
             match order {
@@ -232,7 +233,7 @@ mod tests {
                     let (body, mac) = row(if fails { n + 1 } else { n });
                     grower.push(&body, mac)?;
                 }
-                // A failing transaction may fail before or after it took its tiles.
+                // A transaction may fail before or after its tiles were taken.
                 if fails && count % 2 == 0 {
                     continue;
                 }

@@ -47,8 +47,8 @@ pub(super) struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// Reads the last row, the tree, and the last signed checkpoint. A mismatch is put in `health`: it stops appends, but not
-    /// reads.
+    /// Reads the last row, the tree, and the last signed checkpoint. A mismatch is recorded in `health` and stops appends, but
+    /// not reads.
     pub(super) fn run(&self) -> rusqlite::Result<Recovered> {
         let (end, last_epoch) = self.read_end()?;
         let (tree, signer) = self.read_tree(end.next_seq).map_or((None, None), |(tree, signer)| (Some(tree), signer));
@@ -83,7 +83,7 @@ impl Recovery<'_> {
                     }
                 }
             }
-            // Signed rows are missing or changed, so reads must not be taken for the complete log either.
+            // Signed rows are missing or changed, so the rows that can be read must not be taken for the complete log either.
             Err(fault) => {
                 self.health.distrust(format!(
                     "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"

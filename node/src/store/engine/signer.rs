@@ -20,7 +20,7 @@ const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 pub enum StoredNote {
     /// The newest note signed by this node.
     Signed,
-    /// The newest note that a witness returned cosigned.
+    /// The newest note that a witness cosigned and returned.
     Witnessed,
 }
 

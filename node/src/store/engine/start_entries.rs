@@ -1,4 +1,4 @@
-//! Entries that a log gets when its node starts.
+//! Entries that a node records in its log when it starts.
 
 use std::sync::Arc;
 

@@ -28,7 +28,7 @@ pub(in crate::store) struct AppendPosition {
     pub(in crate::store) last: Timestamp,
 }
 
-/// Key and identity that the rows of one transaction are sealed with.
+/// MAC key and identity for the rows of one transaction.
 pub(super) struct Sealing {
     pub(super) key: MacKey,
     pub(super) node_id: NodeId,
@@ -180,8 +180,8 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Handles an id that is already taken: the same content gets its first receipt; different content is refused, and the
-    /// refusal is recorded.
+    /// Handles an id that is already taken: returns the first receipt if the content is the same; otherwise refuses the entry and
+    /// records the refusal.
     fn known_id(&mut self, draft: &Draft, id: EntryId) -> Result<AppendResult, WriteError> {
         let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
         let first = stored(self.conn, seq)?;

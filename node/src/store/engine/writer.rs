@@ -66,7 +66,7 @@ pub(in crate::store) struct Writer {
     identity: FileIdentity,
     ring: KeyRing,
     generation: Generation,
-    /// Key epoch that new rows are sealed under.
+    /// Key epoch for the MACs of new rows.
     epoch: u32,
     /// Key epoch of the newest row when the log was opened.
     last_epoch: Option<u32>,
@@ -135,7 +135,7 @@ impl Writer {
         })
     }
 
-    /// Switches to the newest secret for all further rows. Does nothing if the last row was already sealed with it.
+    /// Switches to the newest secret for all further rows. Does nothing if the last row already uses it.
     pub(super) fn switch_epoch(&mut self) -> Result<(), AppendError> {
         let Some(newest) = self.ring.newest_epoch() else { return Ok(()) };
         let Some(last) = self.last_epoch else {
@@ -454,7 +454,7 @@ impl Writer {
                 self.health.recovered();
                 tracing::warn!(rows = self.end.next_seq, "the disk works again; the log accepts entries");
             }
-            Err(message) => tracing::debug!(message, "the disk has not recovered yet"),
+            Err(message) => tracing::debug!(error = message, "the disk has not recovered yet"),
         }
     }
 
@@ -512,9 +512,9 @@ impl Writer {
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
     }
 
-    /// Converts the error of a failed transaction into that of its callers, and stores the consequences for later transactions in
-    /// `health`. A full disk may get free space and a failed disk may recover; every other failure of the file stops the writer
-    /// until a restart, which rereads what is really on disk.
+    /// Converts the error of a failed transaction into an error for the callers, and notes in `health` what it means for later
+    /// transactions. A full disk may get free space and a failed disk may recover; every other failure of the file stops the
+    /// writer until a restart, which rereads what is really on disk.
     fn fail(&self, error: &WriteError) -> AppendError {
         tracing::error!(%error, "append failed; no entry of the group was recorded");
         let error = match error {

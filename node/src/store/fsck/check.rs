@@ -21,7 +21,7 @@ use crate::store::table::mac_epochs::epochs;
 use crate::store::table::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use crate::store::table::schema;
 
-/// Number of rows that are hashed together, and number of such blocks in one step. A step is one read transaction.
+/// Number of rows that are hashed together as a block, and number of blocks per step. A step is one read transaction.
 const BLOCK_ROWS: u64 = 2_048;
 const BLOCKS_PER_STEP: u32 = 6;
 /// Maximum number of findings listed in full; the others are only counted.
@@ -46,12 +46,12 @@ pub struct Check {
     fault: Option<String>,
     /// Health of the running writer, if there is one.
     pub(in crate::store) health: Option<Arc<Health>>,
-    /// Number of sound rows that the index of IDs does not lead to.
+    /// Number of sound rows that are missing from the index of IDs.
     pub(in crate::store) ids_missing: u64,
-    /// Number of rows erased by an entry that names them.
+    /// Number of rows whose erasure is recorded by an entry that names them.
     erased: u64,
     pub(in crate::store) floor: Option<LogStart>,
-    /// Holds set and not released by the entries read so far.
+    /// Holds that were set, and not released, by the entries read so far.
     pub(in crate::store) held: BTreeMap<String, u64>,
     index: IndexCheck,
 }
@@ -65,8 +65,8 @@ enum Stage {
 }
 
 impl Check {
-    /// Creates a check. `head` is the newest row that the writer knows, or without a writer the newest row of the table. `beside`
-    /// is the content of `log.checkpoint`, which must be read before `head`.
+    /// Creates a check. `head` is the newest row that the writer knows or, without a writer, the newest row of the table.
+    /// `beside` is the content of `log.checkpoint`, which must be read before `head`.
     pub(in crate::store) fn new(
         keys: &LogKeys,
         generation: Generation,
@@ -99,7 +99,7 @@ impl Check {
         }
     }
 
-    /// Reports the file fault that a running daemon knows of as the first finding.
+    /// Reports the fault of the file that a running daemon knows about as the first finding.
     pub fn with_fault(mut self, fault: Option<String>) -> Self {
         self.fault = fault;
         self
@@ -199,13 +199,12 @@ impl Check {
         }
     }
 
-    /// Starts at the log start, or skips to it when it has moved past the current position: those rows were pruned during the
-    /// check.
+    /// Starts at the log start. If rows at the current position were pruned during the check, skips to the new log start.
     fn go_to_floor(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let floor = match floor(conn, &mut self.checker)? {
             Ok(floor) => floor.filter(|floor| floor.pruned.to_seq > self.next),
             Err(message) => {
-                // Report it only once.
+                // Report the message only once.
                 if self.stage == Stage::Schema {
                     self.find(lines, None, FindingKind::Derived, message);
                 }
@@ -264,7 +263,7 @@ impl Check {
         for row in stored.iter_mut() {
             erased::recognise(conn, &mut self.checker, row)?;
         }
-        // Collect the IDs in row order, which is almost the order of the index, because IDs grow with time.
+        // Collect the IDs in row order. This is almost the order of the index, because IDs grow with time.
         let mut ids: Vec<([u8; 16], u64)> = Vec::new();
         for (row, leaf) in stored.iter().zip(leaves) {
             self.rows += 1;
@@ -310,7 +309,7 @@ impl Check {
         Ok(())
     }
 
-    /// Reports rows below the first valid seq or above the last one: no read would ever return them.
+    /// Reports rows below the first valid seq or above the last valid one, because no read would ever return them.
     fn stray_rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let stray: u64 =
             conn.query_row("SELECT count(*) FROM entries WHERE seq < 0 OR seq > ?1", [SEQ_MAX], |row| row.get(0))?;
@@ -319,7 +318,7 @@ impl Check {
             self.find(lines, None, FindingKind::Sequence, detail);
         }
         let Some(health) = self.health.clone() else { return Ok(()) };
-        // Read the table first and the writer's claim second: rows that it commits in between are below its claim.
+        // Read the table first and the writer's claim second: rows that the writer commits in between are below its claim.
         let newest: Option<u64> =
             conn.query_row("SELECT max(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
         let claimed = health.claimed();
@@ -365,8 +364,8 @@ fn read_block(conn: &Connection, from: u64, head: u64) -> rusqlite::Result<Vec<S
     Ok(stored)
 }
 
-/// Checks the MACs of rows and computes their leaves, each on its own thread: these two hashes per row take most of the time of a
-/// full check.
+/// Checks the MACs of rows and computes their leaves on two threads: these two hashes per row take most of the time of a full
+/// check.
 fn hash_both(rows: &mut [StoredRow], checker: &mut RowChecker) -> Vec<Hash> {
     let shared: &[StoredRow] = rows;
     let all = || shared.iter().map(|row| leaf_hash(&row.body, &row.mac)).collect::<Vec<_>>();

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::check::Check;
 
 impl Check {
-    /// Checks that the index of IDs leads back to these rows. IDs mostly grow with time, so one range of the index is read around
-    /// the IDs of these rows; those not found that way are looked up one by one.
+    /// Checks that the index of IDs leads back to these rows. IDs mostly grow with time, so one range of the index is read that
+    /// covers most IDs of these rows; the others are looked up one by one.
     pub(in crate::store) fn check_ids(
         &mut self,
         conn: &Connection,
@@ -70,7 +70,7 @@ impl Check {
         Ok(())
     }
 
-    /// Reports IDs that lead to no row, and rows with more than one ID. A row that fails verification keeps its ID; that is not
+    /// Reports IDs that lead to no row, and rows with more than one ID. A row that fails verification keeps its ID, which is not
     /// reported as a second fault.
     pub(in crate::store) fn leftover_ids(
         &mut self,

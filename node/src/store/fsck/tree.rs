@@ -1,4 +1,5 @@
-//! The tree's part of a full check: rebuilds every tile from its rows, and compares every stored note with the root of its size.
+//! The part of a full check that covers the tree: rebuilds every tile from its rows, and compares every stored note with the root
+//! of the tree of its size.
 
 use piperoll_format::checkpoint::Checkpoint;
 use piperoll_format::merkle::{FullTile, Hash, TreeBuilder};
@@ -13,7 +14,7 @@ use crate::store::table::tiles::{self, TreeError, stored_tile};
 pub(in crate::store) struct TreeCheck {
     key: Option<SigningKey>,
     builder: TreeBuilder,
-    /// False once a row is missing: later rows have no position in a tree that can be rebuilt here.
+    /// False once a row is missing: later rows then have no position in the rebuilt tree.
     whole: bool,
     full: Vec<FullTile>,
     notes: Vec<(&'static str, Checkpoint)>,
@@ -26,7 +27,7 @@ impl TreeCheck {
         Self { key, builder: TreeBuilder::default(), whole: true, full: Vec::new(), notes: Vec::new(), beside }
     }
 
-    /// Reads the notes before the rows: a note signed during the check belongs to the next check.
+    /// Reads the notes before the rows, because a note signed during the check may cover rows that only the next check reads.
     pub(in crate::store) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
         let Some(key) = &self.key else { return Ok(faults) };
@@ -51,8 +52,8 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// Continues after pruned rows: their root was stated when they were pruned, and the remaining hashes must lead to it. Tiles
-    /// that were collected and not yet compared are discarded, because they were removed with the rows.
+    /// Continues after pruned rows: the root over them was stated when they were pruned, and the remaining hashes must lead to
+    /// it. Tiles that were collected and not yet compared are discarded, because they were removed with the rows.
     pub(in crate::store) fn go_to(&mut self, conn: &Connection, pruned: &Pruned) -> rusqlite::Result<Option<String>> {
         self.full.clear();
         let fault = match tiles::resume(conn, pruned.to_seq) {

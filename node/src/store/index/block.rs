@@ -13,8 +13,8 @@ use super::dictionary::Dictionary;
 use super::set::Set;
 use super::text::{GROUP_ROWS, Groups, buckets};
 
-/// Maximum number of a needle's trigrams that are considered, evenly spaced over the needle, and maximum number of these that are
-/// read, rarest first: the others exclude hardly any rows, and each costs a read.
+/// Maximum number of a needle's trigrams that are considered, evenly spaced, and maximum number of these that are read, rarest
+/// first: the others exclude hardly any rows, and reading each of them takes time.
 const TRIGRAMS_MAX: usize = 12;
 const TRIGRAMS_READ_MAX: usize = 4;
 
@@ -26,7 +26,7 @@ pub(super) enum Text {
     Details,
 }
 
-/// A column's value for each row as a number: 0 for none, 1 for the first value of the dictionary.
+/// A column's values as one number per row: 0 for no value, 1 for the first value of the dictionary.
 pub(super) enum Codes<'a> {
     Same(u32),
     One(Cow<'a, [u8]>),
@@ -49,7 +49,7 @@ impl Values<'_> {
         }
     }
 
-    /// Value with this code.
+    /// Returns the value with this code.
     pub(super) fn of(&self, code: u32) -> Option<&str> {
         let place = code.checked_sub(1)?;
         match self {
@@ -73,7 +73,7 @@ impl Codes<'_> {
         true
     }
 
-    /// Code of one row.
+    /// Returns the code of one row.
     pub(super) fn at(&self, row: usize) -> Option<u32> {
         match self {
             Self::Same(code) => Some(*code),
@@ -84,13 +84,14 @@ impl Codes<'_> {
     }
 }
 
-/// Columns, texts and times of consecutive rows. Rows that are not sound entries are `odd`: the block says nothing about them.
+/// Columns, texts and times of consecutive rows. Rows that are not sound entries are `odd`: the block has no information about
+/// them.
 pub(super) trait Block {
-    /// Number of rows, of which the first `pruned` are gone.
+    /// Number of rows in the block; the first `pruned` of them were pruned.
     fn rows(&self) -> usize;
     fn pruned(&self) -> usize;
     fn odd(&self) -> io::Result<Set>;
-    /// Whether a column has too many distinct values, so that its dictionary holds only hashes.
+    /// Returns whether a column has so many distinct values that its dictionary holds only hashes.
     fn is_hashed(&self, column: Column) -> bool;
     fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>>;
     /// Dictionary of a column; empty when it is hashed.
@@ -105,7 +106,8 @@ pub(super) trait Block {
     fn span(&self) -> (i64, i64);
     /// Time of each row, in microseconds since 1970.
     fn times(&self) -> io::Result<Cow<'_, [i64]>>;
-    /// For each row, how much earlier it happened than it was recorded, in microseconds; empty when no row happened earlier.
+    /// For each row, the time from the event to its recording, in microseconds; empty if no event happened earlier than it was
+    /// recorded.
     fn earlier(&self) -> io::Result<Cow<'_, [i64]>>;
 }
 
@@ -120,7 +122,7 @@ impl MatchedRows {
         Self { must: set.clone(), may: set }
     }
 
-    /// Only rows of `set` may match; whether each of them does is not known.
+    /// Returns a result in which only rows of `set` may match, and none is known to match.
     fn at_most(set: Set) -> Self {
         Self { must: Set::none(set.rows()), may: set }
     }
@@ -133,18 +135,18 @@ pub(in crate::store) struct IndexQuery<'a> {
     pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
 }
 
-/// Rows of a block that a filter selects.
+/// Rows of a block that a filter selects, as far as the index can tell.
 #[derive(Debug)]
 pub(in crate::store) struct Candidates {
-    /// Rows to read: all that match, and all that are not sound.
+    /// Rows to read: all rows that match, and all rows that are not sound.
     pub(in crate::store) rows: Set,
     /// The subset of `rows` about which the index has no information.
     pub(in crate::store) odd: Set,
-    /// Whether all other `rows` certainly match.
+    /// Whether all rows of `rows` that are not `odd` certainly match.
     pub(in crate::store) exact: bool,
 }
 
-/// Rows that may match in the block that begins at seq `first`.
+/// Returns the rows that may match in the block that begins at seq `first`.
 pub(super) fn candidates(block: &dyn Block, first: u64, ask: &IndexQuery<'_>) -> io::Result<Candidates> {
     let there = Set::from(block.pruned(), block.rows());
     let MatchedRows { may, must } = holds(block, first, &ask.condition, ask)?;
@@ -177,7 +179,7 @@ fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &IndexQu
             }
             any
         }
-        // Negation swaps the sets: a row that may match may also not match, and a row that certainly matches is excluded.
+        // Negation swaps the sets: a row that may match may also fail to match, and a row that certainly matches is excluded.
         Condition::Not(part) => {
             let one = holds(block, first, part, ask)?;
             let all = Set::from(0, rows);
@@ -260,7 +262,7 @@ fn pick<T: Copy>(rows: usize, codes: &[T], number: impl Fn(T) -> u32, wanted: &[
     Set::of(rows, codes, |code| fits.get(number(code) as usize).copied().unwrap_or(false))
 }
 
-/// Rows of the groups that contain every trigram of the needle; all rows if the needle has none.
+/// Returns the rows of the groups that contain every trigram of the needle, or all rows if the needle has no trigrams.
 fn with_text(block: &dyn Block, text: Text, needle: &str) -> io::Result<Set> {
     let rows = block.rows();
     let mut wanted: Vec<u16> = buckets(needle).collect();

@@ -26,12 +26,13 @@ use super::{block, count};
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::tiles::stored_roots;
 
-/// Tree level whose tiles correspond to blocks: 65,536 rows. Small enough to build in memory, large enough that five million rows
-/// are searched in 77 blocks.
+/// Tree level whose tiles correspond to blocks of 65,536 rows. A block is small enough to build in memory, and large enough that
+/// five million rows are searched in 77 blocks.
 pub(in crate::store) const BLOCK_LEVEL: u32 = 1;
 /// Maximum number of open files: enough for seventeen million rows, and a quarter of the default limit of file descriptors.
 const OPEN_BLOCKS_MAX: usize = 256;
-/// Rows that may wait for the indexer: reading them directly takes less time than waking a thread for each commit.
+/// Number of rows that may wait for the indexer: reading these rows directly takes less time than waking a thread for each
+/// commit.
 pub(super) const BACKLOG_ROWS: u64 = 128;
 
 /// The index of one log.
@@ -46,7 +47,7 @@ pub(in crate::store) struct Index {
     pub(super) waiting: fresh::Waiting,
     /// Number of committed rows, as reported by the writer.
     pub(super) head: AtomicU64,
-    /// Rows below this are in the index, except for gaps left by blocks that are being rebuilt.
+    /// Rows below this seq are in the index, except for the rows of blocks that are being rebuilt.
     pub(super) reached: AtomicU64,
     /// Whether the indexer sleeps until it is woken.
     pub(super) asleep: AtomicBool,
@@ -57,21 +58,21 @@ pub(in crate::store) struct Index {
 pub(super) struct LoadedBlocks {
     /// Blocks that have a file.
     pub(super) whole: BTreeSet<u64>,
-    /// Blocks in memory: the newest one, one whose first rows were pruned, and one being built.
+    /// Blocks in memory: the newest block, a block whose first rows were pruned, and a block that is being built.
     pub(super) parts: BTreeMap<u64, Arc<RwLock<Builder>>>,
-    /// Blocks that could not be built, and when.
+    /// Blocks that could not be built, and the time of the last attempt.
     pub(super) failed: BTreeMap<u64, Instant>,
     /// First row of the log.
     pub(super) floor: u64,
-    /// Counts invalidations of blocks: work begun before an invalidation is discarded.
+    /// Number of invalidations of blocks: work that began before an invalidation is discarded.
     pub(super) changes: u64,
-    /// Number of [`Held`] guards: rows are being changed, so no block may be finished.
+    /// Number of [`Held`] guards. While one exists, rows are being changed, and no block may be finished.
     pub(super) held: u32,
 }
 
-/// Answer of the index about the beginning of one block.
+/// The index's answer for the indexed rows at the beginning of one block.
 pub(in crate::store) struct Look {
-    /// Seq of row 0 of the candidates.
+    /// Seq of the first row of the block, which is row 0 of the candidates.
     pub(in crate::store) first: u64,
     /// Rows from this seq on are not in the index.
     pub(in crate::store) end: u64,
@@ -126,8 +127,8 @@ impl Index {
         named.collect()
     }
 
-    /// Determines which rows of the block containing `seq` are worth reading. `None` when the whole block must be read, because the
-    /// index has no block for it or the block does not belong to these rows.
+    /// Determines which rows of the block containing `seq` are worth reading. Returns `None` if the whole block must be read,
+    /// because the index has no block for these rows, or one that was built from other rows.
     pub(in crate::store) fn look(&self, conn: &Connection, seq: u64, ask: &IndexQuery<'_>) -> Option<Look> {
         let block = seq / self.block_rows();
         self.ask(conn, block, |known| block::candidates(known, block * self.block_rows(), ask))
@@ -169,7 +170,7 @@ impl Index {
             return;
         }
         let mut state = self.write();
-        // Other readers may have found the same damage and removed the block already.
+        // Another query may have found the same damage and removed the block already.
         if state.whole.contains(&block)
             && let Err(error) = self.remove(&mut state, block)
         {
@@ -210,7 +211,7 @@ impl Index {
         }
         let stored = Arc::new(Stored::open(&self.path(block))?);
         let expected = self.expected_head(conn, block).map_err(io::Error::other)?;
-        // A head that claims more rows than a block has would cause sets of that size to be allocated.
+        // A damaged head may state more rows than a block has, and sets of that size would be allocated.
         if stored.head != expected || stored.rows() as u64 != self.block_rows() {
             return Err(io::Error::other("it was built from other rows"));
         }
@@ -251,8 +252,8 @@ impl Index {
         if self.thread.get().is_some() {
             self.waiting.add(fresh);
         }
-        // Sequentially consistent with what the indexer does before it sleeps, so that one of the two always sees the other's
-        // store.
+        // Sequentially consistent with the indexer's accesses before it sleeps, so that at least one of the two threads sees the
+        // store of the other.
         self.head.store(rows, Ordering::SeqCst);
         let backlog = rows.saturating_sub(self.reached.load(Ordering::Acquire));
         if backlog >= BACKLOG_ROWS || self.asleep.swap(false, Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! Builds a block of the index in memory; it can be queried like a finished one.
+//! Builds a block of the index in memory, which can be queried like a finished block.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// Creates a builder for the block at `first`, of which the rows below `floor` are gone.
+    /// Creates a builder for the block at `first`, of which the rows below `floor` were pruned.
     pub(super) fn new(first: u64, rows_max: usize, floor: u64) -> Self {
         let pruned = usize::try_from(floor.saturating_sub(first)).unwrap_or(usize::MAX).min(rows_max);
         let mut builder = Self {
@@ -78,7 +78,7 @@ impl Builder {
         self.rows == self.rows_max
     }
 
-    /// Adds the next row. If its seq is higher than expected, the rows before it are missing.
+    /// Adds the next row. If its seq is higher than expected, the rows in between are missing.
     pub(super) fn push(&mut self, row: &StoredRow) {
         while self.next() < row.seq && !self.is_full() {
             self.push_missing();
@@ -149,7 +149,7 @@ impl Builder {
     }
 }
 
-/// Returns how much earlier an entry happened than it was recorded. `None` when the columns cannot represent the entry.
+/// Returns the time from an event to its recording. `None` if the columns cannot represent the entry.
 fn earlier(view: &EntryView<'_>, recorded: Timestamp) -> Option<i64> {
     let happened = match &view.occurred_at {
         Some(text) => Timestamp::parse_rfc3339(text).ok()?,

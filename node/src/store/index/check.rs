@@ -13,11 +13,11 @@ use crate::store::table::rows::{StoredRow, extent};
 /// Source of the rows that a check compares with the index files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum RowSource {
-    /// Rows of a running node, whose writer knows how many there are and which blocks are merely late.
+    /// Rows of a running node, whose writer knows the number of rows and which blocks are merely late.
     Live,
-    /// Rows of a log that is read offline.
+    /// Rows of a log that is read offline, without a running node.
     AtRest,
-    /// A copy of a running node's rows; the index files may cover newer ones.
+    /// A copy of a running node's rows; the index files may cover newer rows.
     Copied,
 }
 
@@ -44,7 +44,7 @@ impl IndexCheck {
         self.builder = None;
     }
 
-    /// Adds the next row, which was read and checked. Returns the fault of the block that this row completes, if any.
+    /// Adds the next row, which was already read and verified. Returns the fault of the block that this row completes, if any.
     pub(in crate::store) fn row(&mut self, conn: &Connection, row: &StoredRow) -> Option<String> {
         let mut fault = None;
         if self.builder.as_ref().is_some_and(|builder| row.seq >= builder.first() + self.index.block_rows()) {
@@ -99,7 +99,7 @@ impl IndexCheck {
         })
     }
 
-    /// Reports missing files that are not merely late, and files of rows that do not exist.
+    /// Reports files that are missing and not merely late, and files that cover rows that do not exist.
     pub(in crate::store) fn finish(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let last = self.last_whole;
         let gone = self
@@ -109,14 +109,15 @@ impl IndexCheck {
         let mut faults: Vec<String> = gone
             .map(|block| format!("{} is missing; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
-        // List the files first and read the end of the log after that: files written in between cover rows that exist. The
-        // connection of this check may see an older end than the writer knows.
+        // List the files first and read the end of the log after that, so that files written in between cover rows that exist.
+        // The writer may know a later end than the connection of this check sees.
         let (files, rows) = match self.rows {
             RowSource::Live => {
                 let files = self.index.files();
                 (files, self.index.head.load(Ordering::SeqCst))
             }
-            // Use only files that existed when the log was opened, which was before its end is read here.
+            // Use only files that existed when the log was opened: the end of the log is read later, so these files cover rows
+            // that exist.
             RowSource::AtRest => {
                 let files = self.index.read().whole.iter().copied().collect();
                 (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))

@@ -13,13 +13,13 @@ use piperoll_query::stats::{Axis, Counter, Facet, Plan, Totals};
 use super::block::{Block, Candidates, Values};
 use super::set::Set;
 
-/// Part of a block to count: row positions in it, and times of its rows.
+/// Part of a block to count: positions of rows in the block, and the times of these rows.
 pub(super) struct BlockPart {
     pub(super) rows: Range<usize>,
     pub(super) times: Range<Timestamp>,
 }
 
-/// Counts the rows of a block that certainly match. Returns false, and counts nothing, when that requires reading rows.
+/// Counts the rows of a block that certainly match. Returns false, and counts nothing, if some rows would have to be read.
 pub(super) fn count(
     block: &dyn Block,
     candidates: &Candidates,
@@ -69,7 +69,7 @@ pub(super) fn count(
     Ok(true)
 }
 
-/// Columns whose values a plan needs.
+/// Returns the columns whose values a plan needs.
 fn columns(plan: &Plan) -> impl Iterator<Item = Column> {
     let of = |facet: &Facet| match facet {
         Facet::Of(column) => vec![*column],
@@ -103,7 +103,8 @@ fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, 
     if earlier.is_empty() && first.div_euclid(width) == last.div_euclid(width) {
         return Ok(vec![(within(0, rows), Timestamp::from_micros(first))]);
     }
-    // Rows of one bucket are adjacent, except where the clock stepped back or imported rows happened in another order.
+    // Rows of one bucket are adjacent, except where the clock stepped back or entries were imported in another order than they
+    // happened.
     let times = block.times()?;
     let times: Cow<'_, [i64]> = if earlier.is_empty() {
         times
@@ -152,7 +153,7 @@ struct ColumnCounts<'a> {
 impl<'a> ColumnCounts<'a> {
     fn read(block: &'a dyn Block, column: Column, set: &Set) -> io::Result<Self> {
         let values = block.values(column)?;
-        // One extra slot for codes that are in no dictionary.
+        // One extra slot for codes that are not in the dictionary.
         let mut counts = vec![0u64; values.len() as usize + 2];
         let beyond = counts.len() - 1;
         let whole = block.codes(column)?.each(set, |code| counts[(code as usize).min(beyond)] += 1);

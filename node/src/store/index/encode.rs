@@ -9,11 +9,11 @@ use super::builder::{Builder, Values};
 use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Section, add_sums, place_of, short_hash};
 use super::text::write_varint;
 
-/// A column with fewer rows per distinct value than this stores hashes of its values: counting by it is not useful, and its text
-/// would be as long as in the rows.
+/// A column with fewer rows per distinct value than this stores hashes of its values: counts of its values would not be useful,
+/// and the text of the values would be as long as in the rows.
 const ROWS_PER_VALUE_MIN: usize = 4;
 
-/// Columns that are only queried for whole values.
+/// Returns whether a column is only queried for whole values, so that it may store hashes.
 fn may_be_hashed(column: Column) -> bool {
     matches!(column, Column::Session | Column::Credential | Column::EntityId | Column::Target | Column::Request)
 }
@@ -112,7 +112,7 @@ fn write_numbers(numbers: impl Iterator<Item = i64>) -> Vec<u8> {
     bytes
 }
 
-/// Writes the first time, and then the difference from each to the next.
+/// Writes the first time, and then the difference between each time and the next.
 fn write_times(times: &[i64]) -> Vec<u8> {
     let mut before = 0;
     write_numbers(times.iter().map(|time| time.wrapping_sub(std::mem::replace(&mut before, *time))))
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::store::table::rows::StoredRow;
 
-    /// Eight rows: two users, three notations of two addresses, texts, one row that happened earlier, one that is missing.
+    /// Eight rows with two users, three notations of two addresses, and texts; one row happened earlier, and one is missing.
     fn block() -> Builder {
         let mut builder = Builder::new(8, 8, 0);
         let rows = [
@@ -186,7 +186,7 @@ mod tests {
         Ok(())
     }
 
-    /// A bit flipped anywhere in the file causes an error or changes nothing, and leaves no partial count.
+    /// A bit flipped anywhere in the file either causes an error or changes no answer; an error leaves no partial count.
     #[test]
     fn a_flipped_bit_is_an_error() -> io::Result<()> {
         let bytes = encode(&block(), &head())?;

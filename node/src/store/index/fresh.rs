@@ -12,7 +12,7 @@ const KEPT_BYTES: usize = 1_024 * 1_024;
 /// Maximum number of rows from small commits that are combined, so that the indexer takes them at once.
 const ROWS_TOGETHER_MAX: usize = 256;
 
-/// Consecutive rows: their bodies in one buffer, and the position where each body ends.
+/// Consecutive rows: the bodies in one buffer, and the position at which each body ends.
 #[derive(Debug, Default, Clone)]
 pub(in crate::store) struct PendingRows {
     first: u64,
@@ -23,7 +23,7 @@ pub(in crate::store) struct PendingRows {
 }
 
 impl PendingRows {
-    /// Discards the rows; the next one added has the seq `first`.
+    /// Discards the rows; the next row that is added has the seq `first`.
     pub(in crate::store) fn begin(&mut self, first: u64) {
         self.first = first;
         self.bodies.clear();
@@ -55,7 +55,7 @@ impl PendingRows {
         self.first + self.rows.len() as u64
     }
 
-    /// The rows from `seq` on: the time when each was recorded, and its body.
+    /// Returns the rows from `seq` on, each as the time when it was recorded and its body.
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = (Timestamp, &[u8])> {
         let skipped = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.rows.len());
         let mut start = skipped.checked_sub(1).map_or(0, |last| self.rows[last].0);
@@ -67,7 +67,7 @@ impl PendingRows {
     }
 }
 
-/// Queue between the writer and the indexer. The writer never waits for it to drain.
+/// Queue between the writer and the indexer. The writer never waits for space in it.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Mutex<Queue>);
 
@@ -93,8 +93,8 @@ impl Waiting {
         }
     }
 
-    /// Removes and returns the waiting rows that contain `seq`, and drops those before them, which are no longer needed. If no
-    /// rows contain `seq`, returns the seq where the next ones begin.
+    /// Removes and returns the waiting rows that contain `seq`, and drops the rows before them, which are no longer needed. If no
+    /// waiting rows contain `seq`, returns the seq at which the next waiting rows begin.
     pub(super) fn take(&self, seq: u64) -> Result<PendingRows, Option<u64>> {
         let mut queue = self.lock();
         while let Some(rows) = queue.rows.pop_front_if(|rows| rows.first <= seq) {
@@ -113,7 +113,7 @@ impl Waiting {
         queue.rows.push_front(rows);
     }
 
-    /// Empties the queue before rows change: its copies would be out of date, and no copy of the old content may remain.
+    /// Empties the queue before rows change: the queue's copies would be out of date, and no copy of the old content may remain.
     pub(super) fn clear(&self) {
         *self.lock() = Queue::default();
     }

@@ -23,9 +23,9 @@ use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{StoredRow, extent, read_row};
 
-/// Rows read by one statement and added to a block under one lock, for which readers may have to wait.
+/// Number of rows that one statement reads and that are added to a block under one lock. Queries may have to wait for the lock.
 const BATCH_ROWS: u64 = 256;
-/// Time that a few new rows wait for more rows.
+/// Time that a few new rows wait for more rows before they are added.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Delay before retrying a block that could not be built, for example because the disk was full.
 const RETRY: Duration = Duration::from_secs(60);
@@ -41,13 +41,13 @@ struct Task {
 
 /// Rows to add to a block.
 enum BlockRows {
-    /// Rows as the writer committed them.
+    /// Rows as committed by the writer.
     Fresh(PendingRows),
-    /// Rows read and checked, up to this seq.
+    /// Rows that were read and verified, up to this seq.
     Stored(Vec<StoredRow>, u64),
 }
 
-/// The running thread, which ends when this is dropped.
+/// Handle of the indexer thread, which ends when the handle is dropped.
 pub(in crate::store) struct Indexer {
     index: Arc<Index>,
     stop: Arc<AtomicBool>,
@@ -132,10 +132,10 @@ impl Work {
         Self { index, conn, checker }
     }
 
-    /// Checks the existing files. Files that do not belong to these rows are rebuilt; files beyond the end of the log belong to a
-    /// log that was longer.
+    /// Checks the existing files. Files that do not belong to these rows are rebuilt; files beyond the end of the log stem from a
+    /// longer log.
     fn begin(&mut self) {
-        // Ignore a log start that cannot be trusted: every read reports it, and rows that do not match are odd.
+        // Ignore a log start that cannot be trusted: every read reports it, and rows that do not match are marked as odd.
         let floor = floor(&self.conn, &mut self.checker).ok().and_then(Result::ok).flatten();
         if let Err(error) = self.index.cut(first_seq(floor.as_ref())) {
             tracing::error!(%error, "cannot remove an index block with pruned rows");
@@ -161,7 +161,7 @@ impl Work {
             let head = self.index.head.load(Ordering::Acquire);
             self.index.reached.store(head, Ordering::Release);
             self.index.asleep.store(true, Ordering::SeqCst);
-            // If the writer committed in between, it has woken this thread, and then the thread does not sleep.
+            // If the writer committed in between, it has woken this thread, which then does not sleep.
             if self.index.head.load(Ordering::SeqCst) == head {
                 std::thread::park_timeout(RETRY);
             }
@@ -174,12 +174,12 @@ impl Work {
         self.advance(&task);
     }
 
-    /// Whether a task is at the end of the log. Waiting for more rows is worthwhile only there.
+    /// Returns whether a task is at the end of the log, where waiting for more rows is worthwhile.
     fn is_newest(&self, task: &Task) -> bool {
         task.to == self.index.head.load(Ordering::Acquire)
     }
 
-    /// The newest rows that are in no block yet.
+    /// Returns the newest rows that are not in a block yet.
     fn task(&self) -> Option<Task> {
         let head = self.index.head.load(Ordering::Acquire);
         let rows = self.index.block_rows();
@@ -193,7 +193,7 @@ impl Work {
                 Arc::new(RwLock::new(Builder::new(first, usize::try_from(rows).unwrap_or(usize::MAX), *floor)))
             }));
             let (from, to) = (part.read().unwrap_or_else(PoisonError::into_inner).next(), head.min(first + rows));
-            // A full block is written to its file; a block that lost its first rows to pruning has none.
+            // A full block is written to its file; a block whose first rows were pruned has no file.
             let unwritten = to == first + rows && *floor <= first;
             if from < to || unwritten {
                 return Some(Task { block, part, from, to, changes: *changes });

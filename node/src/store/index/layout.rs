@@ -15,9 +15,9 @@ pub(super) const DETAILS: usize = ODD + 4;
 pub(super) const PARTS: usize = ODD + 5;
 /// Bytes covered by one checksum.
 pub(super) const CHUNK_BYTES: u64 = 4_096;
-/// Bytes of one checksum: CRC-32 as in IEEE 802.3, little-endian.
+/// Length in bytes of one checksum, a CRC-32 as in IEEE 802.3, little-endian.
 pub(super) const SUM_BYTES: u64 = 4;
-/// Sizes in bytes: the fixed fields before the list of parts, one line of the list, and the whole head.
+/// Lengths in bytes: the fixed fields before the list of parts, one line of the list, and the whole head.
 pub(super) const FIXED_BYTES: usize = 96;
 pub(super) const PART_BYTES: usize = 24;
 pub(super) const HEAD_BYTES: usize = FIXED_BYTES + PARTS * PART_BYTES;
@@ -36,7 +36,7 @@ pub(super) struct Head {
 pub(super) struct Section {
     /// Whether the dictionary holds hashes.
     pub(super) hashed: bool,
-    /// Bytes per code; 0 when all rows have the same code.
+    /// Bytes per code; 0 if all rows have the same code.
     pub(super) width: u8,
     /// Number of values in the dictionary.
     pub(super) count: u32,
@@ -56,8 +56,8 @@ pub(super) fn sum(bytes: &[u8]) -> [u8; SUM_BYTES as usize] {
     crc32fast::hash(bytes).to_le_bytes()
 }
 
-/// Primary sort key of a dictionary, before the text: addresses sort by number, whatever their notation, so that a network is a
-/// contiguous range; other text comes after them.
+/// Primary sort key of a dictionary, used before the text: addresses are ordered by number, whatever their notation, so that a
+/// network is a contiguous range; other text follows the addresses.
 pub(super) fn place_of(column: Column, value: &str) -> u128 {
     if column != Column::Ip {
         return 0;
@@ -72,7 +72,7 @@ pub(super) fn number_of(address: IpAddr) -> u128 {
     }
 }
 
-/// FNV-1a of 64 bits, with its halves folded together.
+/// Computes a 64-bit FNV-1a hash and folds its halves together.
 pub(super) fn short_hash(value: &str) -> u32 {
     let hash = value
         .bytes()

@@ -12,19 +12,19 @@ impl Set {
         Self { words: vec![0; rows.div_ceil(64)], rows }
     }
 
-    /// Number of rows in the block, whether they are in the set or not.
+    /// Number of rows in the block, including the rows that are not in the set.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The set of rows `from..rows`.
+    /// Returns the set of rows `from..rows`.
     pub(super) fn from(from: usize, rows: usize) -> Self {
         let mut set = Self::none(rows);
         set.insert_range(from, rows);
         set
     }
 
-    /// The set of rows whose item satisfies the predicate; `items` has one item per row.
+    /// Returns the set of rows whose item satisfies the predicate; `items` has one item per row.
     pub(super) fn of<T: Copy>(rows: usize, items: &[T], fits: impl Fn(T) -> bool) -> Self {
         let mut set = Self::none(rows);
         for (word, items) in set.words.iter_mut().zip(items[..rows.min(items.len())].chunks(64)) {
@@ -83,7 +83,7 @@ impl Set {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// Number of rows of the set in `from..to`.
+    /// Returns the number of rows of the set in `from..to`.
     pub(super) fn count(&self, from: usize, to: usize) -> u64 {
         let mut range = Self::none(self.rows);
         range.insert_range(from, to);
@@ -119,7 +119,7 @@ impl Set {
         })
     }
 
-    /// First row at or after `from`.
+    /// Returns the first row of the set at or after `from`.
     pub(in crate::store) fn next(&self, from: usize) -> Option<usize> {
         let mut at = from / 64;
         let mut word = self.words.get(at)? & (u64::MAX << (from % 64));
@@ -130,7 +130,7 @@ impl Set {
         Some(at * 64 + word.trailing_zeros() as usize)
     }
 
-    /// Last row before `to`.
+    /// Returns the last row of the set before `to`.
     pub(in crate::store) fn previous(&self, to: usize) -> Option<usize> {
         let last = to.min(self.rows).checked_sub(1)?;
         let mut at = last / 64;
@@ -142,7 +142,7 @@ impl Set {
         Some(at * 64 + 63 - word.leading_zeros() as usize)
     }
 
-    /// Stored form: one bit per row, lowest first.
+    /// Returns the stored form: one bit per row, lowest first.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
         bytes.truncate(self.rows.div_ceil(8));

@@ -23,9 +23,9 @@ use super::layout::{
 use super::set::Set;
 use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
 
-/// A dictionary up to this size is read into memory; a larger one is searched in the file.
+/// Maximum size of a dictionary that is read into memory; a larger one is searched in the file.
 const DICTIONARY_WHOLE_BYTES: u64 = 64 * 1024;
-/// Number of hashes read around the expected position of the hash searched for.
+/// Number of hashes that are read around the position at which the wanted hash is expected.
 const HASHES_READ: u64 = 1_024;
 fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     let mut rest = bytes;
@@ -34,7 +34,7 @@ fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     numbers.filter(|_| rest.is_empty()).ok_or_else(damaged)
 }
 
-/// Size, times and link count of a file, which change whenever the file does.
+/// Size, times and link count of a file, at least one of which differs after every change of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Changed {
     bytes: u64,
@@ -97,7 +97,8 @@ impl Stored {
         }
         let head = Head { generation, first, root };
         let stored = Self { file, bytes, sums, changed, rows, head, span, parts };
-        // The head was read without verifying its checksum, whose position the head itself gives.
+        // Verify the head now: at first it was read without its checksum, because the head itself determines the checksum's
+        // position.
         if stored.read(0, HEAD_BYTES as u64)? != start {
             return Err(damaged());
         }
@@ -165,7 +166,7 @@ impl Stored {
         String::from_utf8(self.read(texts + u64::from(from), texts + u64::from(to))?).map_err(|_| damaged())
     }
 
-    /// Range of the file that holds the groups of a bucket.
+    /// Returns the range of the file that holds the groups of a bucket.
     fn groups_place(&self, text: Text, bucket: u16) -> io::Result<Range<u64>> {
         let part = &self.parts[if text == Text::Description { DESCRIPTION } else { DETAILS }];
         let line = part.at + u64::from(bucket) * 4;
@@ -174,8 +175,8 @@ impl Stored {
         Ok(postings + u64::from(short(&ends[..4]))..postings + u64::from(short(&ends[4..])))
     }
 
-    /// Finds the code of a hash. Hashes are distributed evenly, so the wanted one is close to the position that its value suggests;
-    /// one read finds nearly all of them.
+    /// Finds the code of a hash. Hashes are distributed evenly, so the wanted hash is close to the position that its value
+    /// suggests, and one read finds nearly every hash.
     fn hash_code(&self, part: &Section, wanted: u32) -> io::Result<Option<u32>> {
         let guess = (u64::from(wanted) * u64::from(part.count)) >> 32;
         let from = guess.saturating_sub(HASHES_READ / 2);
@@ -191,7 +192,7 @@ impl Stored {
         Ok(place.and_then(|place| u32::try_from(from + place as u64 + 1).ok()))
     }
 
-    /// First position in a sorted dictionary whose value is not below the wanted one.
+    /// Returns the first position in a sorted dictionary whose value is not less than the wanted value.
     fn first_not_below<T: Ord>(part: &Section, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<u32> {
         Self::first_not_below_within(0..part.count, wanted, at)
     }
@@ -274,8 +275,7 @@ impl Block for Stored {
             let begin = Self::first_not_below(part, &number_of(first), number)?;
             let end = match number_of(last).checked_add(1) {
                 Some(behind) => {
-                    // A network contains few of a block's addresses, so search for its end in growing steps from its
-                    // beginning.
+                    // A network contains few of a block's addresses, so search for its end in growing steps from its beginning.
                     let (mut low, mut step) = (begin, 1);
                     while low < part.count && number(u64::from(low))? < behind {
                         (low, step) = (low.saturating_add(step), step * 2);

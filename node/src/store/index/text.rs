@@ -2,14 +2,14 @@
 
 use piperoll_query::filter::{TRIGRAM_CHARS, fold};
 
-/// Number of rows that share a bit. Similar rows follow each other, so a group takes little more space than one of its rows, and a
-/// false match of a group costs reading its rows.
+/// Number of rows that share a bit. Similar rows follow each other, so a group takes little more space than one of its rows; a
+/// false match costs only reading the rows of the group.
 pub(super) const GROUP_ROWS: usize = 8;
 /// Number of buckets that trigrams are hashed into. A collision only costs reading rows that do not match.
 pub(super) const BUCKETS: usize = 1 << 16;
 
-/// Bucket of three characters: the upper bits of a product with 2^64 divided by the golden ratio, so that neighbouring characters
-/// do not end up in neighbouring buckets.
+/// Returns the bucket of three characters: the upper bits of a product with 2^64 divided by the golden ratio, so that neighboring
+/// characters do not end up in neighboring buckets.
 fn bucket(a: char, b: char, c: char) -> u16 {
     let packed = u64::from(u32::from(a)) << 42 | u64::from(u32::from(b)) << 21 | u64::from(u32::from(c));
     (packed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
@@ -44,7 +44,7 @@ impl Groups {
         }
     }
 
-    /// Bytes to search; 0 for a bucket that never occurs.
+    /// Number of bytes to search; 0 for a bucket that never occurs.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::List(list) => list.len() * size_of::<u16>(),
@@ -53,7 +53,7 @@ impl Groups {
     }
 
     /// Writes the stored form: the gaps between the groups as LEB128, or one bit per group if that is not longer. Readers
-    /// distinguish the two by the length, which for bits is always that of all groups.
+    /// distinguish the two by their length: bits always have the length for all groups.
     fn write(&self, groups: usize, out: &mut Vec<u8>) {
         let start = out.len();
         if let Self::List(list) = self {
@@ -97,7 +97,7 @@ pub(super) struct Texts {
     groups_max: usize,
     /// Indexed by bucket.
     postings: Vec<Groups>,
-    /// Buckets already seen in the open group, so that a text repeated eight times costs one check per bucket and row.
+    /// Buckets already seen in the open group, so that a text repeated in eight rows costs only one check per bucket and row.
     met: Vec<u64>,
     open: usize,
 }

@@ -12,8 +12,8 @@ use crate::store::table::holds;
 use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::load_epochs;
 
-/// Erases a row and records the erasure, both in one transaction, so that a crash leaves both or neither. `holds` protect rows
-/// in addition to the holds of this log.
+/// Erases a row and records the erasure in the same transaction, so that a crash leaves both or neither. `holds` are additional
+/// holds, besides those of this log, that may protect the row.
 pub(in crate::store) fn erase(
     writer: &mut Writer,
     seq: u64,
@@ -61,7 +61,7 @@ pub(in crate::store) fn erase(
     let id = Prefix::parse(&row.body).map(|prefix| *prefix.id.as_bytes()).unwrap_or_default();
     let (reason, by) = (reason.to_owned(), by.to_owned());
     let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
-    // The index holds the content too. The guard keeps the indexer from writing any of the content again before the row is empty.
+    // The index holds the content too. The guard keeps the indexer from writing the content again before the row is empty.
     let _held = writer
         .index()
         .forget(seq)

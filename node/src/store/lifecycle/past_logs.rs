@@ -27,7 +27,7 @@ use crate::store::table::tiles::StoredTiles;
 
 /// Number of reader threads for each archived log.
 const THREADS: usize = 1;
-/// Maximum number of archived logs that are open at a time. Further ones, which no node has, are read with `--direct`.
+/// Maximum number of archived logs that are open at a time; no node has this many. Further logs can be read with `--direct`.
 const LOGS_MAX: usize = 16;
 /// Time for which the list of folders is cached.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ impl ArchivedLogs {
         known.open.values().cloned().collect()
     }
 
-    /// Makes the next request list the folders again.
+    /// Expires the cached list, so that the next request lists the folders again.
     pub(in crate::store) fn look_again(&self) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
     }
@@ -156,8 +156,8 @@ impl ArchivedLog {
         Ok(Self { readers, generation, extent, index, tiles: Arc::default(), stamp })
     }
 
-    /// Returns the times of the log's rows, and the last checkpoint that the log signed with the proof that it extends the first
-    /// `old` rows.
+    /// Returns the times of the log's rows, and the last checkpoint that the log signed, with a proof that this checkpoint
+    /// extends the first `old` rows.
     pub(in crate::store) async fn last_signed(&self, old: u64) -> Result<CheckpointAnswer, ReadError> {
         let rows = self.extent.head_seq.map_or(0, |head| head.saturating_add(1));
         let (note, span) =

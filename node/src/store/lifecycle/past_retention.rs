@@ -27,12 +27,12 @@ use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{self, entry_at};
 use crate::store::table::time_search::Search;
 
-/// Maximum number of logs removed with one prune. No node has this many.
+/// Maximum number of logs that are removed with one prune; no node has this many.
 const LOGS_MAX: usize = 16;
 /// Maximum number of logs that one statement names, including those removed by earlier prunes.
 const NAMED_MAX: usize = 64;
 
-/// Location of a log, and the keys that it is sealed and signed with.
+/// Location of a log, and the keys for its MACs and signatures.
 #[derive(Clone)]
 pub(in crate::store) struct LogLocation {
     pub(in crate::store) dir: LogDir,
@@ -46,7 +46,7 @@ impl LogLocation {
     }
 }
 
-/// Reason why it cannot be decided whether an archived log may be removed.
+/// Reason why it cannot be determined whether an archived log may be removed.
 enum Obstacle {
     /// The log itself is damaged or incomplete, and is kept as evidence.
     Evidence(String),
@@ -98,7 +98,7 @@ struct EarlierLog {
     opened: Opened,
     checker: RowChecker,
     rows: u64,
-    /// First row of the log, newest time of the rows pruned before it, and the logs that were removed together with those rows.
+    /// First row of the log, newest time of the rows that were pruned before it, and the logs that were removed with those rows.
     first: u64,
     newest_gone: Timestamp,
     gone: Vec<EarlierPruned>,
@@ -108,7 +108,7 @@ impl EarlierLog {
     fn open(place: &LogLocation, generation: Generation) -> Result<Self, Obstacle> {
         let evidence = Obstacle::Evidence;
         let dir = place.aside(generation);
-        // Refuse a log that this user cannot remove, so that no entry states that it was pruned.
+        // Refuse a log that this user cannot remove, so that no entry states that the log was pruned.
         dir.check_owner()?;
         if !dir.may_write() {
             return Err(evidence(format!("{} is not writable by this user", dir.path().display())));
@@ -172,7 +172,7 @@ pub(in crate::store) fn newest(
     Ok(newest)
 }
 
-/// Reads the statement in the first row of a log about the log that it replaced, if that row is authentic.
+/// Reads what the first row of a log states about the log that it replaced, if that row is authentic.
 pub(in crate::store) fn begun(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Option<Begun>> {
     let first = entry_at(conn, checker, 0)?.filter(|row| row.checked.integrity == Integrity::Ok);
     Ok(first.and_then(|row| Begun::read(&row.body)))
@@ -183,7 +183,7 @@ pub(in crate::store) fn begun(conn: &Connection, checker: &mut RowChecker) -> ru
 pub(in crate::store) struct Leaving {
     /// Logs to remove, the newest first.
     pub(in crate::store) logs: Vec<EarlierPruned>,
-    /// Reason why a log must be kept, and all later rows with it.
+    /// Reason why a log must be kept, and with it all later rows.
     pub(in crate::store) kept: Option<String>,
     /// Reason why a log is kept although later rows may be pruned.
     pub(in crate::store) evidence: Option<String>,
@@ -192,7 +192,7 @@ pub(in crate::store) struct Leaving {
 /// Decision about one archived log.
 enum Fate {
     Goes(EarlierPruned, Option<Begun>),
-    /// The log must be kept, and all later rows with it.
+    /// The log must be kept, and with it all later rows.
     Kept(String),
 }
 
@@ -236,7 +236,7 @@ pub(in crate::store) fn leaving(
 }
 
 /// Decides whether one archived log can be removed. `begun_after` is the statement in the first entry of the log that replaced
-/// it.
+/// this archived log.
 fn fate(
     place: &LogLocation,
     generation: Generation,
@@ -273,8 +273,8 @@ fn fate(
     Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
 }
 
-/// Opens the logs to be removed once more. Returns the logs that the `log.pruned` entry will name, and the newest time of any row
-/// removed with them or by earlier prunes.
+/// Opens the logs to be removed once more. Returns the logs that the `log.pruned` entry will name, and the newest time of all
+/// rows that are removed with them or were removed by earlier prunes.
 pub(in crate::store) fn named(
     place: &LogLocation,
     logs: &[EarlierPruned],
@@ -284,7 +284,7 @@ pub(in crate::store) fn named(
         let mut open =
             EarlierLog::open(place, log.generation).map_err(|found| AdminError::Refused(found.describe()))?;
         newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
-        // Do not copy an old statement about a log that still exists: only the log's current state counts.
+        // Do not copy an old statement about a log that still exists: only the current state of that log counts.
         open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
         add(&mut all, &open.gone);
     }
@@ -318,7 +318,7 @@ pub(in crate::store) fn oldest(
 }
 
 /// Verifies an entire log as `node verify` does, including all checkpoints signed over it. Returns a description of the first
-/// fault; a damaged index does not count as one.
+/// fault; a damaged index does not count as a fault.
 pub(in crate::store) fn verify(place: &LogLocation, log: &EarlierPruned) -> Result<Option<String>, AdminError> {
     let verified = || -> Result<Option<String>, Obstacle> {
         let direct = OfflineLog::open(&place.aside(log.generation), place.keys.clone())?;
@@ -350,7 +350,7 @@ fn not_now(generation: Generation, message: &str) -> AdminError {
 /// states why the log was kept.
 ///
 /// The caller must make sure that a witness has cosigned that entry. The folder is renamed first: after a crash, the renamed
-/// folder is no longer mistaken for a log, and the next call removes it.
+/// folder is not mistaken for a log, and the next call removes it.
 pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &[HeldBy]) -> Result<bool, String> {
     let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
     let io = |error: std::io::Error| error.to_string();
@@ -361,7 +361,8 @@ pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &
     if !folder.path().is_dir() {
         return Ok(false);
     }
-    // Hold the lock until everything is removed: an operator records something in the log either before this or not at all.
+    // Hold the lock until everything is removed, so that an operator records something in the log either before the removal or
+    // not at all.
     let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
     let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::describe)?;
     if open.rows != log.rows {

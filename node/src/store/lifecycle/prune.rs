@@ -32,7 +32,7 @@ use crate::store::table::rows::read_row;
 use crate::store::table::tiles::{StoredTiles, leaves, stored_roots, stored_tile, tile_id};
 use crate::store::table::time_search::Search;
 
-/// Number of tiles whose rows are dropped in one transaction, which may delay an append by a few milliseconds.
+/// Number of tiles whose rows are dropped in one transaction; such a transaction may delay an append by a few milliseconds.
 const TILES_PER_BATCH: u64 = 8;
 /// Number of tiles whose rows are read in one step of the check that precedes a prune.
 const TILES_PER_STEP: u64 = 16;
@@ -209,7 +209,7 @@ impl<'a> Pruner<'a> {
         if unfinished(self.writer.conn(), &mut checker)?.is_some() {
             return Err(AdminError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
         }
-        // Plan again, because a hold may have been set since the check.
+        // Plan once more, because a hold may have been set since the check.
         let place = LogLocation { dir: self.writer.dir().clone(), keys: self.writer.keys().clone() };
         let now = plan(self.writer.conn(), &mut checker, wish, self.writer.witnessed_size(), &place)?;
         let same_logs = now.earlier.starts_with(&checked.earlier);

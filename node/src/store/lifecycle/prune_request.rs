@@ -7,9 +7,9 @@ use piperoll_format::time::Timestamp;
 pub struct PruneTarget {
     /// Time before which rows are pruned.
     pub before: Timestamp,
-    /// Seq from which on no rows are pruned.
+    /// Seq at which pruning stops: no row from this seq on is pruned.
     pub to_max: u64,
-    /// Time that all entries recorded in an archived log after it was archived must precede for the log to be removed. If
-    /// `before` is a time, all rows of the log must precede it.
+    /// An archived log is removed only if all entries that were recorded in it after it was archived are older than this time. If
+    /// `before` is a time, this applies to all rows of the log.
     pub earlier_before: Timestamp,
 }

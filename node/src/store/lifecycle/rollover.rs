@@ -1,4 +1,4 @@
-//! Starts a new generation: archives the old log unchanged, and creates a new log that begins with the reason.
+//! Starts a new generation: archives the old log unchanged, and creates a new log whose first entry records the reason.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ pub fn begin_generation(
         writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
     // On failure, both logs keep their folders: the new one stays incomplete, and the old one stays in use.
     recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
-    // A hold applies to times, not to a log: it keeps entries recorded from now on as well as those recorded before.
+    // A hold applies to a range of time, not to a log: it also keeps entries that are recorded in the new log.
     for hold in holds.iter().flatten() {
         add_hold(&mut writer, hold).map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     }
@@ -99,10 +99,10 @@ pub fn begin_generation(
     Ok(NewGeneration { generation, old, holds })
 }
 
-/// Beginning of the suffix that the folder of a log has while the log is being created.
+/// Beginning of the suffix in the folder name of a log that is being created.
 const BEGUN: &str = "begun-";
 
-/// Renames the log that the current one replaced, if a crash prevented that after the exchange. The caller holds the lock.
+/// Renames the log that the current log replaced, if a crash prevented that after the exchange. The caller holds the lock.
 pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io::Result<()> {
     let Some(generation) = generation_before(dir, keys) else { return Ok(()) };
     let old = folder_of(dir.path(), &generation.to_string());
@@ -112,7 +112,7 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
     for entry in std::fs::read_dir(parent)? {
         let path = entry?.path();
         let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
-        // A new log that was created but never used has a different generation.
+        // A new log that was created but never used has another generation.
         if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
             tracing::warn!(from = %path.display(), to = %old.display(), "starting a new generation was interrupted; finishing the archiving of the old log");
             return std::fs::rename(&path, &old);

@@ -146,8 +146,8 @@ impl OfflineLog {
         Ok(signer::kept(&self.conn, kept)?)
     }
 
-    /// Writes the rows `from..to` and their proofs to a file that can replace them after a prune. The proofs lead to the newest
-    /// checkpoint that a witness cosigned. The file is synced to disk.
+    /// Writes the rows `from..to` and their proofs to a file that can replace these rows after a prune. The proofs lead to the
+    /// newest checkpoint that a witness cosigned. The file is synced to disk.
     pub fn archive(&self, path: &Path, from: u64, to: u64) -> Result<(), ArchiveError> {
         let keep = |kept| signer::kept(&self.conn, kept).map_err(ReadError::from);
         let note = keep(StoredNote::Witnessed)?.ok_or(ArchiveError::Unwitnessed)?;
@@ -241,7 +241,7 @@ impl OfflineLog {
     }
 }
 
-/// Appends entries directly to a log directory while its daemon is stopped. Holds the writer's lock meanwhile.
+/// Appends entries directly to a log directory while its daemon is stopped. Holds the writer's lock while doing so.
 pub fn append_offline(
     dir: &LogDir,
     keys: &LogKeys,

@@ -1,4 +1,4 @@
-//! Reads the rows of one era block by block from either end; with an index, reads only rows that may match the filter.
+//! Reads the rows of one era block by block from either end; with an index, reads only the rows that may match the filter.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -18,13 +18,13 @@ use crate::store::table::erased;
 use crate::store::table::error::ReadError;
 use crate::store::table::rows::{ERA_COLUMN, StoredRow, read_row};
 
-/// Maximum bytes fetched by one statement, which is one read transaction.
+/// Maximum bytes that one statement, which is one read transaction, fetches.
 const BLOCK_BYTES: usize = 1024 * 1024;
 /// Maximum number of faults listed in one answer; further ones are only counted.
 const FAULTS_LISTED_MAX: usize = 20;
 
-/// Messages about faults in the sequence of rows. The list is bounded, because a log with every second row missing has as many
-/// gaps as rows.
+/// Messages about faults in the sequence of rows. The list is bounded, because a log in which every second row is missing has as
+/// many gaps as rows.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Faults {
     listed: Vec<String>,
@@ -32,7 +32,7 @@ pub(in crate::store) struct Faults {
     pub(in crate::store) gaps: u64,
 }
 
-/// State shared by the era cursors of a scan, borrowed while one of them is filled.
+/// State that the era cursors of a scan share, borrowed while one of them is filled.
 pub(in crate::store) struct Reading<'a> {
     pub(in crate::store) conn: &'a Connection,
     pub(in crate::store) checker: &'a mut RowChecker,
@@ -56,12 +56,12 @@ pub(in crate::store) struct EraCursor {
     part: Range<u64>,
     from: u64,
     to: u64,
-    /// Timeline positions for rows that are not sound: `carry` for a row at `carried_to`, `first_carry` for a row with no sound
-    /// row before it.
+    /// Timeline positions for rows that are not sound: `carry` for a row at `carried_to`, `first_carry` for a row that no sound
+    /// row precedes.
     carry: Timestamp,
     first_carry: Timestamp,
     carried_to: u64,
-    /// The block that was looked up last, and the answer of the index.
+    /// The block that was looked up last, and the index's answer.
     looked: Option<(u64, Option<Look>)>,
     pub(in crate::store) buffer: VecDeque<StoredRow>,
 }
@@ -78,7 +78,7 @@ impl EraCursor {
         self.from < self.to
     }
 
-    /// Seq of the row that is read next when the buffer is empty.
+    /// Returns the seq of the row that is read next once the buffer is empty.
     pub(in crate::store) fn next(&self, order: Order) -> u64 {
         match order {
             Order::Asc => self.from,
@@ -86,7 +86,7 @@ impl EraCursor {
         }
     }
 
-    /// The part of the era that has been returned so far.
+    /// Returns the part of the era that has been returned so far.
     pub(in crate::store) fn read(&self, order: Order) -> ProofPart {
         let given = match order {
             Order::Asc => self.part.start..self.buffer.front().map_or(self.from, |row| row.seq),
@@ -95,8 +95,8 @@ impl EraCursor {
         ProofPart { era: self.era.clone(), part: self.part.clone(), given }
     }
 
-    /// Fetches the next rows, and records every missing seq among those that may match. Returns early when time is up; the buffer
-    /// may then be empty although more rows follow.
+    /// Fetches the next rows, and records every seq that is missing among the rows that may match. Returns early when time is up;
+    /// the buffer may then be empty although more rows follow.
     pub(in crate::store) fn fill(&mut self, reading: &mut Reading<'_>) -> Result<(), ReadError> {
         let mut bytes = 0;
         while self.goes_on() && self.buffer.len() < reading.want && bytes < BLOCK_BYTES {
@@ -215,7 +215,7 @@ impl EraCursor {
         Ok(bytes)
     }
 
-    /// Returns whether the index is certain that a row matches the filter.
+    /// Returns whether the index states with certainty that a row matches the filter.
     fn is_known_to_fit(&self, seq: u64) -> bool {
         let Some((_, Some(look))) = &self.looked else { return false };
         let Some(place) = seq.checked_sub(look.first).and_then(|place| usize::try_from(place).ok()) else {
@@ -225,8 +225,8 @@ impl EraCursor {
         seq < look.end && candidates.exact && candidates.rows.contains(place) && !candidates.odd.contains(place)
     }
 
-    /// Sets the row's position in the timeline: a sound row is at its own time, any other at the time of the sound row before it
-    /// in reading order, even if that row was skipped.
+    /// Sets the row's position in the timeline: a sound row is at its own time, any other row at the time of the preceding sound
+    /// row in reading order, even if that row was skipped.
     fn put_in_place(&mut self, row: &mut StoredRow, reading: &mut Reading<'_>) -> rusqlite::Result<()> {
         if row.is_sound() {
             self.carry = row.timestamp;

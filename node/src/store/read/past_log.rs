@@ -21,6 +21,6 @@ pub(in crate::store) struct ArchivedLog {
     pub(in crate::store) stamp: FileStamp,
 }
 
-/// Length and modification time of the database and its WAL. Rows are added to an archived log only when an operator erases or
-/// holds some of its rows.
+/// Length and modification time of the database and its WAL. Rows are added to an archived log only when an operator erases some
+/// of its rows or sets or releases a hold.
 pub(in crate::store) type FileStamp = [Option<(u64, std::time::SystemTime)>; 2];

@@ -1,5 +1,5 @@
-//! Creates the proofs that accompany a scan: that its rows are in the tree that the client trusts, and the border rows that show
-//! where the range ends (docs/format.md, "Completeness of a range").
+//! Creates the proofs that accompany a scan: they prove that its rows are in the tree that the client trusts and, with the border
+//! rows, where the range ends (docs/format.md, "Completeness of a range").
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::store::table::erased::row_at;
 use crate::store::table::rows::StoredRow;
 use crate::store::table::tiles::{StoredTiles, TreeError};
 
-/// Maximum number of rows in one proof. A proof can contain two hashes per level of the tree for each row.
+/// Maximum number of rows in one proof. A proof may contain two hashes per level of the tree for each row.
 pub(in crate::store) const ROWS_PER_PROOF: usize = 512;
 
 /// Proves rows of one scan under one tree size.
@@ -33,7 +33,7 @@ impl Prover {
         self.size
     }
 
-    /// Creates the proof for those rows that are sound and covered by the tree.
+    /// Creates the proof for the rows that are sound and covered by the tree.
     pub(in crate::store) fn prove(&mut self, conn: &Connection, rows: &[StoredRow]) -> Result<RangeProof, TreeError> {
         let sound = rows.iter().filter(|row| row.is_sound() && row.seq < self.size);
         let mut places: Vec<u64> = sound.map(|row| row.seq).collect();
@@ -51,7 +51,7 @@ impl Prover {
     }
 }
 
-/// Number of ranges covered in one step of a long proof.
+/// Number of ranges that one step of a long proof covers.
 const STRETCHES_PER_STEP: usize = 500;
 
 /// A long proof that is created in steps.
@@ -91,7 +91,7 @@ pub(in crate::store) struct ProofPart {
 }
 
 impl ProofPart {
-    /// Returns the rows that, together with the returned rows, show that no row of the range below `size` was left out.
+    /// Returns the rows that, together with the returned rows, show that no row below `size` in the range was left out.
     fn borders(&self, size: u64) -> impl Iterator<Item = u64> {
         let end = self.era.end.min(size);
         let Range { start, end: part_end } = self.part.clone();

@@ -20,7 +20,7 @@ pub struct RowRange {
     pub next: u64,
     /// Whether the limit was reached before the last requested row.
     pub is_full: bool,
-    /// Seq at which the log begins, if requested rows were pruned.
+    /// Seq at which the log begins, if some requested rows were pruned.
     pub pruned_to: Option<u64>,
     /// First and last seq of each run of rows that should exist but are missing.
     pub missing: Vec<(u64, u64)>,
@@ -35,7 +35,7 @@ pub(in crate::store) fn read_range(
     rows_max: usize,
 ) -> Result<RowRange, ReadError> {
     let _one_moment = conn.unchecked_transaction()?;
-    // Ignore faults in the derived tables: `node verify` reports them, and each row's own check shows whether the row is sound.
+    // Ignore faults in the derived tables: `node verify` reports them, and the check of each row shows whether that row is sound.
     let floor = floor(conn, checker)?.ok().flatten();
     let _ = load_epochs(conn, checker, floor.as_ref())?;
     let first = first_seq(floor.as_ref());

@@ -31,10 +31,10 @@ use crate::store::table::rows::{Extent, SEQ_MAX, StoredRow};
 use crate::store::table::tiles::TreeError;
 use crate::store::table::time_search::{EraPart, Search};
 
-/// Rows fetched at once: the maximum, and the minimum when a filter may drop some of them.
+/// Number of rows fetched at once: the maximum, and the minimum for scans whose filter may drop some of the rows.
 const BLOCK_ROWS: usize = 512;
 const FILTERED_ROWS_MIN: usize = 16;
-/// Limits of a batch, which ends at whichever is reached first.
+/// Limits of a batch, which ends when either of them is reached.
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_TIME: Duration = Duration::from_millis(100);
 
@@ -42,9 +42,9 @@ const BATCH_TIME: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Batch {
     pub rows: Vec<StoredRow>,
-    /// Proof for those rows that are sound and covered by the client's checkpoint, if the client requested one.
+    /// Proof for the rows that are sound and covered by the client's checkpoint, if the client requested a proof.
     pub proof: Option<RangeProof>,
-    /// Rows just outside the range and their proof, in the last batch of an unfiltered scan.
+    /// Rows just outside the range, and their proof, in the last batch of an unfiltered scan.
     pub borders: Vec<StoredRow>,
     pub borders_proof: Option<RangeProof>,
     /// No batch follows.
@@ -72,7 +72,7 @@ pub struct Scan {
     floor: Option<LogStart>,
     epochs: Vec<EpochSpan>,
     node_id: NodeId,
-    /// Number of erased rows of the range for which only their erased content could show whether they match.
+    /// Number of erased rows of the range whose match with the filter depends on their erased content.
     erased: u64,
     /// Every row up to this position, in the requested order, has been examined.
     reached: Option<Position>,
@@ -89,8 +89,8 @@ pub(in crate::store) struct ScanContext {
 }
 
 impl Scan {
-    /// Finds the ranges to read. `head` is the newest row that the node knows it wrote, which may be beyond the last row in the
-    /// table; the difference is reported as a gap.
+    /// Finds the ranges to read. `head` is the newest row that the node knows it wrote. It may be beyond the last row in the
+    /// table; the difference is then reported as a gap.
     pub(in crate::store) fn plan(
         conn: &Connection,
         request: &ScanRequest,
@@ -208,13 +208,13 @@ impl Scan {
             .filter(|pruned| self.range.0 <= pruned.newest && self.from_seq < pruned.to_seq)
     }
 
-    /// Erased rows of the range that are not returned, because only their erased content could decide whether the filter selects
-    /// them.
+    /// Number of erased rows of the range that are not returned, because their match with the filter depends on their erased
+    /// content.
     pub fn erased(&self) -> u64 {
         self.erased
     }
 
-    /// Key epochs and the rows that each of them seals.
+    /// Key epochs, and the rows whose MACs use each of them.
     pub fn epochs(&self) -> &[EpochSpan] {
         &self.epochs
     }
@@ -224,7 +224,7 @@ impl Scan {
         self.counter.take()
     }
 
-    /// Position up to which every row had been examined when the last batch ended; `None` if the next row is not sound or the
+    /// Position up to which every row has been examined by the end of the last batch; `None` if the next row is not sound or the
     /// scan is done.
     pub fn reached(&self) -> Option<Position> {
         self.reached
@@ -239,8 +239,9 @@ impl Scan {
         self.faults.describe()
     }
 
-    /// Reads the next batch. A row that fails its check is returned regardless of the filter: tampering must not be able to hide
-    /// a row from a search. With an index, only those rows are read that matched, or were not sound, when they were indexed.
+    /// Reads the next batch. A row that fails its check is returned regardless of the filter, because tampering must not be able
+    /// to hide a row from a search. With an index, only the rows are read that matched, or were not sound, when they were
+    /// indexed.
     pub(in crate::store) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
         let until = Instant::now() + BATCH_TIME;
         let mut batch = Batch::default();
@@ -262,8 +263,8 @@ impl Scan {
             }
             let (from, to) = self.range;
             if row.is_sound() && !(from..to).contains(&row.timestamp) {
-                // After too many consecutive unsound rows, a search returns more than the requested range. This sound row is
-                // outside the range.
+                // After too many consecutive unsound rows, a search returns more than the requested range, and this sound row is
+                // outside it.
                 continue;
             }
             if self.is_wanted(&row) {
@@ -277,8 +278,8 @@ impl Scan {
         Ok(batch)
     }
 
-    /// Returns the position just before the next row of any era. Only authenticated times count: a forged time would make a
-    /// client that continues from there skip rows.
+    /// Returns the position just before the next row of any era. Only authenticated times count: with a forged time, a client
+    /// that continues from that position would skip rows.
     fn place(&mut self, conn: &Connection) -> rusqlite::Result<Option<Position>> {
         let mut first: Option<Position> = None;
         for run in &self.runs {
@@ -305,8 +306,8 @@ impl Scan {
         Ok(first.and_then(in_front))
     }
 
-    /// Returns whether a row is sent to the client. A sound row that is counted is not sent. An erased row is sent only if the
-    /// filter selects it without its content.
+    /// Returns whether a row is sent to the client. Sound rows of a scan that counts are not sent. An erased row is sent only if
+    /// the filter selects it without its content.
     fn is_wanted(&mut self, row: &StoredRow) -> bool {
         if row.checked.integrity == Integrity::Erased {
             return self.filter.on_erased(self.node_id.as_str(), row.seq) == ErasedFit::Yes;
@@ -330,7 +331,7 @@ impl Scan {
         false
     }
 
-    /// Adds the proofs. A tree that cannot be read is a fault of the log, but no reason to withhold its rows.
+    /// Adds the proofs. If the tree cannot be read, that is a fault of the log, but no reason to withhold its rows.
     fn prove(&mut self, conn: &Connection, batch: &mut Batch) -> Result<(), ReadError> {
         match self.try_prove(conn, batch) {
             Ok(()) => Ok(()),
@@ -379,7 +380,7 @@ impl Scan {
     /// Fetches the next rows of one era.
     fn fill(&mut self, conn: &Connection, index: usize, until: Instant) -> Result<(), ReadError> {
         let gaps = self.faults.gaps;
-        // A page wants few rows: do not read a block of 512 for a limit of 50.
+        // A page needs few rows: do not read a block of 512 rows for a limit of 50.
         let want = match self.limit {
             Some(limit) => {
                 let left = usize::try_from(limit - self.sent).unwrap_or(BLOCK_ROWS);
@@ -410,7 +411,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Fails if the missing rows were pruned since the scan began: the gap is then not a fault of the log, but the answer is
+    /// Fails if the missing rows were pruned since the scan began: the gap is then no fault of the log, but the answer is
     /// unusable.
     fn look_for_prune(&mut self, conn: &Connection) -> Result<(), ReadError> {
         let now = floor(conn, &mut self.checker)?;
@@ -420,7 +421,7 @@ impl Scan {
     }
 }
 
-/// Looks up the seqs of the IDs that a filter names in the table of IDs. A full check compares that table with the rows.
+/// Looks up the seqs of the IDs that a filter names, in the table of IDs. A full check compares that table with the rows.
 fn find_ids(conn: &Connection, filter: &Filter) -> rusqlite::Result<HashMap<EntryId, u64>> {
     let mut found = HashMap::new();
     for id in filter.named_ids() {

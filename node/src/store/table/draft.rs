@@ -13,7 +13,7 @@ use super::error::AppendError;
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub entry: CallerEntry,
-    /// Path by which the entry arrived; becomes the field `via`.
+    /// Route by which the entry arrived; becomes the field `via`.
     pub via: Arc<str>,
 }
 
@@ -33,7 +33,7 @@ impl From<Appended> for Receipt {
     }
 }
 
-/// Parses an entry, masks secrets, and refuses entries that could never be recorded, before they reach the writer.
+/// Parses an entry and masks its secrets. An entry that could never be recorded is refused here, before it reaches the writer.
 pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
     Ok(Draft { entry: redactor.parse_entry(bytes)?, via: Arc::clone(via) })
 }

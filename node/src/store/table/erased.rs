@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::rows::{ErasedBy, StoredRow, entry_at, statement_at};
 
-/// Marks a row as erased if an authentic entry of the node states its erasure, as opposed to a row that was emptied by tampering.
+/// Marks a row as erased if an authentic entry of the node states its erasure. Any other empty row was emptied by tampering.
 pub(in crate::store) fn recognise(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -36,7 +36,7 @@ pub(in crate::store) fn recognise(
     Ok(())
 }
 
-/// Reads and checks one row, and marks it as erased if it was.
+/// Reads and checks one row, and marks it as erased if it was erased.
 pub(in crate::store) fn row_at(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -49,8 +49,8 @@ pub(in crate::store) fn row_at(
     Ok(row)
 }
 
-/// Counts the erased rows in a part of the log that a filter can neither select nor exclude by their seqs. This relies on the
-/// table `erased`, which a full check compares with the rows: the count is only informative and proves nothing.
+/// Counts the erased rows in a part of the log that a filter can neither select nor exclude by their seqs. The count relies on
+/// the table `erased`, which a full check compares with the rows. It is only informative and proves nothing.
 pub(in crate::store) fn count_undecided(
     conn: &Connection,
     filter: &Filter,

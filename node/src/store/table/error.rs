@@ -71,7 +71,7 @@ pub enum ReadError {
     PrunedMeanwhile,
     #[error("invalid filter: {0}")]
     Filter(String),
-    /// A bug in this program made the read panic. The reader's thread was replaced, and `Health` counts the panic.
+    /// A bug in this program made the read panic. The thread was replaced, and `Health` counts the panic.
     #[error("the read failed unexpectedly; see the daemon's log (other reads are not affected)")]
     Panicked,
     #[error("the node is stopping")]
@@ -81,7 +81,7 @@ pub enum ReadError {
 /// Reason why a maintenance operation failed. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
-    /// The operation would break a rule.
+    /// The operation is not allowed; the message contains the reason.
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use piperoll_format::time::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Time for which a transient fault is reported after the last attempt. If it were reported for longer, callers that wait for
-/// health before they retry would wait forever.
+/// Time after the last attempt for which a transient fault is reported. Callers that wait for health before they retry would
+/// otherwise wait forever.
 const TRANSIENT_FAULT_LASTS: Duration = Duration::from_secs(15);
 
 /// Upper bounds of the buckets for the duration of a group commit, in seconds: a disk with a write cache commits within a
 /// millisecond, a busy disk within a few hundred milliseconds.
 const COMMIT_BUCKETS_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// Durations of group commits: a histogram in seconds, and the last one in microseconds.
+/// Durations of group commits: a histogram in seconds, and the last duration in microseconds.
 #[derive(Debug)]
 pub struct CommitTimes {
     pub histogram: Histogram,
@@ -68,22 +68,22 @@ impl Health {
         self.next_seq.store(next_seq, Ordering::Release);
     }
 
-    /// Marks that rows are being stamped with times from `now` on and are not committed yet.
+    /// Marks that rows are now being stamped with times from `now` on, and that they are not committed yet.
     pub(in crate::store) fn stamps_from(&self, now: Timestamp) {
         self.stamping_since.store(now.micros(), Ordering::SeqCst);
     }
 
-    /// Marks that the stamped rows are committed, or never will be.
+    /// Marks that the stamped rows were committed, or never will be.
     pub(in crate::store) fn stamped(&self) {
         self.stamping_since.store(0, Ordering::SeqCst);
     }
 
-    /// Returns the number of rows, and a lower bound for the time of every later row, unless the clock steps back. `now` must be
-    /// read before the call: a transaction that begins later stamps its rows later.
+    /// Returns the number of rows, and a time that no later row precedes, unless the clock steps back. `now` must be read before
+    /// the call: a transaction that begins later stamps its rows with a later time.
     pub(in crate::store) fn watermark(&self, now: Timestamp) -> (u64, Timestamp) {
         let since = self.stamping_since.load(Ordering::SeqCst);
         let time = if since == 0 { now } else { now.min(Timestamp::from_micros(since)) };
-        // Read last: rows that were being stamped a moment ago may be committed by now.
+        // Read this last: rows that were being stamped a moment ago may be committed by now.
         (self.next_seq.load(Ordering::SeqCst), time)
     }
 
@@ -123,7 +123,7 @@ impl Health {
         self.write_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns why an append would fail at the moment, permanently or until something changes.
+    /// Returns why an append would fail now, whether permanently or temporarily.
     pub fn append_fault(&self) -> Option<String> {
         self.write_fault().or_else(|| {
             let fault = self.transient_fault.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,7 +140,7 @@ impl Health {
         self.read_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Number of reads that panicked since the node started; each got an error, and its thread was replaced.
+    /// Number of reads that panicked since the node started. Each caller got an error, and the thread opened a new connection.
     pub fn reader_panics(&self) -> u64 {
         self.reader_panics.load(Ordering::Relaxed)
     }

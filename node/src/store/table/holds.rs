@@ -20,7 +20,8 @@ pub struct HeldBy {
     pub hold: Hold,
 }
 
-/// Reads all holds that are not released, ordered by name; returns a message about the first one that its entry does not confirm.
+/// Reads all holds that are not released, ordered by name. Returns a message about the first hold that its entry does not
+/// confirm.
 pub(in crate::store) fn holds(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -54,7 +55,7 @@ pub(in crate::store) fn over(
     Ok(held.into_iter().map(|held| held.hold).find(|hold| (hold.from..hold.to).contains(&timestamp)))
 }
 
-/// Finds every hold in the log itself, so that a hold deleted from the table still keeps its rows.
+/// Finds every hold in the log itself, so that a hold that was deleted from the table still protects its rows.
 pub(in crate::store) struct HoldScan {
     next: u64,
     held: BTreeMap<String, u64>,

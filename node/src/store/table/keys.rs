@@ -1,10 +1,10 @@
-//! Keys that seal and sign a log.
+//! Keys for the MACs and the signatures of a log.
 
 use piperoll_format::ids::Generation;
 use piperoll_format::mac::{KeyRing, Origin};
 use piperoll_format::note::{SigningSeed, VerifyingKey};
 
-/// Keys that a log is sealed and signed with.
+/// Keys for the MACs and the signatures of a log.
 #[derive(Clone)]
 pub struct LogKeys {
     pub ring: KeyRing,
@@ -12,13 +12,13 @@ pub struct LogKeys {
     pub checkpoint: SigningSeed,
     /// Next checkpoint key, which also signs during a rotation.
     pub next_checkpoint: Option<SigningSeed>,
-    /// Keys of the cluster's witnesses; no other cosignatures count. If there are none, retention never removes rows
+    /// Keys of the cluster's witnesses; cosignatures by other keys do not count. Without witnesses, retention never removes rows
     /// automatically.
     pub witnesses: Vec<VerifyingKey>,
 }
 
 impl LogKeys {
-    /// Origin of a generation: the name of its log, and of the key that signs its checkpoints.
+    /// Returns the origin of a generation: the name of its log, and of the key that signs its checkpoints.
     pub fn origin(&self, generation: Generation) -> String {
         let (cluster, node_id) = (self.ring.cluster().clone(), self.ring.node_id().clone());
         Origin { cluster, node_id, generation }.to_text()

@@ -25,11 +25,12 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Number of prepared statements that a connection caches: enough for all statements of a search.
 const STATEMENTS_KEPT: usize = 64;
 const DATABASE: &str = "log.db";
-/// File whose existence means that the directory contains a log, so that a missing or emptied database is an error and not a new
-/// log.
+/// File whose existence means that the directory contains a log, so that a missing or emptied database is an error and not the
+/// start of a new log.
 const MARKER: &str = "log.json";
 const LOCK: &str = "log.lock";
-/// File with the newest signed checkpoint: a database restored from an older copy has fewer rows than the checkpoint covers.
+/// File with the newest signed checkpoint. It reveals a database that was restored from an older copy, which has fewer rows than
+/// the checkpoint covers.
 const CHECKPOINT: &str = "log.checkpoint";
 
 /// Directory with the files of one log.
@@ -59,7 +60,7 @@ pub(in crate::store) struct Opened {
     pub(in crate::store) identity: FileIdentity,
     /// The writer's lock, held as long as the writer lives; the kernel releases it when the process ends.
     pub(in crate::store) lock: Option<File>,
-    /// A private copy, if the directory is not writable; removed when dropped.
+    /// A private copy, used if the directory is not writable, which is removed when dropped.
     pub(in crate::store) copy: Option<SnapshotCopy>,
 }
 
@@ -95,7 +96,7 @@ impl LogDir {
         match (&marker, database.exists()) {
             (Some(_), false) => return Err(OpenError::Missing { path: database, marker: self.marker() }),
             (None, true) if self.is_leftover()? => {
-                // A crash between creating the file and its first entry left this; nothing in it was acknowledged.
+                // This file was left by a crash between creating it and its first entry; nothing in it was acknowledged.
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = fs::remove_file(self.dir.join(format!("{DATABASE}{suffix}")));
                 }
@@ -152,8 +153,8 @@ impl LogDir {
         suffix.is_some() && self.marked_generation().is_ok_and(|marked| marked == suffix)
     }
 
-    /// Opens read-only, with or without a running writer. In a directory that this process cannot write, SQLite could only open the
-    /// file by ignoring its WAL, so the database and its WAL are copied to a private directory.
+    /// Opens read-only, with or without a running writer. If this process cannot write to the directory, SQLite could only open
+    /// the file by ignoring its WAL, so the database and its WAL are copied to a private directory.
     pub(in crate::store) fn open_reader(&self, cluster: &ClusterName, node_id: &NodeId) -> Result<Opened, OpenError> {
         let database = self.database();
         let marker = self.read_marker()?;
@@ -180,7 +181,7 @@ impl LogDir {
         conn.pragma_update(None, "trusted_schema", false).map_err(sql)?;
         conn.pragma_update(None, "temp_store", "MEMORY").map_err(sql)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-        // Keep query plans independent of bound values: otherwise every new range would cause its statement to be parsed again.
+        // Keep query plans independent of bound values: otherwise a statement would be parsed again for every new range.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(sql)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         let version = schema::user_version(&conn).map_err(sql)?;
@@ -282,7 +283,7 @@ impl LogDir {
         }
     }
 
-    /// Returns whether the database was left by a crash between creating the file and its first entry. Any other file under this
+    /// Returns whether the database was left by a crash between creating the file and its first entry. Any other file of this
     /// name may contain data, and is kept.
     fn is_leftover(&self) -> Result<bool, OpenError> {
         let path = self.database();
@@ -317,8 +318,8 @@ impl LogDir {
         .map_err(sql)
     }
 
-    /// Writes the marker, after the first entry is committed: from then on, an empty or missing database is an error. After a
-    /// crash before that, the log has no marker, and the next start adds it.
+    /// Writes the marker, after the first entry is committed: from then on, an empty or missing database is an error. If a crash
+    /// prevents this, the next start adds the marker.
     pub(in crate::store) fn write_marker(
         &self,
         cluster: &ClusterName,
@@ -334,8 +335,8 @@ impl LogDir {
         replace(&self.dir.join(MARKER), &bytes)
     }
 
-    /// Content of the checkpoint file next to the database, if it exists. Reads no more than one byte beyond the maximum size of a
-    /// note.
+    /// Returns the content of the checkpoint file next to the database, if it exists. Reads at most one byte more than the
+    /// maximum size of a note.
     pub(in crate::store) fn read_checkpoint(&self) -> std::io::Result<Option<Vec<u8>>> {
         let read = File::open(self.dir.join(CHECKPOINT)).and_then(|file| {
             let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
-//! Log start: an entry of the node itself states that the rows below it were pruned.
+//! Log start: an entry of the node itself states that the rows below the log start were pruned.
 //!
-//! The table `pruned` only says where to find that entry. The entry with its MAC is authoritative: a table that names another
-//! entry hides nothing, because the missing rows are then reported as missing.
+//! The table `pruned` only locates that entry. The entry with its MAC is authoritative: a table that names another entry hides
+//! nothing, because the missing rows are then reported as missing.
 
 use piperoll_format::statement::{Pruned, Statement};
 use piperoll_format::verify::RowChecker;
@@ -16,11 +16,11 @@ use super::rows::statement_at;
 pub struct LogStart {
     pub entry_seq: u64,
     pub pruned: Pruned,
-    /// Whether all rows below it have been dropped.
+    /// Whether all rows below the log start have been dropped.
     pub finished: bool,
 }
 
-/// Reads the log start; returns a message if its entry does not confirm it, and `None` for a log that begins at 0.
+/// Reads the log start; `None` for a log that begins at 0. Returns a message if the entry does not confirm the log start.
 pub(in crate::store) fn floor(
     conn: &Connection,
     checker: &mut RowChecker,

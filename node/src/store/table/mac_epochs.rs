@@ -1,4 +1,4 @@
-//! Epochs of the MAC key: which rows each of them seals, and the switch to the next one.
+//! Epochs of the MAC key: the rows of each epoch, and the switch to the next one.
 
 use piperoll_format::statement::{KeyRotated, Statement};
 use piperoll_format::verify::{EpochSpan, Integrity, RowChecker};
@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::log_start::LogStart;
 use super::rows::entry_at;
 
-/// Reads the key epochs and the rows that each of them seals; returns a message about the first rotation that the entries do not
-/// confirm. The first row of every epoch states the rotation under that epoch's own secret; the row before it states the same
-/// under the previous secret.
+/// Reads the key epochs and the rows of each; returns a message about the first rotation that the entries do not confirm. The
+/// first row of every epoch states the rotation under that epoch's own secret; the row before it states the same under the
+/// previous secret.
 pub(in crate::store) fn epochs(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -45,7 +45,7 @@ pub(in crate::store) fn epochs(
         base = Some(epoch);
     }
     if spans.is_empty() {
-        // The key was not rotated within the retained rows: one epoch seals them all.
+        // The key was not rotated within the retained rows: all of them belong to one epoch.
         let newest = "SELECT epoch FROM entries WHERE seq >= 0 ORDER BY seq DESC LIMIT 1";
         let of_head = conn.prepare_cached(newest)?.query_row([], |row| row.get::<_, u32>(0)).optional()?;
         spans.extend(base.or(of_head).map(|epoch| EpochSpan { epoch, first_seq: first }));

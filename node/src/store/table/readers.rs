@@ -50,7 +50,7 @@ impl Readers {
             let (receiver, open, health) = (Arc::clone(&receiver), Arc::clone(&open), Arc::clone(&health));
             let spawned = std::thread::Builder::new().name(format!("reader-{number}")).spawn(move || {
                 loop {
-                    // The lock is held while waiting: one idle thread waits for work, the others wait for the lock.
+                    // The lock is held while waiting: one idle thread waits for work, and the others wait for the lock.
                     let work = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                     let Some(work) = work else { return };
                     // Catching a panic is safe: only the connection outlives the work, and it is replaced.
@@ -109,7 +109,7 @@ mod tests {
             // The work that panicked held a transaction; the next work must not see it.
             assert_eq!(readers.run(|conn| conn.is_autocommit()).await.ok(), Some(true));
         }
-        // The caller gets its answer before the panic is counted.
+        // The caller gets its error before the panic is counted.
         while health.reader_panics() < 2 * THREADS as u64 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

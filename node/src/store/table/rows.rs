@@ -10,9 +10,10 @@ use piperoll_protocol::node::{LogBefore, LogSpan};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// Maximum seq. No log reaches it; a row above it was planted, and a full check reports it.
+/// Maximum seq. No log reaches it. A row above it was planted, which a full check reports.
 pub(in crate::store) const SEQ_MAX: u64 = 1 << 62;
-/// Maximum number of bytes read of a stored body or MAC. A valid one is never longer, so only an invalid one can be truncated.
+/// Maximum number of bytes that are read of a stored body or MAC. A valid one is never longer, so only an invalid one can be
+/// truncated.
 const STORED_BYTES_MAX: usize = 2 * BODY_AND_MAC_BYTES_MAX;
 pub(in crate::store) const ERA_COLUMN: &str = "the era column differs from the signed era";
 
@@ -20,9 +21,9 @@ pub(in crate::store) const ERA_COLUMN: &str = "the era column differs from the s
 #[derive(Debug, Clone)]
 pub struct StoredRow {
     pub seq: u64,
-    /// Time in the row's column; trustworthy only when the check is `ok`.
+    /// Time in the row's column; trustworthy only if the check is `ok`.
     pub timestamp: Timestamp,
-    /// Position of the row in the timeline: its own time when it is sound, otherwise that of the sound row before it in reading
+    /// Position of the row in the timeline: its own time if it is sound, otherwise the time of the preceding sound row in reading
     /// order. An unauthenticated time must not decide what is read next.
     pub place: Timestamp,
     pub era: u32,
@@ -37,7 +38,7 @@ pub struct StoredRow {
     pub erased: Option<Box<ErasedBy>>,
 }
 
-/// First and last row of a log at one moment.
+/// First and last row of a log at the time of the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     pub oldest_seq: Option<u64>,
@@ -45,7 +46,7 @@ pub struct Extent {
     pub last_timestamp: Option<Timestamp>,
 }
 
-/// Finds the first and last row that exist, according to the tables themselves; rows below the log start count as pruned.
+/// Finds the first and last row that exist, according to the tables themselves. Rows below the log start count as pruned.
 pub(in crate::store) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     let oldest = "SELECT min(seq) FROM entries WHERE seq BETWEEN (SELECT coalesce(max(to_seq), 0) FROM pruned) AND ?1";
     let oldest_seq = conn.prepare_cached(oldest)?.query_row([SEQ_MAX], |row| row.get(0))?;
@@ -66,7 +67,7 @@ pub(in crate::store) fn time_of(conn: &Connection, seq: u64) -> rusqlite::Result
     Ok(time.flatten().map(Timestamp::from_micros))
 }
 
-/// Reads the times of the first `size` rows and the statement about the previous log, without verifying columns and bodies.
+/// Reads the times of the first `size` rows, and the statement about the previous log, without verifying columns or bodies.
 pub(in crate::store) fn span(conn: &Connection, size: u64) -> rusqlite::Result<LogSpan> {
     let at = |order: &str| {
         let sql = format!("SELECT ts, era FROM entries WHERE seq BETWEEN 0 AND ?1 ORDER BY seq {order} LIMIT 1");
@@ -124,7 +125,7 @@ pub(in crate::store) fn read_row(row: &rusqlite::Row<'_>, checker: &mut RowCheck
     Ok(stored)
 }
 
-/// Reads one row without checking it; until it is checked, it counts as a violation.
+/// Reads one row without checking it. Until it is checked, the row counts as a violation.
 pub(in crate::store) fn read_unchecked(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredRow> {
     let bytes = |index| -> rusqlite::Result<Vec<u8>> {
         Ok(match row.get_ref(index)? {
@@ -174,7 +175,7 @@ pub(in crate::store) fn statement_at(
     Ok(row.filter(|row| row.checked.integrity == Integrity::Ok).and_then(|row| Statement::read(&row.body)))
 }
 
-/// Reads and checks one row, without recognising erased rows.
+/// Reads and checks one row, without recognizing erased rows.
 pub(in crate::store) fn entry_at(
     conn: &Connection,
     checker: &mut RowChecker,

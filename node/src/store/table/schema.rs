@@ -24,10 +24,10 @@ macro_rules! refuse {
 }
 
 /// Kind, name and SQL of every object in the schema. `entries.ts`, `entries.era` and `ids` are derived from the bodies and can be
-/// rebuilt, and so can `tiles` from bodies and MACs. `checkpoints` holds the newest signed note and the newest cosigned one.
-/// `pruned`, `erased`, `epochs` and `holds` only locate the node's own entries that state these facts, and prove nothing without
-/// them. `mac` and `body` have no NOT NULL, because they are NULL in an erased row, and because a planted NULL has to be readable
-/// to be reported.
+/// rebuilt, and `tiles` can be rebuilt from bodies and MACs. `checkpoints` holds the newest signed note and the newest cosigned
+/// one. `pruned`, `erased`, `epochs` and `holds` only locate the node's own entries that state these facts, and prove nothing
+/// without them. `mac` and `body` have no NOT NULL, because they are NULL in an erased row, and because a planted NULL has to be
+/// readable to be reported.
 const OBJECTS: [(&str, &str, &str); 23] = [
     (
         "table",
@@ -101,7 +101,7 @@ pub(in crate::store) fn create(conn: &Connection, meta: &[(&str, &str)]) -> rusq
     conn.execute_batch("COMMIT")
 }
 
-/// Describes every difference between the schema found and the expected one; empty when there is none.
+/// Describes every difference between the actual schema and the expected one. The list is empty if there is no difference.
 pub(in crate::store) fn differences(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut statement = conn.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema")?;
@@ -127,7 +127,7 @@ pub(in crate::store) fn differences(conn: &Connection) -> rusqlite::Result<Vec<S
     Ok(message)
 }
 
-/// SQLite's counter of schema changes. While it does not change, the schema is the one that was checked last.
+/// Returns SQLite's counter of schema changes. While it does not change, the schema is the one that was checked last.
 pub(in crate::store) fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
     // Queried before every commit, so cache the statement.
     conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))

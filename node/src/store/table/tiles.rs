@@ -1,8 +1,8 @@
-//! The Merkle tree in the database: full tiles as rows of `tiles`, everything else from the entries themselves
+//! The Merkle tree in the database: full tiles are rows of `tiles`, everything else is computed from the entries themselves
 //! (docs/format.md, "Tree").
 //!
-//! Only full tiles are stored. They never change, so storing them costs one row per 256 entries; the unfinished tile of each level
-//! is rebuilt from the level below.
+//! Only full tiles are stored. They never change, so storing them costs one row per 256 entries; the unfinished tile of each
+//! level is rebuilt from the level below.
 
 use piperoll_format::merkle::{
     FullTile, HASH_BYTES, Hash, TILE_LEVELS, TILE_WIDTH, TileSource, TreeBuilder, leaf_hash,
@@ -10,7 +10,7 @@ use piperoll_format::merkle::{
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _};
 
-/// Lowest bit of the level in the key of a tile in `tiles`: the level is the highest byte.
+/// Lowest bit of the level in the key of a tile in `tiles`; the level is the highest byte.
 const LEVEL_SHIFT: u32 = 56;
 
 /// Reason why a tree cannot be read.
@@ -33,7 +33,7 @@ pub enum TreeError {
 pub(in crate::store) const INSERT_TILE: &str = "INSERT INTO tiles (id, root, hashes) VALUES (?1, ?2, ?3)";
 
 pub(in crate::store) fn tile_id(level: u32, index: u64) -> i64 {
-    // Levels are below 8 and indexes below 2^48: no log has 2^56 rows.
+    // Levels are below 8 and indexes below 2^48, because no log has 2^56 rows.
     i64::try_from(u64::from(level) << LEVEL_SHIFT | index).unwrap_or(i64::MAX)
 }
 

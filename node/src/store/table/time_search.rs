@@ -1,4 +1,4 @@
-//! Finds positions in the log without an index on time, trusting MACs only.
+//! Finds positions in the log without an index on time, and trusts only rows whose MAC is valid.
 
 use std::ops::Range;
 
@@ -11,8 +11,8 @@ use rusqlite::Connection;
 use super::erased;
 use super::rows::read_row;
 
-/// Maximum number of rows read to find one landmark, so that a search does not read an entire log in which every row fails its
-/// check.
+/// Maximum number of rows that are read to find one landmark, so that a search does not read an entire log in which every row
+/// fails its check.
 const LANDMARK_ROWS_MAX: u32 = 4_096;
 /// A part of one era's rows, and the timeline position (`carry`) of unsound rows at its beginning (in reading order).
 pub(in crate::store) struct EraPart {
@@ -29,8 +29,8 @@ struct SoundRow {
     era: u32,
 }
 
-/// Searches for positions in the log. Only rows whose MAC is valid are trusted, so an edited time or era column can neither mislead
-/// a search nor hide the rows around it; invalid rows and missing rows are always included in the range that they border on.
+/// Searches for positions in the log. Only rows whose MAC is valid are trusted, so an edited time or era column can neither
+/// mislead a search nor hide the rows around it; invalid and missing rows are always included in the ranges next to them.
 pub(in crate::store) struct Search<'a> {
     pub(in crate::store) conn: &'a Connection,
     pub(in crate::store) checker: &'a mut RowChecker,
@@ -53,8 +53,8 @@ impl Search<'_> {
         Ok(ranges)
     }
 
-    /// Finds the part of an era's rows that the request asks for. Its `carry` depends only on the log and the request's range,
-    /// not on the page, so that an unsound row has the same position on every page.
+    /// Finds the rows of an era that are in the requested range. `carry` depends only on the log and the requested range, not on
+    /// the page, so that an unsound row has the same position on every page.
     pub(in crate::store) fn narrow(&mut self, from: u64, to: u64, request: &ScanRequest) -> rusqlite::Result<EraPart> {
         let (mut start, mut below) = self.first_from(from, to, request.from)?;
         let (mut end, mut above) = self.first_to(from, to, request.to)?;
@@ -108,8 +108,8 @@ impl Search<'_> {
         self.first_not(from, to, |row| row.timestamp < end)
     }
 
-    /// Returns the seq after the last landmark in `from..to` that satisfies `before`, and that landmark. All landmarks that
-    /// satisfy `before` must precede those that do not.
+    /// Returns the last landmark in `from..to` that satisfies `before`, and the seq after it. All landmarks that satisfy `before`
+    /// must precede those that do not.
     fn behind_last(
         &mut self,
         from: u64,
@@ -127,8 +127,7 @@ impl Search<'_> {
         Ok((low, last))
     }
 
-    /// Returns the seq of the first landmark in `from..to` that does not satisfy `before`, or `to` if there is none, and that
-    /// landmark.
+    /// Returns the first landmark in `from..to` that does not satisfy `before`, and its seq, or `to` if there is none.
     fn first_not(
         &mut self,
         from: u64,
@@ -140,8 +139,8 @@ impl Search<'_> {
         Ok((first.map_or(to, |row| row.seq), first))
     }
 
-    /// Finds the first row in `from..to` whose MAC is valid. Returns `None` also if too many consecutive rows are invalid, which
-    /// makes the range that is read larger, never smaller.
+    /// Finds the first row in `from..to` whose MAC is valid. Also returns `None` if too many consecutive rows are invalid; the
+    /// range that is read then becomes larger, never smaller.
     fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<SoundRow>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
@@ -151,7 +150,7 @@ impl Search<'_> {
             let mut row = read_row(row, self.checker)?;
             erased::recognise(self.conn, self.checker, &mut row)?;
             if row.is_sound() {
-                // The check has compared both columns with the signed values.
+                // The check has already compared both columns with the signed values.
                 return Ok(Some(SoundRow { seq: row.seq, timestamp: row.timestamp, era: row.era }));
             }
         }

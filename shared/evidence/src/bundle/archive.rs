@@ -1,10 +1,10 @@
-//! The container of a bundle: a POSIX ustar archive in exactly one form. Times, owners and modes are fixed, there are no bytes
+//! The container of a bundle: a POSIX ustar archive in exactly one form. Times, owners and modes are fixed, no bytes are allowed
 //! between the members or after the end, and the reader accepts only headers that the writer would have written.
 
 use tar::{EntryType, Header};
 
 const BLOCK_BYTES: usize = 512;
-/// Two empty blocks end an archive (POSIX.1-2017, pax, "ustar Interchange Format").
+/// Two zero-filled blocks, which end an archive (POSIX.1-2017, pax, "ustar Interchange Format").
 const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 
 /// Reason why a file is not a bundle's archive.

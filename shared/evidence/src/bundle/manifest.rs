@@ -1,5 +1,5 @@
 //! The manifest of a bundle: the request, its outcome according to the exporter, and a digest of every other member. A manifest
-//! is a signed note whose text is the name of the format and one JSON object.
+//! is a signed note whose text consists of the name of the format and one JSON object.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -20,7 +20,7 @@ pub struct Manifest {
     pub tool: String,
     pub created: Timestamp,
     pub asked: BundleRequest,
-    /// Whether every expected node is in the bundle with everything that was requested.
+    /// Whether the bundle contains every expected node with everything that was requested.
     pub complete: bool,
     pub rows: u64,
     /// All nodes of the exporter's roster, ordered by id, except nodes that had left the cluster and have no entries in the
@@ -41,7 +41,7 @@ pub struct BundleRequest {
     /// Start of the range, which is half-open.
     pub from: Timestamp,
     pub to: Timestamp,
-    /// Treatment of missing nodes that was requested of the exporter: `refuse`, `wait` or `partial`.
+    /// Requested treatment of missing nodes: `refuse`, `wait` or `partial`.
     pub incomplete: String,
 }
 
@@ -50,7 +50,7 @@ pub struct BundleRequest {
 #[serde(deny_unknown_fields)]
 pub struct NodePart {
     pub node_id: String,
-    /// `ok`, or why the node's part is missing or incomplete.
+    /// `ok`, or the reason why the node's part is missing or incomplete.
     pub status: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -66,20 +66,19 @@ pub struct NodePart {
     pub rows: u64,
     /// Number of entries just outside of the range, which show that nothing of the range is missing.
     pub borders: u64,
-    /// The node's archived logs that are relevant to the range, each replaced by a newer log. Absent if there are none, and in
-    /// bundles of the first version.
+    /// The node's archived logs that are relevant to the range. Absent if there are none, and in bundles of the first version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierPart>,
-    /// Number of entries without a proof, which the bundle contains exactly as they were found.
+    /// Number of entries without a proof, which the bundle contains unchanged.
     pub rejected: u64,
-    /// Number of erased entries of the range, according to the node, for which it can no longer be decided whether the filter
-    /// selects them; they are not in the timeline. Absent if there are none, and in bundles of earlier versions, whose timeline
-    /// contains all erased entries of the range.
+    /// Number of erased entries of the range, according to the node, whose match with the filter can no longer be determined;
+    /// they are not in the timeline. Absent if there are none, and in bundles of earlier versions, whose timeline contains all
+    /// erased entries of the range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
 }
 
-/// The exporter's statement about an archived log of a node, which a newer log replaced.
+/// The exporter's statement about an archived log of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarlierPart {
@@ -144,7 +143,7 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
     if manifest.format() != format {
         return Err(format!("the manifest begins with {format:?}, but its content requires {:?}", manifest.format()));
     }
-    // Accept only the form that Piperoll writes, so that a program and a person read the same content.
+    // Accept only the form that Piperoll writes, so that programs and people read the same content.
     if serde_json::to_string_pretty(&manifest).is_ok_and(|form| json.strip_suffix('\n') == Some(&form)) {
         Ok((manifest, note))
     } else {

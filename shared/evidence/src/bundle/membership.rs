@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use piperoll_format::time::Timestamp;
 
-/// Period in which a node is expected to answer, half-open.
+/// Half-open period in which a node is expected to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
-    /// Time at which the node joined; [`Timestamp::MIN`] if the node has always been a member, or was added before this time was
+    /// Time at which the node joined. [`Timestamp::MIN`] if the node has always been a member, or joined before this time was
     /// recorded.
     pub from: Timestamp,
     /// Time at which the node left; [`Timestamp::MAX`] if the node is still a member.
@@ -34,7 +34,7 @@ impl Membership {
     }
 }
 
-/// One of the two instants that limit a node's membership.
+/// One of the two instants at which a node's membership begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Instant {
@@ -52,13 +52,13 @@ impl Instant {
     }
 }
 
-/// Record of a changed membership instant. A verdict lists it as a note, because moving an instant changes which nodes were
+/// Record of a changed membership instant. A verdict lists it as a note, because a change of an instant changes which nodes were
 /// expected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moved {
     pub instant: Instant,
-    /// Previous value; `None` if the period was open at this end.
+    /// Previous value; `None` if the period was unlimited at this end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<Timestamp>,
     /// Time of the change.
@@ -74,7 +74,7 @@ impl Moved {
     }
 }
 
-/// Minimum time for which nodes keep entries, in effect from a given time until the next policy begins.
+/// Minimum time for which nodes keep entries, from a given time until the next policy takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeepPolicy {

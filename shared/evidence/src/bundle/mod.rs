@@ -1,4 +1,4 @@
-//! Evidence bundles (docs/format.md, "Evidence bundle"). A bundle is one archive. A verifier who holds only public keys can see
+//! Evidence bundles (docs/format.md, "Evidence bundle"). A bundle is one archive. With only public keys, a verifier can determine
 //! from it which entries the nodes of a cluster had recorded, that none of them was changed, and what is missing.
 //!
 //! An aggregator writes a bundle once; it can be checked anywhere, without network, secrets or a database. The writer and the

@@ -1,17 +1,17 @@
 //! Names of a bundle's members, its version, and its limits.
 
-/// First line of a manifest, and of no other file.
+/// First line of a manifest; no other file begins with it.
 pub const FORMAT: &str = "piperoll bundle v1";
-/// First line of a manifest of a bundle that also contains entries of archived logs. A verifier of the first version would not
-/// check these, so it must refuse the bundle.
+/// First line of the manifest of a bundle that also contains entries of archived logs. A verifier of the first version must
+/// refuse such a bundle, because it would not check these entries.
 pub const FORMAT_2: &str = "piperoll bundle v2";
 /// Maximum number of archived logs of one node in a bundle. No node has this many, and the number in the names of their members
 /// has at most two digits.
 pub const EARLIER_LOGS_MAX: usize = 64;
 /// Maximum size of a bundle, which is held in memory while it is checked.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
-/// Maximum time between the cosignature of a checkpoint and the end of the range up to which the checkpoint covers the whole
-/// range. Nodes sign once a second, and cosignatures have a resolution of one second.
+/// Maximum time by which a checkpoint's cosignature may precede the end of the range for the checkpoint to cover the whole range.
+/// Nodes sign once a second, and cosignatures have a resolution of one second.
 pub(super) const CHECKPOINT_AGE_SECONDS_MAX: i64 = 2;
 /// Maximum size of a trust file.
 pub const TRUST_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -19,7 +19,7 @@ pub const TRUST_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(super) const NODES_MAX: usize = 20_000;
 /// Maximum number of aggregators in one trust file.
 pub(super) const AGGREGATORS_MAX: usize = 256;
-/// Maximum number of signatures of one manifest, because checking one signature takes as long as hashing the manifest.
+/// Maximum number of signatures of one manifest. It is low, because checking one signature takes as long as hashing the manifest.
 pub(super) const MANIFEST_SIGNATURES_MAX: usize = 8;
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -27,7 +27,7 @@ pub const MANIFEST: &str = "manifest";
 pub const TIMELINE: &str = "timeline.ndjson";
 pub const CSV: &str = "timeline.csv";
 pub const REPORT: &str = "report.html";
-/// Trust file of the exporter. A verifier without a trust file of its own uses this one, and reports the bundle as not trusted.
+/// Trust file of the exporter. A verifier that has no trust file uses this one, and reports the bundle as not trusted.
 pub const TRUST: &str = "trust.toml";
 /// Introduction for auditors.
 pub const README: &str = "README.txt";
@@ -52,8 +52,8 @@ pub fn earlier_names(node: &str, number: usize) -> [String; 3] {
     [checkpoint_name(&folder), entries_name(&folder), proof_name(&folder)]
 }
 
-/// Returns the name of the member that contains a node's entries without a proof, exactly as they were found. Such entries show
-/// only that something is wrong.
+/// Returns the name of the member that contains a node's entries without a proof, unchanged. Such entries show only that
+/// something is wrong.
 pub fn rejected_name(node: &str) -> String {
     format!("nodes/{node}/rejected.ndjson")
 }

@@ -27,7 +27,7 @@ pub(super) struct NodeMembers<'a> {
     pub(super) proof: &'a [u8],
 }
 
-/// The parsed request of a bundle, and the checks to make.
+/// The parsed request of a bundle, and the checks to perform.
 pub(super) struct BundleQuery {
     pub(super) filter: Filter,
     pub(super) from: Timestamp,
@@ -38,20 +38,20 @@ pub(super) struct BundleQuery {
 }
 
 impl BundleQuery {
-    /// Returns whether an entry belongs in the timeline. With `erased_apart`, the manifest only counts erased entries that the
-    /// filter could select by their lost content alone; they are not in the timeline.
+    /// Returns whether an entry belongs in the timeline. With `erased_apart`, the manifest only counts the erased entries whose
+    /// match with the filter depends on their lost content; they are not in the timeline.
     fn wants(&self, row: &StoredEntry<'_>, view: &EntryView<'_>, erased_apart: bool) -> bool {
         let fits = match &row.erased {
             None => self.filter.matches(view),
             Some(_) if erased_apart => self.filter.on_erased(row.prefix.node_id, row.seq()) == ErasedFit::Yes,
-            // Earlier versions showed every erased entry, because it is unknown whether it would have matched.
+            // Earlier versions included every erased entry, because it is unknown whether the entry would have matched.
             Some(_) => true,
         };
         fits && (self.from..self.to).contains(&row.timestamp())
     }
 }
 
-/// Checks the members of one log against `node`, the trust file's entry for its node. Returns the log's entries in the timeline,
+/// Checks the members of one log against `node`, the node's entry in the trust file. Returns the log's entries in the timeline,
 /// in ascending `seq`, and adds faults to the verdict.
 pub(super) fn check_node<'a>(
     trust: &Trust,
@@ -154,7 +154,7 @@ fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
     lines.split('\n').map(|line| decode_hash(line).ok_or_else(bad)).collect()
 }
 
-/// Checks each entry in turn: its content, its position under the checkpoint, and whether the request asks for it.
+/// Checks each entry in turn: its content, its position under the checkpoint, and whether it matches the request.
 fn walk<'a>(
     trust: &Trust,
     question: &BundleQuery,
@@ -172,7 +172,8 @@ fn walk<'a>(
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
     // The `log.pruned` statement with the highest `to_seq`, and the time of its entry.
     let mut floor = None;
-    // Erasure statements that replace erased entries and must also occur at their own `seq`, and those that do.
+    // Erasure statements that replace erased entries and must also occur at their own `seq`, and the statements that do occur
+    // there.
     let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
     for row in Rows::new(entries) {
         let row = match row {
@@ -218,7 +219,7 @@ fn walk<'a>(
             }
             _ => {}
         }
-        // Decreasing times of entries that are not adjacent are not a fault: the entries between them were not shown.
+        // Decreasing times of entries that are not adjacent are not a fault: the entries between them are not in the bundle.
         if let Some(fault @ piperoll_format::verify::SequenceFault::TimeDecreases { .. }) =
             sequence.step(seq, Some((row.era(), row.timestamp())))
             && checks.on(Check::TimeOrder)
@@ -268,8 +269,8 @@ fn walk<'a>(
     wanted
 }
 
-/// Checks that the bundle holds, and proves, the erasure statement of every erased entry. `needed` has the statement's `seq`, the
-/// erased entry's `seq`, and the statement's leaf.
+/// Checks that the bundle contains and proves the erasure statement of every erased entry. `needed` has the statement's `seq`,
+/// the erased entry's `seq`, and the statement's leaf.
 fn check_erasures(needed: Vec<(u64, u64, Hash)>, met: &BTreeMap<u64, Hash>, verdict: &mut NodeVerdict) {
     for (entry_seq, seq, leaf) in needed {
         if met.get(&entry_seq) != Some(&leaf) {
@@ -294,7 +295,7 @@ fn rest(
     let since = shown.since()?.max(question.from);
     let at = |timestamp| Position { timestamp, seq: 0 };
     shown.is_whole(at(since), at(question.to.max(since)), checkpoint.size).ok()?;
-    // The statement was recorded before its checkpoint was cosigned, whatever its own time says.
+    // The statement was recorded before its checkpoint was cosigned, whatever time the statement itself gives.
     let latest = witnessed_at.unwrap_or(Timestamp::MIN).plus_micros(CLOCK_SLACK_MICROS);
     if stated > latest {
         let message = format!(
@@ -305,7 +306,7 @@ fn rest(
     Some((since, kept_to_policy(&checkpoint.origin, pruned, stated, &trust.retention, &trust.witnesses)))
 }
 
-/// Returns why entries of the range could be missing although no check failed.
+/// Returns why entries of the range could be missing although no check failed; `None` if the bundle proves that none are.
 fn unproven(question: &BundleQuery, shown: &Coverage, size: u64) -> Option<String> {
     let at = |timestamp| Position { timestamp, seq: 0 };
     if !question.filter.is_empty() {
@@ -358,17 +359,17 @@ pub(super) fn missing_earlier(question: &BundleQuery, node: &NodeVerdict) -> Opt
 }
 
 /// Returns whether a checkpoint that was cosigned at `witnessed` shows which rows existed at `end`. A cosignature states its time
-/// in whole seconds, so the fraction of a second that only the exporter knows is ignored: otherwise the exporter would promise
+/// in whole seconds, so the fraction of a second, which only the exporter knows, is ignored: otherwise the exporter would claim
 /// more than a verifier can confirm.
 pub fn was_witnessed_until(witnessed: Timestamp, end: Timestamp) -> bool {
     let stated = Timestamp::from_micros(witnessed.micros().div_euclid(1_000_000) * 1_000_000);
     stated.plus_micros(CHECKPOINT_AGE_SECONDS_MAX * 1_000_000) >= end
 }
 
-/// Returns why the checkpoint does not cover the whole range. A checkpoint says nothing about entries recorded after it. It
+/// Returns why the checkpoint does not cover the whole range. A checkpoint proves nothing about entries recorded after it. It
 /// covers the range if its newest entry is at or after the end of the range, or if it was witnessed late enough (see
-/// `was_witnessed_until`). An open range ends at the time of the export; an exporter that states an earlier time only claims
-/// less.
+/// `was_witnessed_until`). A range without an end ends at the time of the export; an exporter that states an earlier time only
+/// claims less.
 fn stale(question: &BundleQuery, newest: Timestamp, witnessed_at: Option<Timestamp>) -> Option<String> {
     let end = if question.to == Timestamp::MAX { question.created } else { question.to };
     let witnessed = witnessed_at.unwrap_or(Timestamp::MIN);
@@ -381,7 +382,7 @@ fn stale(question: &BundleQuery, newest: Timestamp, witnessed_at: Option<Timesta
 mod tests {
     use super::*;
 
-    /// The exporter knows its cosignature's time to the microsecond, a verifier only to the second.
+    /// The exporter knows the time of a cosignature to the microsecond, a verifier only to the second.
     #[test]
     fn a_fraction_of_a_second_does_not_make_a_checkpoint_younger() {
         let at = Timestamp::from_micros;

@@ -12,7 +12,7 @@ use piperoll_format::statement::Statement;
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
-/// Checks an archive on the machine that created it. The check uses no witness's key, so it proves the entries only against a
+/// Checks an archive on the machine that created it. The check uses no witness keys, so it proves the entries only against a
 /// checkpoint that the node itself signed.
 pub fn verify_own_archive(archive: &[u8], trust: &Trust) -> Verdict {
     let checks = Checks::without(Check::Witness);
@@ -64,7 +64,7 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
     let members = NodeMembers { checkpoint: checkpoint.bytes, entries: entries.bytes, proof: proof.bytes };
     let known = trust.nodes.iter().find(|known| known.id.as_str() == id);
     let rows = check_node(trust, known, &question, members, &mut node);
-    // Erasure statements of erased entries may follow the archived entries.
+    // The archived entries may be followed by the erasure statements of erased entries.
     let (inside, behind) = rows.split_at(rows.partition_point(|row| row.seq() < head.to_seq));
     let whole = inside.len() as u64 == head.to_seq.saturating_sub(head.from_seq)
         && inside.first().is_some_and(|row| row.seq() == head.from_seq)

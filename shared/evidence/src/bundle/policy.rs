@@ -15,12 +15,12 @@ pub enum PolicyFit {
     Kept,
     /// The entries were pruned earlier than the policy allows; the text gives the times.
     Early(String),
-    /// Neither can be shown; the text says why.
+    /// The prune cannot be shown to be either; the text gives the reason.
     Unshown(String),
 }
 
-/// Compares a prune with the policy that was in effect when the prune was stated. `origin` is the log's origin, `stated` the time
-/// of the `log.pruned` entry, which is proven to be in the log, and `witnesses` are the cluster's witnesses.
+/// Compares a prune with the policy that was in effect when the prune was stated. `origin` is the log's origin, `stated` is the
+/// time of the `log.pruned` entry, which is proven to be in the log, and `witnesses` are the cluster's witnesses.
 ///
 /// The age counts from the cosignature in the statement: by that time, a witness had seen all entries up to the last pruned one.
 pub fn kept_to_policy(
@@ -35,8 +35,8 @@ pub fn kept_to_policy(
     };
     let keep = i64::from(policy.keep_days).saturating_mul(DAY_MICROS);
     let since = |time: Timestamp| stated.micros().saturating_sub(time.micros());
-    // The cosignature covers only pruned entries of this log, not entries that were later added to an archived log that was
-    // removed with them.
+    // The cosignature covers only pruned entries of this log. It does not cover entries that were added to an archived log later
+    // and were removed with that log.
     let added = pruned.earlier.iter().filter_map(|log| log.added).filter(|added| since(*added) < keep).max();
     if let Some(added) = added {
         let message = format!(
@@ -69,7 +69,8 @@ pub fn kept_to_policy(
     }
 }
 
-/// Returns when a witness of the cluster had seen at least `rows` entries of the log: the earliest valid cosignature of the note.
+/// Returns the time at which a witness of the cluster had seen at least `rows` entries of the log: the time of the earliest valid
+/// cosignature of the note.
 fn cosigned_at(origin: &str, note: &str, rows: u64, witnesses: &[VerifyingKey]) -> Option<Timestamp> {
     let note = Note::parse(note).ok()?;
     let checkpoint = Checkpoint::parse(note.text()).ok()?;

@@ -21,7 +21,7 @@ pub fn csv_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
 }
 
 /// Merges the entries of all nodes into the order of the timeline: by time, then node id, then `seq`. The nodes must be ordered
-/// by id, so that a node's index compares as its id does.
+/// by id, so that their indexes have the same order as their ids.
 pub fn merged<'a>(nodes: Vec<Vec<StoredEntry<'a>>>) -> Vec<StoredEntry<'a>> {
     let mut all: Vec<(usize, StoredEntry<'a>)> = Vec::with_capacity(nodes.iter().map(Vec::len).sum());
     for (node, rows) in nodes.into_iter().enumerate() {
@@ -73,7 +73,7 @@ pub(super) fn check_readable(
     }
 }
 
-/// Returns whether a copy consists of the head and one line for every entry.
+/// Returns whether a copy consists of the head and exactly one line for every entry.
 fn same(copy: &[u8], head: &[u8], rows: &[StoredEntry<'_>], write: impl Fn(&StoredEntry<'_>, &mut Vec<u8>)) -> bool {
     let Some(mut rest) = copy.strip_prefix(head) else { return false };
     let mut line = Vec::new();

@@ -13,7 +13,7 @@ use piperoll_query::filter::Filter;
 pub enum Outcome {
     /// Complete and verified.
     Verified = 0,
-    /// Not checked, or checked only against the keys in the bundle.
+    /// Not checked against trusted keys, but at most against the keys in the bundle.
     Unchecked = 1,
     /// No conclusion: the file or the trust file is not the intended one.
     Usage = 2,
@@ -24,8 +24,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Derives the outcome from a verdict. A bundle that was not checked comes first, then a refusal; missing trust takes
-    /// precedence over missing parts.
+    /// Derives the outcome from a verdict. A bundle that could not be checked takes precedence, then a refusal, then missing
+    /// trust, then missing parts.
     pub fn of(verdict: &Verdict) -> Self {
         if verdict.not_checked {
             Self::Usage

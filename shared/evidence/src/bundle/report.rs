@@ -7,7 +7,7 @@ use super::rows::StoredEntry;
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
-/// Maximum number of entries that the report shows; a longer timeline is only in the other members.
+/// Maximum number of entries in the report; other members contain the complete timeline.
 pub const REPORT_ROWS_MAX: usize = 2_000;
 
 #[derive(Template)]
@@ -34,7 +34,7 @@ struct Line {
 }
 
 /// Renders the report. `rows` are the first entries of the timeline, at most [`REPORT_ROWS_MAX`]. The report does not list the
-/// members' digests, because its own is one of them.
+/// members' digests, because its own digest is one of them.
 pub fn report(manifest: &Manifest, rows: &[StoredEntry<'_>]) -> String {
     let bound = |time: Timestamp, open: Timestamp| if time == open { "open".to_owned() } else { time.to_text() };
     let page = Page {
@@ -46,7 +46,7 @@ pub fn report(manifest: &Manifest, rows: &[StoredEntry<'_>]) -> String {
         missing: manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())).collect(),
         rejected: manifest.nodes.iter().map(|node| node.rejected).sum(),
     };
-    // Writing to a String cannot fail, and the page calls nothing that could.
+    // Writing to a String cannot fail, and the template calls nothing that could fail.
     page.render().unwrap_or_default()
 }
 

@@ -27,7 +27,7 @@ fn behind(last: &Option<u64>) -> String {
     last.map_or("the first row".to_owned(), |seq| format!("after row {seq}"))
 }
 
-/// Length of the letter X and the `seq` that precede the erasure statement of an erased entry.
+/// Length of the letter X and the `seq`, which precede the erasure statement of an erased entry.
 pub const ERASED_HEAD_BYTES: usize = 9;
 /// First byte of an erased entry; a body begins with a brace.
 const ERASED: u8 = b'X';
@@ -61,7 +61,8 @@ impl StoredEntry<'_> {
         self.erased.as_ref().map_or_else(|| leaf_hash(self.body, self.mac), |erased| erased.leaf)
     }
 
-    /// Converts the entry to the form that people and programs read. Entries in a bundle are proven, so each is marked as such.
+    /// Converts the entry to the form that people and programs read. Entries in a bundle are proven, so each of them is marked as
+    /// witnessed.
     pub fn to_row(&self) -> Row<'_> {
         if let Some(erased) = &self.erased {
             return Row::erased(self.prefix.node_id, erased, self.prefix.seq, true);

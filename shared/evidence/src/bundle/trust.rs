@@ -1,5 +1,5 @@
-//! The trust file: the nodes of a cluster and their public keys, which a verifier trusts before it opens a bundle. It comes from
-//! the cluster's administrators, never from the bundle.
+//! The trust file: the nodes of a cluster and their public keys, which a verifier trusts before opening a bundle. The file comes
+//! from the cluster's administrators, never from the bundle.
 
 use std::collections::{HashMap, HashSet};
 
@@ -53,13 +53,14 @@ pub struct KeySpan {
     /// First and last size that the key may sign, both inclusive.
     pub from_size: u64,
     pub to_size: Option<u64>,
-    /// Set for a former key: it is valid for checkpoints that a witness cosigned at or before this time, and so for logs that
-    /// ended before the key was replaced.
+    /// Set for a former key: it is valid for checkpoints that a witness cosigned at or before this time, and therefore for logs
+    /// that ended before the key was replaced.
     pub until: Option<Timestamp>,
 }
 
 impl NodeTrust {
-    /// Returns whether a key may sign this size of this generation's log. `cosigned` is when a trusted witness first cosigned it.
+    /// Returns whether a key may sign this size of this generation's log. `cosigned` is the time at which a trusted witness first
+    /// cosigned the checkpoint.
     pub fn allows(&self, span: &KeySpan, generation: &str, size: u64, cosigned: Option<Timestamp>) -> bool {
         let own = |named: &KeySpan| named.generation.as_deref() == Some(generation);
         let for_it = own(span) || (span.generation.is_none() && !self.keys.iter().any(own));
@@ -106,7 +107,7 @@ struct RawTrust {
 #[serde(deny_unknown_fields)]
 struct TypedNode {
     id: NodeId,
-    /// First day of membership, such as 2026-04-15; only for a node that left.
+    /// First day of membership, such as 2026-04-15; only for a node that has left.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     first_day: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -163,8 +164,8 @@ impl Trust {
         if first && !typed.retention.is_empty() {
             return Err(TrustError::Newer("retention"));
         }
-        // Without a trust file from the administrators, the one in the bundle is read, so the bundle's author decides how long
-        // these lists are.
+        // Without a trust file from the administrators, the trust file in the bundle is used, so the bundle's author decides how
+        // long these lists are.
         for (count, of, most) in [
             (typed.nodes.len(), "nodes", NODES_MAX),
             (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX),
@@ -343,7 +344,7 @@ mod tests {
         ] {
             assert!(Trust::parse(&bad).is_err(), "{bad}");
         }
-        // A file that needs no feature of the second version is written in the first one, which every verifier can read.
+        // A file that needs no feature of the second version is written in the first version, which every verifier can read.
         let mut plain = trust.clone();
         plain.retention.clear();
         plain.nodes.truncate(1);

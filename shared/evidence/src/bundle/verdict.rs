@@ -14,10 +14,10 @@ const FINDINGS_LISTED_MAX: usize = 100;
 /// Aggregator's verdict on a node that pruned entries earlier than the policy allows.
 pub const PRUNED_EARLY: &str = "pruned_early";
 
-/// One fault in a bundle, which shows that the bundle is not what its signers signed.
+/// One fault in a bundle. It shows that the bundle differs from what its signers signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The node concerned, if the fault concerns a single one.
+    /// The node concerned, if the fault concerns only one node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
     pub what: String,
@@ -27,7 +27,7 @@ pub struct Finding {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NodeVerdict {
     pub node_id: String,
-    /// Whether the node answered, according to the exporter.
+    /// Status of the node according to the exporter: `ok`, or why its part is missing or incomplete.
     pub status: String,
     pub generation: Option<String>,
     /// Number of entries under the checkpoint.
@@ -51,16 +51,16 @@ pub struct NodeVerdict {
     /// The node's archived logs in the bundle, each with a verdict of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<NodeVerdict>,
-    /// Reason why entries of the range could be missing; `None` if it is proven that none are missing.
+    /// Reason why entries of the range could be missing; `None` if it is proven that no entry is missing.
     pub unproven: Option<String>,
-    /// Reason why the node's part is missing or incomplete although it was expected.
+    /// Reason why the node's part, which was expected, is missing or incomplete.
     pub missing: Option<String>,
-    /// Time from which nothing of the node is missing. As the bundle proves, older entries of the range were pruned after they
+    /// Time from which no entry of the node is missing. The bundle proves that older entries of the range were pruned after they
     /// had been kept for as long as the policy in the trust file requires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<Timestamp>,
-    /// For a log with pruned entries: the time from which it is proven to be complete, and whether the pruned entries had been
-    /// kept for long enough.
+    /// For a log with pruned entries: the time from which the log is proven to be complete, and whether the pruned entries had
+    /// been kept for long enough.
     #[serde(skip)]
     pub(super) rest: Option<(Timestamp, PolicyFit)>,
     /// Statement in the log's first entry about the log that it replaced.
@@ -83,8 +83,8 @@ impl NodeVerdict {
     }
 }
 
-/// One check that a verifier performs. The variants exist for the negative control of the tests: with any single check switched
-/// off, some bundle that must be refused is accepted.
+/// One check that a verifier performs. The variants exist for the negative control of the tests: if any single check is disabled,
+/// some bundle that must be refused is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     ManifestSignature,
@@ -134,15 +134,15 @@ impl Checks {
 /// Verdict on a bundle.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Whether the bundle was checked against a trust file. If `false`, it was checked against the keys that it contains, which
-    /// shows nothing.
+    /// Whether the bundle was checked against a trust file. If `false`, it was checked only against the keys that it contains,
+    /// which proves nothing.
     pub trusted: bool,
-    /// Whether every expected node is in the bundle in full.
+    /// Whether the bundle contains every expected node in full.
     pub complete: bool,
     /// Whether the bundle is complete and no entry of the range can be missing.
     pub proven: bool,
-    /// Set if the bundle is incomplete only because entries were pruned that had been kept for as long as the policy requires:
-    /// from this time on, every expected node is in the bundle in full, and nothing can be missing.
+    /// Set if the bundle is incomplete only because of pruned entries that had been kept for as long as the policy requires: from
+    /// this time on, the bundle contains every expected node in full, and no entry can be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<Timestamp>,
     /// Remarks for the user that are not faults: changed membership instants.
@@ -150,11 +150,11 @@ pub struct Verdict {
     pub notes: Vec<String>,
     pub rows: u64,
     pub nodes: Vec<NodeVerdict>,
-    /// Faults. The bundle is refused unless this is empty.
+    /// Faults of the bundle. The bundle is refused if there are any.
     pub findings: Vec<Finding>,
     pub findings_count: usize,
-    /// Whether the file could not be checked with this trust file, which says nothing about its author. The only finding contains
-    /// the reason.
+    /// Whether the file could not be checked with this trust file, which implies nothing about its author. The only finding
+    /// contains the reason.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_checked: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -22,8 +22,8 @@ use piperoll_query::filter::Filter;
 /// Verifies a bundle. Every count, digest and readable copy is computed again from the proven entries; no statement of the
 /// manifest is taken on trust.
 ///
-/// Without a trust file, the one in the bundle is used, and the verdict says so: a forger of the bundle would have forged its
-/// keys too.
+/// If `trust` is `None`, the trust file in the bundle is used and the verdict is marked as not trusted: anyone who forged the
+/// bundle could have replaced these keys as well.
 pub fn verify_bundle(bundle: &[u8], trust: Option<&Trust>) -> Verdict {
     verify(bundle, trust, Checks::default())
 }
@@ -36,7 +36,7 @@ pub fn verify_bundle_without(check: Check, bundle: &[u8], trust: Option<&Trust>)
 
 fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     let mut verdict = Verdict { trusted: trust.is_some(), ..Verdict::default() };
-    // A file that does not begin like a bundle or an archive is another kind of file, not altered evidence.
+    // A file whose first member is neither a manifest nor an archive is some other kind of file, not altered evidence.
     let first = Members::new(bundle).next().and_then(Result::ok);
     if first.is_none_or(|first| ![MANIFEST, ARCHIVE].contains(&first.name)) {
         return verdict.set_aside("this file is neither a Piperoll evidence bundle nor an archive of pruned rows");
@@ -79,8 +79,8 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     };
     let Some(trust) = trust.or(own.as_ref()) else { return verdict };
     let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
-    // A bundle that names an exporter of this trust file but another cluster is forged or altered. A bundle of another cluster's
-    // exporter merely needs another trust file.
+    // A bundle of another cluster and of an exporter that this trust file does not list merely needs another trust file. If the
+    // trust file lists the exporter, but for another cluster, the bundle is forged or altered.
     let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
     if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
         let message = format!(
@@ -105,7 +105,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     let wrong = std::thread::scope(|scope| {
         let beside = scope.spawn(digests);
         check_question(trust, &manifest, rest, checks, &mut verdict);
-        // A thread that only hashes cannot panic; if it did, this thread would compute the hashes.
+        // The thread only hashes, so it should never panic; if it does, compute the hashes here.
         beside.join().unwrap_or_else(|_| digests())
     });
     for message in wrong {
@@ -252,15 +252,15 @@ fn compare_earlier(part: &EarlierPart, log: &mut NodeVerdict) {
     }
 }
 
-/// Returns the time at which the bundle was created, which decides which nodes were members: the exporter's time, or the newest
-/// cosignature in the bundle if that is later. An exporter thus cannot leave out a node by backdating the bundle.
+/// Returns the time at which the bundle was created: the exporter's time, or the time of the newest cosignature in the bundle if
+/// that is later. This time decides which nodes were members; an exporter cannot leave out a node by backdating the bundle.
 fn made_at(question: &BundleQuery, verdict: &Verdict) -> Timestamp {
     verdict.nodes.iter().filter_map(|node| node.witnessed_at).fold(question.created, Timestamp::max)
 }
 
 /// Checks that the nodes that the trust file expects are in the bundle in full.
 fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, verdict: &mut Verdict) {
-    // A map instead of a scan, because the author of the bundle decides how long both lists are.
+    // Use a map instead of scanning, because the author of the bundle controls the length of both lists.
     let mut places: HashMap<String, usize> =
         verdict.nodes.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
     let made = made_at(question, verdict);
@@ -286,7 +286,8 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
                 &mut verdict.nodes[last]
             }
         };
-        // The exporter saw when the entries were pruned; without its verdict, only the node's own clock would show that time.
+        // Only the exporter saw when the entries were pruned. Without its verdict, that time would be known only from the node's
+        // own clock.
         let said = parts.get(id).map_or("", |part| part.verdict.as_str());
         known.missing = if known.size.is_none() {
             Some(format!("the bundle contains nothing from this node ({})", known.status))
@@ -319,8 +320,8 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
     verdict.complete_since = since.filter(|_| all_here);
     verdict.complete = all_here && since.is_none();
     verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
-    // A node that joined later, or a checkpoint that could not be renewed, makes a bundle incomplete but does not contradict its
-    // manifest.
+    // A node that the manifest does not name because it joined later, or a checkpoint that could not be renewed, makes a bundle
+    // incomplete but does not contradict the manifest.
     let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
     let contradicted = verdict.nodes.iter().any(|node| {
         let named = named.contains(node.node_id.as_str());

@@ -33,7 +33,7 @@ pub struct NodeFields<'a> {
     pub salt: [u8; 16],
     pub timestamp: Timestamp,
     pub id: EntryId,
-    /// Path by which the entry arrived, for example `socket uid=1000`; contains no quotes or control characters.
+    /// How the entry arrived, for example `socket uid=1000`; contains no quotes or control characters.
     pub via: &'a str,
 }
 

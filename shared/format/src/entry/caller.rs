@@ -113,7 +113,7 @@ fn skip_flags(text: &str) -> Option<&str> {
     list.get(values.byte_offset()..)
 }
 
-/// Returns the fields without `flags`, which only the node writes, after the caller's own fields.
+/// Returns the fields without the list `flags` that follows the caller's own fields and that only the node writes.
 fn without_flags(fields: &str) -> String {
     for (at, _) in fields.match_indices(",\"flags\":[") {
         if let Some(rest) = skip_flags(&fields[at..])

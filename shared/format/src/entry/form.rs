@@ -34,7 +34,8 @@ pub const CALLER_TEXTS: [&str; 24] = [
     "request_id",
     "description",
 ];
-/// Maximum number of keys of one object that are compared pairwise; larger sets are sorted first.
+/// Objects with up to this many keys are checked for duplicates by comparing the keys pairwise; the keys of larger objects are
+/// sorted.
 const KEYS_COMPARED_MAX: usize = 24;
 
 /// Message for bytes that have a valid mac but are not one entry.
@@ -42,14 +43,14 @@ pub const NOT_ONE_ENTRY: &str = "the sealed bytes are not one entry on one line"
 
 /// Returns whether bytes are exactly one entry: one JSON object on one line without insignificant white space, which begins with
 /// the prefix of the format, has no duplicate key at any depth, and whose fields have the types of the format. Additional fields
-/// of a later version are allowed. A holder of the node's secret can seal other bytes; those must not be accepted as a row,
-/// because they could end a line, an answer or an object early and begin another one.
+/// of a later version are allowed. A holder of the node's secret can seal arbitrary other bytes. They must not be accepted as a
+/// row, because they could end a line, an answer or an object early and begin another one.
 pub fn is_one_entry(body: &[u8]) -> bool {
     body.len() + MAC_BYTES <= BODY_AND_MAC_BYTES_MAX && Prefix::parse(body).is_some() && is_one_object(body)
 }
 
 /// Like [`is_one_entry`], but without checking the prefix and the length. Returns whether the bytes can be embedded as a JSON
-/// value in a line without affecting the surrounding text, and every parser reads the same value.
+/// value in a line without affecting the surrounding text, and whether every parser reads them as the same value.
 pub fn is_one_object(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else { return false };
     if !text.starts_with('{') {
@@ -162,7 +163,7 @@ impl<'a> Reader<'a> {
         self.at += 1;
         let source = self.text.get(start..self.at)?;
         if escaped {
-            // serde_json checks every rule for escapes, including lone surrogates.
+            // serde_json validates the escapes, including lone surrogates.
             return serde_json::from_str::<String>(source).ok().map(Cow::Owned);
         }
         Some(Cow::Borrowed(&source[1..source.len() - 1]))

@@ -1,6 +1,6 @@
 //! Entries: the client's fields, the node's fields, and the exact signed bytes.
 //!
-//! The body is written once. All later code reads the stored bytes; none of it re-serialises them.
+//! The body is written once. All later code reads the stored bytes; none of it re-serializes them.
 
 mod body;
 mod caller;

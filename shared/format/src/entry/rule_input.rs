@@ -38,7 +38,7 @@ pub struct Amount {
 }
 
 impl RuleInput {
-    /// Returns whether one of the words of the action is one of these verbs: `user.delete`, `DeleteUser`, `users.deleteMany`.
+    /// Returns whether the action contains one of these verbs as a word: `user.delete`, `DeleteUser`, `users.deleteMany`.
     pub fn has_verb(&self, verbs: &[&str]) -> bool {
         split_words(&self.action).iter().any(|word| verbs.contains(&word.as_str()))
     }
@@ -115,7 +115,8 @@ pub(super) fn amounts(changes: &str) -> Vec<Amount> {
 fn amount(json: &str) -> Option<f64> {
     let number = if let Ok(text) = serde_json::from_str::<String>(json) {
         let digits = text.trim_matches(|c: char| !c.is_ascii_digit() && c != '-');
-        // The last point or comma is the decimal separator if one or two digits follow it; a single point always is.
+        // The last point or comma is a decimal separator if one or two digits follow it. A single point is always a decimal
+        // separator.
         let mark = digits.rfind(['.', ',']).filter(|at| {
             let behind = digits.len() - at - 1;
             (1..=2).contains(&behind) || (digits[*at..].starts_with('.') && digits.matches(['.', ',']).count() == 1)

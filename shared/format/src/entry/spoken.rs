@@ -104,7 +104,7 @@ fn check_text(field: &'static str, value: Option<&str>, max: usize, one_line: bo
 pub struct FieldLimit {
     /// Maximum length in bytes of UTF-8.
     pub bytes_max: usize,
-    /// Whether the field must not be empty and must not contain control characters.
+    /// Whether the field must be non-empty and free of control characters.
     pub is_one_line: bool,
     /// Whether the field may contain only letters, digits and `. _ - : /`.
     pub is_word: bool,
@@ -269,7 +269,7 @@ impl<'a> CallerFields<'a> {
 }
 
 pub(super) fn push_json<T: serde::Serialize + ?Sized>(out: &mut String, field: &str, value: &T) {
-    // Strings, lists of strings and raw values cannot fail to serialise.
+    // Strings, lists of strings and raw values cannot fail to serialize.
     let text = serde_json::to_string(value).unwrap_or_default();
     out.push_str(",\"");
     out.push_str(field);

@@ -6,8 +6,8 @@ use crate::json::JsonError;
 pub const FORMAT_VERSION: u8 = 1;
 /// Category of the node's own lifecycle entries; entries of callers with this category are refused.
 pub const NODE_CATEGORY: &str = "log";
-/// Categories that detection rules, SIEM formats and loss policies recognise. Any other word that [`is_category`] accepts is also a
-/// category.
+/// Categories that detection rules, SIEM formats and loss policies recognize. Any other word that [`is_category`] accepts is also
+/// a category.
 pub const CATEGORIES: [&str; 8] = ["auth", "user", "config", "data", "cluster", "security", "integration", "audit"];
 pub const OUTCOMES: [&str; 4] = ["success", "failure", "denied", "unknown"];
 

@@ -51,7 +51,7 @@ impl TreeBuilder {
         self.size
     }
 
-    /// Adds the next leaf and calls `full` for every tile that the leaf completes.
+    /// Adds the next leaf, and calls `full` for every tile that this leaf completes.
     pub fn push(&mut self, leaf: Hash, mut full: impl FnMut(FullTile)) {
         self.size += 1;
         let mut hash = leaf;

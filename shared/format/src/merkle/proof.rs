@@ -41,7 +41,8 @@ pub fn inclusion_proof<S: TileSource>(tree: &mut TreeReader<S>, index: u64, size
     siblings.into_iter().rev().map(|(begin, end)| tree.root_of(begin, end)).collect()
 }
 
-/// Returns a proof that the first `old` rows are unchanged in the tree of `size` rows. Empty if there is nothing to prove.
+/// Returns a proof that the first `old` rows are unchanged in the tree of `size` rows. The proof is empty if there is nothing to
+/// prove.
 pub fn consistency_proof<S: TileSource>(tree: &mut TreeReader<S>, old: u64, size: u64) -> Result<Vec<Hash>, S::Error> {
     if old == 0 || old == size {
         return Ok(Vec::new());
@@ -109,7 +110,7 @@ pub fn verify_consistency(
         return if old_root == new_root { Ok(()) } else { Err(ProofError::Root) };
     }
     if old == 0 {
-        // Every tree extends the empty tree, so there is nothing to verify.
+        // Every tree extends the empty tree, so such a proof would prove nothing and is refused.
         return Err(ProofError::Sizes);
     }
     // If the old tree is a perfect subtree of the new one, its root is the first hash, which the proof omits.

@@ -39,8 +39,8 @@ impl RangeProof {
     }
 }
 
-/// Creates the proof for the rows of `runs` among the first `size` rows. The runs ascend, are not adjacent, and end
-/// within `size`.
+/// Creates the proof for the rows of `runs` among the first `size` rows. The runs must be ascending, must not be adjacent, and
+/// must end within `size`.
 pub fn range_proof<S: TileSource>(
     tree: &mut TreeReader<S>,
     runs: &[Range<u64>],
@@ -85,8 +85,8 @@ pub fn runs_of(places: impl Iterator<Item = u64>) -> Option<Vec<Range<u64>>> {
     Some(runs)
 }
 
-/// Computes the root from the leaves of the given rows and, for the gaps between them, the hashes of the proof. Comparing
-/// the root with the signed one proves every row, its position, and the number of rows that were left out.
+/// Computes the root from the leaves of the given rows and, for the gaps between them, from the hashes of the proof. If it equals
+/// the signed root, every row, its position, and the number of rows that were left out are proven.
 #[derive(Debug)]
 pub struct RangeRoot<'a> {
     size: u64,
@@ -99,7 +99,7 @@ impl<'a> RangeRoot<'a> {
         Self { size, edge: Edge::default(), proof: proof.iter() }
     }
 
-    /// Adds the next given row; positions must ascend.
+    /// Adds the next of the given rows; positions must ascend.
     pub fn leaf(&mut self, seq: u64, leaf: Hash) -> Result<(), ProofError> {
         if seq < self.edge.end || seq >= self.size {
             return Err(ProofError::Sizes);

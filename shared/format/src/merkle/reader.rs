@@ -41,7 +41,7 @@ impl TileCache {
     }
 }
 
-/// A tile and the hashes above it within the tile: `levels[l]` contains the roots of its perfect subtrees of `2^l` hashes.
+/// Hashes of a tile and of the subtrees within it: `levels[l]` contains the roots of its perfect subtrees of `2^l` hashes.
 #[derive(Debug)]
 struct Tile {
     levels: Vec<Vec<Hash>>,
@@ -86,7 +86,7 @@ impl<S: TileSource> TreeReader<S> {
         self
     }
 
-    /// Returns the tiles worth keeping. Leaf tiles are dropped: they are many, and each one serves few proofs.
+    /// Returns the tiles worth keeping. Leaf tiles are dropped: there are many of them, and each is needed for only a few proofs.
     pub fn into_memory(mut self) -> TileMemory {
         self.met.0.retain(|(level, _), _| *level > 0);
         self.met
@@ -109,7 +109,7 @@ impl<S: TileSource> TreeReader<S> {
         if !self.met.0.contains_key(&(level, index)) {
             let hashes_there = self.size >> (TILE_LEVELS * level);
             let width = (hashes_there - index * TILE_WIDTH).min(TILE_WIDTH);
-            // Only full tiles are the same for every size.
+            // Only full tiles are identical for trees of every size.
             let cache = self.cache.as_ref().filter(|_| width == TILE_WIDTH);
             let tile = match cache.and_then(|cache| cache.get(level, index)) {
                 Some(tile) => tile,

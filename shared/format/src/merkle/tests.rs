@@ -140,7 +140,7 @@ proptest! {
         prop_assert!(verify_consistency(old, &old_root, size, &root, &proof).is_err());
     }
 
-    /// Omitting, repeating, swapping or changing any row of any set is detected, and so is a proof of another shape.
+    /// Any row that is omitted, repeated, swapped or changed in any set is detected, and so is a proof of another shape.
     #[test]
     fn a_range_is_whole_or_refused(
         size in 1u64..700,

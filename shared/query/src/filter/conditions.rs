@@ -41,7 +41,7 @@ pub enum Atom<'a> {
     Details(String),
     Seq(RangeInclusive<u64>),
     Id(EntryId),
-    /// The entry happened in this half-open range.
+    /// The time at which the entry's event occurred is in this half-open range.
     Occurred(Timestamp, Timestamp),
     /// Matches no entry. Used for erased rows, which are no longer entries.
     Nothing,
@@ -62,7 +62,7 @@ impl Filter {
         ids.flatten()
     }
 
-    /// Returns the texts that no index can find because they are too short: to find them, every entry of the range is read.
+    /// Returns the texts that are too short for an index to find; because of them, every entry of the range must be read.
     pub fn too_short_to_index(&self) -> Vec<&str> {
         let short = |needle: &TextPattern| needle.lower().iter().all(|piece| piece.chars().count() < TRIGRAM_CHARS);
         let needles = self.tests().flat_map(|test| match test {
@@ -105,7 +105,7 @@ fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> C
     })
 }
 
-/// Requires the pieces in any order and at any position, which is all that an index can tell about a text.
+/// Requires the pieces in any order and at any position, which is all that an index can check about a text.
 fn text<'a>(needle: &TextPattern, atom: impl Fn(String) -> Atom<'a>) -> Condition<'a> {
     Condition::AtMost(Box::new(Condition::All(
         needle.lower().iter().map(|piece| Condition::Atom(atom(piece.clone()))).collect(),
@@ -165,13 +165,14 @@ impl Test {
     }
 }
 
-/// Returns texts that JSON must contain if this path exists in it. One key of the JSON may be several keys of the path with dots
-/// between them, so each key is searched for without quotes.
+/// Returns texts that JSON must contain if this path exists in it. A single key of the JSON may contain dots and then correspond
+/// to several keys of the path, so each key of the path is searched for without quotes.
 fn path_texts(path: &[String]) -> impl Iterator<Item = String> {
     path.iter().filter(|key| !matches!(key.as_str(), "old" | "new")).map(|key| fold(key))
 }
 
-/// Returns texts that JSON must contain if it holds this value. A number yields none, because it can be written in many ways.
+/// Returns texts that JSON must contain if it contains this value. Returns none for a number, because it can be written in many
+/// ways.
 fn value_texts(value: &PathValue) -> impl Iterator<Item = String> {
     let pieces = match value {
         PathValue::Text(pattern) => pattern.pieces(),

@@ -1,4 +1,4 @@
-//! Evaluates a filter on an erased row, of which only the position is left.
+//! Evaluates a filter on an erased row, of which only the position is known.
 
 use super::expr::{Expr, Filter};
 use super::test::{Property, Test};
@@ -55,7 +55,7 @@ impl ErasedFit {
 }
 
 impl Expr {
-    /// Evaluates with three-valued logic: the result is unknown if a part is, unless the other parts decide it.
+    /// Evaluates with three-valued logic: if one part is unknown, the result is unknown unless the other parts decide it.
     fn on_erased(&self, node_id: &str, seq: u64) -> ErasedFit {
         let holds = match self {
             Self::Not(part) => return part.on_erased(node_id, seq).not(),

@@ -15,10 +15,10 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
 impl Filter {
-    /// Whether the entry matches. An absent field matches no value, so its negation holds.
+    /// Whether the entry matches. A condition on an absent field never matches, so its negation always does.
     pub fn matches(&self, entry: &EntryView<'_>) -> bool {
         let texts = Texts::of(entry);
-        // Tests of short values come first, because searching texts takes longer.
+        // Short values are tested first, because searching texts takes longer.
         let (long, short): (Vec<&Expr>, Vec<&Expr>) = self.all.iter().partition(|part| part.reads_texts());
         short.into_iter().chain(long).all(|part| part.holds(entry, &texts))
     }
@@ -62,8 +62,8 @@ impl<'a> Text<'a> {
         Self { stored, folded: OnceCell::new(), plain: OnceCell::new() }
     }
 
-    /// Whether the text contains the needle. JSON is also searched with its escapes resolved, unless the
-    /// needle is for the stored form only.
+    /// Whether the text contains the needle. JSON is also searched with its escapes resolved, unless the needle applies only to
+    /// the stored form.
     fn has(&self, needle: &TextPattern, is_json: bool) -> bool {
         let Some(stored) = self.stored else { return false };
         if needle.is_in_folded(self.folded.get_or_init(|| fold(stored))) {
@@ -129,7 +129,7 @@ impl Test {
 
 /// Columns that name the acting person.
 pub(super) const ACTOR: [Column; 2] = [Column::User, Column::Impersonator];
-/// Columns that name the person or thing an entry is about; its texts are searched in addition.
+/// Columns that name the person or thing that an entry is about. The entry's texts are searched in addition.
 pub(super) const SUBJECT: [Column; 4] = [Column::User, Column::Impersonator, Column::Target, Column::EntityId];
 
 fn is_one_of(column: Column, entry: &EntryView<'_>, patterns: &[Pattern]) -> bool {
@@ -141,7 +141,7 @@ pub(super) fn via_matches(pattern: &Pattern, via: &str) -> bool {
     pattern.matches(via) || via.split(' ').next().is_some_and(|word| pattern.matches(word))
 }
 
-/// Returns when an entry happened; without `occurred_at`, that is when it was recorded.
+/// Returns the time at which an entry's event occurred or, without `occurred_at`, the time at which it was recorded.
 fn occurred(entry: &EntryView<'_>) -> Option<Timestamp> {
     let text = entry.occurred_at.as_deref().unwrap_or(&entry.timestamp);
     Timestamp::parse_rfc3339(text).ok()

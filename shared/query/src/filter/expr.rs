@@ -5,8 +5,8 @@ use super::test::Test;
 /// The newest version of the language, which this program reads and writes.
 pub const FILTER_VERSION: u32 = 2;
 
-/// Marks at the beginning of a text that state the version of the language. Version 1 had no keys with these names, so a program
-/// that knows only version 1 refuses such text instead of misreading it.
+/// Marks at the beginning of a text that state its version of the language. Version 1 has no keys with these names, so a program
+/// that knows only version 1 refuses marked text instead of misreading it.
 pub(super) const VERSION_1_MARK: &str = "v1:";
 
 pub(super) const VERSION_2_MARK: &str = "v2:";
@@ -18,8 +18,8 @@ pub struct Filter {
     pub(super) all: Vec<Expr>,
 }
 
-/// A part of a filter. Parts are kept in normal form: no `All` directly in an `All`, no `Any` directly in an `Any`, neither with fewer
-/// than two parts, and no `Not` directly in a `Not`.
+/// A part of a filter. Parts are kept in normal form: an `All` never directly contains an `All`, nor an `Any` an `Any`, nor a
+/// `Not` a `Not`, and each `All` and `Any` has at least two parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expr {
     All(Vec<Expr>),
@@ -73,7 +73,7 @@ fn one_or(mut parts: Vec<Expr>, several: impl Fn(Vec<Expr>) -> Expr) -> Expr {
     }
 }
 
-/// A filter as it was typed, with hints for its author.
+/// A filter as it was typed, with hints for the person who typed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypedFilter {
     pub filter: Filter,
@@ -117,7 +117,7 @@ impl Filter {
         self.all.is_empty()
     }
 
-    /// Combines two filters, which must both hold.
+    /// Combines two filters: an entry must match both.
     pub fn and(mut self, other: Self) -> Self {
         self.all.extend(other.all);
         self
@@ -150,7 +150,7 @@ pub(super) fn chars_before(text: &str, rest: &str) -> usize {
     text.chars().count() - rest.chars().count()
 }
 
-/// Arbitrary moment for tests, because the stored form of a filter does not depend on the time.
+/// An arbitrary time for tests that use only the stored form of a filter, which does not depend on the time.
 #[cfg(test)]
 pub(super) fn no_time() -> piperoll_format::time::Timestamp {
     piperoll_format::time::Timestamp::from_micros(0)

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-/// Converts to lower case, character by character. The result for a character does not depend on its neighbours, so a part of a
-/// text is found in the text at any position; by contrast, `str::to_lowercase` turns `Σ` into `ς` at the end of a word and into
-/// `σ` elsewhere. In terms of Unicode this is simple caseless comparison, with `ς` as `σ`.
+/// Converts to lower case, character by character. The result for a character does not depend on its neighbors, so any part of a
+/// text, once folded, is found in the folded text; by contrast, `str::to_lowercase` turns `Σ` into `ς` at the end of a word and
+/// into `σ` elsewhere. In terms of Unicode this is simple caseless comparison, with `ς` as `σ`.
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {
@@ -44,7 +44,8 @@ pub fn unescaped(json: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Reads the character that four hexadecimal digits, or a surrogate pair of such escapes, encode. Half of a pair becomes U+FFFD.
+/// Reads the character encoded by four hexadecimal digits, or by two such escapes that form a surrogate pair. An unpaired
+/// surrogate becomes U+FFFD.
 fn escaped_char(rest: &mut std::str::Chars<'_>) -> char {
     let Some(first) = unit(rest) else { return char::REPLACEMENT_CHARACTER };
     if let Some(c) = char::from_u32(first) {

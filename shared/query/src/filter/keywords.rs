@@ -2,8 +2,8 @@
 
 use super::test::PROPERTIES;
 
-/// Every key of the language, for messages and help. Paths such as `details.KEY` and `changes.FIELD`, which address the values
-/// inside, are not listed.
+/// Every key of the language, for messages and help. Paths such as `details.KEY` and `changes.FIELD`, which address values inside
+/// these fields, are not listed.
 pub const KEYS: [&str; 28] = [
     "user",
     "actor",
@@ -35,7 +35,7 @@ pub const KEYS: [&str; 28] = [
     "is",
 ];
 
-/// Entry fields whose key in the language has another name, with that key.
+/// Entry fields whose key in the language has a different name, each with that key.
 const FIELD_NAMES: [(&str, &str); 5] = [
     ("ip_address", "ip"),
     ("user_agent", "agent"),
@@ -50,7 +50,7 @@ pub fn canonical_key(name: &str) -> Option<&'static str> {
     named.or_else(|| FIELD_NAMES.iter().find(|(field, _)| *field == name).map(|(_, key)| *key))
 }
 
-/// Whether a name is that of a key, of a field that has a key, or a path to a value inside `details` or `changes`.
+/// Whether a name is a key, a field that has a key, or a path to a value inside `details` or `changes`.
 pub fn is_key(name: &str) -> bool {
     canonical_key(name).is_some()
         || name.split_once('.').is_some_and(|(root, path)| matches!(root, "details" | "changes") && !path.is_empty())
@@ -72,8 +72,8 @@ pub(super) const FLAG_WORDS: [&str; 9] = [
 /// First words of `via`.
 pub(super) const VIA_WORDS: [&str; 8] = ["node", "socket", "http", "import", "cli", "syslog", "journald", "file"];
 
-/// Keys, the field by which their values can be counted (`GET /stats?by=`), and what they match. The keys
-/// that people need most come first.
+/// Each key, the field by which its values can be counted (`GET /stats?by=`), and a description of what it matches. The most
+/// frequently needed keys come first.
 pub const KEY_WORDS: [(&str, Option<&str>, &str); KEYS.len()] = [
     ("user", Some("user"), "who did it; k* matches names that begin with k, ~kim ignores case"),
     ("action", Some("action"), "what was done; auth.* and *.update match several actions"),

@@ -1,4 +1,4 @@
-//! The filter language (docs/filters.md): parsers of its versions and a single evaluation that all callers share.
+//! The filter language (docs/filters.md): a parser for each of its versions and one evaluator for all callers.
 //!
 //! A filter is a tree of tests under AND, OR and NOT. Stored text carries the version of the language that it is written in; text
 //! without a version is version 1.

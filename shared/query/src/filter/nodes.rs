@@ -30,7 +30,7 @@ impl Filter {
         names.flatten().collect()
     }
 
-    /// Whether the filter names the nodes that it can match; other nodes are neither queried nor expected to answer.
+    /// Whether the filter can match only nodes that it names. Other nodes are then neither queried nor expected to answer.
     pub fn limits_nodes(&self) -> bool {
         self.all.iter().any(Expr::limits_nodes)
     }
@@ -41,7 +41,8 @@ impl Filter {
     }
 }
 
-/// Whether entries of this node can match conditions that must all hold: the first condition that names nodes decides.
+/// Whether entries of this node can match a list of conditions that must all hold. The first condition that limits the nodes
+/// decides.
 fn concerns(all: &[Expr], node: &str) -> bool {
     all.iter().find(|part| part.limits_nodes()).is_none_or(|part| part.concerns_node(node))
 }

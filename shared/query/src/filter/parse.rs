@@ -6,8 +6,8 @@ use crate::zone::Now;
 use piperoll_format::time::Timestamp;
 
 impl Filter {
-    /// Parses text as people type it now, in the newest version of the language unless it begins with the mark of another. `now`
-    /// is used to resolve ages (`occurred:7d..`) and dates without a zone.
+    /// Parses text typed by a person. The text is in the newest version of the language, unless it begins with the mark of
+    /// another version. `now` is used to resolve ages (`occurred:7d..`) and dates without a zone.
     pub fn parse(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         Self::parse_typed(text, now).map(|typed| typed.filter)
     }
@@ -41,8 +41,8 @@ impl Filter {
         version_1::parse(text, now.at).map_err(|problem| FilterError::new(text, problem))
     }
 
-    /// Parses text of a file that people write and that may be older than version 2. Text that the versions read differently must
-    /// begin with the mark of its version.
+    /// Parses a filter from a hand-written configuration file, which may predate version 2 of the filter language. If the two
+    /// versions give the text different meanings, it must begin with the mark of a version.
     pub fn parse_config(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let now = now.into();
         let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.trim_start().starts_with(mark));
@@ -57,14 +57,15 @@ impl Filter {
                     ),
                 ),
             )),
-            // The versions differ at most in where they search, so the text keeps the meaning that it was written with.
+            // The versions differ at most in where they search, so keep the meaning of version 1, in which the text may have been
+            // written.
             (Some(old), _) => Ok(old),
             (None, new) => new,
         }
     }
 
     /// Parses one `key=value` pair of a query string. The pair means the same as the condition `key:value`, in which commas
-    /// separate values. A space is part of the value, because nothing else follows the value in a pair.
+    /// separate values. A space is part of the value, because a pair ends with its value.
     pub fn parse_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let value = if value.contains('"') { value.to_owned() } else { quote_spaces(value) };
         let text = format!("{key}:{value}");
@@ -77,7 +78,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Like [`Self::parse_pair`], for a pair of a query that began before version 2.
+    /// Like [`Self::parse_pair`], for a pair of a query that was begun before version 2.
     pub fn parse_stored_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let quoted = |part: &str| if part.contains(char::is_whitespace) { quote_piece(part) } else { part.to_owned() };
         let value = if value.contains('"') {
@@ -88,8 +89,8 @@ impl Filter {
         Self::parse_stored(&format!("{key}:{value}"), now)
     }
 
-    /// Prepares typed text for a program that may know only version 1: unchanged if version 1 reads it the same, otherwise with the
-    /// mark of version 2, which such a program refuses. The text is not checked.
+    /// Prepares typed text for a program that may know only version 1. The text is unchanged if version 1 gives it the same
+    /// meaning; otherwise it gets the mark of version 2, which such a program refuses. Invalid text is returned unchanged.
     pub fn portable(text: &str, now: impl Into<Now>) -> String {
         let now = now.into();
         let old = version_1::parse(text, now.at).map(Self::into_version_2);
@@ -105,7 +106,7 @@ impl Filter {
         }
     }
 
-    /// Returns text for a file that people write, which [`Filter::parse_config`] reads as this filter.
+    /// Returns text for a hand-written configuration file, which [`Filter::parse_config`] parses as this filter.
     pub fn config_text(&self) -> String {
         let texts = self.in_version_1().into_iter().chain([self.typed()]);
         let mut read =
@@ -113,7 +114,7 @@ impl Filter {
         read.next().unwrap_or_else(|| format!("{VERSION_2_MARK} {}", self.typed().trim_start_matches("v2: ")))
     }
 
-    /// Converts text that was stored without a mark to the form that a person would have to type today.
+    /// Converts text that was stored without a mark to text that has the same meaning when a person types it now.
     pub fn retyped(stored: &str, now: impl Into<Now>) -> String {
         let now = now.into();
         let same = version_1::parse(stored, now.at).ok() == Self::parse(stored, now).ok();
@@ -124,7 +125,7 @@ impl Filter {
         }
     }
 
-    /// Returns hints on what to try when nothing matched: values in which case matters.
+    /// Returns hints for a filter that matched nothing: values that are compared case-sensitively.
     pub fn hints_when_empty(&self) -> Vec<String> {
         let mut values = self.tests().flat_map(print::values_with_case);
         let hint =
@@ -135,7 +136,7 @@ impl Filter {
     /// Returns a filter that version 1 can express and that selects at least what this one selects, to query a
     /// program that knows only version 1.
     pub fn widened_to_version_1(&self) -> Self {
-        // In version 1, the result for a sigma depended on its position in the word.
+        // In version 1, the case folding of a sigma depended on its position in the word.
         let has_sigma = |text: &str| text.contains(['Σ', 'σ', 'ς']);
         let expressible = |part: &&Expr| {
             let text = Self { all: vec![(*part).clone()] }.in_version_1();
@@ -160,7 +161,7 @@ fn quote_spaces(value: &str) -> String {
 }
 
 fn quoted_value(part: &str) -> String {
-    // A star keeps its meaning.
+    // Leave stars outside the quotes, so that they keep their meaning.
     part.split('*').map(quote_piece).collect::<Vec<_>>().join("*")
 }
 

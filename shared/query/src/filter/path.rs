@@ -13,7 +13,7 @@ use piperoll_format::view::EntryView;
 /// Maximum number of keys in a path.
 pub(super) const PATH_KEYS_MAX: usize = 16;
 
-/// Field in which a path begins: `details.a.b` or `changes.field`.
+/// The field at the start of a path: `details.a.b` or `changes.field`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Root {
     Details,
@@ -35,9 +35,9 @@ pub(super) enum PathValue {
     /// A string that the pattern matches, or a number, `true`, `false` or `null` whose JSON text it
     /// matches. `*` alone matches any value.
     Text(Pattern),
-    /// A number, however it is written, or a string of the same text.
+    /// A number in any notation, or a string with the same text.
     Number(String),
-    /// A number, or a string that is one, between two bounds.
+    /// A number, or a string that contains one, between two bounds.
     Range(Option<Bound>, Option<Bound>),
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Bound {
     pub(super) inclusive: bool,
 }
 
-/// A JSON number, exact as long as it is an integer of 128 bits.
+/// A JSON number. Integers of up to 128 bits are represented exactly.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Number {
     Whole(i128),
@@ -136,7 +136,7 @@ pub(super) fn holds(entry: &EntryView<'_>, root: Root, path: &[String], values: 
     }
 }
 
-/// Whether a change matches. The elements of `changes` hold the name of the field as the value of `field`.
+/// Whether a change matches. Each element of `changes` contains the name of the changed field as the value of `field`.
 fn changed(changes: &str, path: &[String], fits: &mut dyn FnMut(&str) -> bool) -> bool {
     let Ok(list) = serde_json::from_str::<Vec<&RawValue>>(changes) else { return false };
     let mut fits_change = |change: &RawValue| {
@@ -166,7 +166,8 @@ fn splits(path: &[String]) -> impl Iterator<Item = (String, &[String])> {
     (1..=path.len()).map(|at| (path[..at].join("."), &path[at..]))
 }
 
-/// Whether any value that the path leads to matches. Every element of a list is tried; nesting was limited when the entry was recorded.
+/// Whether any value at the path matches. Every element of a list is tried; the nesting depth was limited when the entry was
+/// recorded.
 fn at_path(json: &str, path: &[String], fits: &mut dyn FnMut(&str) -> bool) -> bool {
     if path.is_empty() && fits(json) {
         return true;
@@ -235,7 +236,7 @@ mod tests {
         assert!(
             equal("5", "5.0") && equal("-0", "0") && equal("0.0", "-0.0") && equal("1e3", "1000") && !equal("5", "6")
         );
-        // Beyond the precision of a float.
+        // The difference is beyond the precision of a float.
         assert!(!equal("12345678901234567890", "12345678901234567891"));
     }
 

@@ -16,7 +16,7 @@ impl Pattern {
         Self { pieces: vec![text], ignore_case: false }
     }
 
-    /// Creates a pattern from the texts before, between and after the stars, `pieces`.
+    /// Creates a pattern from `pieces`, the texts before, between and after the stars.
     pub(super) fn new(pieces: Vec<String>, ignore_case: bool) -> Self {
         let pieces = without_double_stars(pieces);
         let pieces = if ignore_case { pieces.iter().map(|piece| fold(piece)).collect() } else { pieces };
@@ -70,8 +70,8 @@ fn without_double_stars(pieces: Vec<String>) -> Vec<String> {
     kept.map(|(_, piece)| piece).collect()
 }
 
-/// Whether the text contains the pieces in order. Finding each piece at its earliest position leaves the
-/// most room for those that follow.
+/// Whether the text contains the pieces in order. Finding each piece at its earliest position leaves the most room for the pieces
+/// after it.
 fn contains_in_order(text: &str, pieces: &[String]) -> bool {
     let mut rest = text;
     for piece in pieces {
@@ -81,13 +81,13 @@ fn contains_in_order(text: &str, pieces: &[String]) -> bool {
     true
 }
 
-/// Text to find anywhere in a longer one, case ignored.
+/// Text to find anywhere in a longer text, ignoring case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TextPattern {
-    /// As typed: the texts between the stars. `a*b` is found where a `b` follows an `a`.
+    /// The texts between the stars, as typed. `a*b` is found if a `b` occurs anywhere after an `a`.
     pub(super) pieces: Vec<String>,
     lower: Vec<String>,
-    /// Searches JSON only in its stored form, escapes included, as version 1 of the language did.
+    /// Whether JSON is searched only in its stored form, escapes included, as in version 1 of the language.
     pub(super) stored_form_only: bool,
 }
 

@@ -33,7 +33,8 @@ impl Filter {
             [Expr::Any(parts)] => alternatives(parts),
             parts => conditions(parts),
         };
-        // A condition of version 1 at the beginning must not be read as the mark of a whole text of version 1.
+        // A quoted condition of version 1 at the beginning must not be read as the mark that declares the whole text to be
+        // version 1.
         if text.starts_with(VERSION_1_MARK) { format!("{VERSION_2_MARK} {text}") } else { text }
     }
 
@@ -61,8 +62,8 @@ fn part(part: &Expr) -> String {
     }
 }
 
-/// Writes a condition as its key and values; free text has no key. A condition whose text would mean something else in version 2 is
-/// quoted as a condition of version 1.
+/// Writes a condition as its key and values; free text has no key. A condition whose text would mean something else in version 2
+/// is written as a quoted condition of version 1.
 fn condition(test: &Test) -> String {
     if test.is_of_version_1_only()
         && let Some(term) = term_of_version_1(&Expr::Test(test.clone()))
@@ -100,7 +101,7 @@ fn condition(test: &Test) -> String {
     format!("{key}:{}", values.join(","))
 }
 
-/// Returns the values of a condition that are compared as a whole and with case, each with its key.
+/// Returns the values of a condition that are compared as a whole and case-sensitively, each with its key.
 pub(super) fn values_with_case(test: &Test) -> Vec<(String, String)> {
     let (key, patterns): (String, Vec<&Pattern>) = match test {
         Test::Field(Column::Outcome | Column::Category | Column::Node, _) => return Vec::new(),
@@ -206,7 +207,7 @@ fn ip(pattern: &IpPattern) -> String {
         IpPattern::Net(net) if net.prefix_len() == net.max_prefix_len() => net.addr().to_string(),
         IpPattern::Net(net) => net.to_string(),
         IpPattern::Range(from, to) => format!("{from}..{to}"),
-        // A name is quoted, or it could be read as an address.
+        // A name is quoted, because it could otherwise be read as an address.
         IpPattern::Text(pattern) if pattern.is_anything() => value(pattern),
         IpPattern::Text(pattern) => format!("{}{}", case(pattern), stars(pattern.pieces(), quoted)),
     }

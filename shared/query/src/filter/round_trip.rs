@@ -183,7 +183,7 @@ proptest! {
         }
     }
 
-    /// Text in either version is refused, or the text written for the parsed filter is parsed as the same filter.
+    /// Any text in either version is either refused or parsed as a filter whose written text is parsed as the same filter.
     #[test]
     fn what_can_be_read_can_be_written(text in typed()) {
         let now = Now::from(Timestamp::from_micros(1_776_240_000_000_000));
@@ -197,7 +197,7 @@ proptest! {
         }
         if let Ok(filter) = version_1::parse(&text, now.at) {
             prop_assert_eq!(again(&filter).map_err(|e| TestCaseError::fail(e.to_string()))?, filter.clone(), "{}", text);
-            // The same filter as a person would have to type it now: in version 2, or with the mark of version 1.
+            // A person now has to type this filter in version 2, or with the mark of version 1.
             let lifted = filter.clone().into_version_2();
             prop_assert_eq!(&version_2::parse(&lifted.typed(), now, true).map_err(|(_, problem)| TestCaseError::fail(problem))?.filter, &lifted, "{}", text);
             let retyped = Filter::parse(&Filter::retyped(&text, now), now).map_err(|e| TestCaseError::fail(e.to_string()))?;
@@ -208,7 +208,7 @@ proptest! {
             let both = filter.and(other);
             prop_assert_eq!(Filter::parse_stored(&both.to_string(), now), Ok(both.clone()), "{}", text);
         }
-        // A program of version 1 refuses marked text.
+        // A program that knows only version 1 refuses marked text.
         let marked = [VERSION_1_MARK, VERSION_2_MARK].map(|mark| version_1::parse(&format!("{mark} {text}"), now.at));
         prop_assert!(marked.iter().all(Result::is_err));
     }

@@ -2,7 +2,7 @@
 
 use super::keywords::KEYS;
 
-/// Minimum similarity, from 0 to 1, of two words for one to be suggested: one wrong letter in four.
+/// Minimum similarity, from 0 to 1, of a suggested word to the typed one: one wrong letter in four is allowed.
 const ALIKE_MIN: f64 = 0.75;
 
 pub(super) const NO_REGEX: &str = "regular expressions are not supported: * matches any characters, as in user:k*, and ~ ignores case, as in user:~kim; quote a value that contains these characters";
@@ -113,7 +113,7 @@ pub(super) fn near(typed: &str, known: &[&str]) -> Option<String> {
     nearest(typed, known)
 }
 
-/// Whether a word is an operator that other languages, such as SQL, put between a field and its values.
+/// Whether a word is an operator that other languages, such as SQL, write between a field and its values.
 pub(super) fn is_foreign_operator(word: &str) -> bool {
     ["in", "like", "is", "equals", "eq", "contains", "matches", "ilike", "between"]
         .iter()
@@ -127,7 +127,7 @@ fn nearest(typed: &str, known: &[&str]) -> Option<String> {
     (likeness >= ALIKE_MIN || begins).then(|| word.to_owned())
 }
 
-/// Refuses operators of other query languages that are typed as separate words.
+/// Refuses operators of other query languages that are written as words of their own.
 pub(super) fn refuse_foreign_word(word: &str) -> Result<(), String> {
     let write = match word {
         "&&" | "&" => "AND, or a space",

@@ -17,7 +17,8 @@ pub(super) enum Test {
     Field(Column, Vec<Pattern>),
     /// The acting person: the user, or the impersonator who acted as the user.
     Actor(Vec<Pattern>),
-    /// The person or thing that an entry is about: the whole of user, impersonator, target or entity id, or part of the texts.
+    /// The person or thing that an entry is about: the whole of the user, impersonator, target or entity id, or a part of the
+    /// texts.
     Subject(Vec<Subject>),
     /// The last word of the action.
     Verb(Vec<Pattern>),
@@ -41,7 +42,7 @@ pub(super) enum Test {
     Text(Vec<TextPattern>),
 }
 
-/// A person or thing, as a whole value and as a part of a text.
+/// A person or thing, both as a whole value and as a part of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subject {
     pub(super) whole: Pattern,
@@ -61,7 +62,7 @@ pub(super) enum IpPattern {
     Net(IpNet),
     /// From one address to another of the same family, both included.
     Range(IpAddr, IpAddr),
-    /// A source that is not an address, such as a service's name.
+    /// A source that is not an address, such as the name of a service.
     Text(Pattern),
 }
 
@@ -136,7 +137,7 @@ impl Test {
         }
     }
 
-    /// Whether the test reads texts, which takes long, rather than short values.
+    /// Whether the test reads texts, which is slow, rather than short values.
     pub(super) fn reads_texts(&self) -> bool {
         matches!(
             self,
@@ -153,7 +154,7 @@ impl Test {
         }
     }
 
-    /// Gives the test the meaning that the same text has in version 2.
+    /// Changes the test to the meaning that the same text has in version 2.
     pub(super) fn lift(&mut self) {
         match self {
             Self::Details(needles) => needles.iter_mut().for_each(|needle| needle.stored_form_only = false),

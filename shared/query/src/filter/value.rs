@@ -95,8 +95,8 @@ pub(super) fn occurred(text: &str, now: Now) -> Result<TimeRange> {
     Ok(if is_day { TimeRange { text: text.to_owned(), from, to } } else { time_range(from, to) })
 }
 
-/// Builds a range with absolute times as its text, so that a printed filter with ages or days of a zone means the
-/// same a day later, and everywhere.
+/// Builds a range whose text contains absolute times, so that a printed filter that was typed with ages or local dates keeps its
+/// meaning on later days and in other time zones.
 pub(super) fn time_range(from: Timestamp, to: Timestamp) -> TimeRange {
     let text = match (from == Timestamp::MIN, to == Timestamp::MAX) {
         (true, true) => "..".to_owned(),

@@ -1,5 +1,5 @@
-//! Parses version 1 of the language, the version of stored filters that have no mark: no OR, no brackets, `*` only at the end of
-//! an action. Its meaning never changes, because existing bundles and tokens are read with it.
+//! Parses version 1 of the language, which is the version of stored filters without a mark: no OR, no brackets, `*` only at the
+//! end of an action. Its meaning never changes, because existing bundles and tokens are read with it.
 
 use crate::column::Column;
 use crate::zone::Now;
@@ -42,7 +42,7 @@ const KEYS: [&str; 26] = [
     "is",
 ];
 
-/// A value with the character position it began at.
+/// A value, and the position of its first character.
 struct Word {
     text: String,
     at: usize,
@@ -213,7 +213,7 @@ fn part(negated: bool, test: Test) -> Expr {
     if negated { Expr::not(part) } else { part }
 }
 
-/// Checks fields with a closed list of values, because a misspelt value would silently match nothing.
+/// Checks fields with a closed list of values, because a misspelled value would silently match nothing.
 fn known_word(key: &str, value: &Word) -> Result<()> {
     let known: Vec<&str> = match key {
         "category" => CATEGORIES.into_iter().chain([NODE_CATEGORY]).collect(),
@@ -271,7 +271,7 @@ fn ip(word: Word) -> Result<IpPattern> {
     if let Some(net) = value::net(&word.text) {
         return Ok(IpPattern::Net(net));
     }
-    // Text that looks like an address but is not one is a mistake; anything else may be the name of a service.
+    // Text that looks like an address but is not one is a mistake. Any other text may be the name of a service.
     let looks_numeric = word.text.chars().all(|c| c.is_ascii_hexdigit() || ".:/".contains(c));
     if !word.quoted && (looks_numeric || word.text.contains('/')) {
         return Err((

@@ -9,8 +9,8 @@ use crate::column::Column;
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
-/// Maximum number of buckets counted: slightly more than `BUCKETS_MAX`, because a range may begin and end inside a bucket, and a
-/// node's clock may be a little ahead.
+/// Maximum number of buckets counted. It is slightly larger than `BUCKETS_MAX`, because a range may begin and end inside a
+/// bucket, and a node's clock may be a little ahead.
 const BUCKETS_COUNTED_MAX: usize = 10_100;
 /// Maximum number of distinct values of one field, and maximum total size of these values in bytes.
 const VALUES_MAX: usize = 100_000;
@@ -46,7 +46,7 @@ impl Counter {
         Self { plan, totals: Totals::default(), erased: 0, unreadable: 0, users, fields, buckets }
     }
 
-    /// Counts a sound entry that was recorded at `timestamp`.
+    /// Counts a valid entry that was recorded at `timestamp`.
     pub fn add(&mut self, entry: &EntryView<'_>, timestamp: Timestamp) {
         let one = Totals {
             entries: 1,
@@ -81,7 +81,7 @@ impl Counter {
         &self.plan
     }
 
-    /// Counts entries with a value of a field, or without one. `None` for the field means the users.
+    /// Adds `count` entries that have this value of a field, or no value. `None` for the field means the users.
     pub fn add_value(&mut self, field: Option<usize>, value: Option<&str>, count: u64) {
         let values = match field {
             None => &mut self.users,

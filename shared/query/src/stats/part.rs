@@ -1,11 +1,12 @@
-//! Splits a count into pieces of bounded size, and adds such pieces up.
+//! Splits a count into pieces of bounded size, and adds up such pieces.
 
 use serde::{Deserialize, Serialize};
 
 use super::counter::Counter;
 use super::result::Totals;
 
-/// Maximum number of bytes of the values in one piece, which JSON may make six times longer, and of buckets in one piece.
+/// Maximum size in bytes of the values in one piece, which can become six times larger in JSON, and maximum number of buckets in
+/// one piece.
 const PIECE_BYTES: usize = 32 * 1024;
 const PIECE_BUCKETS: usize = 1_000;
 
@@ -20,7 +21,7 @@ pub enum CountPart {
         /// Whether there were too many buckets.
         no_buckets: bool,
     },
-    /// Properties of a field other than its values; of the users if `field` is `None`.
+    /// Properties of a field other than its values. If `field` is `None`, they are those of the users.
     Field {
         field: Option<usize>,
         none: u64,
@@ -57,7 +58,7 @@ impl Counter {
         parts
     }
 
-    /// Adds a piece of another count by the same plan.
+    /// Adds a piece of another count with the same plan.
     pub fn add_part(&mut self, part: CountPart) {
         match part {
             CountPart::Totals { totals, unreadable, no_buckets } => {
@@ -87,7 +88,7 @@ impl Counter {
         }
     }
 
-    /// Adds all of another count by the same plan.
+    /// Adds all of another count with the same plan.
     pub fn merge(&mut self, other: Self) {
         self.erased = self.erased.saturating_add(other.erased);
         other.into_parts().into_iter().for_each(|part| self.add_part(part));

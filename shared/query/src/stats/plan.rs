@@ -108,7 +108,7 @@ impl Facet {
     }
 }
 
-/// Plan of a count: the fields, the histogram and the time that it uses.
+/// Plan of a count: the fields, the histogram, and the time that the histogram uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "AskedPlan")]
 pub struct Plan {
@@ -117,13 +117,13 @@ pub struct Plan {
     pub top: usize,
     /// Width of the histogram's buckets in microseconds, [`BUCKET_MICROS_MIN`] to [`BUCKET_MICROS_MAX`].
     pub bucket_micros: Option<i64>,
-    /// Time that decides the bucket. A node of a version without this choice would reject the field, so it is
-    /// sent only if it is not the default.
+    /// The time that decides the bucket. Nodes whose version does not know this field would reject it, so it is sent only if it
+    /// is not the default.
     #[serde(default, skip_serializing_if = "Axis::is_recorded")]
     pub axis: Axis,
 }
 
-/// Time of an entry. Ranges, order and completeness always use the time of recording.
+/// The time of an entry that decides its bucket. Ranges, order and completeness always use the time of recording.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]

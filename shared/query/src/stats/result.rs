@@ -20,11 +20,10 @@ pub struct Totals {
 pub struct Stats {
     #[serde(flatten)]
     pub totals: Totals,
-    /// Rows of the range whose content was erased, whether or not they would have matched the filter; they are included in no
-    /// other count.
+    /// Rows of the range whose content was erased, whether or not they would have matched the filter. No other count includes
+    /// them.
     pub erased: u64,
-    /// Authentic rows that this version cannot read as entries, such as those of a newer version; they are included in no other
-    /// count.
+    /// Authentic rows that this version cannot read as entries, such as those of a newer version. No other count includes them.
     pub unreadable: u64,
     /// Distinct users; null when there are too many to count.
     pub distinct_users: Option<u64>,
@@ -38,9 +37,9 @@ pub struct Stats {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldCounts {
     pub field: String,
-    /// Distinct values; null when there are too many to count, and then `top` is empty.
+    /// Number of distinct values; null if there are too many to count, in which case `top` is empty.
     pub distinct: Option<u64>,
-    /// The most frequent values; those with equal counts are sorted by value.
+    /// The most frequent values. Values with equal counts are sorted by value.
     pub top: Vec<ValueCount>,
     /// Number of occurrences of all other values.
     pub other: u64,
@@ -66,7 +65,7 @@ pub struct Histogram {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Bucket {
-    /// Start of the bucket, RFC 3339: a multiple of its width since 1970.
+    /// Start of the bucket, RFC 3339. It is a multiple of the bucket's width since 1970.
     pub from: String,
     #[serde(flatten)]
     pub totals: Totals,

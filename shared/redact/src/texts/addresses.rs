@@ -9,12 +9,12 @@ use crate::values::{looks_made_up, looks_secret};
 const AUTHORITY_BYTES_MAX: usize = 1_024;
 /// Minimum length of a bare user name in an HTTP address that is taken for a token.
 const TOKEN_USER_BYTES_MIN: usize = 10;
-/// Minimum length of a path segment after a word such as `reset` that is taken for a code. It must also have a digit; ordinary
-/// names are shorter or have none.
+/// Minimum length of a path segment after a word such as `reset` that is taken for a code. The segment must also contain a digit;
+/// ordinary names are shorter or contain none.
 const SEGMENT_BYTES_MIN: usize = 16;
 /// Number of path segments after such a word that are examined: `/password/reset/MQ/c2x5-0123…`.
 const SEGMENTS_BEHIND: usize = 3;
-/// Words in a path that are followed by codes. Most plurals and `secret` are left out, because they name collections.
+/// Words in a path that are followed by codes. Most plurals, and `secret`, are not listed, because they name collections.
 const CODE_WORDS: [&str; 13] = [
     "reset",
     "password",
@@ -72,7 +72,7 @@ pub(super) fn credentials(addresses: &Addresses, look: &Look<'_>, parts: &mut Pa
 }
 
 /// Finds the password in `user:password@host`. A password may contain characters that RFC 3986 requires to be encoded, so it ends
-/// at the last `@` that is followed by a host. If a port and a path precede that `@`, there is no password.
+/// at the last `@` that is followed by a host. If that `@` comes after a port and a path, there is no password.
 fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts: &mut Parts) {
     // User information encoded inside another address, which is not handled here: `https%3A%2F%2Fbob%3AS%40host`
     if scheme.contains('%') {
@@ -89,7 +89,7 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
                 .next()
                 .is_none_or(|c| matches!(c, ':' | '/' | '?' | '#' | ',' | ';' | ')' | '\'' | '\\' | '*' | '&' | '|'))
     };
-    // Search only before a query or a nested address; those have their own credentials.
+    // Search only the part before a query or a nested address, because those are examined for credentials of their own.
     let limit = run.find("?").unwrap_or(run.len());
     let limit = run.find("://").map_or(limit, |at| limit.min(at));
     let ends: Vec<usize> = run[..limit].match_indices('@').map(|(at, _)| at).filter(|at| host_follows(*at)).collect();
@@ -127,7 +127,7 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
     }
 }
 
-/// Finds codes in paths, such as of password resets, invitations and confirmations.
+/// Finds codes in paths, such as those for password resets, invitations and confirmations.
 pub(super) fn codes_in_paths(addresses: &Addresses, look: &Look<'_>, parts: &mut Parts) {
     let text = look.text;
     let mut from = 0;

@@ -15,7 +15,7 @@ const WORDS_MAX: usize = 1_024;
 /// Forms in which a program accepts a password with a short option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
-    /// `-pS` only. A separate `-p` makes the program ask for the password, and the next word is something else.
+    /// `-pS` only. A separate `-p` makes the program ask for the password, so the next word is not the password.
     Glued,
     /// `-p S`, and `-pS`.
     Apart,
@@ -147,7 +147,7 @@ const NAMING: [(&str, &[&str]); 5] = [
 
 #[derive(Debug, Clone)]
 pub(super) struct Commands {
-    /// Cheap first test of whether a line may be a command line with a secret.
+    /// Quick first test of whether a line may be a command line with a secret.
     worth: Regex,
     piped: Regex,
     /// An argument in a record of auditd: `a2="…"`
@@ -345,8 +345,7 @@ impl Line<'_> {
             return false;
         }
         let Some(next) = self.value_behind(at) else { return false };
-        // For openssl: the part before the colon says where the password comes from; only `pass:` is followed by the password
-        // itself.
+        // openssl: the part before the colon is the source of the password. Only `pass:` is followed by the password itself.
         let (begin, end) = match next.split_once(':') {
             Some(("pass", secret)) => (next.len() - secret.len(), next.len()),
             Some(("env" | "file" | "fd" | "stdin" | "id" | "src", _)) => return false,

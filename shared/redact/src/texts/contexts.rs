@@ -1,4 +1,4 @@
-//! Table of all contexts, and the redaction of a text with them.
+//! Lists all contexts (the named methods of finding secrets), and redacts a text with them.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -12,7 +12,8 @@ use crate::names::{Names, own_hints};
 
 /// Memory limit of the compiled pattern in [`Texts::worth`], which grows with custom names.
 const WORTH_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Patterns of which every text with a secret matches at least one. A longer word that contains one of them need not be listed.
+/// Every text with a secret matches at least one of these patterns. A longer word that contains a listed pattern need not be
+/// listed itself.
 const WORTH: [&str; 58] = [
     "pass",
     "pwd",
@@ -123,14 +124,14 @@ impl Texts {
         })
     }
 
-    /// Returns a pattern that matches every text that may hold a secret, for a cheap first test.
+    /// Returns a pattern that matches every text that may contain a secret, for a quick first test.
     pub(crate) fn worth(more: &[String]) -> String {
         let built_in = WORTH.iter().map(|word| (*word).to_owned());
         built_in.chain([shapes::PREFIXES.to_owned()]).chain(own_hints(more)).collect::<Vec<_>>().join("|")
     }
 
-    /// Returns the text with its secrets masked, and the secrets, or `None` if there are none. `json` has the ranges of JSON that
-    /// was examined before.
+    /// Returns the text with its secrets masked, together with the secrets, or `None` if there are none. `json` lists the ranges
+    /// of JSON that was examined before.
     pub(crate) fn masked_parts(
         &self,
         names: &Names,
@@ -147,7 +148,7 @@ impl Texts {
             context(self, &look, &mut parts);
         }
         let mut merged = parts.merged();
-        // Leave text that is already the mask.
+        // Leave out text that is already the mask.
         merged.retain(|(from, to)| &text[*from..*to] != MASK);
         if merged.is_empty() {
             return None;

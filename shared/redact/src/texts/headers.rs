@@ -1,4 +1,4 @@
-//! Finds the credentials in values of HTTP headers: whether there are any, and where they end.
+//! Finds the credentials in values of HTTP headers: determines whether there are any, and where they end.
 
 use super::look::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
 use super::scan::{NAME_BYTES_MAX, floor, quoted_end};
@@ -12,12 +12,12 @@ const HEADER_BYTES_MAX: usize = 2_048;
 /// Maximum number of words after the credentials that are treated as part of them.
 const WORDS_MAX: usize = 4;
 
-/// Masks a header's value: a scheme and its credentials, or everything to the end of the line. Returns the offset at which to
-/// continue.
+/// Masks a header's value: either a scheme and its credentials, or everything to the end of the line. Returns the offset at which
+/// to continue.
 pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
     let text = look.text;
     let line = look.line_end(begin);
-    // The end is searched for only up to this offset; a longer value is masked to the end of its line below.
+    // Search for the end only up to this offset. A longer value is masked to the end of its line below.
     let near = floor(text, line.min(begin + HEADER_BYTES_MAX));
     // The whole header is in quotes: `-H "Cookie: a=b"`.
     let sign = text[..name.start].chars().next_back().filter(|c| matches!(c, '"' | '\'')).filter(|_| !name.is_quoted);
@@ -49,7 +49,7 @@ pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Par
             "digest" | "oauth" | "hawk" | "signature" | "aws4-hmac-sha256" | "hmac"
         );
         if !has_list {
-            // An unregistered scheme is an ordinary word followed by a machine-made one: `SSWS 00Quto…`
+            // An unregistered scheme is an ordinary word followed by a machine-made word: `SSWS 00Quto…`
             let is_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme))
                 || !looks_made_up(first) && second.is_some_and(looks_made_up);
             let mut words = if is_scheme { 2 } else { 1 };

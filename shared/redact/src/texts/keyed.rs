@@ -12,7 +12,7 @@ use crate::mask::MASK;
 use crate::names::{Class, Names};
 use crate::values::{is_reference, looks_made_up, looks_secret};
 
-/// URL parameters that carry a credential, but whose names have other meanings elsewhere.
+/// URL parameters that carry a credential but whose names have other meanings outside URLs.
 const QUERY_NAMES: [&str; 22] = [
     "code",
     "sig",
@@ -37,7 +37,7 @@ const QUERY_NAMES: [&str; 22] = [
     "hash",
     "otc",
 ];
-/// Minimum length of a value with such a name to be a credential; shorter ones are ordinary words and numbers.
+/// Minimum length at which a value with such a name is taken for a credential; shorter values are ordinary words and numbers.
 const QUERY_VALUE_BYTES_MIN: usize = 6;
 /// Last words of names that are written with a space: `API key`.
 const SECOND_WORDS: [&str; 10] =
@@ -52,7 +52,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
     let mut at = 0;
     while at < bytes.len() {
         let Some((separator, from, to)) = separator(text, at) else { break };
-        // Always advance, whatever becomes of the value.
+        // Always advance, whether or not the value is masked.
         at = to.max(from + 1);
         let least = at;
         let from = if separator == Separator::Space { without_verb(text, from) } else { from };
@@ -60,7 +60,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         let mut class = look.names.class(&name.text);
         let matters = class.is_secret() || QUERY_NAMES.iter().any(|query| name.text.eq_ignore_ascii_case(query));
         if matters && separator == Separator::Equals && !name.in_query && !name.is_quoted {
-            // In the body of a form, other pairs follow.
+            // If other pairs follow after `&`, this is the body of a form.
             let run = &text[to..floor(text, to + 512)];
             let run = run.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).next().unwrap_or_default();
             name.in_query = run.split_once('&').is_some_and(|(first, _)| pair_begins(text, to + first.len() + 1));
@@ -198,7 +198,7 @@ fn name_before(names: &Names, text: &str, end: usize) -> Option<Name> {
     let sign = text[..start].chars().next_back();
     let mut in_query = matches!(sign, Some('?' | '&' | '#'));
     if sign == Some(';') {
-        // A matrix parameter of a path. In a connection string, other pairs come before it.
+        // This is a matrix parameter of a path, unless other pairs come before it, as in a connection string.
         let run = &text[floor(text, start.saturating_sub(NAME_BYTES_MAX))..start];
         let run = run.rsplit(char::is_whitespace).next().unwrap_or_default();
         in_query = run.contains('/') && !run.contains('=');
@@ -229,7 +229,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
     let text = look.text;
     let mut spaces = text[to..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
     if text[..to].ends_with("=>") {
-        // PHP's dumps continue on the next line.
+        // In PHP dumps, the value is on the next line.
         spaces = text[to..].len() - text[to..].trim_start().len();
     }
     let mut begin = to + spaces;
@@ -276,7 +276,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
         let (end, behind) = quoted_end(text, inside, closing(quote));
         let mut end_all = end;
         // The shell joins `'ab'S` into one word, so include text directly after the closing quote. If the quoted part is already
-        // masked, that text may be the value.
+        // masked, the text after it may be the value.
         let glued = text[behind..].chars().next().is_some_and(|c| c.is_alphanumeric());
         let mut next = behind;
         if glued && behind < text.len() {

@@ -1,4 +1,5 @@
-//! View of a text that a context receives, and the list in which the context marks secrets.
+//! Input and output of the contexts in `contexts.rs`: `Look`, the text to examine, and `Parts`, the byte ranges of the secrets
+//! found in it.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use regex::Regex;
 use crate::names::{Class, Names};
 use crate::values::{is_spared, is_state};
 
-/// Compiles a constant pattern. The first test that runs finds an invalid one.
+/// Compiles a constant pattern. Any test that uses an invalid pattern panics here.
 pub(super) fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a constant pattern")
 }
@@ -17,7 +18,7 @@ pub(super) fn pattern(text: &str) -> Regex {
 pub(super) struct Look<'t> {
     pub(super) names: &'t Names,
     pub(super) text: &'t str,
-    /// Computed once for the text, because a test at every name would read the text once for each name.
+    /// Computed once per text. Testing this at every name would read the whole text once for each name.
     pub(super) has_lines: bool,
     pub(super) says_fail: bool,
     /// Ranges of JSON in the text that was already examined as JSON, in ascending order.
@@ -27,8 +28,8 @@ pub(super) struct Look<'t> {
 }
 
 impl Look<'_> {
-    /// Returns the end of the line that holds byte `at`. The result is cached, so that each byte is read once when a line is
-    /// queried repeatedly.
+    /// Returns the end of the line that contains byte `at`. The result is cached, so that each byte is read only once even if the
+    /// same line is queried repeatedly.
     pub(super) fn line_end(&self, at: usize) -> usize {
         let (from, to) = self.line.get();
         if from <= at && at <= to {
@@ -126,7 +127,7 @@ pub(crate) fn is_prose_header(value: &str) -> bool {
     more.peek().is_some() && plain(first) && more.all(plain)
 }
 
-/// Returns whether a value in a text is not a secret, whatever its name.
+/// Returns whether a value in a text is not a secret, regardless of its name.
 pub(super) fn is_no_secret(look: &Look<'_>, value: &str) -> bool {
     is_spared(look.names, Class::Token, value)
 }

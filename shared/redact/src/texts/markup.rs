@@ -1,7 +1,8 @@
-//! Finds secrets in XML, HTML, multipart forms, serialized PHP, and YAML in which one key names the value of the next.
+//! Finds secrets in XML, HTML, multipart forms, serialized PHP, and YAML in which the value of one key names the value of the
+//! next.
 //!
-//! XML and HTML, escaped or not: elements and attributes that have a secret's name, and elements with an attribute that names a
-//! secret.
+//! In XML and HTML, whether escaped or not, these are elements and attributes that have a secret's name, and elements with an
+//! attribute that names a secret.
 
 use regex::Regex;
 
@@ -115,7 +116,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
         let (from, to) = match plain {
             Some(inner) => (from + 9, from + 9 + inner.find("]]>").unwrap_or(inner.len())),
             None => {
-                // Find the next end tag once; it is the same for all elements that begin before it.
+                // Find the next end tag only once, because it is the same for all elements that begin before it.
                 if next_end.0 != end_tag || next_end.1 < from {
                     next_end = (end_tag, body.find(end_tag).map_or(usize::MAX, |to| from + to));
                 }

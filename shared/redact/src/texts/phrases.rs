@@ -1,4 +1,4 @@
-//! Handles values that people wrote: a word, a passphrase, or a sentence about something else.
+//! Handles values written by people: a word, a passphrase, or a sentence about something else.
 
 use super::look::{Look, Parts, is_no_secret};
 use super::scan::pair_begins;
@@ -6,7 +6,7 @@ use super::token::{Name, Separator, is_free, token_at};
 use crate::names::Class;
 use crate::values::{CONNECTORS, is_state, looks_made_up, looks_secret};
 
-/// Handles a value that people wrote after a colon: one word, a passphrase, or a sentence about something else. Returns the
+/// Handles a value that a person wrote after a colon: one word, a passphrase, or a sentence about something else. Returns the
 /// offset at which to continue.
 pub(super) fn phrase(
     look: &Look<'_>,

@@ -13,14 +13,14 @@ pub(super) fn floor(text: &str, at: usize) -> usize {
 }
 
 /// Returns the offsets of the closing quote and of the text after it, for quoted text that begins at `from`. Without a closing
-/// quote, both are the end of the text. `quote` may begin with backslashes, as for JSON inside a text.
+/// quote, both offsets are the end of the text. In JSON inside a text, `quote` begins with backslashes.
 pub(super) fn quoted_end(text: &str, from: usize, quote: &str) -> (usize, usize) {
     let mut at = from;
     while let Some(found) = text[at..].find(quote) {
         let end = at + found;
         let slashes = text[from..end].bytes().rev().take_while(|b| *b == b'\\').count();
         let behind = end + quote.len();
-        // An odd number of backslashes before a plain quote escapes it; in SQL, two quotes denote one.
+        // An odd number of backslashes before a plain quote escapes it. In SQL, a doubled quote denotes a single one.
         let is_escaped = !quote.starts_with('\\') && slashes % 2 == 1;
         let is_doubled = quote == "'" && text[behind..].starts_with('\'');
         if is_escaped {
@@ -97,7 +97,7 @@ pub(super) fn decoded_name(name: &str) -> String {
         }
     }
     let decoded = String::from_utf8_lossy(&out);
-    // Encoded twice: `%253F` was `%3F` and is `?`.
+    // Text that was encoded twice is decoded again: `%253F` became `%3F`, which means `?`.
     if decoded.contains('%') && decoded.len() < name.len() {
         return decoded_name(&decoded);
     }
@@ -117,7 +117,7 @@ pub(super) fn pair_begins(text: &str, at: usize) -> bool {
             length += c.len_utf8();
         } else {
             let value = &rest[length + c.len_utf8()..];
-            // Base64 may end as a pair begins: `…m==;`
+            // The padding of base64 looks like the separator of a pair: `…m==;`
             let is_padding = c == '=' && (value.is_empty() || value.starts_with(['=', ';', '"', '\'']));
             return length > 0 && matches!(c, '=' | ':') && !is_padding && !value.starts_with("//");
         }

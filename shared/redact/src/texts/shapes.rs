@@ -5,7 +5,7 @@ use regex::Regex;
 use super::look::{Look, Parts, is_no_secret, pattern};
 use crate::values::looks_made_up;
 
-/// Shortened prefixes of tokens, and short options of commands, for the cheap first test of whether a text may hold a secret.
+/// Shortened prefixes of tokens, and short options of commands, for the quick first test of whether a text may contain a secret.
 pub(super) const PREFIXES: &str = "gh[pousr]_|glpat|glrt|gl[a-z]+-|xox[a-z]|xapp-|[srp]k_|sk-|AIza|prl_|npm_|SG\\.|hf_|hvs\\.|hvb\\.|s\\.[A-Za-z0-9]|ya29|1//|shp|dop_|doo_|dor_|AGE-|dapi|lin_api|dp\\.|atlasv1|AKIA|A3T|hooks\\.|:AA|PuTTY|figd_|ntn_|tfp_|EAA|nvapi|gsk_|r8_|pul-|rubygems_|pscale|sq0|NRAK|SK[0-9a-f]|AC[0-9a-f]|[MNO][A-Za-z0-9_-]{23}|ops_|-p|-a |-u|-w";
 
 /// Token patterns published in the services' documentation on secret scanning and token formats. Each is anchored by its prefix
@@ -140,11 +140,12 @@ pub(super) fn private_keys(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) 
     for found in shapes.private_key.find_iter(look.text).chain(shapes.putty.find_iter(look.text)) {
         parts.add(found.start(), found.end());
     }
-    // The END line of a key without its BEGIN line: the key was split into several records. Everything before the end is the key.
+    // A key's END line without its BEGIN line: the key was split into several records. Everything before the END line belongs to
+    // the key.
     if let Some(end) = end_without_begin(look.text) {
         parts.add(0, end);
     }
-    // A single line of a key that was split into lines.
+    // This may be a single line of a key that was split into lines.
     let line = look.text.trim();
     let is_base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
     let has = |of: fn(&u8) -> bool| line.bytes().any(|b| of(&b));

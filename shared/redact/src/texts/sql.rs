@@ -69,7 +69,7 @@ pub(super) fn literals(sql: &Sql, look: &Look<'_>, parts: &mut Parts) {
     let mut read_to = 0;
     for found in sql.insert.captures_iter(text) {
         let (Some(columns), Some(all)) = (found.get(1), found.get(0)) else { continue };
-        // Text that was read as the rows of one statement is not read again as those of another.
+        // Text that was already read as the rows of one statement is not read again as the rows of another.
         if all.end() < read_to {
             continue;
         }

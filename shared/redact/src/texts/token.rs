@@ -1,4 +1,4 @@
-//! A name, its separator, and the extent of its value.
+//! Parses a name, its separator, and the extent of its value.
 
 use super::look::Look;
 use super::scan::pair_begins;
@@ -41,8 +41,8 @@ pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
         || is_spared(look.names, look.names.class(&name.text), value)
 }
 
-/// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends it only if another
-/// pair, a delimiter or the end of the text follows.
+/// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends it only if it is
+/// followed by another pair, a delimiter or the end of the text.
 pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
     let rest = &text[at..];
     let in_query = name.in_query || separator == Separator::Encoded;
@@ -59,7 +59,8 @@ pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator)
             }
             c if c.is_whitespace() => true,
             '%' if separator == Separator::Encoded => {
-                // Delimiters are encoded as many times as the separator; those encoded once more are part of the value.
+                // Delimiters are encoded as many times as the separator. Characters that are encoded once more are part of the
+                // value.
                 let wrapped = if text[..at].ends_with("%25253D") {
                     "2525"
                 } else if text[..at].ends_with("%253D") || text[..at].ends_with("%253d") {
@@ -96,13 +97,14 @@ pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator)
     (at, at + end)
 }
 
-/// Returns whether the value contains an opening bracket of this kind.
+/// Returns whether the value contains the opening bracket that matches `close`.
 fn has_open(value: &str, close: char) -> bool {
     let open = match close {
         ')' => '(',
         ']' => '[',
         _ => '{',
     };
-    // Brackets are not counted: this keeps the test bounded by the value, and a value of many brackets is one token.
+    // Brackets are not counted, so that the cost of this test depends only on the length of the value; a value with many brackets
+    // is one token.
     value.contains(open)
 }

@@ -144,7 +144,7 @@ fn needle(value: &Value) -> Result<TextPattern> {
     Ok(needle)
 }
 
-/// Checks fields with known values, because a misspelt value would silently match nothing.
+/// Checks fields with known values, because a misspelled value would silently match nothing.
 fn known_word(column: Column, value: &Value) -> Result<()> {
     match column {
         Column::Outcome => closed("outcome", &OUTCOMES, value),
@@ -167,7 +167,7 @@ fn closed(key: &str, known: &[&str], value: &Value) -> Result<()> {
     Err((value.at, suggest::not_in_list(key, &pattern.pieces().join("*"), known)))
 }
 
-/// Returns a whole value that is not quoted. A quoted word need not be in its list.
+/// Returns the text of an unquoted value that is compared as a whole. A quoted value need not be in the list of its key.
 fn unquoted_word(value: &Value) -> Option<String> {
     value.text().filter(|_| !value.is_quoted() && !value.ignore_case)
 }
@@ -181,7 +181,7 @@ fn entity(value: &Value) -> Result<EntityPattern> {
             .iter()
             .position(|piece| matches!(piece, Piece::Text { text, quoted: q } if *q == quoted && text.contains('/')))
     };
-    // A slash outside quotes takes precedence, because a type may have one in quotes.
+    // Prefer a slash outside quotes, because the type may contain a quoted slash.
     let Some((at, Piece::Text { text, quoted })) = at(false).or_else(|| at(true)).map(|at| (at, &value.pieces[at]))
     else {
         return Ok(EntityPattern { kind: value.pattern(), id: None, affected: false });
@@ -212,7 +212,7 @@ fn ip(value: &Value) -> Result<IpPattern> {
     let bare = value.bare();
     let host = bare.chars().all(|c| c.is_ascii_alphanumeric() || "._-*".contains(c));
     let has_name = bare.chars().any(|c| c.is_ascii_alphabetic() && !c.is_ascii_hexdigit()) || bare == "*";
-    // Text that looks like an address but is not one is a mistake; anything else may be the name of a service.
+    // Text that looks like an address but is not one is a mistake. Any other text may be the name of a service.
     if !(value.is_quoted() || (host && has_name)) {
         let words = if let Some((from, to)) =
             bare.split_once('-').filter(|(from, to)| value::ip_range(from, to).is_ok())
@@ -252,7 +252,7 @@ fn occurred(value: &Value, now: Now) -> Result<TimeRange> {
     let text = plain(value)?;
     let problem = |problem: String| (value.at, problem);
     let Some(comparison) = value.comparison else { return value::occurred(&text, now).map_err(problem) };
-    // A day is a range, so later than a day means after its end.
+    // A day is a range, so "later than a day" means after its end.
     let (from, to) = match human_time::day_range_in(&text, now.zone) {
         Some(day) => day,
         None => {

@@ -1,7 +1,7 @@
 //! Version 2 of the language: AND, OR, NOT and brackets, `*` anywhere, ranges, values inside `details`.
 //!
-//! NOT binds tightest, then AND, which can also be written as a space, then OR. Text that could be read differently than its author
-//! meant is refused with a suggestion, or read with a hint.
+//! NOT binds tightest, then AND, which can also be written as a space, then OR. Text that its author may have meant differently
+//! is either refused with a suggestion or accepted with a hint.
 
 mod keys;
 mod parser;

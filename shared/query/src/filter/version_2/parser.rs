@@ -10,7 +10,7 @@ use crate::filter::{suggest, version_1};
 use crate::zone::Now;
 use piperoll_format::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_TERMS_MAX, FILTER_TEXTS_MAX};
 
-/// Parses text of version 2. `is_stored` is for text that this program wrote, which may be nested more deeply.
+/// Parses text of version 2. `is_stored` is true for text that this program wrote, which may be nested more deeply.
 pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<TypedFilter> {
     let depth_spare = if is_stored { 4 } else { 0 };
     if text.trim().len() > FILTER_BYTES_MAX {
@@ -36,7 +36,7 @@ pub(super) struct Parser {
     pub(super) now: Now,
     pub(super) terms: usize,
     pub(super) hints: Vec<String>,
-    /// Nesting levels allowed beyond those of typed text, because a filter under a scope is in brackets.
+    /// Nesting levels allowed beyond those of typed text, because combining a filter with a scope adds brackets.
     pub(super) depth_spare: usize,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Operator {
     Compare(Comparison),
 }
 
-/// A part of a filter, and its word if the part is a bare word of free text.
+/// A part of a filter and, if the part is a bare word of free text, that word.
 pub(super) struct Item {
     at: usize,
     part: Expr,
@@ -162,8 +162,8 @@ impl Parser {
         }
     }
 
-    /// Checks for operators in lower case. An `or` next to a condition is probably meant as OR and is refused; between bare words
-    /// it may be one of the words, so it gets a hint.
+    /// Checks for operators in lower case. An `or` next to a condition is probably meant as OR and is refused. Between bare words
+    /// it may itself be a word to search for, so a hint is returned.
     pub(super) fn check_small_operators(&mut self, items: &[Item]) -> Result<()> {
         for (place, item) in items.iter().enumerate() {
             let Some(word) = &item.word else { continue };
@@ -310,7 +310,7 @@ impl Parser {
             && word.ends_with('.')
             && (word.starts_with("details.") || word.starts_with("changes."))
         {
-            // The path to a value continues with a key in quotes.
+            // The path to a value continues with a quoted key.
         } else if word.is_empty() || self.chars.get(end).is_none_or(|c| !":=<>".contains(*c)) {
             if let Some(negated) = word.find("!~") {
                 return Err((start + word[..negated].chars().count(), suggest::NO_REGEX.to_owned()));
@@ -431,8 +431,8 @@ impl Parser {
 }
 
 impl Filter {
-    /// Checks the length of the filter as it is written to nodes, cursors and manifests, with its quotes: that
-    /// text must be a valid filter too.
+    /// Checks the length of the canonical text, including added quotes. This text is sent to nodes and stored in cursors and
+    /// manifests, so it must be a valid filter too.
     pub(in crate::filter) fn check_written_length(&self) -> Result<()> {
         let written = self.to_string().len();
         if written > FILTER_BYTES_MAX + VERSION_2_MARK.len() + 1 {

@@ -221,13 +221,13 @@ fn a_filter_is_bounded() {
     assert!(
         typed(&format!("details:{}", vec!["abc"; 129].join(","))).is_err_and(|error| error.problem.contains("128"))
     );
-    // Combined with another filter, the nested filter is one level deeper, and must still be accepted.
+    // Combining it with another filter nests it one level deeper; the result must still be accepted.
     let nested =
         (0..15).fold("user:a OR user:b".to_owned(), |inner, n| format!("is:failed {} ({inner})", ["", "OR"][n % 2]));
     let filter = Filter::parse(&nested, now()).unwrap_or_else(|error| panic!("{error}"));
     let both = filter.and(Filter::parse("verb:x OR verb:y", now()).expect("a scope"));
     assert_eq!(Filter::parse_stored(&both.to_string(), now()), Ok(both));
-    // The limit applies to the text alone, even when a mark is added to it.
+    // The limit applies to the text alone, even if a mark is added to it.
     let long = format!("verb:x {}", vec!["\"a\""; 20].join(" "));
     let long = format!("{long} user:{}", "b".repeat(8_192 - long.len() - 6));
     assert_eq!(long.len(), 8_192);

@@ -45,7 +45,7 @@ pub(super) struct Value {
     pub(super) comparison: Option<Comparison>,
 }
 
-/// Whether a terminal would show the character as its code point.
+/// Whether the character would appear on a terminal as its code point instead.
 pub(in super::super) fn is_hidden(c: char) -> bool {
     let mut bytes = [0; 4];
     let text = &*c.encode_utf8(&mut bytes);
@@ -109,7 +109,7 @@ impl Value {
         bare.collect()
     }
 
-    /// Returns the texts around `..`, if the value contains it outside quotes.
+    /// Returns the texts before and after `..`, if the value contains it outside quotes.
     pub(super) fn range(&self) -> Option<(String, String)> {
         let at = self
             .pieces
@@ -121,7 +121,7 @@ impl Value {
         Some((texts(&self.pieces[..at])? + before, after.to_owned() + &texts(&self.pieces[at + 1..])?))
     }
 
-    /// Returns the texts around the stars.
+    /// Returns the texts before, between and after the stars.
     pub(super) fn split(&self) -> Vec<String> {
         let mut texts = vec![String::new()];
         for piece in &self.pieces {

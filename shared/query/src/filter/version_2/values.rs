@@ -100,7 +100,7 @@ impl Parser {
         ))
     }
 
-    /// Parses one value; in free text a comma is part of the value.
+    /// Parses one value. In free text, a comma is part of the value.
     pub(super) fn value(&mut self, is_free_text: bool) -> Result<Value> {
         let mut value = Value { at: self.at, pieces: Vec::new(), ignore_case: false, comparison: None };
         if !is_free_text {
