@@ -235,8 +235,7 @@ impl World {
         self.start(target).await
     }
 
-    // Returns the nodes as the aggregator reports them.
-
+    /// Returns the nodes as the aggregator reports them.
     pub(crate) async fn nodes(&self) -> Result<Vec<Value>, String> {
         let answer = self.asker.json("/api/v1/nodes").await?;
         Ok(answer["nodes"].as_array().cloned().unwrap_or_default())
