@@ -38,7 +38,7 @@ pub(crate) fn embedded_paths(layout: Layout) -> NodePaths {
 pub(crate) fn node_toml(cluster: &ClusterName, id: &NodeId, listen: &str, paths: NodePaths) -> String {
     let NodePaths { data_dir, socket } = paths;
     format!(
-        r#"# A Piperoll node. Paths are relative to this file, so the folder can stand anywhere.
+        r#"# Configuration of a Piperoll node. Paths are relative to this file, so the directory can be moved.
 cluster = "{cluster}"
 node_id = "{id}"
 data_dir = "{data_dir}"
@@ -46,7 +46,7 @@ log_format = "text"          # or "json"
 
 checkpoint_key = "checkpoint.key"   # signs the log's checkpoints; mode 0600
 
-# HMAC secrets by epoch; the newest one seals. Mode 0600.
+# HMAC secrets by epoch; new rows use the newest one. Mode 0600.
 [[secrets]]
 epoch = 0
 file = "secret.0"
@@ -66,12 +66,12 @@ key = "node.key"
 ca = "ca.crt"
 crl = "ca.crl"
 
-# How long rows stay. Nothing goes before a witness has seen the entry that says so.
+# How long rows are kept. Rows are deleted only after a witness has seen the entry that records the deletion.
 [retention]
 keep = "365d"                # 90d to 36500d, or "forever"
-# size_max_gib = 50          # older rows go first, but none that is younger than 90 days
+# size_max_gib = 50          # deletes the oldest rows first, but none younger than 90 days
 
-# [flags]                    # what stands out; see docs/flags.md
+# [flags]                    # detection rules; see docs/flags.md
 # outside_hours = {{ from = "22:00", to = "06:00", zone = "Europe/Berlin" }}
 # many_operations = false
 
@@ -79,21 +79,21 @@ keep = "365d"                # 90d to 36500d, or "forever"
 # keys = ["ssn", "card_*"]   # further names of secrets
 
 # [http]
-# listen = "127.0.0.1:7403"  # recording over HTTPS with a token, for whoever cannot reach the socket
+# listen = "127.0.0.1:7403"  # recording over HTTPS with a token, for clients that cannot reach the socket
 
-# [[forward]]                # hand entries on to a SIEM; see docs/forwarding.md
+# [[forward]]                # forward entries to a SIEM; see docs/forwarding.md
 # name = "siem"
 # to = "tls://siem.example.org:6514"
 # ca = "siem-ca.pem"
 # format = "ocsf"
 
-# [[intake]]                 # other ways in: syslog, the journal, files; see docs/intake.md
+# [[intake]]                 # other sources: syslog, the journal, files; see docs/intake.md
 # name = "ssh"
 # journald = "ssh.service"
 # map = "sshd"
 
 # [metrics]
-# listen = "127.0.0.1:9464"  # plain HTTP for a scraper; the socket serves /metrics always
+# listen = "127.0.0.1:9464"  # plain HTTP for a scraper; the socket always serves /metrics
 "#
     )
 }
@@ -104,7 +104,7 @@ pub(crate) fn aggregator_toml(cluster: &ClusterName, id: &NodeId, listen: &str, 
         Layout::Packaged => ("/var/lib/piperoll-aggregator/state", embedded_paths(layout).socket),
     };
     format!(
-        r#"# A Piperoll aggregator. Paths are relative to this file, so the folder can stand anywhere.
+        r#"# Configuration of a Piperoll aggregator. Paths are relative to this file, so the directory can be moved.
 cluster = "{cluster}"
 id = "{id}"
 listen = "{listen}"            # HTTPS for people and programs
@@ -121,7 +121,7 @@ secrets_dir = "secrets"
 witness_key = "witness.key"  # cosigns the nodes' checkpoints; mode 0600
 export_key = "export.key"    # signs the manifests of evidence bundles; mode 0600
 
-# Where this aggregator's own entries go: every request, allowed or denied, is recorded there.
+# Log of this aggregator's own entries: every request, allowed or denied, is recorded there.
 # Without `embedded_node`, name the socket of a node on this machine in `audit_socket`.
 embedded_node = "node/node.toml"
 audit_socket = "{audit_socket}"
@@ -140,7 +140,7 @@ pub(crate) fn roster_toml(members: &Members, witnesses: &[VerifyingKey]) -> Resu
     let mut text = String::from(
         "format = \"piperoll roster v2\"\n\
          # The nodes that are expected to answer. DNS may resolve addresses; it never decides who is expected.\n\
-         # Made by `piperoll cluster`, which writes it anew; `cluster retire` marks a node that left for good.\n",
+         # Generated and rewritten by `piperoll cluster`; `cluster retire` marks a node that left the cluster.\n",
     );
     let keys: Vec<String> = witnesses.iter().map(|key| format!("\"{key}\"")).collect();
     text.push_str(&format!("witnesses = [{}]\n", keys.join(", ")));
