@@ -23,12 +23,12 @@ macro_rules! paintln {
 
 /// Prints a line to standard error like `eprintln!`, but never panics, because a failure of standard error cannot be reported.
 macro_rules! errln {
-    () => { $crate::out::tell(format_args!("\n")) };
-    ($($message:tt)*) => { $crate::out::tell(format_args!("{}\n", format_args!($($message)*))) };
+    () => { $crate::out::write_stderr(format_args!("\n")) };
+    ($($message:tt)*) => { $crate::out::write_stderr(format_args!("{}\n", format_args!($($message)*))) };
 }
 
 /// Writes to standard error, with colors if it is a terminal.
-pub(crate) fn tell(text: Arguments<'_>) {
+pub(crate) fn write_stderr(text: Arguments<'_>) {
     let _ = anstream::stderr().write_fmt(text);
 }
 

@@ -19,7 +19,7 @@ use super::loss_counters::LossCounters;
 use super::metrics::Metrics;
 use super::node::NodeClient;
 use super::policy::{DEADLINE_DEFAULT, DeliveryPolicy, Policies};
-use super::recorder::{Inner, Recorder, To};
+use super::recorder::{Backend, Inner, Recorder};
 use super::spool::{Spool, SpoolError};
 
 /// Default limit of the spool: about one day at one entry per second.
@@ -162,9 +162,9 @@ impl Builder {
             delivering.spawn(delivery.run(stop.clone()));
         }
         delivering.close();
-        let to = To::Node { submit, spool };
+        let backend = Backend::Node { submit, spool };
         let inner = Inner {
-            to,
+            backend,
             policies: self.policies,
             deadline: self.deadline,
             redactor,

@@ -36,7 +36,7 @@ pub struct Recorder(Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) to: To,
+    pub(super) backend: Backend,
     pub(super) policies: Policies,
     pub(super) deadline: Duration,
     pub(super) redactor: Redactor,
@@ -71,7 +71,7 @@ impl WeakRecorder {
 }
 
 #[derive(Debug)]
-pub(super) enum To {
+pub(super) enum Backend {
     Node {
         submit: mpsc::Sender<Submission>,
         spool: Option<Arc<Spool>>,
@@ -97,7 +97,7 @@ impl Recorder {
     pub fn in_memory() -> (Self, RecordedEntries) {
         let captured = RecordedEntries::default();
         let inner = Inner {
-            to: To::Memory(captured.clone()),
+            backend: Backend::Memory(captured.clone()),
             policies: Policies::default(),
             deadline: DEADLINE_DEFAULT,
             redactor: Redactor::default(),
@@ -121,7 +121,7 @@ impl Recorder {
     #[cfg(feature = "tower")]
     /// Whether entries can be spooled.
     fn can_keep(&self) -> bool {
-        matches!(&self.0.to, To::Node { spool: Some(_), .. })
+        matches!(&self.0.backend, Backend::Node { spool: Some(_), .. })
     }
 
     #[cfg(feature = "tower")]
@@ -159,9 +159,9 @@ impl Recorder {
         let text = entry.to_text(&self.0.redactor);
         // Refuse here what the node would refuse: the spool must not hold entries that can never be recorded.
         CallerEntry::parse(text.as_bytes())?.check_size()?;
-        let result = match &self.0.to {
-            To::Memory(captured) => Ok(captured.take(id, &text, now)),
-            To::Node { submit, spool } => match policy {
+        let result = match &self.0.backend {
+            Backend::Memory(captured) => Ok(captured.take(id, &text, now)),
+            Backend::Node { submit, spool } => match policy {
                 DeliveryPolicy::Strict => self.record_in_time(submit, text).await,
                 DeliveryPolicy::Spool => self.record_or_keep(submit, spool.as_deref(), id, text, now).await,
                 DeliveryPolicy::BestEffort => self.keep_or_count(spool.as_deref(), id, text, now).await,
@@ -173,7 +173,7 @@ impl Recorder {
 
     /// Waits until the spool is empty and every loss is reported; false if that took longer than `within`.
     pub async fn flush(&self, within: Duration) -> bool {
-        let To::Node { spool: Some(spool), .. } = &self.0.to else { return true };
+        let Backend::Node { spool: Some(spool), .. } = &self.0.backend else { return true };
         let waiting = spool.waiting();
         let done = async {
             while !waiting.is_empty() || !self.0.ledger.is_clean() {

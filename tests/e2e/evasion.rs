@@ -313,7 +313,8 @@ async fn pipes_do_what_pipes_do() {
     assert!(output.status.success() && !stderr.contains("panicked"), "{stderr}");
 }
 
-/// No command is aborted midway by a closed standard output, and for every command a full one (such as `/dev/full`) is an error.
+/// A closed standard output does not abort any command midway. If standard output is full (such as `/dev/full`), every command
+/// fails with an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_cannot_be_written_is_no_crash() {
     let cluster = cluster_of(&["mx1"], 3).await;

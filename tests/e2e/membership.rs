@@ -206,7 +206,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     })
     .await;
     assert!(
-        page.node("mx1")["reason"].as_str().unwrap().contains("the last row that it wrote is 100"),
+        page.node("mx1")["reason"].as_str().unwrap().contains("according to the roster the node's last row is 100"),
         "{}",
         page.text
     );

@@ -274,7 +274,7 @@ async fn an_earlier_block_is_made_again() {
     assert_eq!(log.findings().await, Vec::new());
 }
 
-/// A full check finds each way of manipulating an index, and `reindex` repairs it.
+/// A full check detects every kind of tampering with an index, and `reindex` repairs the index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_index_is_found() {
     let mut log = Log::new(SMALL_BLOCKS);

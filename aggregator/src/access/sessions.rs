@@ -110,15 +110,15 @@ impl Sessions {
     /// Finds the session of a cookie. `keep_alive` restarts the session's idle time; it is false for requests that no user action
     /// caused, such as the automatic reconnect of a tail.
     pub(crate) fn find(&self, cookie: &str, keep_alive: bool) -> Result<ValidSession, SessionEnded> {
-        self.look(&SessionId(hash(cookie)), keep_alive)
+        self.lookup(&SessionId(hash(cookie)), keep_alive)
     }
 
     /// Whether a session is still valid; used by responses that stream for a long time.
     pub(crate) fn is_open(&self, id: &SessionId) -> bool {
-        self.look(id, false).is_ok()
+        self.lookup(id, false).is_ok()
     }
 
-    fn look(&self, id: &SessionId, keep_alive: bool) -> Result<ValidSession, SessionEnded> {
+    fn lookup(&self, id: &SessionId, keep_alive: bool) -> Result<ValidSession, SessionEnded> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let session = sessions.get_mut(&id.0).ok_or(SessionEnded::Unknown)?;
         if !self.holds(session) {

@@ -30,7 +30,7 @@ pub(crate) struct NodeOutcome {
     pub(crate) oldest_seq: Option<u64>,
     pub(crate) status: Status,
     pub(crate) reason: Option<String>,
-    pub(crate) tally: NodeCounters,
+    pub(crate) counters: NodeCounters,
     /// Key of the last row that arrived.
     pub(crate) last: Option<Key>,
     pub(crate) took: Option<std::time::Duration>,
@@ -60,7 +60,7 @@ impl NodeOutcome {
             oldest_seq: None,
             status,
             reason: Some(reason),
-            tally: NodeCounters::default(),
+            counters: NodeCounters::default(),
             last: None,
             took: None,
             lost: None,
@@ -111,7 +111,8 @@ impl NodeOutcome {
                 let unread: String = part.unread.iter().map(|message| format!("; {message}")).collect();
                 part.reason = Some(format!("{}{pruned}{unread}", lost.message));
             }
-            part.tally.proof = RangeCompleteness::Not("rows of this range were in a log that was replaced".to_owned());
+            part.counters.proof =
+                RangeCompleteness::Not("rows of this range were in a log that was replaced".to_owned());
             part.lost = Some(lost);
         }
         part
@@ -122,18 +123,18 @@ impl NodeOutcome {
     fn take_in(&mut self, earlier: &Self) {
         let Some(AsideOf { generation, whole }) = earlier.aside else { return };
         let said = |message: &str| format!("the log of generation {generation}: {message}");
-        let tally = earlier.tally.clone();
-        let faults = tally.faults.iter().map(|fault| said(fault)).collect();
-        let proof = match tally.proof {
+        let counters = earlier.counters.clone();
+        let faults = counters.faults.iter().map(|fault| said(fault)).collect();
+        let proof = match counters.proof {
             RangeCompleteness::Not(message) => RangeCompleteness::Not(said(&message)),
             proof => proof,
         };
-        let (more, ended) = (self.tally.more || tally.more, self.tally.ended && tally.ended);
-        let (pruned, floor) = (self.tally.pruned.clone(), self.tally.floor);
+        let (more, ended) = (self.counters.more || counters.more, self.counters.ended && counters.ended);
+        let (pruned, floor) = (self.counters.pruned.clone(), self.counters.floor);
         // Each log has its own erased rows, so the counts are added.
-        let erased = self.tally.erased + tally.erased;
-        let both = std::mem::take(&mut self.tally).and(NodeCounters { faults, proof, ..tally });
-        self.tally = NodeCounters { more, ended, pruned, floor, erased, ..both };
+        let erased = self.counters.erased + counters.erased;
+        let both = std::mem::take(&mut self.counters).and(NodeCounters { faults, proof, ..counters });
+        self.counters = NodeCounters { more, ended, pruned, floor, erased, ..both };
         match earlier.status {
             Status::Ok if whole => self.read.push(generation),
             Status::Invalid => {
@@ -151,8 +152,8 @@ impl NodeOutcome {
     fn hold_against_policy(&mut self, query: &Query) {
         if query.all_there {
             // The query does not ask for pruned rows, so a proof from the first retained row on covers the complete range.
-            if let RangeCompleteness::Since(_) = self.tally.proof {
-                self.tally.proof = RangeCompleteness::Whole;
+            if let RangeCompleteness::Since(_) = self.counters.proof {
+                self.counters.proof = RangeCompleteness::Whole;
             }
             return;
         }
@@ -160,7 +161,7 @@ impl NodeOutcome {
             return;
         }
         self.held = true;
-        let floor = self.tally.floor.and_then(|to_seq| self.member.witness.floor(to_seq));
+        let floor = self.counters.floor.and_then(|to_seq| self.member.witness.floor(to_seq));
         let early = self.member.witness.pruned_early(query.from);
         let message = match (early, floor) {
             (Some(message), _) => {
@@ -168,7 +169,7 @@ impl NodeOutcome {
                 message
             }
             (None, Some(LogStart { fit: PolicyFit::Kept, since, .. })) => {
-                let proven = if let RangeCompleteness::Since(time) = self.tally.proof { time } else { since };
+                let proven = if let RangeCompleteness::Since(time) = self.counters.proof { time } else { since };
                 self.since = Some(since.max(proven).max(query.from));
                 "they had been kept for as long as the cluster's policy requires".to_owned()
             }
@@ -196,7 +197,7 @@ impl NodeOutcome {
             self.held = true;
         }
         self.since = self.since.map(|known| known.max(since));
-        self.tally.proof = match std::mem::replace(&mut self.tally.proof, RangeCompleteness::Whole) {
+        self.counters.proof = match std::mem::replace(&mut self.counters.proof, RangeCompleteness::Whole) {
             RangeCompleteness::Whole => RangeCompleteness::Since(since),
             RangeCompleteness::Since(known) => RangeCompleteness::Since(known.max(since)),
             not @ RangeCompleteness::Not(_) => not,
@@ -211,11 +212,11 @@ impl NodeOutcome {
     /// reading continues after both.
     fn cut_short(&self) -> bool {
         let readable = matches!(self.status, Status::Invalid | Status::Pruned | Status::Superseded);
-        self.missing() && !(readable && self.tally.ended)
+        self.missing() && !(readable && self.counters.ended)
     }
 
     fn has_gaps(&self) -> bool {
-        self.missing() && !self.tally.faults.is_empty()
+        self.missing() && !self.counters.faults.is_empty()
     }
 
     pub(crate) fn report(&self, rows: u64) -> NodeReport {
@@ -226,16 +227,16 @@ impl NodeOutcome {
             node_id: self.member.node.id.to_string(),
             generation: self.generation.map(|g| g.to_string()),
             status: self.status,
-            proven: Some(self.tally.proof == RangeCompleteness::Whole),
+            proven: Some(self.counters.proof == RangeCompleteness::Whole),
             complete_since: self.since.map(Timestamp::to_text),
-            unproven: match &self.tally.proof {
+            unproven: match &self.counters.proof {
                 RangeCompleteness::Whole => None,
                 RangeCompleteness::Since(time) => {
                     Some(format!("proven complete from {time} on; older rows were pruned"))
                 }
                 RangeCompleteness::Not(message) => Some(message.clone()),
             },
-            rows_witnessed: self.tally.witnessed,
+            rows_witnessed: self.counters.witnessed,
             verdict: self.verdict(&standing),
             witnessed: standing.size,
             witnessed_at: standing.seen.map(|seen| seen.to_text()),
@@ -250,9 +251,9 @@ impl NodeOutcome {
                 (own, held) => own.clone().or_else(|| held.clone()),
             },
             rows,
-            erased: Some(self.tally.erased).filter(|erased| *erased > 0),
-            verified: self.tally.verified,
-            invalid: self.tally.invalid,
+            erased: Some(self.counters.erased).filter(|erased| *erased > 0),
+            verified: self.counters.verified,
+            invalid: self.counters.invalid,
             took_ms: self.took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
             head_seq: self.head_seq,
             oldest_seq: self.oldest_seq,
@@ -266,11 +267,11 @@ impl NodeOutcome {
     /// precedence over the status of its answer.
     fn verdict(&self, standing: &WitnessStatus) -> Verdict {
         match self.status {
-            _ if self.tally.invalid == 0 && standing.is_held_against() => standing.verdict,
-            _ if self.tally.invalid > 0 || (self.status == Status::Invalid && self.tally.unknown_key == 0) => {
+            _ if self.counters.invalid == 0 && standing.is_held_against() => standing.verdict,
+            _ if self.counters.invalid > 0 || (self.status == Status::Invalid && self.counters.unknown_key == 0) => {
                 Verdict::RowInvalid
             }
-            _ if self.tally.unknown_key > 0 => Verdict::UnknownKey,
+            _ if self.counters.unknown_key > 0 => Verdict::UnknownKey,
             Status::Unreachable | Status::Timeout => Verdict::Unreachable,
             Status::Error | Status::Incomplete | Status::Excluded => Verdict::Unverifiable,
             Status::Pruned if self.early => Verdict::PrunedEarly,
@@ -346,7 +347,7 @@ pub(crate) fn envelope(
         limited_to: query.scope.describe(),
         filter_hints: query.hints(rows_in_answer == 0 && through.is_none()),
         searched_to: None,
-        erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.tally.erased).sum()),
+        erased: query.scope.text().is_none().then(|| parts.iter().map(|part| part.counters.erased).sum()),
         unindexed_texts: query.filter.too_short_to_index().into_iter().map(str::to_owned).collect(),
     }
 }
@@ -374,7 +375,7 @@ fn rest_words(parts: &[NodeOutcome], since: Timestamp, query: &Query) -> String 
     let pruned: Vec<&str> =
         parts.iter().filter(|part| part.since.is_some()).map(|part| part.member.node.id.as_str()).collect();
     let proven = |part: &NodeOutcome| {
-        matches!(part.tally.proof, RangeCompleteness::Whole | RangeCompleteness::Since(_))
+        matches!(part.counters.proof, RangeCompleteness::Whole | RangeCompleteness::Since(_))
             || part.status == Status::Excluded
     };
     let from_there = if parts.iter().all(proven) {
@@ -472,7 +473,7 @@ fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>)
 fn order_uncertainty(parts: &[NodeOutcome]) -> Option<f64> {
     let clocks: Option<Vec<_>> = parts
         .iter()
-        .filter(|part| part.status == Status::Ok || part.tally.rows > 0)
+        .filter(|part| part.status == Status::Ok || part.counters.rows > 0)
         .map(|part| part.member.clock())
         .collect();
     let clocks = clocks?;

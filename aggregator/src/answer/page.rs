@@ -180,7 +180,7 @@ fn fall_short(answers: &[NodeAnswer], limit: usize, order: Order) -> Vec<usize> 
     );
     let last = limit.checked_sub(1).and_then(|place| keys.get(place));
     let ends_early = |answer: &NodeAnswer| {
-        answer.part.tally.more
+        answer.part.counters.more
             && !answer.is_full
             && answer.rows.back().is_some_and(|row| last.is_none_or(|last| order.before(&row.key, *last)))
     };
@@ -209,9 +209,9 @@ impl NodeAnswer {
 
     /// Merges in the answer to a follow-up request (see `next_request`). If this request failed, the rows received earlier stay.
     fn extend(&mut self, more: Self) {
-        let before = std::mem::take(&mut self.part.tally);
-        let NodeOutcome { status, reason, last, took, tally, .. } = more.part;
-        self.part.tally = before.and(tally);
+        let before = std::mem::take(&mut self.part.counters);
+        let NodeOutcome { status, reason, last, took, counters, .. } = more.part;
+        self.part.counters = before.and(counters);
         (self.part.status, self.part.reason) = (status, reason);
         self.part.last = last.or(self.part.last.take());
         self.part.took = self.part.took.zip(took).map(|(first, second)| first + second);
@@ -242,7 +242,7 @@ async fn answer(
         Err(failure) => {
             member.failed(&failure);
             let mut part = part(NodeOutcome::asked(&member, started));
-            (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+            (part.status, part.reason) = conclude(&part.counters, false, Some(&failure));
             return NodeAnswer::none(part);
         }
     };
@@ -274,8 +274,8 @@ async fn answer(
                 rows.push_back(row);
                 if bytes > room {
                     is_full = true;
-                    reader.tally.ended = true;
-                    reader.tally.more = true;
+                    reader.counters.ended = true;
+                    reader.counters.more = true;
                     break None;
                 }
             }
@@ -289,8 +289,8 @@ async fn answer(
     part.head_seq = reader.head.head_seq;
     part.oldest_seq = reader.head.oldest_seq;
     part.last = rows.back().map(|row: &VerifiedRow| row.key.clone());
-    part.tally = reader.tally;
-    (part.status, part.reason) = conclude(&part.tally, true, failure.as_ref());
+    part.counters = reader.counters;
+    (part.status, part.reason) = conclude(&part.counters, true, failure.as_ref());
     NodeAnswer { part, rows, reached, asked: Some(asked), is_full }
 }
 
@@ -335,7 +335,7 @@ fn assemble(
         fronts[index] = answers[index].rows.pop_front();
         match &fronts[index] {
             Some(row) => merge.offer(index, row.key.timestamp, row.key.seq),
-            None if answers[index].part.tally.more && answers[index].reached.is_none() => {
+            None if answers[index].part.counters.more && answers[index].reached.is_none() => {
                 short = true;
                 break;
             }
@@ -343,10 +343,10 @@ fn assemble(
         }
     }
     let left = fronts.iter().any(Option::is_some);
-    let more = left || short || answers.iter().any(|answer| answer.part.tally.more);
+    let more = left || short || answers.iter().any(|answer| answer.part.counters.more);
     let here = answers.into_iter().zip(&fronts).zip(&taken);
     let parts: Vec<NodeOutcome> =
-        here.map(|((answer, front), taken)| settle(answer.part, front.is_some(), taken)).collect();
+        here.map(|((answer, front), taken)| finish_outcome(answer.part, front.is_some(), taken)).collect();
     // A page reached through `previous_cursor` always has a next page.
     let full = rows.len() >= limit || bytes >= query.page_bytes || short;
     let searched = barrier.filter(|_| !full);
@@ -378,13 +378,13 @@ fn beyond(last: &Key, order: Order) -> Key {
 }
 
 /// Adjusts a node's outcome to the rows on this page. A failure after the page's last row does not make the page incomplete.
-fn settle(mut part: NodeOutcome, has_more_here: bool, taken: &Counts) -> NodeOutcome {
-    let tally = taken.into_tally(part.tally.clone());
+fn finish_outcome(mut part: NodeOutcome, has_more_here: bool, taken: &Counts) -> NodeOutcome {
+    let counters = taken.into_counters(part.counters.clone());
     let broke_off_later = has_more_here && matches!(part.status, Status::Incomplete | Status::Timeout | Status::Error);
     if broke_off_later || matches!(part.status, Status::Ok | Status::Invalid) {
-        (part.status, part.reason) = conclude(&tally, true, None);
+        (part.status, part.reason) = conclude(&counters, true, None);
     }
-    part.tally = tally;
+    part.counters = counters;
     part
 }
 
@@ -413,8 +413,8 @@ pub(crate) async fn one_row(
         NodePlan::Absent => NodeAnswer::none(NodeOutcome::unasked(member, Status::Unreachable, "retired".to_owned())),
     };
     // Reaching the limit of one row does not mean that there are more rows.
-    found.part.tally.more = false;
-    found.part.tally.proof = RangeCompleteness::Not("only one row was requested".to_owned());
+    found.part.counters.more = false;
+    found.part.counters.proof = RangeCompleteness::Not("only one row was requested".to_owned());
     let pruned = found.part.oldest_seq.filter(|oldest| seq < *oldest && found.part.status == Status::Ok);
     if let Some(oldest) = pruned {
         (found.part.status, found.part.reason) =

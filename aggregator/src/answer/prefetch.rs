@@ -84,8 +84,8 @@ impl Prefetch {
                 part.generation = Some(reader.head.generation);
                 part.head_seq = reader.head.head_seq;
                 part.oldest_seq = reader.head.oldest_seq;
-                part.tally = reader.tally.clone();
-                (part.status, part.reason) = conclude(&part.tally, true, None);
+                part.counters = reader.counters.clone();
+                (part.status, part.reason) = conclude(&part.counters, true, None);
                 let (send, receive) = mpsc::channel(BATCHES_WAITING);
                 tokio::spawn(pump(reader, send));
                 let incoming = Some(receive);
@@ -94,7 +94,7 @@ impl Prefetch {
             Err(failure) => {
                 member.failed(&failure);
                 let mut part = part(NodeOutcome::asked(&member, started));
-                (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+                (part.status, part.reason) = conclude(&part.counters, false, Some(&failure));
                 Self::none(part)
             }
         }
@@ -109,11 +109,11 @@ impl Prefetch {
                     self.part.last = rows.last().map(|row| row.key.clone());
                     self.rows.extend(rows);
                 }
-                Some(Message::End(tally, failure, counted)) => {
+                Some(Message::End(counters, failure, counted)) => {
                     self.counted = counted.filter(|_| failure.is_none());
                     self.counted_rows = self.counted.as_ref().map_or(0, |counted| counted.entries());
-                    (self.part.status, self.part.reason) = conclude(&tally, self.began, failure.as_ref());
-                    self.part.tally = tally;
+                    (self.part.status, self.part.reason) = conclude(&counters, self.began, failure.as_ref());
+                    self.part.counters = counters;
                     self.failure = failure;
                     self.incoming = None;
                 }
@@ -134,20 +134,20 @@ impl Prefetch {
 
     /// Updates the report to match the answer: if the query has a limit, the node may have sent more rows than the
     /// answer contains, or may not have finished.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn finish(&mut self) {
         if !self.began {
             return;
         }
-        self.part.tally = self.emitted.into_tally(self.part.tally.clone());
-        (self.part.status, self.part.reason) = conclude(&self.part.tally, true, self.failure.as_ref());
+        self.part.counters = self.emitted.into_counters(self.part.counters.clone());
+        (self.part.status, self.part.reason) = conclude(&self.part.counters, true, self.failure.as_ref());
     }
 }
 
 impl Counts {
     /// Combines the rows counted while reading a node with the counts of its answer.
-    pub(crate) fn into_tally(self, tally: NodeCounters) -> NodeCounters {
+    pub(crate) fn into_counters(self, counters: NodeCounters) -> NodeCounters {
         let Self { rows, verified, invalid, unknown_key, witnessed } = self;
-        NodeCounters { rows, verified, invalid, unknown_key, witnessed, ..tally }
+        NodeCounters { rows, verified, invalid, unknown_key, witnessed, ..counters }
     }
 
     pub(crate) fn add(&mut self, row: &VerifiedRow) {
@@ -189,7 +189,7 @@ async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
     if !rows.is_empty() && send.send(Message::Rows(rows)).await.is_err() {
         return;
     }
-    let _ = send.send(Message::End(reader.tally, failure, reader.counted.map(Box::new))).await;
+    let _ = send.send(Message::End(reader.counters, failure, reader.counted.map(Box::new))).await;
 }
 
 impl NodeOutcome {
@@ -201,7 +201,7 @@ impl NodeOutcome {
             oldest_seq: self.oldest_seq,
             status: self.status,
             reason: self.reason.clone(),
-            tally: self.tally.clone(),
+            counters: self.counters.clone(),
             last: self.last.clone(),
             took: self.took,
             lost: self.lost.clone(),

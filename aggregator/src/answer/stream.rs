@@ -152,7 +152,7 @@ impl Stream {
         }
         let more = emitted == limit && merge.take().is_some();
         for feed in &mut self.feeds {
-            feed.settle();
+            feed.finish();
             if let (Some(counter), Some(counted)) = (&mut writer.counter, feed.counted.take()) {
                 counter.merge(*counted);
             }
@@ -167,9 +167,9 @@ impl Stream {
         // Find losses that were unknown when the headers were sent and that no row of the answer shows: a node that
         // stopped early, or missing rows.
         let lost = self.feeds.iter().any(|feed| {
-            let gap = !feed.part.tally.faults.is_empty();
+            let gap = !feed.part.counters.faults.is_empty();
             let whole = [Status::Ok, Status::Pruned].contains(&feed.part.status);
-            feed.began && !whole && (gap || !feed.part.tally.ended)
+            feed.began && !whole && (gap || !feed.part.counters.ended)
         });
         writer.end(envelope, lost).await
     }

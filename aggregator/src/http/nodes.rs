@@ -55,7 +55,7 @@ pub(super) async fn nodes(
             node.forward.clear();
             if let Some(retention) = &mut node.retention {
                 retention.holds = retention.holds.iter().map(|_| "(a hold)".to_owned()).collect();
-                retention.problem = retention.problem.as_ref().map(|_| "retention has a problem".to_owned());
+                retention.problem = retention.problem.as_ref().map(|_| "retention run failed".to_owned());
             }
         }
     }
@@ -75,7 +75,7 @@ async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
     }
     if member.witness.standing().is_alarm() {
         // Show the operator the log that the node presents now, before they decide.
-        crate::witness::look::look_unless_looked_at(&member).await;
+        crate::witness::poll::poll_unless_polled(&member).await;
     }
     let started = Instant::now();
     let answer: Result<NodeStatus, _> = member.link.get_json(peer_path::STATUS, limits.first_row).await;
@@ -86,7 +86,7 @@ async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
             part.generation = Some(status.generation);
             part.head_seq = status.head_seq;
             part.oldest_seq = status.oldest_seq;
-            part.tally.faults.extend(status.read_fault.iter().cloned().chain(member.alarm()));
+            part.counters.faults.extend(status.read_fault.iter().cloned().chain(member.alarm()));
             if member.has_left() {
                 let trouble =
                     member.witness.standing().reason.map(|message| format!("; {message}")).unwrap_or_default();
@@ -95,14 +95,14 @@ async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
                     "left the cluster at {left}; this aggregator reads its log from the configured folder{trouble}"
                 ));
             }
-            if !part.tally.faults.is_empty() {
-                (part.status, part.reason) = conclude(&part.tally, true, None);
+            if !part.counters.faults.is_empty() {
+                (part.status, part.reason) = conclude(&part.counters, true, None);
             }
             info(&member, &part, Some(&status))
         }
         Err(failure) => {
             member.failed(&failure);
-            (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+            (part.status, part.reason) = conclude(&part.counters, false, Some(&failure));
             info(&member, &part, None)
         }
     }

@@ -62,7 +62,7 @@ pub(crate) struct NodeReader {
     reached: Option<Position>,
     /// Valid rows adjacent to the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
-    pub(crate) tally: NodeCounters,
+    pub(crate) counters: NodeCounters,
 }
 
 /// Counts and findings from the part of one node's answer that has been read so far.
@@ -122,12 +122,12 @@ fn against_last(head: &StreamHead, last: u64) -> Option<String> {
     let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
     if rows <= last {
         return Some(format!(
-            "the last row that it wrote is {last}, but its folder has only {rows} rows: the others are missing"
+            "according to the roster the node's last row is {last}, but its folder has only {rows} rows: the rest are missing"
         ));
     }
     let beyond = rows - 1 > last.saturating_add(STOP_ENTRIES);
     beyond
-        .then(|| format!("the last row that it wrote is {last}, but its folder has {rows} rows: some were added later"))
+        .then(|| format!("according to the roster the node's last row is {last}, but its folder has {rows} rows: some were added later"))
 }
 
 /// Maximum time for which a node may report progress without reading any further rows. Skipping blocks by the index
@@ -214,7 +214,7 @@ impl NodeReader {
             buffer,
             checker,
             node_id: head.node_id.clone(),
-            tally: NodeCounters {
+            counters: NodeCounters {
                 faults,
                 floor: head.pruned.map(|pruned| pruned.to_seq),
                 pruned: reaches_pruned(&head, asked),
@@ -251,7 +251,7 @@ impl NodeReader {
                 }
                 continue;
             }
-            if self.tally.ended {
+            if self.counters.ended {
                 return Ok(None);
             }
             match next_frame(&mut self.body, &mut self.buffer, self.idle).await? {
@@ -308,7 +308,7 @@ impl NodeReader {
                 ErasedFit::Yes => true,
                 ErasedFit::No => false,
                 ErasedFit::Unknown => {
-                    self.tally.erased += 1;
+                    self.counters.erased += 1;
                     false
                 }
             },
@@ -324,9 +324,9 @@ impl NodeReader {
     /// Stops reading early and returns the position that the node has reached; `None` if the node did not report one.
     pub(crate) fn stop_here(&mut self) -> Option<Key> {
         let Position { timestamp, seq } = self.reached?;
-        self.tally.ended = true;
-        self.tally.more = true;
-        self.tally.proof = RangeCompleteness::Not("the query has a filter".to_owned());
+        self.counters.ended = true;
+        self.counters.more = true;
+        self.counters.proof = RangeCompleteness::Not("the query has a filter".to_owned());
         Some(Key { timestamp, node_id: self.node_id.clone(), seq })
     }
 
@@ -408,7 +408,7 @@ impl NodeReader {
     fn release(&mut self) {
         let Some(proving) = &mut self.proving else { return };
         let (rows, fault) = proving.release();
-        self.tally.witnessed += rows.iter().filter(|row| row.witnessed).count() as u64;
+        self.counters.witnessed += rows.iter().filter(|row| row.witnessed).count() as u64;
         self.ready.extend(rows);
         if let Some(message) = fault {
             self.fault(message);
@@ -417,21 +417,21 @@ impl NodeReader {
 
     fn end(&mut self, end: StreamEnd) {
         self.release();
-        self.tally.ended = true;
+        self.counters.ended = true;
         // Only a node that was asked for a limited number of rows and returned that many may have more.
-        self.tally.more = end.more && self.limit == Some(self.tally.rows);
-        if end.more && !self.tally.more {
+        self.counters.more = end.more && self.limit == Some(self.counters.rows);
+        if end.more && !self.counters.more {
             self.fault("the node stopped before the end although it was not asked to".to_owned());
         }
-        if end.rows != self.tally.rows {
-            self.fault(format!("the node reports that it sent {} rows, but {} arrived", end.rows, self.tally.rows));
+        if end.rows != self.counters.rows {
+            self.fault(format!("the node reports that it sent {} rows, but {} arrived", end.rows, self.counters.rows));
         }
         for fault in end.faults.into_iter().take(FAULTS_MAX) {
             self.fault(fault.chars().take(FAULT_CHARS_MAX).collect());
         }
-        let last = self.last.as_ref().filter(|_| self.tally.more);
+        let last = self.last.as_ref().filter(|_| self.counters.more);
         let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
-        self.tally.proof = match &mut self.proving {
+        self.counters.proof = match &mut self.proving {
             Some(_) if self.sieve.is_some() => RangeCompleteness::Not("the query has a filter".to_owned()),
             Some(proving) => proving.conclude(last),
             None if self.counted.is_some() => RangeCompleteness::Not(COUNTED_THERE.to_owned()),
@@ -440,8 +440,8 @@ impl NodeReader {
     }
 
     fn fault(&mut self, message: String) {
-        if self.tally.faults.len() < FAULTS_MAX && !self.tally.faults.contains(&message) {
-            self.tally.faults.push(message);
+        if self.counters.faults.len() < FAULTS_MAX && !self.counters.faults.contains(&message) {
+            self.counters.faults.push(message);
         }
     }
 
@@ -454,12 +454,12 @@ impl NodeReader {
         checked: &Checked,
         erased: Option<Arc<ErasureStatement>>,
     ) -> (VerifiedRow, Option<u32>) {
-        self.tally.rows += 1;
+        self.counters.rows += 1;
         match checked.integrity {
-            Integrity::Ok | Integrity::Erased => self.tally.verified += 1,
-            Integrity::UnknownKey => self.tally.unknown_key += 1,
+            Integrity::Ok | Integrity::Erased => self.counters.verified += 1,
+            Integrity::UnknownKey => self.counters.unknown_key += 1,
             Integrity::Violation => {
-                self.tally.invalid += 1;
+                self.counters.invalid += 1;
                 let reason = checked.reason.as_ref().map(ToString::to_string).unwrap_or_default();
                 self.member.witness.found_bad_row(self.head.generation, entry.seq, &reason);
             }
@@ -535,18 +535,20 @@ async fn next_frame(body: &mut Incoming, buffer: &mut BytesMut, wait: Duration) 
 }
 
 /// Derives a node's status and its reason from what was read and how reading ended.
-pub(crate) fn conclude(tally: &NodeCounters, began: bool, failure: Option<&Failure>) -> (Status, Option<String>) {
-    let integrity = integrity_words(tally);
+pub(crate) fn conclude(counters: &NodeCounters, began: bool, failure: Option<&Failure>) -> (Status, Option<String>) {
+    let integrity = integrity_words(counters);
     match failure {
         None => match integrity {
             Some(message) => (Status::Invalid, Some(message)),
-            None if tally.pruned.is_some() => (Status::Pruned, tally.pruned.clone()),
+            None if counters.pruned.is_some() => (Status::Pruned, counters.pruned.clone()),
             None => (Status::Ok, None),
         },
         Some(failure) => {
             let status = match failure {
                 Failure::Unreachable { .. } => Status::Unreachable,
-                Failure::Timeout(_) | Failure::Frozen(_) | Failure::Broken(_) if tally.rows > 0 => Status::Incomplete,
+                Failure::Timeout(_) | Failure::Frozen(_) | Failure::Broken(_) if counters.rows > 0 => {
+                    Status::Incomplete
+                }
                 Failure::Timeout(_) | Failure::Frozen(_) => Status::Timeout,
                 Failure::Broken(_) if began => Status::Incomplete,
                 Failure::Broken(_) => Status::Unreachable,
@@ -559,14 +561,14 @@ pub(crate) fn conclude(tally: &NodeCounters, began: bool, failure: Option<&Failu
     }
 }
 
-fn integrity_words(tally: &NodeCounters) -> Option<String> {
+fn integrity_words(counters: &NodeCounters) -> Option<String> {
     let mut message = Vec::new();
-    if tally.invalid > 0 {
-        message.push(format!("{} of {} rows fail verification", tally.invalid, tally.rows));
+    if counters.invalid > 0 {
+        message.push(format!("{} of {} rows fail verification", counters.invalid, counters.rows));
     }
-    if tally.unknown_key > 0 {
-        message.push(format!("{} rows use a key epoch that this aggregator has no key for", tally.unknown_key));
+    if counters.unknown_key > 0 {
+        message.push(format!("{} rows use a key epoch that this aggregator has no key for", counters.unknown_key));
     }
-    message.extend(tally.faults.iter().cloned());
+    message.extend(counters.faults.iter().cloned());
     (!message.is_empty()).then(|| message.join("; "))
 }

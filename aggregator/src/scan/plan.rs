@@ -251,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The rows that a node returns after a position are exactly those that come after the last row by the merge key.
+        /// Asked to continue after a position, a node returns exactly the rows that sort after the previous page's last row by merge key.
         #[test]
         fn a_position_means_the_same_as_the_merge_key(
             time in 1i64..4, node in 0u8..3, seq in 0u64..4,

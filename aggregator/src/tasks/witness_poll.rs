@@ -9,7 +9,7 @@ use piperoll_protocol::verdict::Verdict;
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::watch::WitnessStatus;
 use crate::state::App;
-use crate::witness::look::look;
+use crate::witness::poll::poll;
 
 /// Polls one node for ever, and records every change of the verdict as an entry.
 pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Duration) {
@@ -20,7 +20,7 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Dura
             tokio::time::sleep(interval).await;
             continue;
         }
-        look(&member).await;
+        poll(&member).await;
         let standing = member.witness.standing();
         if last.as_ref() != Some(&standing.verdict) {
             // A good first verdict after a start is not recorded.

@@ -116,8 +116,8 @@ pub(crate) async fn accept(member: &NodeHandle, wanted: &Acceptance) -> Result<(
     watch.pin_accepted(&presented, lost, &wanted.message)
 }
 
-/// Returns all rows under the pin as lost. Used if the roster no longer has the pin's key, because nothing can be
-/// compared with the pin then.
+/// Returns all rows that the pin covers as lost. Used if the roster no longer has the pin's key, because then nothing can
+/// be compared with the pin.
 fn unreadable_pin(watch: &NodeWitness) -> Option<Lost> {
     let state = watch.state();
     let pin = state.remembered.pin.as_ref()?;

@@ -42,7 +42,7 @@ pub(crate) fn named(asides: &[LogAside]) -> Vec<LogAside> {
 ///
 /// Fails if the connection failed, and the poll fails with it. Otherwise a node that is witnessed before its archived
 /// logs are known would be reported as healthy, and its answers for the time of those logs as `superseded`.
-pub(crate) async fn look(member: &Arc<NodeHandle>) -> Result<(), Failure> {
+pub(crate) async fn poll(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
     let wanted = asides.into_iter().filter_map(|aside| Some((aside, watch.witnessed_of(&aside)?)));

@@ -26,7 +26,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// Reads the entry that states a node's log start, unless it was read before. If this fails, the next poll tries again.
-pub(crate) async fn look(member: &Arc<NodeHandle>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
+pub(crate) async fn check(member: &Arc<NodeHandle>, said: Option<PrunedRows>, oldest: Option<Timestamp>) {
     let watch = &member.witness;
     let Some(said) = said else {
         watch.state().floor = None;

@@ -5,4 +5,4 @@
 pub(crate) mod accept;
 pub(crate) mod earlier;
 pub(crate) mod log_start_check;
-pub(crate) mod look;
+pub(crate) mod poll;

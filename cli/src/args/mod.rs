@@ -1,5 +1,6 @@
 //! Command-line arguments.
 
+mod admin;
 mod cluster;
 mod command;
 mod demo;
@@ -7,8 +8,8 @@ mod negation;
 mod node;
 mod remote;
 mod shared;
-mod upkeep;
 
+pub(crate) use admin::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use command::{AggregatorCommand, Args, Command, DoctorArgs, MapCommand, TokenCommand};
 pub(crate) use demo::DemoArgs;
@@ -22,4 +23,3 @@ pub(crate) use remote::{
 pub(crate) use shared::{
     AppendArgs, ExportFormat, LocalQueryArgs, LogArgs, OrderArg, OutputArgs, PlaceArgs, QueryArgs, RoleArg, ZoneArgs,
 };
-pub(crate) use upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};

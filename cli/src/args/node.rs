@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::upkeep::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
+use super::admin::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 use crate::address::RowAddress;
 
 use super::shared::{AppendArgs, ExportFormat, FILTER_HELP, LocalQueryArgs, LogArgs, OutputArgs, PlaceArgs, QueryArgs};

@@ -18,7 +18,7 @@ use super::node::certificate;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REFUSAL_WAIT: Duration = Duration::from_millis(300);
 
-pub(super) async fn look(path: &Path) -> Vec<Finding> {
+pub(super) async fn check(path: &Path) -> Vec<Finding> {
     let mut findings = Findings::new("aggregator");
     let config = match AggregatorConfig::load(path) {
         Ok(config) => config,

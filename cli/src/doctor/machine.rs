@@ -8,7 +8,7 @@ use super::finding::{Finding, Findings};
 /// Date when this check was written; a clock that shows an earlier time is wrong.
 const EARLIEST: &str = "2026-11-01T00:00:00Z";
 
-pub(super) async fn look() -> Vec<Finding> {
+pub(super) async fn check() -> Vec<Finding> {
     let mut findings = Findings::new("machine");
     let now = SystemClock.now();
     let earliest = Timestamp::parse_rfc3339(EARLIEST).unwrap_or(Timestamp::MIN);

@@ -26,7 +26,7 @@ const CREDENTIAL: &str = "credential:";
 const DAY_MICROS: i64 = 86_400_000_000;
 const DAEMON_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn look(path: &Path) -> Vec<Finding> {
+pub(super) async fn check(path: &Path) -> Vec<Finding> {
     let mut findings = Findings::new("node");
     let config = match NodeConfig::load(path) {
         Ok(config) => config,

@@ -23,12 +23,12 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
         node.is_some() || aggregator.is_some(),
         "neither {NODE_CONFIG} nor {AGGREGATOR_CONFIG} exists; pass a configuration with --node or --aggregator"
     );
-    let mut findings = machine::look().await;
+    let mut findings = machine::check().await;
     if let Some(config) = &node {
-        findings.extend(node::look(config).await);
+        findings.extend(node::check(config).await);
     }
     if let Some(config) = &aggregator {
-        findings.extend(aggregator::look(config).await);
+        findings.extend(aggregator::check(config).await);
     }
     for finding in &findings {
         match args.json {

@@ -1,6 +1,7 @@
 //! `piperoll node …`: commands for the log on this machine, through the node's socket or, if the daemon is down, offline through
 //! the log's directory.
 
+mod admin;
 mod append;
 mod checkpoint;
 mod forward;
@@ -8,7 +9,6 @@ mod place;
 mod read;
 mod reindex;
 mod token;
-mod upkeep;
 mod verify;
 
 pub(crate) use forward::{behind, state};
@@ -30,11 +30,11 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Verify { log, output } => verify::run(&log, output).await,
         NodeCommand::Token(command) => token::run(command).await,
         NodeCommand::Forward(command) => forward::run(command).await,
-        NodeCommand::Hold(command) => upkeep::hold(command).await,
-        NodeCommand::Prune(args) => upkeep::prune(*args).await,
-        NodeCommand::ConfirmTimes { place, reason, dry_run } => upkeep::confirm_times(&place, reason, dry_run).await,
-        NodeCommand::NewGeneration { place, reason } => upkeep::new_generation(&place, &reason).await,
-        NodeCommand::Erase { log, seq, reason } => upkeep::erase(&log, seq, reason).await,
+        NodeCommand::Hold(command) => admin::hold(command).await,
+        NodeCommand::Prune(args) => admin::prune(*args).await,
+        NodeCommand::ConfirmTimes { place, reason, dry_run } => admin::confirm_times(&place, reason, dry_run).await,
+        NodeCommand::NewGeneration { place, reason } => admin::new_generation(&place, &reason).await,
+        NodeCommand::Erase { log, seq, reason } => admin::erase(&log, seq, reason).await,
         NodeCommand::Reindex { place } => reindex::run(&place).await,
         NodeCommand::Checkpoint { log, witnessed, key } => checkpoint::run(&log, witnessed, key).await,
         NodeCommand::Status { log, output, health } => verify::status(&log, output, health).await,

@@ -69,7 +69,7 @@ impl Connection {
             // Nodes that the filter excludes have no part in the answer.
             let has_part = |node: &&NodeReport| verbose || node.status != Status::Excluded;
             let nodes: Vec<NodeReport> = envelope.nodes.iter().filter(has_part).cloned().collect();
-            crate::out::tell(format_args!("{}", node_table(&nodes)));
+            crate::out::write_stderr(format_args!("{}", node_table(&nodes)));
         }
         envelope_summary(envelope).iter().for_each(|sentence| say(sentence));
         if let Some(scope) = &envelope.limited_to {

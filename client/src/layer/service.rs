@@ -174,7 +174,7 @@ where
         parts.extensions.insert(activity.clone());
         let request = Request::from_parts(parts, body);
         if !is_change && !settings.reads {
-            return Box::pin(settings.look(inner, request, activity));
+            return Box::pin(settings.handle_read(inner, request, activity));
         }
         Box::pin(async move {
             // Run in a separate task: a client that disconnects cancels this future, but the operation must still be finished and
@@ -238,7 +238,7 @@ impl Settings {
     }
 
     /// Handles a request that only reads. It is recorded if it is denied, or if its handler asks for it.
-    async fn look<S, B, R>(
+    async fn handle_read<S, B, R>(
         self: Arc<Self>,
         mut inner: S,
         request: Request<B>,

@@ -169,7 +169,7 @@ impl StreamSink {
             let ends = addresses().map_err(|e| self.problem("no connection", e))?;
             let Some(connector) = connector else { return Ok(OpenConnection { stream: Stream::Plain(stream), ends }) };
             let name = rustls_pki_types::ServerName::try_from(host.clone())
-                .map_err(|e| self.problem("invalid host name for a certificate", e))?;
+                .map_err(|e| self.problem("cannot verify a certificate for this host name", e))?;
             let stream = connector.connect(name, stream).await.map_err(|e| self.problem("TLS", e))?;
             Ok(OpenConnection { stream: Stream::Tls(Box::new(stream)), ends })
         };

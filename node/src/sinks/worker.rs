@@ -184,7 +184,7 @@ impl Worker {
     async fn say_gap(&self, first: u64, last: u64, cause: &str) -> Result<(), SinkError> {
         let details = json!({ "name": self.outlet.config.name, "from_seq": first, "to_seq": last, "cause": cause });
         let said = say(&self.store, "log.forward_gap", "rows were not forwarded", &details).await;
-        said.map_err(|error| SinkError::new("cannot record rows that were not forwarded", error))
+        said.map_err(|error| SinkError::new("cannot record that rows were not forwarded", error))
     }
 
     async fn send(&mut self, slice: RowRange) -> Result<(), SinkError> {

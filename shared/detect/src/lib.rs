@@ -132,7 +132,7 @@ impl Detector {
     fn judge_amounts(&self, rule_input: &RuleInput, flags: &mut Flags) {
         if let Some(rule) = &self.rules.value_changed.0
             && !rule_input.was_in_vain()
-            && let Some(reason) = rule.look(&rule_input.amounts)
+            && let Some(reason) = rule.check(&rule_input.amounts)
         {
             flags.add("value_changed", reason);
         }
@@ -163,7 +163,7 @@ impl Detector {
         if let Some(rule) = &self.rules.outside_hours.0
             && rule_input.user.is_some()
             && !self.is_exempt(rule_input)
-            && let Some(reason) = rule.look(time)
+            && let Some(reason) = rule.check(time)
         {
             flags.add("outside_hours", reason);
         }
@@ -365,7 +365,7 @@ fn is_same_kind(sensitive: &str, kind: &str) -> bool {
 }
 
 impl ValueChanged {
-    fn look(&self, amounts: &[Amount]) -> Option<String> {
+    fn check(&self, amounts: &[Amount]) -> Option<String> {
         amounts.iter().find_map(|amount| {
             let last = amount.field.rsplit(['.', '/']).next().unwrap_or(&amount.field);
             let is_money =
@@ -382,7 +382,7 @@ impl ValueChanged {
 }
 
 impl OutsideHours {
-    fn look(&self, time: Timestamp) -> Option<String> {
+    fn check(&self, time: Timestamp) -> Option<String> {
         let local = chrono::DateTime::from_timestamp_micros(time.micros())?.with_timezone(&self.zone);
         let minute = u16::try_from(local.hour() * 60 + local.minute()).ok()?;
         let is_quiet = if self.from <= self.to {

@@ -3,7 +3,7 @@
 /// Body plus mac of one entry. An entry bundle stores each entry with a 16-bit length prefix (C2SP tlog-tiles, "Log Entries"), so
 /// a larger entry could never be proven.
 pub const BODY_AND_MAC_BYTES_MAX: usize = 65_535;
-/// Reason in a flag: text without control characters, quotes and backslashes.
+/// Length of the reason in a flag, which is text without control characters, quotes or backslashes.
 pub const FLAG_REASON_BYTES_MAX: usize = 96;
 /// Space reserved in every body for the flags of the node's detection rules: nine flags with the longest names and reasons. An
 /// entry must not be refused because a rule flags it.

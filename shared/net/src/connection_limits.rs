@@ -1,11 +1,11 @@
 //! Limits each client to its share of the connections, and closes connections that miss their deadlines.
 //!
-//! A connection counts against its client from the first byte. A client gets few slots for connections on which no caller has
-//! been identified. Such a connection is closed first, even with a request in progress: to make room for another connection of
-//! the same client if that client has too many, and for one of any client if all slots are taken. An unidentified client can
-//! stall a response or a body for as long as it likes, so only its newest connections are worth keeping, and a client that
-//! connects in order to identify itself has the newest. A connection with an identified caller is closed early only while it is
-//! idle. A request in progress keeps a connection from being idle; other traffic, such as pings, does not.
+//! A connection counts against its client from the first byte. A client gets few slots for unidentified connections, that is,
+//! connections on which no caller has been identified. If a client exceeds its limit, or if all slots are taken, an unidentified
+//! connection is closed first, even with a request in progress, because its client can stall a request or a response
+//! indefinitely. Among unidentified connections the oldest is closed first, so that a new connection has time to identify its
+//! caller. A connection with an identified caller is closed early only while it is idle. A connection with a request in progress
+//! is not idle; other traffic, such as pings, does not count.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -21,7 +21,7 @@ pub enum Status {
     Incomplete,
     /// The node answered with an error, or was busy.
     Error,
-    /// Rows in the answer failed verification or were missing, or the node does not trust its own file.
+    /// Rows in the answer failed verification or were missing, or the node reported that its own database cannot be trusted.
     Invalid,
     /// The range begins before the oldest retained row.
     Pruned,

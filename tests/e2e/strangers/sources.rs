@@ -143,7 +143,7 @@ async fn syslog_connections_that_are_held_keep_nobody_out_and_what_is_lost_is_sa
     until("an honest sender is recorded", async || (!entries(&cluster, "action:syslog.app").is_empty()).then_some(()))
         .await;
     assert!(entries(&cluster, "action:log.gap").is_empty());
-    // For a message that is too long, the node records length and hash; the next message is complete.
+    // If a message is too long, the node records its length and hash instead; the next message is recorded in full.
     let long = format!("<34>1 2026-10-11T22:14:15.003Z host long 1 - - {}", "x".repeat(70_000));
     honest.write_all(format!("{} {long}", long.len()).as_bytes()).unwrap();
     let next = "<34>1 2026-10-11T22:14:15.003Z host next 1 - - words";

@@ -27,7 +27,7 @@ pub(super) struct Heading {
     pub(super) complete: bool,
 }
 
-/// Assembles the archive in an unnamed file. In `nodes`, the present log of a node comes before its archived ones;
+/// Assembles the archive in an unnamed file. In `nodes`, the current log of a node comes before its archived logs;
 /// `reports` contains the report of every node.
 pub(super) fn assemble(
     exporter: &Exporter,

@@ -27,7 +27,7 @@ use crate::scan::node_reader::{NodeReader, conclude};
 use crate::scan::plan::NodeRequest;
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::verified_row::{BorderRow, VerifiedRow};
-use crate::witness::look::look;
+use crate::witness::poll::poll;
 
 /// Maximum time to wait for a checkpoint that covers all rows a node had when the export began. Nodes sign once a second.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,12 +71,12 @@ impl Collected {
 
 /// Waits until a checkpoint cosigned by this aggregator covers the rows that the node has now. If no such checkpoint
 /// appears in time, the node contributes fewer rows, and the bundle states up to which time they reach.
-pub(super) async fn settle(member: &Arc<NodeHandle>) {
+pub(super) async fn wait_until_witnessed(member: &Arc<NodeHandle>) {
     let Ok(status) = member.link.get_json::<NodeStatus>(peer_path::STATUS, STATUS_TIMEOUT).await else { return };
     let Some(head) = status.head_seq else { return };
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
-        look(member).await;
+        poll(member).await;
         let covered = member.witness.pinned().is_some_and(|pinned| pinned.size > head);
         if covered || Instant::now() >= deadline {
             return;
@@ -170,7 +170,7 @@ pub(super) async fn collect(
         Ok(reader) => reader,
         Err(failure) => {
             member.failed(&failure);
-            (part.status, part.reason) = conclude(&part.tally, false, Some(&failure));
+            (part.status, part.reason) = conclude(&part.counters, false, Some(&failure));
             return Ok(Collected::none(part));
         }
     };
@@ -190,17 +190,17 @@ pub(super) async fn collect(
     part.generation = Some(reader.head.generation);
     part.head_seq = reader.head.head_seq;
     part.oldest_seq = reader.head.oldest_seq;
-    (part.status, part.reason) = conclude(&reader.tally, true, failure.as_ref());
+    (part.status, part.reason) = conclude(&reader.counters, true, failure.as_ref());
     part.took = Some(started.elapsed());
     let unfiltered = asked.request.filter.is_empty();
-    if let (Status::Ok, true, RangeCompleteness::Not(message)) = (part.status, unfiltered, &reader.tally.proof) {
+    if let (Status::Ok, true, RangeCompleteness::Not(message)) = (part.status, unfiltered, &reader.counters.proof) {
         (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {message}")));
     }
     // The answer to a filtered query has no border rows, so any that the node sends are dropped.
     let mut borders = std::mem::take(&mut reader.borders);
     let room = BODY_AND_MAC_BYTES_MAX - ERASED_HEAD_BYTES;
     borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= room);
-    part.tally = std::mem::take(&mut reader.tally);
+    part.counters = std::mem::take(&mut reader.counters);
     let Collecting { eras, runs, rejected, statements, .. } = collecting;
     let Some(pinned) = asked.pinned.filter(|pinned| Some(pinned.generation) == part.generation) else {
         return Ok(Collected { part, proven: None, rejected });

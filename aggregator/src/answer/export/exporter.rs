@@ -11,7 +11,7 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::aggregator::{Envelope, Status};
 
 use super::assemble::{Heading, assemble};
-use super::collect::{Collected, collect, settle};
+use super::collect::{Collected, collect, wait_until_witnessed};
 use super::signer::Exporter;
 use crate::answer::fanout::{Cursors, NodeOutcome, by_node, envelope};
 use crate::cluster::roster::Cluster;
@@ -125,7 +125,7 @@ impl Exporter {
                 (Arc::clone(self), Arc::clone(member), query.clone(), cluster.limits);
             reading.push(tokio::spawn(async move {
                 if dialled && member.circuit_open().is_none() {
-                    settle(&member).await;
+                    wait_until_witnessed(&member).await;
                 }
                 let mut logs = vec![match ask(&member, &query, None) {
                     NodePlan::Scan(asked) => {

@@ -277,7 +277,7 @@ async fn read_earlier(
     if reader.head.generation != generation {
         return Ok(Err(ended(Failure::Error("the node answers from another log".to_owned()), false)));
     }
-    tell(send, News::Begun { node }).await?;
+    send_news(send, News::Begun { node }).await?;
     let mut held_up_at: Option<Instant> = None;
     loop {
         match reader.next().await {
@@ -289,8 +289,8 @@ async fn read_earlier(
                 if reader.mark.take().is_some() {
                     continue;
                 }
-                for message in std::mem::take(&mut reader.tally.faults) {
-                    tell(send, News::Fault { node, message }).await?;
+                for message in std::mem::take(&mut reader.counters.faults) {
+                    send_news(send, News::Fault { node, message }).await?;
                 }
                 return Ok(Ok(()));
             }
@@ -320,7 +320,7 @@ async fn read_on(
             );
             let replaced = Some(*place);
             *place = TailPosition::At { generation, next_seq: 0 };
-            tell(send, News::Fault { node, message }).await?;
+            send_news(send, News::Fault { node, message }).await?;
             let failure = Failure::Broken("a new generation began".to_owned());
             return Ok(Ended { failure, was_held_up: false, replaced });
         }
@@ -331,10 +331,10 @@ async fn read_on(
             ))));
         }
     }
-    for message in std::mem::take(&mut reader.tally.faults) {
-        tell(send, News::Fault { node, message }).await?;
+    for message in std::mem::take(&mut reader.counters.faults) {
+        send_news(send, News::Fault { node, message }).await?;
     }
-    tell(send, News::Begun { node }).await?;
+    send_news(send, News::Begun { node }).await?;
     let mut held_up_at: Option<Instant> = None;
     loop {
         match reader.next().await {
@@ -343,13 +343,13 @@ async fn read_on(
             }
             Ok(None) => {
                 let Some(mark) = reader.mark.take() else {
-                    return Ok(ended(Failure::Broken("the node ended a stream that should not end".to_owned())));
+                    return Ok(ended(Failure::Broken("the node closed the tail stream unexpectedly".to_owned())));
                 };
-                for message in std::mem::take(&mut reader.tally.faults).into_iter().chain(mark.faults) {
-                    tell(send, News::Fault { node, message }).await?;
+                for message in std::mem::take(&mut reader.counters.faults).into_iter().chain(mark.faults) {
+                    send_news(send, News::Fault { node, message }).await?;
                 }
                 *place = TailPosition::At { generation, next_seq: mark.next_seq };
-                tell(send, News::Mark { node, generation, next_seq: mark.next_seq, time: mark.time }).await?;
+                send_news(send, News::Mark { node, generation, next_seq: mark.next_seq, time: mark.time }).await?;
             }
             Err(failure) => {
                 let was_held_up = held_up_at.is_some_and(|at| at.elapsed() < HELD_UP_SINCE);
@@ -371,11 +371,11 @@ async fn hand_over(
     let waited = Instant::now();
     let room = room.take(&row).await?;
     let next = TailPosition::At { generation, next_seq: row.key.seq.saturating_add(1) };
-    tell(send, News::Row { node, generation, row: Box::new(row), room }).await?;
+    send_news(send, News::Row { node, generation, row: Box::new(row), room }).await?;
     *place = next;
     Ok((waited.elapsed() >= HELD_UP).then(Instant::now))
 }
 
-async fn tell(send: &mpsc::Sender<News>, news: News) -> Result<(), ClientGone> {
+async fn send_news(send: &mpsc::Sender<News>, news: News) -> Result<(), ClientGone> {
     send.send(news).await.map_err(|_| ClientGone)
 }

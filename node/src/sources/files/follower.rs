@@ -52,7 +52,7 @@ pub(in crate::sources) async fn follow(
     while !stop.is_cancelled() && !follower.heards.is_closed() {
         // Reading may block on a disk or on the log, so keep it off the async worker threads.
         let looked = tokio::task::spawn_blocking(move || {
-            let result = follower.look();
+            let result = follower.poll();
             (follower, result)
         });
         let Ok((returned, result)) = looked.await else { return };
@@ -180,7 +180,7 @@ impl Follower {
     }
 
     /// Polls the files of the family and sends every new line.
-    pub(super) fn look(&mut self) -> std::io::Result<()> {
+    pub(super) fn poll(&mut self) -> std::io::Result<()> {
         let family = list(&self.path)?;
         if !self.is_waiting && self.last_look.as_ref() == Some(&family) && self.open_are_read()? {
             return Ok(());

@@ -13,7 +13,7 @@ use crate::sources::mark::FilePosition;
 use crate::sources::record::SourceMessage;
 
 impl Follower {
-    /// Matches every file of the family with a position, or begins a new position for it; oldest first.
+    /// Matches every file of the family, oldest first, with its stored position, or creates a position for it.
     pub(super) fn match_files(&mut self, family: &Family) -> io::Result<()> {
         let mut is_cut = false;
         for life in &mut self.lives {

@@ -32,7 +32,7 @@ enum Event {
     Gzip,
     Zstd,
     /// The follower polls the files.
-    Look,
+    Poll,
     /// The node stops cleanly, or is killed and loses positions that were not stored yet, and starts again.
     Restart,
     Kill(u8),
@@ -47,7 +47,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::WriteLate),
         1 => Just(Event::Gzip),
         1 => Just(Event::Zstd),
-        4 => Just(Event::Look),
+        4 => Just(Event::Poll),
         1 => Just(Event::Restart),
         2 => (0..200_u8).prop_map(Event::Kill),
     ];
@@ -104,11 +104,11 @@ impl World {
     }
 
     /// Polls the files. The node records the first `at_most` messages, and stores the newest position among them.
-    fn look(&mut self, at_most: usize) {
+    fn poll(&mut self, at_most: usize) {
         let follower = self.follower.as_mut().expect("it runs");
         // The grace periods are zero, so work that waits for one is done in the next poll.
         for _ in 0..3 {
-            follower.look().expect("a look");
+            follower.poll().expect("a poll");
         }
         for _ in 0..at_most {
             match self.heard.try_recv() {
@@ -222,14 +222,14 @@ impl World {
                     ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
                 });
             }
-            Event::Look => self.look(usize::MAX),
+            Event::Poll => self.poll(usize::MAX),
             Event::Restart => {
-                self.look(usize::MAX);
+                self.poll(usize::MAX);
                 self.kept = Some(self.follower.as_ref().expect("it runs").mark());
                 self.start();
             }
             Event::Kill(recorded) => {
-                self.look(usize::from(*recorded));
+                self.poll(usize::from(*recorded));
                 self.start();
             }
         }
@@ -239,7 +239,7 @@ impl World {
 /// Runs a history to its end; callers compare the recorded lines with the written ones.
 fn live(events: &[Event]) -> World {
     let mut world = World::new();
-    world.look(usize::MAX);
+    world.poll(usize::MAX);
     for event in events {
         world.apply(event);
     }
@@ -247,7 +247,7 @@ fn live(events: &[Event]) -> World {
         world.write(0);
     }
     for _ in 0..3 {
-        world.look(usize::MAX);
+        world.poll(usize::MAX);
     }
     world
 }
@@ -282,11 +282,11 @@ proptest! {
 /// polls.
 #[test]
 fn what_random_lives_found_stays_fixed() {
-    use Event::{CopyTruncate, Gzip, Kill, Look, Rename, Write, WriteHalf};
+    use Event::{CopyTruncate, Gzip, Kill, Poll, Rename, Write, WriteHalf};
     for events in [
-        vec![Write(1), Look, CopyTruncate, Write(2), Rename, Write(1), Rename, Gzip, Gzip],
-        vec![WriteHalf, Look, Write(1), CopyTruncate, Write(7), Kill(1)],
-        vec![WriteHalf, Look, Write(1), CopyTruncate, Write(1), Rename, Gzip, Write(1), Rename, Gzip],
+        vec![Write(1), Poll, CopyTruncate, Write(2), Rename, Write(1), Rename, Gzip, Gzip],
+        vec![WriteHalf, Poll, Write(1), CopyTruncate, Write(7), Kill(1)],
+        vec![WriteHalf, Poll, Write(1), CopyTruncate, Write(1), Rename, Gzip, Write(1), Rename, Gzip],
     ] {
         let world = live(&events);
         assert_eq!(counted(world.recorded.values()), counted(world.written.iter()), "{events:?}");
@@ -298,10 +298,10 @@ fn what_random_lives_found_stays_fixed() {
 fn what_is_cut_without_a_copy_is_said() {
     let mut world = World::new();
     world.write(3);
-    world.look(usize::MAX);
+    world.poll(usize::MAX);
     std::fs::write(&world.path, "{\"action\":\"app.other\"}\n").expect("cut");
     for _ in 0..3 {
-        world.look(usize::MAX);
+        world.poll(usize::MAX);
     }
     assert_eq!(world.recorded.len(), 5);
     assert!(matches!(&world.lost[..], [cause] if cause.contains("was truncated")), "{:?}", world.lost);
@@ -311,14 +311,14 @@ fn what_is_cut_without_a_copy_is_said() {
 fn a_file_that_is_gone_is_said_with_what_is_known_of_it() {
     let mut world = World::new();
     world.write(3);
-    world.look(usize::MAX);
+    world.poll(usize::MAX);
     world.follower = None;
     world.write(5);
     std::fs::remove_file(&world.path).expect("removed");
     world.write(1);
     world.start();
     for _ in 0..3 {
-        world.look(usize::MAX);
+        world.poll(usize::MAX);
     }
     assert!(matches!(&world.lost[..], [cause] if cause.contains("no longer in its directory")), "{:?}", world.lost);
     let texts: BTreeSet<&String> = world.recorded.values().collect();
@@ -329,14 +329,14 @@ fn a_file_that_is_gone_is_said_with_what_is_known_of_it() {
 fn what_cannot_be_told_from_a_copy_is_said_and_read_once() {
     let mut world = World::new();
     world.write(3);
-    world.look(usize::MAX);
+    world.poll(usize::MAX);
     world.follower = None;
     world.write(2);
     std::fs::copy(&world.path, world.rotated(1, "")).expect("copied");
     world.write(1);
     world.start();
     for _ in 0..3 {
-        world.look(usize::MAX);
+        world.poll(usize::MAX);
     }
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
     assert!(matches!(&world.lost[..], [cause] if cause.contains("6 lines")), "{:?}", world.lost);
@@ -346,7 +346,7 @@ fn what_cannot_be_told_from_a_copy_is_said_and_read_once() {
 fn a_packed_file_that_is_damaged_costs_only_itself() {
     let mut world = World::new();
     world.write(3);
-    world.look(usize::MAX);
+    world.poll(usize::MAX);
     world.follower = None;
     for _ in 0..2 {
         world.apply(&Event::Rename);
@@ -358,7 +358,7 @@ fn a_packed_file_that_is_damaged_costs_only_itself() {
     std::fs::write(&packed, &bytes[..bytes.len() / 2]).expect("cut");
     world.start();
     for _ in 0..3 {
-        world.look(usize::MAX);
+        world.poll(usize::MAX);
     }
     assert!(world.lost.iter().any(|cause| cause.contains("cannot be decompressed")), "{:?}", world.lost);
     let last = world.written.last().expect("lines");
@@ -382,7 +382,7 @@ fn a_position_of_an_earlier_version_is_understood() {
         }
         world.start();
         for _ in 0..3 {
-            world.look(usize::MAX);
+            world.poll(usize::MAX);
         }
         let wanted = counted(world.written[3..].iter());
         assert_eq!(counted(world.recorded.values()), wanted);
@@ -395,9 +395,9 @@ fn a_position_of_an_earlier_version_is_understood() {
     }
 }
 
-fn looked(world: &mut World, times: usize) {
+fn poll_times(world: &mut World, times: usize) {
     for _ in 0..times {
-        world.look(usize::MAX);
+        world.poll(usize::MAX);
     }
 }
 
@@ -405,18 +405,18 @@ fn looked(world: &mut World, times: usize) {
 fn more_rotated_files_than_positions_are_all_read() {
     let mut world = World::new();
     world.write(1);
-    looked(&mut world, 1);
+    poll_times(&mut world, 1);
     world.follower = None;
     for _ in 0..101 {
         world.apply(&Event::Rename);
         world.write(1);
     }
     world.start();
-    looked(&mut world, 20);
+    poll_times(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
     // The same holds across a restart, after most positions have been forgotten.
     world.start();
-    looked(&mut world, 20);
+    poll_times(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
     assert_eq!(world.lost, Vec::<String>::new());
 }
@@ -425,15 +425,15 @@ fn more_rotated_files_than_positions_are_all_read() {
 fn a_copy_that_was_seen_before_the_cut_has_what_was_cut() {
     let mut world = World::new();
     world.write(3);
-    looked(&mut world, 1);
+    poll_times(&mut world, 1);
     std::fs::copy(&world.path, world.rotated(1, "")).expect("copied");
-    looked(&mut world, 2);
+    poll_times(&mut world, 2);
     world.file().set_len(0).expect("cut");
     world.write(1);
-    looked(&mut world, 3);
+    poll_times(&mut world, 3);
     world.kept = Some(world.follower.as_ref().expect("it runs").mark());
     world.start();
-    looked(&mut world, 3);
+    poll_times(&mut world, 3);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
     assert_eq!(world.lost, Vec::<String>::new());
 }
@@ -445,10 +445,10 @@ fn a_file_that_begins_with_a_line_that_is_too_long_is_known_again() {
     std::fs::write(&world.path, format!("{long}\n")).expect("written");
     world.write(3);
     for _ in 0..3 {
-        looked(&mut world, 2);
+        poll_times(&mut world, 2);
         world.start();
     }
-    looked(&mut world, 2);
+    poll_times(&mut world, 2);
     assert_eq!(world.recorded.len(), 4);
     assert_eq!(world.lost, Vec::<String>::new());
 }
@@ -457,13 +457,13 @@ fn a_file_that_begins_with_a_line_that_is_too_long_is_known_again() {
 fn a_rotated_file_of_one_line_without_an_end_is_known_again() {
     let mut world = World::new();
     std::fs::write(&world.path, "{\"n\":\"a1\"}").expect("written");
-    looked(&mut world, 1);
+    poll_times(&mut world, 1);
     world.apply(&Event::Rename);
-    looked(&mut world, 2);
+    poll_times(&mut world, 2);
     world.apply(&Event::Rename);
     for _ in 0..2 {
         world.start();
-        looked(&mut world, 2);
+        poll_times(&mut world, 2);
     }
     assert_eq!(world.recorded.len(), 1, "{:?}", world.recorded);
     assert_eq!(world.lost, Vec::<String>::new());
@@ -473,7 +473,7 @@ fn a_rotated_file_of_one_line_without_an_end_is_known_again() {
 fn a_file_that_was_replaced_by_a_longer_copy_of_itself_goes_on() {
     let mut world = World::new();
     world.write(3);
-    looked(&mut world, 1);
+    poll_times(&mut world, 1);
     for _ in 0..2 {
         let copy = world.path.with_extension("tmp");
         std::fs::copy(&world.path, &copy).expect("copied");
@@ -481,7 +481,7 @@ fn a_file_that_was_replaced_by_a_longer_copy_of_itself_goes_on() {
         writeln!(OpenOptions::new().append(true).open(&copy).expect("a file"), "{line}").expect("written");
         world.written.push(line);
         std::fs::rename(&copy, &world.path).expect("renamed");
-        looked(&mut world, 3);
+        poll_times(&mut world, 3);
     }
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
     assert_eq!(world.lost, Vec::<String>::new());

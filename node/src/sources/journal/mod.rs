@@ -60,7 +60,7 @@ pub(super) async fn follow(
     let mut known = None;
     while !stop.is_cancelled() && !follower.heards.is_closed() {
         // Entries that were read but not sent yet are read again after the next start.
-        let problem = tokio::select! { () = stop.cancelled() => break, looked = follower.look() => looked.err() };
+        let problem = tokio::select! { () = stop.cancelled() => break, polled = follower.poll() => polled.err() };
         if problem != known {
             if let Some(problem) = &problem {
                 tracing::warn!(intake = follower.asked.name, problem, "cannot read the journal; retrying");
@@ -142,7 +142,7 @@ impl Follower {
     }
 
     /// Polls the files, and reads new entries.
-    async fn look(&mut self) -> Result<(), String> {
+    async fn poll(&mut self) -> Result<(), String> {
         let directory = self.asked.directory.clone();
         let listed = tokio::task::spawn_blocking(move || list(directory.as_deref())).await;
         let listing = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

@@ -67,7 +67,8 @@ pub(in crate::store) struct TreeIntegrator {
     filled: Receiver<Vec<FullTile>>,
     /// Used buffers that can be filled again.
     spare: Receiver<RowBuffer>,
-    /// Rows that were pushed and not handed over yet; they include committed rows if a transaction had only a few.
+    /// Rows that were pushed but not yet sent to the thread. They may include committed rows, because [`Self::full_tiles`] does not
+    /// send fewer than `ROWS_WORTH_WAKING` rows.
     waiting: RowBuffer,
     /// Number of rows pushed, including those of the open transaction.
     size: u64,

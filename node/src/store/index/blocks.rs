@@ -129,7 +129,7 @@ impl Index {
 
     /// Determines which rows of the block containing `seq` are worth reading. Returns `None` if the whole block must be read,
     /// because the index has no block for these rows, or one that was built from other rows.
-    pub(in crate::store) fn look(&self, conn: &Connection, seq: u64, ask: &IndexQuery<'_>) -> Option<Look> {
+    pub(in crate::store) fn candidates(&self, conn: &Connection, seq: u64, ask: &IndexQuery<'_>) -> Option<Look> {
         let block = seq / self.block_rows();
         self.ask(conn, block, |known| block::candidates(known, block * self.block_rows(), ask))
     }

@@ -7,7 +7,7 @@ use piperoll_format::time::Timestamp;
 
 /// Maximum bytes of bodies that wait for the indexer. Rows beyond it are read from the database later.
 const WAITING_BYTES_MAX: usize = 16 * 1_024 * 1_024;
-/// Bytes of the writer's buffer that are kept from one commit to the next.
+/// Capacity in bytes that the writer's buffer keeps from one commit to the next; the rest is freed.
 const KEPT_BYTES: usize = 1_024 * 1_024;
 /// Maximum number of rows from small commits that are combined, so that the indexer takes them at once.
 const ROWS_TOGETHER_MAX: usize = 256;

@@ -88,7 +88,7 @@ impl ArchivedLogs {
     }
 
     /// Returns the archived logs that can be read. Blocks on the file system if the cached list is too old.
-    fn look(&self, keys: &LogKeys) -> Vec<ArchivedLog> {
+    fn scan_directory(&self, keys: &LogKeys) -> Vec<ArchivedLog> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return known.open.values().cloned().collect();
@@ -128,11 +128,14 @@ impl ArchivedLogs {
     /// Lists the archived logs for clients.
     pub(in crate::store) fn list(&self, keys: &LogKeys) -> Vec<LogAside> {
         let rows = |aside: &ArchivedLog| aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
-        self.look(keys).iter().map(|aside| LogAside { generation: aside.generation, rows: rows(aside) }).collect()
+        self.scan_directory(keys)
+            .iter()
+            .map(|aside| LogAside { generation: aside.generation, rows: rows(aside) })
+            .collect()
     }
 
     pub(in crate::store) fn find(&self, keys: &LogKeys, generation: Generation) -> Option<ArchivedLog> {
-        self.look(keys).into_iter().find(|aside| aside.generation == generation)
+        self.scan_directory(keys).into_iter().find(|aside| aside.generation == generation)
     }
 }
 

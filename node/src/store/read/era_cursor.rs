@@ -123,7 +123,7 @@ impl EraCursor {
             let ask = IndexQuery { condition: reading.filter.condition(), ids: reading.ids };
             let times = reading.range.0..reading.range.1;
             let look = match &mut reading.counter {
-                None => index.look(reading.conn, at, &ask),
+                None => index.candidates(reading.conn, at, &ask),
                 Some(counter) => index.count(reading.conn, at, &ask, &(self.from..self.to), &times, counter),
             };
             self.looked = Some((block, look));

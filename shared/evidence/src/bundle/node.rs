@@ -44,7 +44,8 @@ impl BundleQuery {
         let fits = match &row.erased {
             None => self.filter.matches(view),
             Some(_) if erased_apart => self.filter.on_erased(row.prefix.node_id, row.seq()) == ErasedFit::Yes,
-            // Earlier versions included every erased entry, because it is unknown whether the entry would have matched.
+            // The bundle was written by an earlier version, which included every erased entry because it could not know whether
+            // the entry had matched.
             Some(_) => true,
         };
         fits && (self.from..self.to).contains(&row.timestamp())

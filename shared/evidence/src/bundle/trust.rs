@@ -44,7 +44,7 @@ pub enum TrustError {
     Newer(&'static str),
 }
 
-/// Public key of a node, and the sizes of its log that it may sign.
+/// Public key of a node, and the log sizes for which the key may sign checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySpan {
     pub public: [u8; 32],

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::caller::CallerEntry;
+use super::caller_fields::push_json;
 use super::rule_input::RuleInput;
-use super::spoken::push_json;
 use super::terms::{EntryError, FORMAT_VERSION, NODE_CATEGORY};
 use crate::ids::{EntryId, Generation, NodeId};
 use crate::limits;

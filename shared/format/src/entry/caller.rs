@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::caller_fields::{CallerFields, push_json};
 use super::prefix::{ID_FIELD_BYTES, Prefix};
 use super::rule_input::RuleInput;
-use super::spoken::{CallerFields, push_json};
 use super::terms::EntryError;
 use crate::ids::EntryId;
 use crate::json::compact;
@@ -46,15 +46,15 @@ impl CallerEntry {
     }
 
     fn parse_compact(text: &str) -> Result<Self, EntryError> {
-        let spoken: CallerFields<'_> = serde_json::from_str(text).map_err(|e| schema_error(&e))?;
-        spoken.check()?;
+        let typed: CallerFields<'_> = serde_json::from_str(text).map_err(|e| schema_error(&e))?;
+        typed.check()?;
         let mut fields = String::with_capacity(text.len());
-        spoken.write_fields(&mut fields);
+        typed.write_fields(&mut fields);
         let mut redacted = String::new();
-        if let Some(paths) = spoken.redacted.as_ref().filter(|paths| !paths.is_empty()) {
+        if let Some(paths) = typed.redacted.as_ref().filter(|paths| !paths.is_empty()) {
             push_json(&mut redacted, "redacted", paths);
         }
-        Ok(Self { id: spoken.id, fields, redacted, rule_input: spoken.rule_input() })
+        Ok(Self { id: typed.id, fields, redacted, rule_input: typed.rule_input() })
     }
 
     /// Checks that the entry does not exceed the size limit of a body, even with the longest possible fields of the node.

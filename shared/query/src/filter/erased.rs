@@ -9,7 +9,7 @@ use crate::column::Column;
 pub enum ErasedFit {
     /// The row's position alone decides that it is selected: the filter refers only to nodes, row numbers and `is:erased`.
     Yes,
-    /// The row's position alone decides that it is not selected.
+    /// The row's position alone rules the row out.
     No,
     /// The content of the row would decide, but it is erased.
     Unknown,

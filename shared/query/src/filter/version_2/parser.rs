@@ -285,7 +285,7 @@ impl Parser {
         Ok(Item { at, part: Expr::Test(Test::Text(vec![value.needle()])), word })
     }
 
-    /// Parses `v1:"…"`, conditions as version 1 reads them.
+    /// Parses `v1:"…"`, which contains conditions in the syntax of version 1.
     pub(super) fn of_version_1(&mut self) -> Result<Item> {
         let at = self.at;
         self.at += VERSION_1_MARK.len();

@@ -11,13 +11,13 @@ use crate::cluster::connection::Failure;
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::watch::LOOK_TIMEOUT;
 
-pub(crate) async fn look(member: &Arc<NodeHandle>) {
+pub(crate) async fn poll(member: &Arc<NodeHandle>) {
     let _one = member.witness.looking.lock().await;
     look_now(member).await;
 }
 
 /// Polls a node unless a poll is already running, so that a plain status request does not wait for it.
-pub(crate) async fn look_unless_looked_at(member: &Arc<NodeHandle>) {
+pub(crate) async fn poll_unless_polled(member: &Arc<NodeHandle>) {
     if let Ok(_one) = member.witness.looking.try_lock() {
         look_now(member).await;
     }
@@ -25,7 +25,7 @@ pub(crate) async fn look_unless_looked_at(member: &Arc<NodeHandle>) {
 
 async fn look_now(member: &Arc<NodeHandle>) {
     let watch = &member.witness;
-    let trouble = match looked(member).await {
+    let trouble = match poll_once(member).await {
         Ok(()) => None,
         Err(
             Failure::Unreachable { reason, .. }
@@ -44,7 +44,7 @@ async fn look_now(member: &Arc<NodeHandle>) {
     state.trouble = trouble;
 }
 
-async fn looked(member: &Arc<NodeHandle>) -> Result<(), Failure> {
+async fn poll_once(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let watch = &member.witness;
     let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
@@ -68,6 +68,6 @@ async fn looked(member: &Arc<NodeHandle>) -> Result<(), Failure> {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not accepted");
         }
     }
-    log_start_check::look(member, floor, oldest).await;
-    earlier::look(member).await
+    log_start_check::check(member, floor, oldest).await;
+    earlier::poll(member).await
 }

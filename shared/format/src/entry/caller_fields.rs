@@ -212,7 +212,10 @@ impl<'a> CallerFields<'a> {
     fn check_objects(&self) -> Result<(), EntryError> {
         if let Some(changes) = self.changes {
             let wrong = |problem: &dyn std::fmt::Display| {
-                EntryError::field("changes", format!("it must be a list of {{\"field\",\"old\",\"new\"}}: {problem}"))
+                EntryError::field(
+                    "changes",
+                    format!("must be a list of objects with `field`, `old` and `new`: {problem}"),
+                )
             };
             let list: Vec<&RawValue> = serde_json::from_str(changes.get()).map_err(|e| wrong(&e))?;
             for change in &list {
