@@ -10,6 +10,8 @@ use piperoll_client::{Category, DeliveryPolicy, Emitted, Entry, RecordLayer, Rec
 use tower::ServiceExt as _;
 
 const FLUSH: Duration = Duration::from_secs(60);
+/// Long enough that no test depends on how fast the machine is. A test of the deadline sets `RECORDING_APP_DEADLINE_MS`.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() {
@@ -22,12 +24,14 @@ async fn main() {
         "best_effort" => DeliveryPolicy::BestEffort,
         other => panic!("{other}: no policy"),
     };
+    let deadline = std::env::var("RECORDING_APP_DEADLINE_MS").ok();
+    let deadline = deadline.map_or(DEADLINE, |text| Duration::from_millis(text.parse().expect("a number")));
     let recorder = Recorder::builder(Path::new(socket))
         .expect("a client")
         .policy_for_all(policy)
         .spool(Path::new(folder))
         .spool_bytes_max(bytes.parse().expect("a number"))
-        .deadline(Duration::from_millis(500))
+        .deadline(deadline)
         .source("recording-app")
         .open()
         .expect("a recorder");

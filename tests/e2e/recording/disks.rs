@@ -137,7 +137,8 @@ async fn a_slow_disk_of_the_application_neither_doubles_nor_hides_anything() {
     let mut cluster = one_node().await;
     cluster.stop(0);
     let inject = "fdatasync:delay_enter=1500000:when=2";
-    let mut app = App::run(&interfered(&cluster, inject, "spool", 1_000_000, 10));
+    let deadline = ["env", "RECORDING_APP_DEADLINE_MS=500"].map(str::to_owned).to_vec();
+    let mut app = App::run(&[deadline, interfered(&cluster, inject, "spool", 1_000_000, 10)].concat());
     let said = app.read("done", 1_000);
     cluster.restart(0).await;
     app.end();
