@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::answer::page::page;
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::memory::{Again, Alarm, EarlyPrune, Lost, Pin, Remembered, Split};
-use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof};
+use crate::cluster::witness::watch::{NodeWitness, POLL_TIMEOUT, generation_of, proof};
 use crate::scan::query::Query;
 use crate::state::App;
 
@@ -190,7 +190,7 @@ async fn compare_earlier(member: &NodeHandle, witness: &str, note: &str) {
 async fn goes_on_from(member: &NodeHandle, theirs: &Checkpoint, earlier: Option<Generation>) -> Option<bool> {
     let of_log = earlier.map(|generation| format!("&generation={generation}")).unwrap_or_default();
     let path = format!("{}?old={}{of_log}", peer_path::CHECKPOINT, theirs.size);
-    let answer: CheckpointAnswer = member.link.get_json(&path, LOOK_TIMEOUT).await.ok()?;
+    let answer: CheckpointAnswer = member.link.get_json(&path, POLL_TIMEOUT).await.ok()?;
     let now = member.witness.opened_text(&answer.note)?;
     if now.origin != theirs.origin || now.size < theirs.size {
         return None;
@@ -356,5 +356,66 @@ impl NodeWitness {
         // `raise` stores the split together with the alarm.
         state.remembered.note_split(split);
         self.raise(&mut state, alarm);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use piperoll_evidence::bundle::Membership;
+    use piperoll_format::ids::Generation;
+    use piperoll_format::mac::KeyRing;
+    use piperoll_format::note::{KeyKind, SigningSeed};
+    use piperoll_protocol::node::CheckpointAnswer;
+    use piperoll_protocol::verdict::Verdict;
+
+    use super::*;
+    use crate::cluster::witness::log_start::Keeping;
+    use crate::cluster::witness::watch::NotTaken;
+    use crate::config::RosterNode;
+
+    /// A node that answers before this aggregator has read its own log did nothing wrong, so nothing is recorded about it.
+    #[test]
+    fn a_poll_before_the_own_log_was_read_says_nothing_about_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let seed = SigningSeed::from_bytes([7; 32]);
+        let generation = Generation::from_bytes([1; 16]);
+        let origin = format!("test/mx1/{generation}");
+        let key = seed.named(&origin, KeyKind::Log).unwrap();
+        let note = Checkpoint { origin, size: 3, root: [9; 32] }.sign(&key).unwrap().to_string();
+        let answer = CheckpointAnswer { note, generation: None, proof: Vec::new(), span: None };
+        let node = RosterNode {
+            id: "mx1".parse().unwrap(),
+            address: "127.0.0.1:1".to_owned(),
+            life: Membership::ALWAYS,
+            moved: Vec::new(),
+            last_seq: None,
+            ring: KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), Vec::new()),
+            checkpoint_key: Some(seed.public_bytes()),
+            next_checkpoint_key: None,
+            former_checkpoint_keys: Vec::new(),
+        };
+        let cosigner = SigningSeed::from_bytes([8; 32]).named("test/agg", KeyKind::Witness).unwrap();
+        let keeping = Keeping { policies: [].into(), witnesses: [].into() };
+        let witness = NodeWitness::open(dir.path(), &node, &cosigner, keeping, false).unwrap();
+        assert!(witness.standing().is_pending, "nothing was asked yet");
+        let refused = witness.take(&answer, 0, SystemClock.now()).unwrap_err();
+        assert!(matches!(refused, NotTaken::TooEarly(_)), "{refused:?}");
+        witness.concluded(Err(refused));
+        let standing = witness.standing();
+        assert_eq!((standing.verdict, standing.is_pending), (Verdict::Unverifiable, true), "{standing:?}");
+
+        witness.recalled(&[]);
+        assert!(witness.take(&answer, 0, SystemClock.now()).unwrap().is_some());
+        witness.concluded(Ok(()));
+        assert_eq!((witness.standing().verdict, witness.standing().is_pending), (Verdict::Ok, false));
+
+        // A checkpoint that cannot be checked is the node's fault, and is recorded.
+        let unsigned = CheckpointAnswer { note: answer.note.replace("\n3\n", "\n4\n"), ..answer };
+        let refused = witness.take(&unsigned, 3, SystemClock.now()).unwrap_err();
+        assert!(matches!(refused, NotTaken::Unverifiable(_)), "{refused:?}");
+        witness.concluded(Err(refused));
+        let standing = witness.standing();
+        assert_eq!((standing.verdict, standing.is_pending), (Verdict::Unverifiable, false), "{standing:?}");
     }
 }

@@ -22,7 +22,8 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Dura
         }
         poll(&member).await;
         let standing = member.witness.standing();
-        if last.as_ref() != Some(&standing.verdict) {
+        // A verdict that says nothing about the node must not look like one against it.
+        if !standing.is_pending && last.as_ref() != Some(&standing.verdict) {
             // A good first verdict after a start is not recorded.
             let news = last.is_some() || standing.verdict != Verdict::Ok;
             if news && record(&app, &member, &standing).await.is_err() {

@@ -14,7 +14,7 @@ use piperoll_protocol::node::{CheckpointAnswer, peer_path};
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::compare::{Comparison, compare};
 use crate::cluster::witness::memory::{ACCEPTED, Evidence, Lost, Mark, Pin};
-use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof, span_of};
+use crate::cluster::witness::watch::{NodeWitness, POLL_TIMEOUT, generation_of, proof, span_of};
 
 /// Maximum number of retries to get the same checkpoint twice from a node whose log is growing.
 const TRIES: u32 = 5;
@@ -74,7 +74,7 @@ impl Presented {
 /// Clears an alarm, pins the log that the node presents, and records the rows that are lost with the old one.
 pub(crate) async fn accept(member: &NodeHandle, wanted: &Acceptance) -> Result<(), AcceptError> {
     let watch = &member.witness;
-    let _one = watch.looking.lock().await;
+    let _one = watch.polling.lock().await;
     let (alarmed, other, pinned) = {
         let state = watch.state();
         let remembered = &state.remembered;
@@ -201,7 +201,7 @@ async fn last_common(member: &NodeHandle, marks: &[Mark], now: &Checkpoint) -> R
 async fn ask(member: &NodeHandle, old: u64) -> Result<Presented, AcceptError> {
     let watch = &member.witness;
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
-    let asked = member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await;
+    let asked = member.link.get_json::<CheckpointAnswer>(&path, POLL_TIMEOUT).await;
     let opened = |text: &str| {
         let note = Note::parse(text).ok()?;
         watch.opened(&note).ok()
@@ -284,7 +284,7 @@ impl NodeWitness {
         self.memory.keep(&evidence).and_then(|()| self.memory.store(&cleared)).map_err(store)?;
         state.remembered = cleared;
         state.pinned = Some(presented.checkpoint.clone());
-        state.looked = false;
+        state.polled = false;
         Ok(())
     }
 }

@@ -13,9 +13,9 @@ use piperoll_protocol::node::{CheckpointAnswer, LogAside, peer_path};
 
 use crate::cluster::connection::Failure;
 use crate::cluster::node_handle::NodeHandle;
-use crate::cluster::witness::aside::LookedAt;
+use crate::cluster::witness::aside::PolledLog;
 use crate::cluster::witness::memory::Lost;
-use crate::cluster::witness::watch::{LOOK_TIMEOUT, NodeWitness, generation_of, proof};
+use crate::cluster::witness::watch::{NodeWitness, POLL_TIMEOUT, generation_of, proof};
 
 /// Maximum number of archived logs kept for a node, more than any node has.
 const ASIDES_MAX: usize = 64;
@@ -49,7 +49,7 @@ pub(crate) async fn poll(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let wanted: Vec<(LogAside, u64)> = wanted.take(ASKED_MAX).collect();
     for (aside, old) in wanted {
         let path = format!("{}?old={old}&generation={}", peer_path::CHECKPOINT, aside.generation);
-        let is_known = match member.link.get_json::<CheckpointAnswer>(&path, LOOK_TIMEOUT).await {
+        let is_known = match member.link.get_json::<CheckpointAnswer>(&path, POLL_TIMEOUT).await {
             Ok(answer) => watch.take_earlier(&aside, old, &answer, SystemClock.now()).unwrap_or_else(|message| {
                 tracing::warn!(node = %member.node.id, generation = %aside.generation, error = message, "cannot check an archived log yet");
                 false
@@ -61,8 +61,8 @@ pub(crate) async fn poll(member: &Arc<NodeHandle>) -> Result<(), Failure> {
         };
         let mut state = watch.state();
         // Keep one record for each log: a node that reports something different every time must not fill the memory.
-        state.earlier_looked.retain(|looked| looked.aside.generation != aside.generation);
-        state.earlier_looked.push(LookedAt { aside, at: Instant::now(), is_known });
+        state.earlier_polled.retain(|polled| polled.aside.generation != aside.generation);
+        state.earlier_polled.push(PolledLog { aside, at: Instant::now(), is_known });
     }
     Ok(())
 }
@@ -78,8 +78,8 @@ impl NodeWitness {
     fn witnessed_of(&self, aside: &LogAside) -> Option<u64> {
         let state = self.state();
         let is_done =
-            |looked: &LookedAt| looked.knows(aside) || (looked.aside == *aside && looked.at.elapsed() < AGAIN_AFTER);
-        if state.remembered.alarm.is_some() || state.earlier_looked.iter().any(is_done) {
+            |polled: &PolledLog| polled.knows(aside) || (polled.aside == *aside && polled.at.elapsed() < AGAIN_AFTER);
+        if state.remembered.alarm.is_some() || state.earlier_polled.iter().any(is_done) {
             return None;
         }
         let lost = &state.remembered.lost[place_of(&state.remembered.lost, aside)?];

@@ -13,7 +13,7 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::node::{CheckpointAnswer, LogAside, LogBefore, LogSpan};
 use piperoll_protocol::verdict::Verdict;
 
-use super::aside::LookedAt;
+use super::aside::PolledLog;
 use super::compare::{Comparison, compare};
 use super::log_start::{Keeping, LogStart};
 use super::memory::{
@@ -22,7 +22,7 @@ use super::memory::{
 use super::pinned::Pinned;
 use crate::config::RosterNode;
 
-pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time without a successful poll after which the verdict becomes `stale`.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 /// Maximum number of losses that a reason describes individually.
@@ -52,6 +52,26 @@ pub(crate) struct WitnessStatus {
     /// Number of rows covered by the pinned checkpoint.
     pub(crate) size: Option<u64>,
     pub(crate) seen: Option<Timestamp>,
+    /// Whether the verdict only means that this aggregator has not yet been able to check the node, for example shortly
+    /// after a start. Such a verdict says nothing about the node, so its change is not recorded.
+    pub(crate) is_pending: bool,
+}
+
+/// Why a node's checkpoint was not accepted, although it raises no alarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// The node could not be reached.
+    Unreachable(String),
+    /// The node presented no checkpoint, or one that could not be checked.
+    Unverifiable(String),
+    /// This aggregator is not ready to check it. A later poll is.
+    TooEarly(String),
+}
+
+impl From<String> for NotTaken {
+    fn from(reason: String) -> Self {
+        Self::Unverifiable(reason)
+    }
 }
 
 impl WitnessStatus {
@@ -93,8 +113,8 @@ pub(crate) struct NodeWitness {
     pub(crate) was_known: bool,
     pub(crate) state: Mutex<WatchState>,
     /// Serializes polls of the node and `accept`: if two polls overlapped, the slower one would present a smaller log than the other has
-    /// pinned. Locked by `look`, `look_unless_looked_at` and `accept`.
-    pub(crate) looking: tokio::sync::Mutex<()>,
+    /// pinned. Locked by `poll`, `poll_unless_polled` and `accept`.
+    pub(crate) polling: tokio::sync::Mutex<()>,
 }
 
 pub(crate) struct WatchState {
@@ -103,7 +123,9 @@ pub(crate) struct WatchState {
     pub(crate) pinned: Option<Checkpoint>,
     /// Verdict and reason of the last poll, if it failed.
     pub(crate) trouble: Option<(Verdict, String)>,
-    pub(crate) looked: bool,
+    pub(crate) polled: bool,
+    /// Whether the last poll came before this aggregator was ready to check the node; `trouble` has the reason.
+    pub(crate) too_early: bool,
     /// Log start of the node, if rows were pruned and the `log.pruned` entry has been read.
     pub(crate) floor: Option<LogStart>,
     /// Set by `NodeWitness::recalled` once this aggregator's own log has been searched for earlier pins of the node.
@@ -111,7 +133,7 @@ pub(crate) struct WatchState {
     /// Logs that the node's present one replaced and that the node reports as still readable.
     pub(crate) asides: Vec<LogAside>,
     /// Archived logs that the node has been asked about.
-    pub(crate) earlier_looked: Vec<LookedAt>,
+    pub(crate) earlier_polled: Vec<PolledLog>,
 }
 
 impl NodeWitness {
@@ -128,11 +150,12 @@ impl NodeWitness {
             remembered,
             pinned: None,
             trouble: None,
-            looked: false,
+            polled: false,
+            too_early: false,
             floor: None,
             recalled: false,
             asides: Vec::new(),
-            earlier_looked: Vec::new(),
+            earlier_polled: Vec::new(),
         });
         let origins = format!("{}/{}/", member.ring.cluster(), member.id);
         let watch = Self {
@@ -145,7 +168,7 @@ impl NodeWitness {
             keeping,
             was_known,
             state,
-            looking: tokio::sync::Mutex::new(()),
+            polling: tokio::sync::Mutex::new(()),
         };
         // If the pin cannot be verified because the roster now names another key, the next poll tries again and reports that.
         {
@@ -199,7 +222,7 @@ impl NodeWitness {
                 (Verdict::RowInvalid, Some(message))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
-            (None, None) if !state.looked => {
+            (None, None) if !state.polled => {
                 (Verdict::Unverifiable, Some("its checkpoint has not been read yet".to_owned()))
             }
             (None, None) if state.remembered.again.is_some() => {
@@ -209,7 +232,9 @@ impl NodeWitness {
             (None, None) if old => (Verdict::Stale, Some("its checkpoint has not been renewed for a while".to_owned())),
             (None, None) => (Verdict::Ok, None),
         };
-        WitnessStatus { verdict, reason, size, seen }
+        // An alarm and a bad row are about the node, whatever the last poll said.
+        let is_pending = verdict == Verdict::Unverifiable && (state.too_early || !state.polled);
+        WitnessStatus { verdict, reason, size, seen, is_pending }
     }
 
     /// Explains why rows of this range may be missing although the node answers: they were in a log that was replaced by another one.
@@ -325,7 +350,7 @@ impl NodeWitness {
             let pinned = pinned.filter(|(checkpoint, _)| generation_of(checkpoint) == lost.generation);
             let pinned = pinned.filter(|(checkpoint, _)| (1..=aside.rows).contains(&checkpoint.size));
             // Until the node has reported which log preceded this one, it is unknown whether this log is complete.
-            let pinned = pinned.filter(|_| state.earlier_looked.iter().any(|looked| looked.knows(aside)));
+            let pinned = pinned.filter(|_| state.earlier_polled.iter().any(|polled| polled.knows(aside)));
             let pinned = pinned.map(|(checkpoint, note)| Pinned {
                 generation: aside.generation,
                 size: checkpoint.size,
@@ -398,23 +423,23 @@ impl NodeWitness {
 
     /// Processes the answer to one poll of a node's checkpoint. Returns the note to send back, which has this witness's
     /// cosignature. `old` is the size that the consistency proof was requested for.
-    pub(crate) fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, String> {
+    pub(crate) fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, NotTaken> {
         let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
         let presented = self.opened(&note)?;
-        let proof = proof(answer).ok_or("its consistency proof is malformed")?;
+        let proof = proof(answer).ok_or_else(|| "its consistency proof is malformed".to_owned())?;
         let mut state = self.state();
         let pinned = match (&state.pinned, &state.remembered.pin) {
             (None, Some(pin)) => Some(self.open_pin(pin)?),
             (pinned, _) => pinned.clone(),
         };
         if pinned.is_none() && !state.recalled {
-            return Err("this aggregator's earlier records about the node have not been searched yet".to_owned());
+            let reason = "this aggregator's earlier records about the node have not been searched yet";
+            return Err(NotTaken::TooEarly(reason.to_owned()));
         }
         if state.remembered.pin.as_ref().map_or(0, |pin| pin.size) != old {
             // `recalled` found the pin in this aggregator's own log after the node was asked, so the proof is for another size.
-            return Err(
-                "its pinned checkpoint was found in the meantime; reading the node's checkpoint again".to_owned()
-            );
+            let reason = "its pinned checkpoint was found in the meantime; reading the node's checkpoint again";
+            return Err(NotTaken::TooEarly(reason.to_owned()));
         }
         let (verdict, reason) = match compare(pinned.as_ref(), &presented, &proof) {
             // An alarm stays regardless of what the node presents later; only an operator clears it.
@@ -453,6 +478,21 @@ impl NodeWitness {
             self.present(&mut state, &presented, &answer.note)?;
         }
         Ok(None)
+    }
+
+    /// Stores how a poll ended.
+    pub(crate) fn concluded(&self, poll: Result<(), NotTaken>) {
+        let mut state = self.state();
+        state.polled = true;
+        state.too_early = matches!(poll, Err(NotTaken::TooEarly(_)));
+        state.trouble = poll.err().map(|not_taken| match not_taken {
+            NotTaken::Unreachable(reason) => (Verdict::Unreachable, reason),
+            NotTaken::Unverifiable(reason) | NotTaken::TooEarly(reason) => (Verdict::Unverifiable, reason),
+        });
+        if state.trouble.is_some() {
+            // The node may answer for an archived log once it is reachable again, so forget that it did not.
+            state.earlier_polled.retain(|polled| polled.is_known);
+        }
     }
 
     /// Raises an alarm for a node that presents no signed checkpoint and has fewer rows than were witnessed: its log
