@@ -53,7 +53,7 @@ pub struct Detector {
     operations: Window,
     edits: Window,
     failures: Window,
-    /// Times of each user's last login from an address or with a device, and of the user's last login overall.
+    /// Times of each user's last login from each address and with each device, and of the user's last login overall.
     logins: Memory<i64>,
     /// Changes to the memory since the last [`Detector::commit`], so that [`Detector::rollback_to`] can undo them.
     journal: Vec<Step>,
@@ -112,8 +112,8 @@ impl Detector {
         flags.in_order()
     }
 
-    /// Restores the memory of a recently recorded entry after a start. [`Self::remember_login`] does the same for successful
-    /// logins.
+    /// Remembers a recently recorded entry again after a restart, for the rules that count events. [`Self::remember_login`] is
+    /// the counterpart for the login rules.
     pub fn remember_lately(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
         let at = rule_input.occurred_at.unwrap_or(recorded).micros();
         self.count_operation(rule_input, at);
@@ -122,7 +122,7 @@ impl Detector {
         self.commit();
     }
 
-    /// Restores the memory of a successful login after a start.
+    /// Remembers a successful login again after a restart.
     pub fn remember_login(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
         self.judge_new_address(rule_input, recorded, &mut Flags(Vec::new()));
         self.judge_new_device(rule_input, recorded, &mut Flags(Vec::new()));
@@ -176,8 +176,8 @@ impl Detector {
         }
     }
 
-    /// Returns whether an entry is exempt from the activity rules, because a machine account caused it or it is about reading the
-    /// log.
+    /// Returns whether an entry is exempt from the activity rules, because a machine account caused it or because it records a
+    /// read of the log.
     fn is_exempt(&self, rule_input: &RuleInput) -> bool {
         rule_input.category == READING
             || rule_input.user_type.as_ref().is_some_and(|kind| self.rules.machines.contains(kind))
@@ -375,8 +375,11 @@ impl ValueChanged {
             if !is_money || percent <= self.over_percent + 1e-9 {
                 return None;
             }
-            let by = if percent.is_finite() { format!("by {percent:.0} %") } else { "from nothing".to_owned() };
-            Some(format!("{} changed {by}, more than {} %", amount.field, self.over_percent))
+            Some(if percent.is_finite() {
+                format!("{} changed by {percent:.0} %, more than {} %", amount.field, self.over_percent)
+            } else {
+                format!("{} changed from zero", amount.field)
+            })
         })
     }
 }

@@ -88,7 +88,7 @@ pub(super) fn unknown_key(typed: &str) -> String {
     }
 }
 
-/// Error message for a value that is not in the list of its key.
+/// Returns the error message for a value that is not in the list of its key.
 pub(super) fn not_in_list(key: &str, typed: &str, known: &[&str]) -> String {
     let lower = typed.to_lowercase();
     let meant = if known.contains(&lower.as_str()) {
@@ -127,13 +127,15 @@ fn nearest(typed: &str, known: &[&str]) -> Option<String> {
     (likeness >= ALIKE_MIN || begins).then(|| word.to_owned())
 }
 
-/// Refuses operators of other query languages that are written as words of their own.
+/// Refuses operators of other query languages that are written as separate words.
 pub(super) fn refuse_foreign_word(word: &str) -> Result<(), String> {
     let write = match word {
         "&&" | "&" => "AND, or a space",
         "||" | "|" => "OR",
         "," => "a comma directly between the values of one key, as in user:alice,bob",
-        "#" | "//" | "--" => "no comments here",
+        "#" | "//" | "--" => {
+            return Err(format!("a filter has no comments; remove this one, or quote {word:?} to search for it"));
+        }
         "<>" | "!" => "NOT, or a minus directly before the condition",
         _ => return Ok(()),
     };
