@@ -48,7 +48,7 @@ fn service(recorder: Recorder, domains: Domains) -> Router {
 }
 // README: end
 
-/// Returns the caller as the application's own sign-in identifies it; in this example, by a header.
+/// Returns the caller as identified by the application's own sign-in, which is a header in this example.
 fn who(request: &Parts) -> Option<Caller> {
     let user = request.headers.get("x-user")?.to_str().ok()?.to_owned();
     Some(Caller { user, user_type: "admin".to_owned(), ..Caller::default() })

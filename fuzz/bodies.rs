@@ -123,7 +123,7 @@ pub(crate) fn row(bytes: &[u8]) {
     }
 }
 
-/// Reads the input under every built-in mapping.
+/// Applies every built-in mapping to the input.
 pub(crate) fn mapping(bytes: &[u8]) {
     static MAPPINGS: LazyLock<Vec<Mapping>> = LazyLock::new(|| {
         Mapping::built_in().iter().map(|built_in| Mapping::load(built_in.name).expect("built in")).collect()
@@ -144,7 +144,7 @@ pub(crate) fn syslog(bytes: &[u8]) {
     assert!(piperoll_format::json::compact(&record).is_ok(), "a record is JSON");
 }
 
-/// Splits the bytes of a syslog connection into messages of one or more lines; the bytes determine the framing.
+/// Splits the bytes of a syslog connection into messages of one or more lines; the framing is detected from the bytes.
 pub(crate) fn framing(bytes: &[u8]) {
     for record in parsers::syslog_stream(bytes) {
         assert!(piperoll_format::json::compact(&record).is_ok(), "a record is JSON");

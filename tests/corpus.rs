@@ -1,5 +1,5 @@
-//! Runs the fuzz targets in every test run: over their corpus, and over truncated, bit-flipped and concatenated inputs such as
-//! a fuzzer tries first.
+//! Runs the fuzz targets in every test run: on their corpus, and on truncated, bit-flipped and concatenated inputs like those
+//! that a fuzzer tries first.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -48,7 +48,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 6] = [
     ("cli/src/", &["rcgen"], "certificates are made in certs"),
 ];
 
-/// Crates, each with the only folders and files that may name it.
+/// Crates that only some folders and files may name, each with these folders and files.
 const ONLY_IN: [(&str, &[&str]); 2] =
     [("rusqlite", &["node/src/store/", "cli/src/demo/tamper.rs", "tests/"]), ("rcgen", &["certs/", "tests/"])];
 
@@ -75,7 +75,7 @@ fn nobody_imports_whom_they_must_not() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Workspace crates with the workspace crates that each may depend on, lowest layer first.
+/// Crates of the workspace, lowest layer first, each with the workspace crates that it may depend on.
 const FLOORS: [(&str, &[&str]); 15] = [
     ("shared/format", &[]),
     ("shared/redact", &["format"]),

@@ -49,7 +49,8 @@ pub enum StartError {
     Recorder(#[from] piperoll_client::OpenError),
 }
 
-/// Time limit at shutdown for storing pins, and again for requests that are still in progress although their callers are gone.
+/// Time limit at shutdown for storing pins. The same limit applies again to requests that are still in progress although their
+/// callers are gone.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An aggregator whose listener is bound but which does not serve requests yet.

@@ -42,7 +42,8 @@ impl Audit {
         self.node.health().await
     }
 
-    /// Waits for requests in progress, and records the counts of refused ones. Returns false if that took longer than `within`.
+    /// Waits until requests in progress are finished and the counts of refused requests are recorded. Returns false if that took
+    /// longer than `within`.
     pub(crate) async fn close(&self, within: Duration) -> bool {
         self.recorder.clone().close(within).await
     }

@@ -1,4 +1,4 @@
-//! `aggregator.toml` and the roster: the files as typed, and the checked configuration that is built from them.
+//! `aggregator.toml` and the roster: the contents of the files, and the checked configuration that is built from them.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -314,7 +314,7 @@ impl AggregatorConfig {
         })
     }
 
-    /// Identity that this aggregator's certificate must have.
+    /// Returns the identity that this aggregator's certificate must have.
     pub fn identity(&self) -> Identity {
         Identity::new(&self.cluster, Kind::Aggregator, &self.id)
     }

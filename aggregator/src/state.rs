@@ -60,7 +60,7 @@ pub(crate) struct App {
     pub(crate) counts: Shares,
     /// Capacity for live tails.
     pub(crate) tails: Shares,
-    /// Capacity for bundles that are checked.
+    /// Capacity for checks of bundles.
     pub(crate) bundles: Shares,
     pub(crate) sessions: Sessions,
     pub(crate) searches: Searches,

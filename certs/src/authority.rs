@@ -304,8 +304,9 @@ impl Authority {
         Ok(folder)
     }
 
-    /// Moves aside the folder that an interrupted command left over, so that the command can be repeated. Its keys are not in any
-    /// list. The folder of a listed member is never moved, because callers check the id with `refuse_known` first.
+    /// Moves aside the folder that an interrupted command left over, so that the command can be repeated. No listed member uses
+    /// the keys in the folder. The folder of a listed member is never moved, because callers check the id with `refuse_known`
+    /// first.
     fn set_leftover_aside(&mut self, folder: &Path) -> Result<()> {
         if !folder.exists() {
             return Ok(());

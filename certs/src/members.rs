@@ -92,7 +92,7 @@ pub struct KeyHistory {
     /// Number of keys created after the first, used to name their files.
     #[serde(default)]
     pub made: u32,
-    /// Sizes that a key may sign, for every log in which the key changed.
+    /// Log sizes for which a key may sign checkpoints, for every log in which the key changed.
     #[serde(default)]
     pub spans: Vec<KeyUse>,
     /// Replaced keys, valid for logs that ended before the replacement.
@@ -108,7 +108,7 @@ pub struct FormerKey {
     pub until: Timestamp,
 }
 
-/// Sizes of one generation's log that a key may sign.
+/// Log sizes of one generation for which a key may sign checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyUse {
     pub key: String,

@@ -158,7 +158,7 @@ fn certificates(count: usize) -> &'static str {
     if count == 1 { "certificate" } else { "certificates" }
 }
 
-/// Creates new keys for a node, and prints which files to copy where.
+/// Runs the commands that change a node's keys, and prints which files to copy where.
 fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
         ClusterCommand::RotateMac { dir, id } => {
@@ -221,7 +221,7 @@ fn made(what: &str, folder: &Path) {
     copy_aggregators();
 }
 
-/// Warns about folders that were set aside, and about folders that were moved to their machines and so cannot be updated here.
+/// Warns about folders that were set aside, and about folders that are missing here, because they were moved to their machines.
 fn warn_of_absent(authority: &Authority) {
     for folder in authority.set_aside() {
         errln!("an interrupted command had left a folder of this name; it was moved to {}", folder.display());

@@ -1,4 +1,5 @@
-//! Finds the documents in a file of records: lines, groups of lines, or JSON over several lines; compressed or not.
+//! Splits a file of records, which may be compressed, into documents: lines, groups of lines, or JSON values that span several
+//! lines.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read as _};
@@ -79,7 +80,7 @@ impl Documents {
         }
         let text = match String::from_utf8(bytes) {
             Ok(text) => text,
-            // Read text that is not UTF-8 as Latin-1, as for a followed file; the mapping decides what to do with it.
+            // Read text that is not UTF-8 as Latin-1, as in followed files; the mapping decides what to do with it.
             Err(error) => error.into_bytes().into_iter().map(char::from).collect(),
         };
         let text = if self.line == 1 { text.trim_start_matches(BYTE_ORDER_MARK) } else { &text };
@@ -154,8 +155,8 @@ struct OpenJson {
 }
 
 impl OpenJson {
-    /// Adds a line and returns the documents that it completes. A line that is a complete document also ends an unfinished object
-    /// before it: that object is reported as broken, and no other document is lost.
+    /// Adds a line and returns the documents that it completes. If the line is a complete document while an object before it is
+    /// unfinished, only that object is reported as broken, and no other document is lost.
     fn push(&mut self, number: u64, line: &str) -> Vec<Document> {
         let mut documents = Vec::new();
         let is_nested = self.text.starts_with('[');

@@ -1,4 +1,4 @@
-//! Exit codes, the same for all reading commands.
+//! Exit codes, which are the same for all commands that read.
 
 use piperoll_query::filter::FilterError;
 
@@ -13,7 +13,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// An expected node did not answer in full.
     Incomplete = 3,
-    /// A signature is wrong, there is a gap, or a file has another origin. Takes precedence over `Incomplete`.
+    /// Rows fail verification or are missing, a log cannot be trusted, or a bundle is refused. Takes precedence over
+    /// `Incomplete`.
     Violation = 4,
     /// No node answered.
     Nothing = 5,

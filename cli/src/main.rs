@@ -1,4 +1,4 @@
-//! `piperoll`: the one binary, and the only crate that depends on both node and aggregator.
+//! `piperoll`: the only binary, and the only crate that depends on both node and aggregator.
 
 #![deny(clippy::print_stdout, reason = "`println!` panics when its output is closed; use `outln!`")]
 #![deny(clippy::print_stderr, reason = "`eprintln!` panics when its output is full; use `errln!`")]
@@ -61,7 +61,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// Joins the chain of causes, without those whose text the line already contains.
+/// Joins the chain of causes into one line. Leaves out causes whose text the line already contains.
 fn in_one_line(error: &anyhow::Error) -> String {
     let mut message = String::new();
     for cause in error.chain() {

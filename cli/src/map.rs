@@ -52,7 +52,7 @@ struct Counts {
     without_id: u64,
     passed_over: u64,
     unmapped: u64,
-    /// For each reason, the first line that has it and the number of records.
+    /// For each reason, the number of the first line to which it applies, and the number of records.
     reasons: BTreeMap<String, (u64, u64)>,
 }
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 static FAILURE: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Prints a line to standard output, as `println!` does, but without a panic.
+/// Prints a line to standard output like `println!`, but never panics.
 macro_rules! outln {
     () => { $crate::out::write(&mut std::io::stdout(), format_args!("\n")) };
     ($($message:tt)*) => {

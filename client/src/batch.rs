@@ -87,7 +87,8 @@ pub(crate) async fn send_lines(
     let all = |error: &dyn Fn() -> ClientError| (0..count).map(|_| Err(error())).collect();
     match tokio::time::timeout(patience, node.append_lines(lines, false)).await {
         Err(_) => all(&|| ClientError::Unknown("the request timed out".to_owned())),
-        // The request was refused, not an entry. Report a transient error, because the fault of the endpoint may be fixed.
+        // The node refused the request as a whole, not a single entry. Report a transient error, because the problem with the
+        // endpoint may be fixed later.
         Ok(Err(ClientError::Refused(problem))) => all(&|| ClientError::Protocol(problem.detail.clone())),
         Ok(Err(error)) => all(&|| error.clone()),
         Ok(Ok(report)) if report.results.len() == count => report

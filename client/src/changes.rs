@@ -49,7 +49,7 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Adds one field that the application compared itself.
+    /// Adds one field, which the application has compared itself.
     #[must_use]
     pub fn with(mut self, field: impl Into<String>, old: impl Serialize, new: impl Serialize) -> Self {
         let value = |value: Value| (!value.is_null()).then_some(value);

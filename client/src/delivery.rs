@@ -23,7 +23,7 @@ const LINES_MAX: usize = 256;
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Time limit of one request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Pauses between attempts while the node cannot record entries.
+/// First and longest pause between attempts while the node cannot record entries.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Idle time after which a segment that has been sent is closed so that it can be removed.
@@ -69,7 +69,7 @@ impl Delivery {
         }
     }
 
-    /// Sends a segment's entries in their order, and removes it.
+    /// Sends a segment's entries in order, and then removes the segment.
     async fn empty(&self, mut segment: SegmentReader) -> std::io::Result<()> {
         loop {
             // Get the end before reading: `None` means that the segment is closed and `next_batch` can read all of it.
@@ -92,7 +92,7 @@ impl Delivery {
                 _ => {
                     let more = self.spool.waiting().more.notified();
                     if tokio::time::timeout(QUIET, more).await.is_err() || !self.ledger.is_clean() {
-                        // Close the segment; once nothing more can be written to it, it can be removed.
+                        // Close the segment. It can be removed once nothing more can be written to it.
                         self.spool.rotate().await;
                     }
                 }
@@ -127,8 +127,8 @@ impl Delivery {
         }
     }
 
-    /// Reports a refused entry as lost. The id of the report is derived from that of the entry: after a crash the entry is refused and
-    /// reported again under the same id, so the loss is recorded once.
+    /// Reports a refused entry as lost. The id of the report is derived from the id of the entry: if a crash causes the entry to
+    /// be refused and reported again, the second report has the same id, so the loss is recorded once.
     async fn refused(&self, kept: &SpooledEntry, error: &ClientError) {
         // Do not log the entry itself: more people can read the application's log than the audit log.
         tracing::error!(%error, "the node refused an entry from the spool; counting it as lost");
@@ -161,8 +161,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Reports counted losses to the node, which records an entry about each. If a report fails while entries wait, returns after
-    /// a pause, so that those entries are delivered first.
+    /// Reports counted losses to the node, which records an entry about each. If a report fails while entries wait in the spool,
+    /// returns after a pause, so that those entries are delivered first.
     async fn report_losses(&self) {
         let mut pauses = pauses(PAUSE_FIRST, PAUSE_MAX);
         while let Some((cause, report)) = self.ledger.next_report(&self.source) {
@@ -171,7 +171,8 @@ impl Delivery {
                     self.metrics.gap_reported();
                     self.ledger.reported(cause);
                 }
-                // The id is a duplicate with other content: a process of another user has already reported the loss.
+                // The report's id was already recorded with other content: a process of another user has already reported this
+                // loss.
                 Err(ClientError::Refused(problem)) if problem.status == 409 => self.ledger.reported(cause),
                 Err(error) => {
                     if !error.is_transient() {

@@ -61,7 +61,7 @@ impl Category {
         }
     }
 
-    /// The categories that rules and SIEM formats know.
+    /// The predefined categories, which detection rules and SIEM formats can interpret.
     pub const ALL: [Self; 8] = [
         Self::Auth,
         Self::User,
@@ -89,8 +89,8 @@ pub enum Outcome {
     Unknown,
 }
 
-/// One audit entry, for [`Recorder::emit`](super::Recorder::emit). It gets its ID when it is created, so emitting it twice
-/// records it once.
+/// One audit entry, for [`Recorder::emit`](super::Recorder::emit). An entry gets its ID when it is created, so an entry that is
+/// emitted twice is recorded once.
 ///
 /// An entry that exceeds the limit of a field is refused when it is emitted, with an error that names the field.
 #[derive(Debug, Clone, Serialize)]
@@ -199,14 +199,15 @@ impl Entry {
         }
     }
 
-    /// The ID, which makes retries idempotent.
+    /// Returns the ID, which makes retries idempotent.
     #[must_use]
     pub fn id(&self) -> EntryId {
         self.id
     }
 
-    /// Sets an ID of the application's own, such as one that is stored with the record that changed. An application that creates the
-    /// entry again under the same ID, for example after a crash, must set [`Self::occurred_at`] as well, because it is part of the content.
+    /// Sets an ID of the application's own, such as one that is stored with the record that changed. An application that creates
+    /// the entry again under the same ID, for example after a crash, must also set [`Self::occurred_at`] to the same time,
+    /// because the time is part of the content.
     pub fn with_id(mut self, id: EntryId) -> Self {
         self.id = id;
         self
@@ -223,7 +224,7 @@ impl Entry {
         session,
         /// Sets how the user authenticated, such as `password+totp`.
         auth_method,
-        /// Sets the ID of an API key, never the key.
+        /// Sets the ID of an API key, never the key itself.
         credential,
         /// Sets a code that says why the operation did not succeed.
         reason,
@@ -241,7 +242,7 @@ impl Entry {
         request_id,
         /// Sets the description, one sentence that people read.
         description,
-        /// Sets the name of the object that people read.
+        /// Sets the human-readable name of the object.
         entity_name,
     }
 
@@ -276,7 +277,7 @@ impl Entry {
         self
     }
 
-    /// Sets the changed fields. An entry without a description gets a sentence about them.
+    /// Sets the changed fields. If the entry has no description, a sentence about the changes becomes its description.
     pub fn changes(mut self, changes: Changes) -> Self {
         self.changes = changes;
         self
@@ -308,7 +309,7 @@ impl Entry {
         self.outcome = Some(match (succeeded, failed) {
             (_, 0) => Outcome::Success,
             (0, _) => Outcome::Failure,
-            // Some failures do not make the whole operation a failure; `counts` has their number.
+            // Some failures do not make the whole operation a failure; the number of failures is in `counts`.
             _ => Outcome::Success,
         });
         self

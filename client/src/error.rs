@@ -21,8 +21,8 @@ pub enum ClientError {
     /// The node refused the request and gave a reason.
     #[error("{}", .0.detail)]
     Refused(Problem),
-    /// The connection broke after the request was sent: the entry may or may not be recorded. Send it again
-    /// with the same ID.
+    /// The connection broke after the request was sent: the entry may or may not have been recorded. Send it again with the same
+    /// ID.
     #[error("the node did not answer ({0}); send the entry again with the same ID")]
     Unknown(String),
     /// The answer, or a setting of this client, is malformed.
@@ -46,7 +46,7 @@ impl ClientError {
     }
 }
 
-/// Whether the status means that the node cannot accept entries at the moment, whatever their content.
+/// Whether the status means that the node cannot accept entries at the moment, regardless of their content.
 pub(crate) fn is_transient_status(status: u16) -> bool {
     matches!(status, 401 | 408 | 425 | 429 | 500..=599)
 }

@@ -64,8 +64,8 @@ pub(crate) struct LossCounters {
 }
 
 impl LossCounters {
-    /// Opens the counters in a spool directory that the caller has locked. The file gets its full size now, so that losses can be counted
-    /// when the disk is full.
+    /// Opens the counters in a spool directory that the caller has locked. Gives a new file its full size at once, so that losses
+    /// can be counted even when the disk is full.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -98,7 +98,7 @@ impl LossCounters {
         Self { file: None, slots: Mutex::default() }
     }
 
-    /// Counts losses; `None` for an unknown number of them.
+    /// Counts losses; `count` is `None` if their number is unknown.
     pub(crate) fn lost(&self, cause: Cause, count: Option<u64>, time: i64) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = &mut slots[cause as usize][0];

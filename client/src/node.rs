@@ -108,7 +108,7 @@ impl NodeClient {
     /// Records one entry; returns after it is on disk.
     ///
     /// # Errors
-    /// The node refuses it, or does not answer; see [`ClientError`].
+    /// The node refuses the entry, or does not answer; see [`ClientError`].
     pub async fn append(&self, entry: &serde_json::Value) -> Result<Receipt, ClientError> {
         self.json(Call::post_json(socket_path::ENTRIES, entry)?.within(APPEND_TIMEOUT)).await
     }
@@ -120,11 +120,12 @@ impl NodeClient {
     pub async fn append_lines(&self, lines: Vec<u8>, import: bool) -> Result<BatchReport, ClientError> {
         let call = Call { import, ..Call::post(socket_path::ENTRIES, NDJSON, lines) };
         let (status, text) = self.text(call.within(APPEND_TIMEOUT)).await?;
-        // A node whose disk is full or that is stopping also reports per line; the status is then that of the cause.
+        // A node that is stopping or whose disk is full also answers with a report of all lines. The status is then that of the
+        // error, so parse the report regardless of the status.
         serde_json::from_slice(&text).map_err(|_| problem(status, &text))
     }
 
-    /// Reports that events were lost; returns after the node's entry about it is on disk.
+    /// Reports that events were lost; returns after the node's entry about the loss is on disk.
     ///
     /// # Errors
     /// As [`NodeClient::append`].
@@ -287,7 +288,7 @@ fn last_cause(error: &(dyn StdError + 'static)) -> String {
 
 type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
-/// A response body cut into lines.
+/// A response body that is split into lines.
 #[must_use = "lines are read with `next`"]
 pub struct LineStream {
     body: ByteStream,

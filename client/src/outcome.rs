@@ -31,8 +31,8 @@ pub enum EmitError {
     /// The node refused the entry; nothing was recorded.
     #[error("not recorded: {0}")]
     Refused(ClientError),
-    /// The policy is strict and the deadline has passed. If the last attempt was cut short the entry may be recorded nevertheless; it can
-    /// be emitted again with the same ID.
+    /// The policy is strict and the deadline has passed. If the last attempt was cut short, the entry may have been recorded
+    /// nevertheless; it can be emitted again with the same ID.
     #[error("not recorded within {} ms: {problem}", deadline.as_millis())]
     Late {
         /// The recorder's deadline.

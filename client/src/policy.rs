@@ -33,7 +33,8 @@ impl DeliveryPolicy {
     }
 }
 
-/// A policy for each category. By default, categories that an attacker would want to suppress are strict, and none is best effort.
+/// A policy for each category. By default, categories that an attacker would want to suppress are strict, and no category is best
+/// effort.
 #[derive(Debug, Clone)]
 pub(crate) struct Policies {
     of: HashMap<Category, DeliveryPolicy>,

@@ -63,7 +63,7 @@ impl TrustedProxies {
             ProxyHeader::Forwarded => FORWARDED,
         };
         let (mut hops, mut bytes) = (0, 0);
-        // Several lines of one header form one list. Read it from the right, only as far as trusted proxies wrote it.
+        // Several lines of one header form one list. Read the list from the right, and only the part that trusted proxies wrote.
         for line in headers.get_all(name).iter().collect::<Vec<_>>().into_iter().rev() {
             let mut rest = Some(line.as_bytes());
             while let Some(left) = rest {
@@ -89,8 +89,8 @@ impl TrustedProxies {
         known
     }
 
-    /// Splits off the element that the last proxy added, and returns it and the rest. A comma inside quotes does not separate elements;
-    /// quotes left open further to the left were written by another sender and do not count.
+    /// Splits off the element that the last proxy added, and returns it and the rest. A comma inside quotes does not separate
+    /// elements. A quote that is left open further to the left was written by another sender and has no effect.
     fn last_element<'a>(&self, line: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
         if self.header == ProxyHeader::XRealIp {
             return (line, None);
@@ -162,12 +162,12 @@ fn address(text: &str) -> Option<IpAddr> {
     IpAddr::from_str(without_zone).ok().map(|ip| ip.to_canonical())
 }
 
-/// Request extension with the address that a request's connection came from, for servers other than axum, which has
-/// `ConnectInfo`.
+/// Request extension with the address that a request's connection came from, for servers other than axum; axum sets `ConnectInfo`
+/// instead.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// Returns the address that connected, from the request extension that the server sets.
+/// Returns the address that a request's connection came from. The server sets it in a request extension.
 pub(crate) fn peer_of(extensions: &http::Extensions) -> Option<IpAddr> {
     if let Some(Peer(ip)) = extensions.get::<Peer>() {
         return Some(*ip);

@@ -45,7 +45,7 @@ pub(super) struct Inner {
     pub(super) stop: CancellationToken,
     /// Cancelled at the start of `close`, so that counted refusals are recorded at once instead of at the end of their window.
     pub(super) closing: CancellationToken,
-    /// The task that sends spooled entries and holds the spool directory.
+    /// The task that sends spooled entries and keeps the spool directory locked.
     pub(super) delivery: TaskTracker,
     /// Running operations of [`super::RecordLayer`], which `close` waits for.
     pub(super) operations: TaskTracker,
@@ -136,7 +136,8 @@ impl Recorder {
     /// Emits an entry under the policy of its category.
     ///
     /// # Errors
-    /// The entry is invalid or was refused; or its policy is strict and it was not recorded before the deadline; or it was lost and counted.
+    /// The entry is invalid, or the node refused it; or the policy is strict and the entry was not recorded before the deadline;
+    /// or the entry was lost, and counted as lost.
     pub async fn emit(&self, entry: Entry) -> Result<Emitted, EmitError> {
         let policy = self.policy_of(entry.category);
         self.emit_with_policy(entry, policy).await
@@ -171,7 +172,7 @@ impl Recorder {
         result
     }
 
-    /// Waits until the spool is empty and every loss is reported; false if that took longer than `within`.
+    /// Waits until the spool is empty and every loss is reported. Returns false if that took longer than `within`.
     pub async fn flush(&self, within: Duration) -> bool {
         let Backend::Node { spool: Some(spool), .. } = &self.0.backend else { return true };
         let waiting = spool.waiting();
@@ -183,8 +184,9 @@ impl Recorder {
         tokio::time::timeout(within, done).await.is_ok()
     }
 
-    /// Waits for running operations and for the spool, then refuses new entries; false if that took longer than `within`. Entries left in
-    /// the spool are sent by the next recorder that opens it, which is possible once the last clone of this one is dropped.
+    /// Waits for running operations and for the spool, then refuses new entries. Returns false if the wait took longer than
+    /// `within`. Entries left in the spool are sent by the next recorder that opens the spool, which is possible once the last
+    /// clone of this recorder is dropped.
     pub async fn close(self, within: Duration) -> bool {
         let finished = async {
             self.0.closing.cancel();
@@ -201,7 +203,7 @@ impl Recorder {
     }
 
     #[cfg(feature = "tower")]
-    /// Runs a task that [`Self::close`] waits for, even if the caller does not.
+    /// Runs a task that [`Self::close`] waits for, even if the caller does not wait for it.
     pub(crate) fn operation<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -226,7 +228,7 @@ impl Recorder {
         self.0.metrics.register(registry);
     }
 
-    /// Returns the same counters in the OpenMetrics text format, for an application without a registry.
+    /// Returns the recorder's counters in the OpenMetrics text format, for an application without a registry.
     #[cfg(feature = "metrics")]
     pub fn metrics_text(&self) -> String {
         self.0.metrics.text()

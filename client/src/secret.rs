@@ -9,8 +9,8 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::Sha256;
 
-/// Key that only this process knows: within it, marks of secrets can be compared; elsewhere, they are of no use for guessing a
-/// secret.
+/// Key that only this process knows. Within the process, marks of secrets can be compared; outside it, they do not help to guess
+/// a secret.
 static COMPARING: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let mut key = [0; 32];
     getrandom::fill(&mut key).expect("the operating system provides random bytes");

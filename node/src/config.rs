@@ -28,7 +28,7 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const GIB: f64 = 1_073_741_824.0;
 const RETENTION_EVERY_MIN: Duration = Duration::from_secs(1);
 
-/// A node's configuration, ready to use: paths absolute, secrets read.
+/// A node's configuration, ready to use: paths are absolute, and secrets have been read.
 #[derive(Clone)]
 pub struct NodeConfig {
     pub cluster: ClusterName,
@@ -57,7 +57,7 @@ pub struct NodeConfig {
 /// How long rows are retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionConfig {
-    /// `None` keeps rows forever.
+    /// Number of days for which rows are kept; `None` keeps them forever.
     pub keep_days: Option<u32>,
     /// Maximum size of the database in bytes; above it, the oldest rows are pruned, but never rows younger than 90 days.
     pub size_max: Option<u64>,
@@ -283,7 +283,7 @@ impl NodeConfig {
         })
     }
 
-    /// Identity that this node's certificate must carry.
+    /// Returns the identity that this node's certificate must have.
     pub fn identity(&self) -> Identity {
         Identity::new(&self.cluster, Kind::Node, &self.node_id)
     }

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::sources::IntakeCounts;
 use crate::store::Health;
 
-/// Counters are incremented where events happen; gauges are read from the log's health on request.
+/// The node's metrics. Counters are incremented where events happen; gauges are read from the log's health on request.
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
     pub(crate) appended: Counter,

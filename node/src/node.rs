@@ -69,7 +69,7 @@ impl Node {
         Ok(Self { store, app, tls, peer, socket, metrics, http, intake, config })
     }
 
-    /// Address that peers connect to, with the actual port if the configuration sets port 0.
+    /// Returns the address that peers connect to, with the actual port if the configuration sets port 0.
     pub fn peer_address(&self) -> std::io::Result<std::net::SocketAddr> {
         self.peer.local_addr()
     }
@@ -124,7 +124,8 @@ impl Node {
     }
 }
 
-/// Signs new entries regularly, whether or not a client requests a checkpoint: signed entries cannot be truncated unnoticed.
+/// Signs a checkpoint over new entries regularly, even if no client requests one, because signed entries cannot be truncated
+/// unnoticed.
 async fn sign_regularly(store: Store) {
     let mut last_fault = None;
     loop {

@@ -1,7 +1,7 @@
-//! Automatic retention: runs once a day, and on request.
+//! Automatic retention: runs at the configured interval, once a day by default, and on request.
 //!
-//! A recorded prune is always carried out, even if the node stops in between: a prune that waits for a witness, or was carried out in
-//! part, continues at the next start.
+//! A recorded prune is always carried out, even if the node stops in between: a prune that waits for a witness, or was carried
+//! out in part, continues at the next start.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::config::RetentionConfig;
 use crate::store::{AdminError, PruneTarget, Store};
 
-/// Interval between checks whether a witness has seen the statement.
+/// Interval between checks whether a witness has seen the prune statement.
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
 /// Interval between checks whether there is a witness at all.
 const WITNESS_LOOK: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(crate) struct Retention {
     clock: Arc<dyn Clock>,
     config: RetentionConfig,
     status: Arc<Mutex<RetentionStatus>>,
-    /// Allows one prune at a time, from the plan to the last row; taken by `begin` and `carry_out`.
+    /// Allows one prune at a time; held by `begin` while it records the prune, and by `carry_out` until the last row is deleted.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Wakes `pause`.
     changed: Arc<Notify>,
@@ -78,7 +78,7 @@ impl Retention {
         what.clone_into(&mut self.state().doing);
     }
 
-    /// Continues a prune that was begun, then applies the policy forever.
+    /// Continues a prune that was begun, then applies the policy again and again.
     pub(crate) async fn keep(self) {
         loop {
             let outcome = match self.carry_out().await {
@@ -94,7 +94,8 @@ impl Retention {
         }
     }
 
-    /// Waits until the next run is due or, if there is no witness, until there is one.
+    /// Waits until the next run is due. Ends early when `look_again` is called, or, if no witness has cosigned yet, when one
+    /// does.
     async fn pause(&self) {
         let again = tokio::time::Instant::now() + self.config.every;
         while tokio::time::Instant::now() < again {
@@ -118,8 +119,8 @@ impl Retention {
         self.config.keep_days.is_some() || self.config.size_max.is_some()
     }
 
-    /// Selects rows for automatic pruning that were witnessed at least `days` ago, regardless of their timestamps. Only rows that
-    /// were added to an archived log are compared with `sober_now`.
+    /// Selects rows for automatic pruning that were witnessed at least `days` ago, regardless of their timestamps. Only for rows
+    /// that were recorded in an archived log after it was archived are timestamps compared with `sober_now`.
     async fn witnessed_for(&self, days: u32) -> Result<PruneTarget, AdminError> {
         let earlier_before = self.sober_now().await?.minus(DAY * days);
         Ok(PruneTarget { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
@@ -200,7 +201,8 @@ impl Retention {
         Ok(())
     }
 
-    /// Returns the earlier of the local time and the last witnessed time: a clock that runs ahead must not cause young rows to be pruned.
+    /// Returns the local time or the last witnessed time, whichever is earlier: a clock that runs ahead must not cause young rows
+    /// to be pruned.
     async fn sober_now(&self) -> Result<Timestamp, AdminError> {
         let witnessed = self.store.witnessed_at().await?.unwrap_or(Timestamp::MIN);
         Ok(self.clock.now().min(witnessed))
@@ -215,7 +217,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Wakes `pause` to check the policy again, because its inputs have changed.
+    /// Wakes `pause`, so that the policy is applied again after its inputs have changed.
     pub(crate) fn look_again(&self) {
         self.changed.notify_one();
     }
@@ -308,7 +310,7 @@ impl Retention {
         Ok(pruned)
     }
 
-    /// Deletes the rows of a recorded prune, once a witness has seen the statement.
+    /// Deletes the rows of a recorded prune, once a witness has seen the prune statement.
     async fn carry_out(&self) -> Result<(), AdminError> {
         let _turn = self.turn.lock().await;
         let Some(floor) = self.store.unfinished_prune().await? else { return Ok(()) };

@@ -1,8 +1,8 @@
-//! Starting point of a source or a destination at its first start.
+//! Position at which a source or a destination begins when it is started for the first time.
 
 use serde::Deserialize;
 
-/// Starting point of forwarding, or of reading a source, at the first start.
+/// Position at which forwarding, or reading a source, begins when it is started for the first time.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TypedFrom {

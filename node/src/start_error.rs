@@ -6,7 +6,7 @@ use crate::sinks::OffsetError;
 use crate::sources::IntakeError;
 use crate::store::OpenError;
 
-/// Reason why a node did not start. Nothing was recorded.
+/// Reason why a node did not start. The node recorded nothing in this case.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]

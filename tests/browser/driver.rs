@@ -136,7 +136,7 @@ impl Browser {
         self.client.goto(&format!("{}{path}", self.base)).await.unwrap();
     }
 
-    /// Path and query of the page's URL.
+    /// Returns path and query of the page's URL.
     pub(crate) async fn address(&self) -> String {
         self.client.current_url().await.unwrap().as_str().strip_prefix(&self.base).unwrap().to_owned()
     }
@@ -189,14 +189,14 @@ impl Browser {
         self.js(script, json!([css])).await.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Texts of all matching elements.
+    /// Returns the texts of all matching elements.
     pub(crate) async fn texts(&self, css: &str) -> Vec<String> {
         let script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)";
         let texts = self.js(script, json!([css])).await;
         texts.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
     }
 
-    /// `node/seq` of the visible rows.
+    /// Returns the visible rows as `node/seq`.
     pub(crate) async fn places(&self) -> Vec<String> {
         let script = "return [...document.querySelectorAll('tr[data-entry]')].map((row) => row.dataset.entry)";
         serde_json::from_value(self.js(script, json!([])).await).unwrap()
@@ -258,7 +258,7 @@ impl Browser {
     }
 }
 
-/// Connector to the driver on this machine, which speaks plain HTTP.
+/// Returns the connector to the driver, which runs on this machine and speaks plain HTTP.
 fn http() -> hyper_util::client::legacy::connect::HttpConnector {
     hyper_util::client::legacy::connect::HttpConnector::new()
 }

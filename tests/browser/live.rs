@@ -123,8 +123,8 @@ async fn an_edited_row_cannot_be_overlooked_and_is_acknowledged_by_an_entry() {
     browser.close().await;
 }
 
-/// A node's log is replaced by another one: the page shows the new log, a user accepts exactly this log, and for older ranges the
-/// page reports that rows are missing from it.
+/// Replaces a node's log by another one: the page shows the new log, a user accepts exactly this log, and for earlier ranges the
+/// page reports that rows are not in the accepted log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_took_the_place_of_another_is_accepted_and_named() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 200).await;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::driver::Browser;
 
-/// Entries of a small office, identical in every run.
+/// Returns entries of a small office, which are identical in every run.
 fn office(node: usize, count: usize) -> Vec<String> {
     let line = |n: usize| {
         let user = ["alice", "bob", "carol"][n % 3];
@@ -54,7 +54,8 @@ async fn who_did_it_is_found_by_mouse_and_by_keys() {
     browser.press(".pagination", "Newer").await;
     browser.until("the first page again", async || browser.places().await == first).await;
 
-    // The filter text, the chips and the URL always agree. A click on a value adds it, an alt-click excludes it.
+    // The filter text, the chips and the URL always agree. A click on a value adds the value to the filter; an alt-click excludes
+    // the value.
     browser.click("tr[data-entry] button.value[title^='Click']:not([data-x])").await;
     browser.until("a node in the address", async || browser.address().await.contains("node%3Amx")).await;
     browser.go("/?filter=user:alice").await;
@@ -157,7 +158,7 @@ async fn with_keys(browser: &Browser) {
     browser.click("#tab-changes").await;
     assert_eq!(browser.texts(".diff del").await, ["10"]);
     assert_eq!(browser.texts(".diff ins").await, ["20", "seen <b>"]);
-    // Next entry, then close: the focus returns to where it was.
+    // Open the next entry, then close it: the focus returns to where it was before.
     let title = browser.text(".drawer code").await;
     browser.click(".drawer button[aria-label='Next entry']").await;
     browser.until("the next entry", async || browser.text(".drawer code").await != title).await;

@@ -1,4 +1,4 @@
-//! Bundles that include archived logs.
+//! Tests bundles that include archived logs.
 
 use piperoll_evidence::bundle::{
     Check, FORMAT, FORMAT_2, MANIFEST, Outcome, checkpoint_name, earlier_names, render_verdict, verify_bundle,
@@ -100,7 +100,7 @@ fn a_part_of_an_earlier_log_is_not_the_whole() {
     }
 }
 
-/// A verifier that supports only version 1 of the format must not read version 2 as version 1, or the reverse.
+/// A bundle is refused if it declares a format version other than the one that its content requires.
 #[test]
 fn the_format_is_the_one_that_the_content_needs() {
     for (case, from, to) in [(chain(), FORMAT_2, FORMAT), (Case::new(), FORMAT, FORMAT_2)] {
@@ -115,7 +115,7 @@ fn the_format_is_the_one_that_the_content_needs() {
     assert_eq!(MANIFEST, "manifest");
 }
 
-/// Forgeries about archived logs, each with the one check that detects it.
+/// Returns forgeries about archived logs, each with the only check that detects it.
 pub(crate) fn lies() -> Vec<Lie> {
     let log = |change: fn(&mut Log)| changed(|case| change(&mut case.logs[0].earlier[0]));
     vec![

@@ -52,7 +52,7 @@ fn erased() -> Case {
     case
 }
 
-/// Returns a case with one erased row. Whether it matched the filter is unknown: the manifest counts it, the timeline omits it.
+/// Returns a case with one erased row that may have matched the filter: the manifest counts the row, and the timeline omits it.
 fn erased_apart() -> Case {
     let mut case = filtered();
     case.logs[0].erase(9, 250);
@@ -62,7 +62,7 @@ fn erased_apart() -> Case {
     case
 }
 
-/// Bundles with a filter count erased rows. Older bundles, which show each erased row, remain readable.
+/// In a bundle with a filter, erased rows are only counted. Older bundles, which show each erased row, remain readable.
 #[test]
 fn erased_rows_are_counted_apart_from_what_a_filter_selects() {
     let made = erased_apart().parts().seal();
@@ -112,7 +112,7 @@ fn who_was_a_member_is_decided_for_when_it_was_made() {
     assert!(with(START - 20, START - 10), "it had left before the range");
     assert!(!with(START - 20, START), "its life reaches into the range");
     assert!(!with(START - 20, made + 9), "it left later");
-    // Backdated to before the node joined, with a cosignature from after that time.
+    // The bundle is dated before the node joined, but contains a cosignature from a later time.
     let mut back = Case::new();
     back.created = seconds(START + 10);
     let bundle = back.parts().seal();
@@ -191,7 +191,7 @@ fn frozen_bundles_are_made_and_read_as_ever() {
     }
 }
 
-/// A forgery, with part of the message that refuses it and the only check that can detect it.
+/// A forgery, with part of the message that reports it and the only check that can detect it.
 pub(crate) struct Lie {
     pub(crate) what: &'static str,
     pub(crate) words: &'static str,
@@ -211,7 +211,7 @@ fn log_lie(change: impl FnOnce(&mut Case)) -> Vec<u8> {
     case.parts().seal()
 }
 
-/// Forgeries by a holder of the exporter's key.
+/// Returns forgeries by a holder of the exporter's key.
 fn exporters_lies() -> Vec<Lie> {
     let honest = Case::new();
     let member = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
@@ -265,7 +265,7 @@ fn exporters_lies() -> Vec<Lie> {
     ]
 }
 
-/// Forgeries by nodes: logs that violate their own rules, and parts of logs that are passed off as complete.
+/// Returns forgeries by nodes: logs that violate their own rules, and parts of logs that are passed off as complete.
 fn nodes_lies() -> Vec<Lie> {
     vec![
         lie(
@@ -345,7 +345,7 @@ fn nodes_lies() -> Vec<Lie> {
     ]
 }
 
-/// Forgeries that remove rows without a statement by the node that accounts for them.
+/// Returns forgeries that remove rows without a statement by the node that accounts for them.
 fn lies_about_what_is_gone() -> Vec<Lie> {
     vec![
         lie(

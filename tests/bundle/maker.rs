@@ -191,13 +191,13 @@ impl Log {
         Statement::Erased(Erased { seq, leaf: leaf_hash(&row.body, &row.mac), era: 0, timestamp, reason, by })
     }
 
-    /// Erases a row; the entry `at` states the erasure.
+    /// Erases a row; the entry `at` records the erasure.
     pub(crate) fn erase(&mut self, seq: u64, at: u64) {
         self.state(at, &self.erasure(seq));
         self.erased.insert(seq, self.rows[usize::try_from(at).unwrap()].clone());
     }
 
-    /// Prunes the rows below `to`; the entry `at` states the pruning.
+    /// Prunes the rows below `to`; the entry `at` records the prune.
     pub(crate) fn prune(&mut self, to: u64, at: u64, witnessed: Option<String>) {
         let last = Timestamp::from_micros(START + i64::try_from(to - 1).unwrap() * 1_000_000);
         let root = TreeReader::new(Leaves(self.leaves()), self.size).root(to).unwrap();
@@ -247,7 +247,7 @@ impl Log {
 
 type WriteLine = fn(&StoredEntry<'_>, &mut Vec<u8>);
 
-/// An export request, and the logs that answer it.
+/// An export request, and the logs from which it is answered.
 #[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) logs: Vec<Log>,

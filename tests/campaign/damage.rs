@@ -1,5 +1,6 @@
-//! Damages one file of a stopped daemon and checks the answers against the model. A daemon may refuse to start if its message
-//! names the file, and an answer may be marked complete or clean only if that is true. The folder is restored afterwards.
+//! Damages one file of a stopped daemon at a time and checks the answers against the model. A daemon may refuse to start only if
+//! its message names the file. An answer may claim to be complete, and a row to be valid, only if that is true. The folders are
+//! restored afterwards.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -17,15 +18,15 @@ use super::setup;
 use super::world::World;
 use piperoll_tests::Rng;
 
-/// Longest wait for the aggregator to reach the damaged node. No check depends on it: the aggregator is queried in any case,
-/// and only a false answer is a violation.
+/// Longest wait for the aggregator to reach the damaged node. No check depends on it: even after a timeout the aggregator is
+/// queried, and only a false answer is a violation.
 const REACHED: Duration = Duration::from_secs(15);
 
 /// Number of files damaged in one round, one after the other.
 const FILES: usize = 2;
 
 pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &mut Rng) -> Outcome {
-    // Wait until every row is witnessed, because from then on any loss must be noticed.
+    // Wait until every row is witnessed: any loss of a witnessed row must be noticed.
     for node in 0..NODES {
         world.finish_writers(node).await?;
     }
@@ -44,7 +45,7 @@ pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &
         copy(folder, &kept.join(number.to_string()))?;
     }
     for _ in 0..FILES {
-        // The first two of `folders` are the aggregator's, the last one is the node's.
+        // The first two of `folders` are the aggregator's, and the last one is the damaged node's.
         let (file, what) = edited(if target == Target::Aggregator { &folders } else { &folders[2..] }, edit, rng)?;
         eprintln!("  {what}");
         judged(world, target, &file).await.map_err(|found| format!("{what}, after {signal}: {found}"))?;
@@ -134,7 +135,7 @@ fn edited(folders: &[PathBuf], edit: Edit, rng: &mut Rng) -> Result<(PathBuf, St
     Ok((path, what))
 }
 
-/// Starts the stopped daemons and checks all of their answers.
+/// Starts the stopped daemons again and checks all of their answers.
 async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
     let daemons = if target == Target::Aggregator { vec![target] } else { vec![target, Target::Aggregator] };
     for daemon in daemons {
@@ -157,20 +158,21 @@ async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
     judge::panics(world)
 }
 
-/// Returns the names by which an error may refer to the file; for SQLite's side files it may also name the database.
+/// Returns the names by which an error message may refer to the file. For a `-wal` or `-shm` file of SQLite, these include the
+/// name of the database.
 fn names(file: &Path) -> Vec<String> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let stem = name.trim_end_matches("-wal").trim_end_matches("-shm").to_owned();
     vec![name, stem]
 }
 
-/// Checks the commands on a node, whether or not its daemon runs.
+/// Checks the results of `verify` and `export` on a node, whether or not its daemon runs.
 async fn local(world: &World, node: usize) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
     let known = world.model.of(&id, generation);
     let verify = world.on_node(node, &["verify"]).await?;
     let to = super::clock::ahead().to_text();
-    // Pruned rows are the only reason for an export of a sound log to exit with 3.
+    // The export of an intact log exits with 3 only if rows were pruned.
     let prunable = world.prunable(node);
     let first = match setup::status(world, node).await {
         Ok(status) => status.oldest_seq.unwrap_or(0).min(prunable),

@@ -49,13 +49,13 @@ pub(crate) enum Fault {
     Restart(Target),
     Network(usize, Network),
     Disk(usize, Disk),
-    /// A step of the wall clock, in seconds.
+    /// Sets a node's clock ahead or back by this many seconds.
     Clock(usize, i64),
     Prune,
     Erase(usize),
     RotateMac(usize),
     RotateKey(usize),
-    /// The flag requests new keys, as after a break-in.
+    /// Begins a new generation. If the flag is set, the node also gets new keys, as after a break-in.
     NewGeneration(usize, bool),
     Renew(Target),
     Damage(Target, Edit),
@@ -81,7 +81,7 @@ impl Fault {
         }
     }
 
-    /// The daemon that the fault disturbs.
+    /// Returns the daemon that the fault disturbs.
     pub(crate) fn target(self) -> Target {
         match self {
             Self::Kill(target) | Self::Freeze(target) | Self::Restart(target) | Self::Renew(target) => target,
@@ -93,7 +93,7 @@ impl Fault {
         }
     }
 
-    /// Returns whether the fault is an operator's command, which needs its node and the aggregator.
+    /// Returns whether the fault is an operator's command, which works only while the node and the aggregator run.
     fn is_order(self) -> bool {
         matches!(
             self,
@@ -136,7 +136,7 @@ fn target(rng: &mut Rng) -> Target {
     }
 }
 
-/// Kinds of the first faults in a cycle of rounds: every kind is listed, and kinds with many variants more than once.
+/// Kinds of the first faults in a cycle of rounds, one for each round. Kinds with many variants are listed more than once.
 const DECK: [&str; 18] = [
     "kill",
     "freeze",
@@ -194,8 +194,8 @@ fn network(rng: &mut Rng) -> Network {
     }
 }
 
-/// Chooses one fault for a round, or two that can overlap. First faults are dealt from `DECK`, reshuffled for every cycle, so
-/// that a short run has nearly every kind.
+/// Chooses one fault for a round, or two that can overlap. The kind of the first fault comes from `DECK`, which is reshuffled for
+/// every cycle of rounds, so that even a short run has nearly every kind.
 pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
     let (deal, card) = (round / DECK.len(), round % DECK.len());
     let mut shuffling = Rng::new(seed ^ (deal as u64) << 32);
@@ -207,14 +207,14 @@ pub(crate) fn choose(seed: u64, round: usize) -> Vec<Fault> {
     let first = one(deck[card], &mut rng);
     let mut chosen = vec![first];
     if rng.below(5) < 3 {
-        // Some faults, such as damage, cannot overlap with any other; these remain alone.
+        // Some faults, such as damage, cannot overlap with any other fault; such a fault remains the only one of its round.
         let mut tries = (0..8).map(|_| one(DECK[rng.below(DECK.len())], &mut rng));
         chosen.extend(tries.find(|second| first.goes_with(*second)));
     }
     chosen
 }
 
-/// Returns the random generator of one round. It does not depend on how many numbers earlier rounds drew.
+/// Returns the random number generator of one round. Its numbers do not depend on how many numbers earlier rounds drew.
 pub(crate) fn generator(seed: u64, round: usize) -> Rng {
     Rng::new(Rng::new(seed).number() ^ Rng::new(round as u64).number())
 }

@@ -11,7 +11,7 @@ use super::orders;
 use super::probe;
 use super::world::World;
 
-/// Starts a lasting fault; does nothing for commands and damage, which `act` carries out.
+/// Starts a fault that lasts until `end` ends it. Does nothing for commands and damage, which `act` carries out.
 pub(crate) async fn begin(world: &mut World, fault: Fault, rng: &mut Rng) -> Outcome {
     match fault {
         Fault::Kill(target) => {
@@ -45,7 +45,7 @@ pub(crate) async fn begin(world: &mut World, fault: Fault, rng: &mut Rng) -> Out
     }
 }
 
-/// Runs an operator's command, or damages files; does nothing for a lasting fault.
+/// Runs an operator's command or damages files. Does nothing for a fault that `begin` starts.
 pub(crate) async fn act(world: &mut World, fault: Fault, rng: &mut Rng) -> Outcome {
     match fault {
         Fault::Prune => orders::prune(world, rng).await,
@@ -121,8 +121,8 @@ async fn pause(rng: &mut Rng, millis: usize) {
     tokio::time::sleep(Duration::from_millis(rng.below(millis) as u64)).await;
 }
 
-/// Restarts the aggregator during an export and a tail. An export that exits with 0 must be complete, and the tail must
-/// print no row twice.
+/// Restarts the aggregator while an export and a tail are running. If the export exits with 0, it must be complete; the tail must
+/// not print a row twice.
 async fn restart_while_asked(world: &mut World, rng: &mut Rng) -> Outcome {
     let (output, tailed) = (world.fresh("export.ndjson"), world.fresh("tail.ndjson"));
     let known = world.model.known(|known| known.micros >= world.lost_until.micros());

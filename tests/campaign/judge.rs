@@ -73,8 +73,8 @@ async fn exported(world: &World, node: usize, filter: &str, is_pruned: bool) -> 
 async fn merged(world: &World, union: &[Row]) -> Outcome {
     let stream = world.asker.stream(Timestamp::from_micros(0), "").await?;
     let rows: Vec<Row> = stream.rows.into_iter().filter(|row| row.node != "agg").collect();
-    // The aggregator also returns rows of a log that a new generation replaced; no node export has them. An erased row is
-    // identified by its position alone.
+    // The aggregator also returns the rows of replaced logs, which no export of a node contains. An erased row is identified by
+    // its position alone.
     let place = |row: &Row| (row.node.clone(), row.seq, row.signature.clone());
     let present: HashSet<(String, u64, String)> = union.iter().map(place).collect();
     let is_replaced = |node: &str| (0..NODES).any(|index| world.id(index) == node && world.generations[index] > 0);
@@ -92,7 +92,7 @@ async fn merged(world: &World, union: &[Row]) -> Outcome {
     let any_replaced = world.generations.iter().any(|generation| *generation > 0);
     let outcome = match (world.is_pruned, any_replaced) {
         (true, _) => checks::is_not_complete(stream.is_complete, "rows were pruned"),
-        // Either answer is right: it depends on whether the replaced log still has every row that was witnessed.
+        // The answer may be complete or not, depending on whether the replaced log still has every witnessed row.
         (false, true) => Ok(()),
         (false, false) => checks::is_complete(stream.is_complete, &stream.envelope),
     };
@@ -105,7 +105,7 @@ async fn bundle(world: &mut World, from: Timestamp) -> Outcome {
     let args = ["export", "--bundle", &path, "--from", &from, "--to", &to, "--reason", "campaign"];
     let run = world.cli(&args).await?;
     super::world::succeeded("export --bundle", &run)?;
-    // Alternates between the two programs that verify bundles.
+    // Alternate between the two programs that verify bundles.
     let run = if world.number.is_multiple_of(2) {
         world.cli(&["verify-bundle", &path, "--trust", &trust]).await?
     } else {

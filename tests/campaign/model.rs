@@ -1,4 +1,4 @@
-//! Acknowledged entries, and which of them were erased on purpose.
+//! The acknowledged entries, and which of them were erased on purpose.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -54,7 +54,7 @@ impl Row {
     }
 }
 
-/// All acknowledged entries. Writers add entries, checks read them.
+/// All acknowledged entries: the writers add them, and the checks read them.
 #[derive(Clone, Default)]
 pub(crate) struct Model(Arc<Mutex<State>>);
 

@@ -14,7 +14,7 @@ use super::setup::AGES;
 use super::world::{SETTLE_LIMIT, World, succeeded};
 use piperoll_tests::Rng;
 
-/// Time that is allowed after the last receipt of a replaced log, for the entries that the node itself adds at the end.
+/// Time allowed after the last receipt from a replaced log, for the entries that the node itself appends at the end of the log.
 const MARGIN_MICROS: i64 = 10_000_000;
 
 /// Waits until the aggregator's report of a node satisfies `until`.
@@ -35,7 +35,7 @@ async fn reported(world: &World, node: usize, until: impl Fn(&Value) -> bool) ->
 
 async fn witnessed(world: &World, node: usize) -> Outcome {
     let is_witnessed = |line: &Value| {
-        // Writers are active, so `unwitnessed` is rarely 0.
+        // Do not require that `unwitnessed` is 0: the writers are active, so it rarely is.
         let signed = line["witnessed"].as_u64().unwrap_or(0) > 0;
         line["verdict"] == "ok" && signed
     };
@@ -83,7 +83,7 @@ pub(crate) async fn erase(world: &mut World, node: usize, rng: &mut Rng) -> Outc
     succeeded(&format!("erase of {id}/{}", known.seq), &run)
 }
 
-/// Restarts the aggregator and then the node: the aggregator needs the new keys before the node uses them.
+/// Restarts the aggregator first and then the node, because the aggregator needs the new keys before the node uses them.
 async fn restart_both(world: &mut World, node: usize) -> Outcome {
     world.restart(Target::Aggregator).await?;
     world.restart(Target::Node(node)).await
@@ -94,7 +94,7 @@ pub(crate) async fn rotate_mac(world: &mut World, node: usize) -> Outcome {
     restart_both(world, node).await
 }
 
-/// Replaces the checkpoint key. Finishing needs a note signed by both keys and cosigned by the witness.
+/// Replaces the checkpoint key. The last step needs a checkpoint that is signed by both keys and cosigned by the witness.
 pub(crate) async fn rotate_key(world: &mut World, node: usize) -> Outcome {
     let (id, note) = (world.id(node), world.fresh("both.note"));
     world.on_cluster("rotate-key", &[&id]).await?;
@@ -107,7 +107,7 @@ pub(crate) async fn rotate_key(world: &mut World, node: usize) -> Outcome {
         let finished = world.on_cluster("rotate-key", &[&id, "--finish", &note]).await;
         match finished {
             Ok(()) => return restart_both(world, node).await,
-            // The newest cosigned note may still be from before the restart.
+            // The newest cosigned checkpoint may still be from before the restart.
             Err(found) if Instant::now() > deadline => return Err(found),
             Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
         }
@@ -151,7 +151,7 @@ pub(crate) async fn new_generation(world: &mut World, node: usize, with_keys: bo
 /// Checks that the replaced log still has every acknowledged entry.
 async fn replaced_log_is_whole(world: &mut World, node: usize, config: &str, old: &str) -> Outcome {
     let (id, generation) = (world.id(node), world.generations[node]);
-    // Put the copy into the node's folder, because the paths in the configuration are relative.
+    // Put the copy of the configuration into the node's folder, because the paths in it are relative.
     let copy = world.cluster.nodes[node].folder.join(format!("old-{generation}.toml"));
     let lines: Vec<&str> = config.lines().filter(|line| !line.starts_with("data_dir")).collect();
     let text = format!("data_dir = {old:?}\n{}\n", lines.join("\n"));

@@ -12,9 +12,10 @@ use super::checks::{self, Outcome};
 use super::model::{Model, Row};
 use super::report::Tally;
 
-/// The aggregator ends a page after 5 s; the rest allows for a busy machine.
+/// Time limit for a page. The aggregator ends a page after 5 s; the rest allows for a busy machine.
 const PAGE_LIMIT: Duration = Duration::from_secs(15);
-/// The aggregator waits at most 2 s for each frame of a node, so streams of these small logs end well before this.
+/// Time limit for a stream. The aggregator waits at most 2 s for each frame of a node, so streams of these small logs end long
+/// before this limit.
 const STREAM_LIMIT: Duration = Duration::from_secs(60);
 
 /// Filter that selects the entries of the writers; the nodes answer it from their indexes.
@@ -30,7 +31,7 @@ pub(crate) struct Asker {
     pub(crate) tally: Tally,
 }
 
-/// A stream with its final record.
+/// The rows of a stream, and the contents of its final record.
 pub(crate) struct Stream {
     pub(crate) rows: Vec<Row>,
     pub(crate) is_complete: bool,
@@ -57,8 +58,8 @@ impl Asker {
         serde_json::from_str(&text).map_err(|e| format!("{path}: {e}: {text}"))
     }
 
-    /// Reads all rows since `from`, and checks them against the entries acknowledged before the request. `filter` is empty or
-    /// `WRITTEN`, so it matches all of these entries.
+    /// Reads all rows since `from`, and checks them against the entries acknowledged before the request. `filter` must be empty
+    /// or `WRITTEN`, because these two filters match all of those entries.
     pub(crate) async fn stream(&self, from: Timestamp, filter: &str) -> Result<Stream, String> {
         let to = super::clock::ahead();
         let range = from.micros()..to.micros();

@@ -1,4 +1,4 @@
-//! Counts for the closing line.
+//! Counts for the line that the campaign prints at its end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -55,13 +55,13 @@ impl Tally {
         self.with(|counts| counts.slowest = counts.slowest.max(time));
     }
 
-    /// Counts a check and prefixes its violation with its name.
+    /// Counts a check. If the check found a violation, prefixes the message with the check's name.
     pub(crate) fn check(&self, name: &'static str, outcome: Result<(), String>) -> Result<(), String> {
         self.with(|counts| *counts.checks.entry(name).or_default() += 1);
         outcome.map_err(|found| format!("{name}: {found}"))
     }
 
-    /// Formats the closing line: rounds, entries, faults and checks by kind, and skipped faults.
+    /// Formats the last line: rounds, entries, faults and checks by kind, and skipped faults.
     pub(crate) fn closing(&self, violations: usize) -> String {
         self.with(|counts| {
             let by_kind = |kinds: &BTreeMap<&'static str, usize>| {

@@ -16,9 +16,9 @@ use super::world::World;
 use super::writers;
 
 const IDS: [&str; NODES] = ["mx1", "mx2", "mx3"];
-/// Ages of the old rows in days; each prune drops the oldest age left.
+/// Ages of the old rows in days. Each prune deletes the rows of the oldest remaining age.
 pub(crate) const AGES: [u64; 5] = [400, 380, 360, 340, 320];
-/// More than a tile of 256 rows, the unit of pruning.
+/// Number of rows of one age: more than a tile of 256 rows, which is the unit of pruning.
 const ROWS_OF_AN_AGE: usize = 270;
 const DAY_SECONDS: u64 = 86_400;
 const MAPPING: &str =
@@ -28,11 +28,12 @@ fn ago(days: u64) -> String {
     format!("-{}s", days * DAY_SECONDS)
 }
 
-/// Rows that fill a block of the index (65,536), which is then written to a file; recorded in long runs only.
+/// Number of rows that fills a block of the index (65,536 rows), so that the block is written to a file. Recorded in long runs
+/// only.
 const INDEXED: usize = 66_000;
 const BATCH_MAX: usize = 6_000;
 
-/// Starts everything. Calls `made` with the folder as soon as the folder exists, so that a failed start can be examined too.
+/// Starts the cluster. Calls `made` with the folder as soon as the folder exists, so that a failed start can be examined too.
 pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path)) -> Result<World, String> {
     let mut cluster = Cluster::made(&IDS, |id| (id == IDS[AGED]).then(|| ago(AGES[0]))).await;
     made(cluster.dir.path());
@@ -103,7 +104,7 @@ pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path))
     Ok(world)
 }
 
-/// Configures a destination on one node and a source on another, so that their offsets exist as files to damage.
+/// Configures a destination on one node and a source on another, so that files with their offsets exist and can be damaged.
 fn other_systems(cluster: &Cluster) -> Outcome {
     let append = |node: usize, table: String| {
         let config = cluster.nodes[node].folder.join("node.toml");

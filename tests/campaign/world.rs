@@ -1,4 +1,4 @@
-//! The cluster under test, with bounded ways to start, stop and query its daemons.
+//! The cluster under test, and functions with time limits that start, stop and query its daemons.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use super::probe::Asker;
 use super::report::Tally;
 use super::writers::Writers;
 
-/// Bounds far above what a healthy run needs on a busy machine.
+/// Time limits far above what a healthy run needs on a busy machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -128,7 +128,7 @@ impl World {
         succeeded(&format!("cluster {verb} {args:?}"), &run)
     }
 
-    /// Writes the current trust file.
+    /// Writes the current trust file and returns its path.
     pub(crate) fn trust(&self) -> Result<String, String> {
         let path = self.cluster.dir.path().join("trust.toml");
         let trust = self.cluster.authority().trust().map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! Tests the permissions of each role, and that each request is recorded by exactly one audit entry.
+//! Tests the permissions of each role, and that exactly one audit entry is recorded for each request.
 
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::access::Role;
@@ -118,7 +118,7 @@ async fn strangers_are_refused_and_cannot_fill_the_log() {
         .unwrap();
     assert!(run.status.success());
     assert_eq!(cluster.get("/api/v1/nodes", Some(&revoked)).await.status, 401);
-    // A clean stop records the number of refusals after the first.
+    // A clean stop records how many refusals followed the first one.
     cluster.stop_aggregator();
     let entries = own_entries(&cluster);
     let counted = entries.iter().find(|e| e["action"] == "audit.refused_repeatedly").unwrap();

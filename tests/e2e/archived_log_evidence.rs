@@ -1,4 +1,5 @@
-//! Tests evidence that covers successive logs of a node: it is complete if each log can be read and was witnessed up to its end.
+//! Tests evidence that covers successive logs of a node: the evidence is complete if each log can be read and was witnessed up to
+//! its end.
 
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::Value;
@@ -52,7 +53,7 @@ async fn evidence_over_three_logs_is_whole() {
     assert_eq!((made, checked), (0, 0), "{verdict:#}");
     assert_eq!((&verdict["complete"], &verdict["proven"]), (&true.into(), &true.into()), "{verdict:#}");
     assert_eq!(of_mx1(&verdict)["earlier"].as_array().unwrap().len(), 2, "{verdict:#}");
-    // Each new log begins with a `next` entry, which `begin_generation` appended and waited for.
+    // The first login in each new log is by `next`: `begin_generation` appended it and waited until it was witnessed.
     let shown = users(&cluster, "whole.tar");
     let shown: Vec<&str> = shown.iter().map(String::as_str).filter(|user| *user != "other").collect();
     assert_eq!(shown, ["one", "next", "two", "next", "three"]);
@@ -72,7 +73,7 @@ async fn evidence_over_three_logs_is_whole() {
         &trust(&cluster, "trust.toml"),
     ]);
     assert!(program.stdout.contains("entries of its archived log, generation "), "{}", program.stdout);
-    // A removed log is reported as missing, and a bundle that was exported before remains valid.
+    // An archived log that was removed is reported as missing, and a bundle that was exported before remains valid.
     let generation = of_mx1(&verdict)["earlier"][0]["generation"].as_str().unwrap();
     let beside = crate::witness::data(&cluster, 0).with_file_name(format!("data.{generation}"));
     std::fs::rename(&beside, beside.with_extension("elsewhere")).unwrap();
@@ -90,7 +91,8 @@ async fn evidence_over_three_logs_is_whole() {
     cluster.verify_all();
 }
 
-/// A witness that has lost its memory of an archived log cosigns that log's end if the successor states its number of rows.
+/// A witness that has lost its memory of an archived log cosigns the end of that log if the log that replaced it states how many
+/// rows the archived log has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_witness_without_memory_learns_of_an_earlier_log() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -271,8 +273,8 @@ async fn holds_and_erasure_cover_an_earlier_log() {
     cluster.verify_all();
 }
 
-/// The log is replaced twice, and the aggregator is down as long as the middle log is in use: no witness saw that log, so no
-/// range that includes it is reported as complete, even though the other logs can be read.
+/// The log is replaced twice, and the aggregator is down while the middle log is in use. No witness saw that log, so no range
+/// that includes it is reported as complete, even though all logs can be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_no_witness_saw_is_missed() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;

@@ -1,5 +1,5 @@
-//! Retention of archived logs: they are pruned together with the first rows of the log that replaced them, and count as pruned
-//! rows from then on.
+//! Tests the retention of archived logs: they are pruned together with the first rows of the log that replaced them, and their
+//! rows count as pruned from then on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,8 @@ impl Clock for Then {
 /// Number of rows in the current log that are older than the retention time.
 const OLD_ROWS: u64 = 301;
 
-/// Creates a node with an archived log and a current log that has about 300 rows that are 400 days old. Also returns the
-/// generation of the archived log.
+/// Creates a node with an archived log and a current log with about 300 rows from 400 days ago. Also returns the generation of
+/// the archived log.
 async fn two_old_logs() -> (Cluster, String) {
     let mut cluster = Cluster::made(&["mx1"], |_| Some(LONG_AGO.to_owned())).await;
     cluster.poll_every(50);
@@ -46,7 +46,7 @@ async fn two_old_logs() -> (Cluster, String) {
     let page = cluster.page("from=2000-01-01&limit=1").await.json();
     let earlier = mx1(&page)["generation"].as_str().unwrap().to_owned();
     cluster.stop(0);
-    // The command would use this machine's clock, so call the function directly.
+    // The command `new-generation` would use this machine's clock, so call the function behind it directly.
     let node = NodeConfig::load(&config).unwrap();
     let then = Arc::new(Then(human_time::parse("400d", SystemClock.now()).unwrap()));
     let begun = begin_generation(&LogDir::new(&node.data_dir), &node.keys, then, "a test", "uid=0").unwrap();

@@ -18,7 +18,7 @@ enum Needs {
     /// Any authenticated caller.
     Anybody,
     One(Permission),
-    /// The permission, without a limiting scope.
+    /// The permission, held without a limiting scope.
     Everything(Permission),
 }
 
@@ -29,7 +29,7 @@ struct Way {
     /// Returns the path and the body of the request.
     asks: fn() -> (String, Option<Value>),
     gives: u16,
-    /// Status that a limited caller gets for the row outside of the scope.
+    /// Status that a limited caller gets for the row outside its scope.
     outside: Option<u16>,
 }
 

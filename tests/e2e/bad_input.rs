@@ -55,7 +55,7 @@ async fn entries_that_are_refused_say_why_and_where() {
         lines.extend_from_slice(entry("good", "auth.login").as_bytes());
         lines.push(b'\n');
     }
-    // The same lines in one batch: every good line is recorded, every bad line is reported.
+    // If the same lines are sent in one batch, every good line is recorded and every bad line is reported.
     let run = append_stdin(&cluster, &lines);
     assert!(
         run.stderr.contains(&format!("{} recorded, 0 duplicate, {} refused", cases.len(), cases.len())),
@@ -104,7 +104,7 @@ async fn numbers_keep_every_digit_and_ids_are_idempotent() {
     assert_eq!((again.results[0].status, &again.results[0].receipt), (200, &first.results[0].receipt));
     let other = client.append_lines(line("mallory").into_bytes(), false).await.unwrap();
     assert_eq!(other.results[0].status, 409);
-    // Within one batch as well, the entry is a duplicate, and other content under its id is refused.
+    // The same applies within one batch: the same entry is a duplicate, and other content under its id is refused.
     let both = client.append_lines(format!("{}\n{}\n", line("alice"), line("eve")).into_bytes(), false).await.unwrap();
     assert_eq!(both.results.iter().map(|r| r.status).collect::<Vec<_>>(), [200, 409]);
 

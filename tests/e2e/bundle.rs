@@ -1,4 +1,4 @@
-//! Evidence bundles: exported from a real cluster, verified without it.
+//! Tests evidence bundles, which are exported from a real cluster and verified without it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -117,7 +117,7 @@ async fn filters_ranges_and_eras() {
     assert_eq!(verdict["rows"], 5);
     let mx1 = verdict["nodes"].as_array().unwrap().iter().find(|node| node["node_id"] == "mx1").unwrap();
     assert_eq!(mx1["withheld"].as_u64().unwrap() + 4, mx1["size"].as_u64().unwrap(), "{mx1}");
-    // Bundles of a single node, and of a range without entries.
+    // Export a single node, and a range without entries.
     assert_eq!(desk.export("mx2.tar", &["node:mx2"]).code, 0);
     assert_eq!(desk.verify("mx2.tar", &[]).code, 0);
     assert_eq!(desk.export("nothing.tar", &["--from", "2020-01-01", "--to", "2020-01-02"]).code, 0);
@@ -148,7 +148,7 @@ async fn missing_nodes_are_refused_waited_for_or_named() {
     let waited = Run::from(waiting.wait_with_output().unwrap());
     assert_eq!(waited.code, 0, "{}", waited.stderr);
     assert_eq!(desk.verify("waited.tar", &[]).code, 0);
-    // A node that hangs is reported as missing like any other, and takes no longer than the time limit.
+    // A node that hangs is reported as missing like any other, and delays the export by no more than the time limit.
     desk.cluster.signal(1, Signal::SIGSTOP);
     let run = desk.export("hanging.tar", &["--incomplete", "partial"]);
     desk.cluster.signal(1, Signal::SIGCONT);

@@ -1,5 +1,5 @@
-//! A node that has all its keys and speaks the protocol, but omits witnessed rows. It replaces the real node. The aggregator must
-//! not report any answer with its rows as proven.
+//! Tests a malicious node in place of the real one: it has all keys of the node and speaks the protocol, but omits witnessed
+//! rows. The aggregator must not report any answer that contains its rows as proven.
 
 use std::sync::Arc;
 
@@ -145,7 +145,7 @@ async fn what_was_witnessed_cannot_be_left_out() {
     }
 }
 
-/// A count contains no rows that a client could check. Therefore the aggregator does not trust the node's choice of matching
+/// A count contains no rows that a client could check. Therefore the aggregator does not trust the node to return only matching
 /// rows, and counts no row twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_is_of_what_was_asked_for() {
@@ -204,7 +204,8 @@ async fn rows_without_proofs_are_cut_off() {
     assert!(node["rows"].as_u64().unwrap() < 2_000, "{node}");
 }
 
-/// Returns the final record of a stream over all rows. Retries while a node is unreachable, as it may be in the first answers.
+/// Returns the final record of a stream over all rows. Retries while a node is unreachable, which is possible in the first
+/// answers.
 async fn final_record(cluster: &Cluster) -> serde_json::Value {
     loop {
         let path = "/api/v1/audit-log?format=ndjson&from=0001-01-01&order=asc";

@@ -1,4 +1,4 @@
-//! Expired, revoked, foreign and renewed certificates.
+//! Tests expired, revoked, foreign and renewed certificates.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn certificates_that_must_not_count_do_not() {
     wait_for(|| cluster.log_text("mx1").contains("keeping the old one")).await;
     assert_eq!(cluster.page("").await.status_of("mx1"), "ok");
 
-    // Expired: the node may start with the certificate, but the aggregator does not trust it.
+    // A node may start with an expired certificate, but the aggregator does not trust the certificate.
     let (certificate, key) = expired(&cluster);
     std::fs::write(folder.join("node.crt"), certificate).unwrap();
     std::fs::write(folder.join("node.key"), key).unwrap();
@@ -51,7 +51,7 @@ async fn certificates_that_must_not_count_do_not() {
     std::fs::write(folder.join("node.key"), good.1).unwrap();
     cluster.wait_until_complete().await;
 
-    // A certificate with the same name from another authority.
+    // Use a certificate with the same name from another authority.
     let mut foreign = Authority::init(&cluster.dir.path().join("foreign"), &"test".parse().unwrap()).unwrap();
     let place = NodePlace {
         address: cluster.nodes[0].listen.clone(),

@@ -1,4 +1,4 @@
-//! Machines whose clocks are so wrong that certificates appear invalid: every side reports a wrong clock, and no other cause.
+//! Tests machines whose clocks are so wrong that certificates appear invalid: every side reports a wrong clock as the only cause.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn a_node_with_a_wrong_clock_is_named_as_that() {
     cluster.run_all().await;
     cluster.append(0, &[entry("alice", "auth.login")]).await;
     cluster.wait_until_complete().await;
-    // Once before any certificate was issued, and once after all of them have expired.
+    // Set the clock to a time before any certificate was issued, and to a time after all of them have expired.
     for (days, words) in [(-40, "which is in the past"), (8_000, "days ago by this machine's clock")] {
         cluster.stop(0);
         ClockShim::set(&clock, days * DAY_SECONDS).unwrap();
@@ -86,7 +86,7 @@ async fn a_command_on_a_machine_with_a_wrong_clock_says_so() {
     assert_eq!(code, 0, "{stderr}");
 }
 
-/// If the aggregator's certificate is revoked, which does not depend on a clock, every answer reports this reason too.
+/// If the aggregator's certificate is revoked, every answer reports this reason; clocks play no part in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_aggregator_is_told_so_every_time() {
     let mut cluster = Cluster::start(&["mx1", "mx2"]).await;

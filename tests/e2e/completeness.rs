@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::witness::{cluster_of, report, witnessed};
 
-/// Reads all pages of a query, runs `each` on each of them, and returns the positions in order.
+/// Reads all pages of a query, passes each page to `each`, and returns the positions of the rows in order.
 async fn pages(cluster: &Cluster, parameters: &str, each: impl Fn(&Answer)) -> Vec<String> {
     let mut places = Vec::new();
     let mut cursor = String::new();
@@ -31,7 +31,8 @@ fn rows(answer: &Answer) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_streams_and_ranges_are_proven_whole() {
     let cluster = cluster_of(700).await;
-    // All rows up to here will be witnessed; the aggregator's own entries about the queries below are newer.
+    // Use the time of the newest row as the end of all ranges. The rows before it will be witnessed; the aggregator's own entries
+    // about the queries below are newer.
     let newest = cluster.page("limit=1").await;
     let end = rows(&newest)[0]["entry"]["timestamp"].as_str().unwrap().to_owned();
     let head = newest.node("agg")["head_seq"].as_u64();
@@ -56,7 +57,7 @@ async fn pages_streams_and_ranges_are_proven_whole() {
         .await;
         assert!(places.len() > 1_400, "{}", places.len());
     }
-    // A range in the middle, and an empty range.
+    // Query a range in the middle, and an empty range.
     let from = rows(&cluster.page(&format!("to={end}&limit=600&order=asc")).await)[300]["entry"]["timestamp"].clone();
     for range in
         [format!("from={}&to={end}&limit=1000", from.as_str().unwrap()), "from=2020-01-01&to=2020-01-02".into()]
@@ -71,7 +72,7 @@ async fn pages_streams_and_ranges_are_proven_whole() {
     let words = filtered.json();
     assert_eq!((&words["complete"], &words["proven"]), (&true.into(), &false.into()));
     assert_eq!(words["completeness"], "authentic, completeness not proven (the query has a filter)");
-    // A stream, and a verification of all rows.
+    // Read a stream, and verify all rows.
     let stream =
         cluster.get(&format!("/api/v1/audit-log?format=ndjson&to={end}&order=asc"), Some(&cluster.token)).await;
     let last: Value = serde_json::from_str(stream.text.lines().last().unwrap()).unwrap();
@@ -167,7 +168,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     edit(&database, &format!("UPDATE tiles SET hashes = x'{}' WHERE id = 0", hex::encode(hashes)));
     let answer = cluster.page("order=asc&limit=200").await;
     assert_eq!(answer.status_of("mx1"), "invalid");
-    // The running node may have cached the original tile, which proves other rows but never this one.
+    // The running node may have cached the original tile, which proves other rows but never the forged row.
     let forged = |row: &&Value| row["entry"]["node_id"] == "mx1" && row["entry"]["seq"] == 40;
     assert!(rows(&answer).iter().filter(forged).all(|row| row["witnessed"] == false));
     // Restarting the node after the edit does not help either.
@@ -179,7 +180,7 @@ async fn a_row_sealed_anew_does_not_fit_what_was_witnessed() {
     witnessed(&cluster, "mx2").await;
 }
 
-/// If clocks were set back, a time range consists of several runs of rows, and each of them is proven.
+/// If clocks were set back, a time range consists of several separate runs of rows, and each run is proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_over_several_eras_are_proven() {
     let mut cluster = cluster_of(20).await;

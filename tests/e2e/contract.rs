@@ -1,5 +1,5 @@
-//! The contracts in `docs/`: the OpenAPI document as generated, the golden vectors as computed by an independent script, and the
-//! conventions of the command line.
+//! Tests the contracts in `docs/`: the OpenAPI document is the generated one, an independent script computes the same golden
+//! vectors, and the command line keeps its conventions.
 
 use piperoll_format::ids::{ClusterName, Generation, NodeId};
 use piperoll_format::mac::{EpochSecret, MacKey, Origin};

@@ -1,4 +1,4 @@
-//! `kill -9` under load: every acknowledged entry is recorded exactly once, and every signature is valid.
+//! Tests `kill -9` under load: every acknowledged entry is recorded exactly once, and every signature is valid.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -54,7 +54,7 @@ async fn side_matters_keep_no_daemon_from_starting() {
         [node.join("data/intake/app.json"), node.join("data/forward/out.json"), node.join("data/witnessed.json")];
     let damaged = [&files[..], &[state.join("searches.json"), state.join("cursor.key")]].concat();
     for n in 0..4 {
-        // Each file is written by its own thread, some time after the entries are in the log.
+        // Each file is written by a thread of its own, some time after the entries are in the log.
         until("every state file is there", async || damaged.iter().all(|path| path.exists()).then_some(())).await;
         cluster.stop(0);
         cluster.stop_aggregator();
@@ -114,7 +114,8 @@ async fn what_a_witness_remembers_is_named_when_it_is_damaged() {
     cluster.verify_all();
 }
 
-/// A changed generation in `log.json`: the node cannot know which of the two files is wrong, so the message names both.
+/// The generation in `log.json` is changed: the node cannot know whether `log.json` or `log.db` is wrong, so the message names
+/// both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_marker_of_another_generation_is_named() {
     let mut cluster = Cluster::start(&["mx1"]).await;

@@ -59,7 +59,7 @@ async fn every_rule_flags_and_a_killed_node_remembers_what_they_counted() {
     {
         assert_eq!(flags(&cluster, user, action), [rule], "{user}");
     }
-    // Rules that do not count anything.
+    // Rules that count nothing.
     let of_dave = |action: &str, more: Value| {
         let mut entry = json!({ "category": "data", "action": action, "user": "dave", "outcome": "success" });
         entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,5 +1,6 @@
-//! Interrupts every durable step of checkpointing and witnessing: processes killed at any moment, steps done but not acknowledged,
-//! steps acknowledged but not done. In the end the verdict is `ok`, no witnessed row is lost, and the evidence verifies.
+//! Interrupts every durable step of checkpointing and witnessing: a process is killed at any moment, a step is done but not
+//! acknowledged, or a step is acknowledged but not done. In the end the verdict is `ok`, no witnessed row is lost, and the
+//! evidence verifies.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ async fn kills_of_node_and_witness_leave_no_alarm() {
     for round in 0..16u32 {
         let lines: Vec<String> = (0..90).map(|n| entry(&format!("u{n}"), &format!("round.{round}"))).collect();
         cluster.append(0, &lines).await;
-        // Vary when the kill happens: between two writes of one step, or between the witness's and the node's part of a poll.
+        // Vary the moment of the kill, so that it falls between two writes of one step, or between the witness's and the node's
+        // part of a poll.
         tokio::time::sleep(Duration::from_millis(u64::from(round) * 37 % 400)).await;
         if round % 2 == 0 {
             cluster.kill(0);
@@ -65,8 +67,8 @@ async fn a_cosignature_that_gets_lost_changes_nothing() {
     evidence_verifies(&cluster).await;
 }
 
-/// A crash between the two writes of a checkpoint: the database has it but the file next to the database does not, or the file is
-/// missing.
+/// Simulates a crash between the two writes of a checkpoint: the database has the checkpoint, but the file next to the database
+/// has an older one or is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_half_stored_is_completed() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
@@ -82,7 +84,7 @@ async fn a_checkpoint_half_stored_is_completed() {
     witnessed(&cluster, "mx1").await;
     assert_ne!(std::fs::read(&beside).unwrap(), older);
     cluster.stop(0);
-    // A temporary file left by an interrupted write, and no checkpoint file.
+    // An interrupted write left a temporary file and no checkpoint file.
     std::fs::write(beside.with_extension("checkpoint.new"), b"half a no").unwrap();
     std::fs::remove_file(&beside).unwrap();
     cluster.restart(0).await;

@@ -1,4 +1,5 @@
-//! Erasure of one row: its content is gone everywhere, every view shows that there was a row, and all other rows stay proven.
+//! Tests the erasure of one row: its content is gone everywhere, every view shows that there was a row, and all other rows remain
+//! proven.
 
 use piperoll_tests::{Cluster, entry, until};
 use serde_json::{Value, json};
@@ -132,7 +133,7 @@ async fn the_content_is_gone_and_everything_else_is_as_it_was() {
         );
     }
 
-    // Evidence with and without a filter.
+    // Check evidence with and without a filter.
     let trust = cluster.dir.path().join("trust.toml");
     std::fs::write(&trust, cluster.authority().trust().unwrap().to_text()).unwrap();
     for (name, filter) in [("all.tar", ""), ("some.tar", "user:u7")] {

@@ -11,7 +11,8 @@ use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-/// Time limit for waiting. The daemon closes a silent connection after some seconds, so a longer wait means that it never does.
+/// Time limit for waiting. The daemon closes a silent connection after some seconds, so a connection that is still open after
+/// this time will never be closed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn cluster_of(ids: &[&str], rows: usize) -> Cluster {
@@ -90,7 +91,7 @@ async fn planted_values_are_named_and_break_nothing() {
     let run = cluster.on_node(0, &["query", "--json", "--limit", "100"]);
     assert_eq!((run.code, run.stdout.lines().count()), (4, 23), "{}", run.stderr);
     cluster.restart(0).await;
-    // The rows are not those that were signed, so the node appends nothing more, not even the entry about its start.
+    // The rows differ from those that were signed, so the node appends nothing more, not even the entry about its start.
     assert_eq!(cluster.page("limit=1000").await.node("mx1")["rows"], 22, "21 rows and a stop");
     edit(&database, "DELETE FROM entries WHERE seq = 9223372036854775807");
     cluster.stop(0);
@@ -155,7 +156,7 @@ async fn a_log_whose_last_row_was_edited_takes_nothing() {
     assert_eq!(kept, 1);
 }
 
-/// An application may write anything into `details` without it being taken for the node's own stop entry.
+/// Whatever an application writes into `details`, it is not mistaken for the node's own entry about a clean stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_can_fake_a_clean_stop() {
     let mut cluster = cluster_of(&["mx1"], 1).await;
@@ -207,7 +208,7 @@ async fn misleading_queries_are_refused() {
     }
     let many = (0..65).map(|n| format!("user=u{n}")).collect::<Vec<_>>().join("&");
     assert_eq!(code(&cluster.page(&many).await), (400, "bad_filter".to_owned()));
-    // A text in `ip:` that could be taken for a hexadecimal number, and a value with a space in it.
+    // Filter for a text in `ip:` that could be taken for a hexadecimal number, and for a value with a space.
     let service = json!({ "category": "auth", "action": "x", "ip_address": "dead", "user": "Alice B" }).to_string();
     cluster.append(0, &[service]).await;
     assert_eq!(cluster.page("filter=ip:%22dead%22").await.json()["count"], 1);
@@ -281,7 +282,8 @@ async fn tokens_are_never_lost_nor_unrecorded() {
     }
 }
 
-/// `append -` records a line as soon as it is written to the pipe, and `query` ends quietly when the reader of its output closes it.
+/// `append -` records a line as soon as it is written to the pipe, and `query` ends quietly when the program that reads its
+/// output closes the pipe.
 #[tokio::test(flavor = "multi_thread")]
 async fn pipes_do_what_pipes_do() {
     let cluster = cluster_of(&["mx1"], 300).await;
@@ -336,7 +338,7 @@ async fn output_that_cannot_be_written_is_no_crash() {
         let (reader, closed) = std::io::pipe().unwrap();
         drop(reader);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        // The changes that the first run made are already present in the second run.
+        // Each command runs twice, so in the second run its changes are already present.
         for (stdout, codes) in [(Stdio::from(closed), [Some(0), None]), (Stdio::from(full), [Some(1), Some(1)])] {
             let output = cluster.command(command).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -348,8 +350,8 @@ async fn output_that_cannot_be_written_is_no_crash() {
     assert!(cluster.run(&["cluster", "list", folder]).stdout.contains("member from 2020-01-01"));
 }
 
-/// If the daemon closes the connection while entries are being sent, none of them is recorded and the command fails. Only a
-/// broken pipe on standard output is not treated as a failure.
+/// If the daemon closes the connection while entries are being sent, none of them is recorded and the command fails. The command
+/// must not treat this like a broken pipe on standard output, which is no failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_hangs_up_has_recorded_nothing() {
     let cluster = Cluster::made(&["mx1"], |_| None).await;

@@ -65,7 +65,7 @@ async fn every_network_fault_has_its_status() {
     check(&cluster.page("").await, "mx2", "unreachable", "");
     heal().await;
 
-    // The connection is accepted, but then silent: before the TLS handshake, and after it.
+    // The connection is accepted, but then no byte arrives: before the TLS handshake, and after it.
     proxy.set(Fault::Silent);
     proxy.cut();
     check(&cluster.page("").await, "mx2", "timeout", "no TLS handshake");
@@ -90,7 +90,7 @@ async fn every_network_fault_has_its_status() {
     assert!(answer.json()["complete_through"].is_string(), "what came before the cut is known to be whole");
     heal().await;
 
-    // Another node's certificate: a healthy process, but not the one that the roster expects.
+    // The address leads to another node with its own certificate: a healthy process, but not the one that the roster expects.
     proxy.set(Fault::Other(cluster.nodes[0].listen.clone()));
     proxy.cut();
     check(&cluster.page("").await, "mx2", "unreachable", "expected spiffe://test/node/mx2");
@@ -98,8 +98,8 @@ async fn every_network_fault_has_its_status() {
     cluster.verify_all();
 }
 
-/// A frozen node delays only one answer by its time limit. After that it is reported at once and not queried, until a handshake
-/// completes again. A busy node completes handshakes, so it is queried each time and given its full limit.
+/// A frozen node delays only one answer by its time limit. After that it is reported at once and not queried, until it completes
+/// a handshake again. A busy node completes handshakes, so it is queried each time and given its full limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_node_costs_its_limit_once_and_a_busy_one_is_asked() {
     let mut cluster = cluster().await;
@@ -124,7 +124,7 @@ async fn a_frozen_node_costs_its_limit_once_and_a_busy_one_is_asked() {
     proxy.heal();
     cluster.wait_until_complete().await;
 
-    // A node that was down contributes to answers again soon after it listens, however long it was down.
+    // However long a node was down, it contributes to answers again soon after it has started to listen.
     cluster.kill(2);
     for _ in 0..30 {
         if cluster.page("").await.node("mx3")["reason"].as_str().unwrap().contains("known to be down") {
@@ -155,7 +155,7 @@ async fn killed_stopped_and_black_holed_nodes() {
     cluster.signal(0, Signal::SIGCONT);
     cluster.wait_until_complete().await;
 
-    // When its node is down, the proxy accepts and then closes; only the node's own address would refuse the connection.
+    // While a node is down, its proxy accepts connections and closes them; only the node's own address would refuse them.
     cluster.kill(2);
     check(&cluster.page("").await, "mx3", "unreachable", "");
     cluster.restart(2).await;
@@ -179,7 +179,8 @@ async fn killed_stopped_and_black_holed_nodes() {
     cluster.verify_all();
 }
 
-/// If an address refuses connections or drops packets, its node soon counts as down, and later answers do not wait for it.
+/// If an address refuses connections or drops packets, the node at that address soon counts as down, and later answers do not
+/// wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_dead_node_costs_nothing() {
     let mut cluster = Cluster::made(&["mx1", "mx2", "mx3"], |_| None).await;

@@ -97,7 +97,7 @@ async fn filters_mean_what_people_mean_over_all_nodes() {
         assert_eq!(found(&cluster, &format!("{own} ({filter})")).await.len(), 2 * each, "{filter}");
         let rest = found(&cluster, &format!("{own} NOT ({filter})")).await.len();
         assert_eq!(rest, 2 * (all.len() - each), "NOT ({filter})");
-        // Count from the indexes, then from the rows (`verify=true`).
+        // Count with the indexes, then by reading the rows (`verify=true`).
         for verify in ["", "&verify=true"] {
             let asked = encoded(&format!("{own} ({filter})"));
             let counts = cluster
@@ -122,7 +122,7 @@ async fn filters_mean_what_people_mean_over_all_nodes() {
     hints_and_errors(&cluster).await;
 }
 
-/// A bundle that was exported with a filter of alternatives is verified offline with the same filter.
+/// Checks that a bundle that was exported with a filter of alternatives is verified offline with the same filter.
 fn evidence_has_the_filter(cluster: &Cluster, own: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (bundle, trust) = (dir.path().join("b.tar"), dir.path().join("trust.toml"));
@@ -181,7 +181,7 @@ async fn hints_and_errors(cluster: &Cluster) {
         let run = cluster.run(&args);
         assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
     }
-    // Midnight in another time zone.
+    // Use midnight in another time zone.
     let at = |zone: &str| format!("/api/v1/audit-log?from=2026-01-01&to=2026-01-02&tz={}", encoded(zone));
     let berlin = cluster.get(&at("Europe/Berlin"), Some(&cluster.token)).await.json();
     assert_eq!(
@@ -190,7 +190,7 @@ async fn hints_and_errors(cluster: &Cluster) {
     );
 }
 
-/// A scope such as "their own entries, or actions on their customers": no other entry is returned.
+/// With a scope such as "their own entries, or actions on their customers", no other entry is returned.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scope_may_have_alternatives() {
     let cluster = Cluster::start(&["mx1"]).await;
@@ -208,8 +208,8 @@ async fn a_scope_may_have_alternatives() {
     assert_eq!(answer["count"], 1, "{answer}");
     let counted = get("/api/v1/stats?from=1d&by=user").await.json();
     assert_eq!((&counted["stats"]["entries"], &counted["verified"]), (&json!(3), &json!(true)), "{counted}");
-    // A version 1 scope does not match the items of bulk entries. A filter that version 1 cannot express does not change that: it
-    // reveals no row, count or position.
+    // A version 1 scope does not match the items of bulk entries. This also holds for a filter that version 1 cannot express: the
+    // answer reveals no further row, count or position.
     let old = cluster.limited_token("old", Role::Auditor, "v1: entity:mailbox/7");
     for filter in ["", "verb:delete", "details.counts.ok:2 OR user:*", "action:*"] {
         let path = format!("/api/v1/audit-log?from=1d&filter={}", encoded(filter));
@@ -219,7 +219,7 @@ async fn a_scope_may_have_alternatives() {
     }
 }
 
-/// A node that knows only version 1 filters: it fails on all other filters, and records each scan request.
+/// A node that knows only version 1 filters: it fails on all other filters. It records each scan request.
 struct Old {
     asked: Arc<Mutex<Vec<ScanRequest>>>,
     stop: CancellationToken,
@@ -237,7 +237,7 @@ fn joined(ranges: Vec<std::ops::Range<u64>>) -> Vec<std::ops::Range<u64>> {
     all
 }
 
-/// Sequence number, time, MAC and body.
+/// Sequence number, time, MAC and body of a row.
 type StoredRow = (u64, i64, Vec<u8>, String);
 
 async fn old_node(cluster: &Cluster) -> Old {

@@ -46,7 +46,7 @@ fn record_of(entry: &Value) -> Value {
 }
 
 /// Returns the user of a record: the session name of an assumed role or federated user, otherwise the first name found. In the
-/// latter case the pointer to the name is returned too, because the name was moved into its field unchanged.
+/// second case the pointer to the name is returned too, because the mapping moved this name into its field unchanged.
 fn person(record: &Value) -> Option<(Option<&'static str>, String)> {
     let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     if ["AssumedRole", "FederatedUser"].contains(&text("/userIdentity/type").unwrap_or_default()) {
@@ -119,7 +119,8 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
         let entry = &row["entry"];
         let original = by_id[entry["id"].as_str().unwrap()];
         let mut restored = record_of(entry);
-        // `eventName` and `eventSource` were rewritten, so `details` kept the originals; a user name that was moved is put back.
+        // Put back the user name if it was moved. `eventName` and `eventSource` were rewritten, so `details` has kept the
+        // originals.
         if let Some((Some(pointer), name)) = person(original) {
             let mut place = &mut restored;
             for step in pointer.split('/').skip(1) {
@@ -127,7 +128,7 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
             }
             *place = Value::String(name);
         }
-        // Exactly the right values were masked, and the entry lists their locations.
+        // Exactly the right values were masked, and the entry lists the right number of locations.
         let whole = serde_json::json!({ "details": original }).to_string();
         let masked: Value = serde_json::from_str(&Redactor::shared().entry(&whole)).unwrap();
         assert_eq!(restored, masked["details"]);

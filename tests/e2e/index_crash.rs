@@ -1,4 +1,4 @@
-//! A node killed while it builds an index block: queries afterwards still find all entries.
+//! Tests a node that is killed while it builds an index block: queries afterwards still find all entries.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
     let made = std::fs::read(index.join(BLOCK)).unwrap();
 
-    // Flipped bits on disk: the node reads the rows instead, and rebuilds the block.
+    // After bits of the block were flipped on disk, the node reads the rows instead, and rebuilds the block.
     cluster.stop(0);
     let mut rotten = made.clone();
     (8_192..rotten.len()).step_by(1_021).for_each(|at| rotten[at] ^= 4);
@@ -84,7 +84,8 @@ async fn a_kill_while_a_block_is_made_costs_nothing_but_time() {
     .await;
     answers_are_right(&cluster, "with the block again").await;
 
-    // Flipped bits while the daemon is down: the damage is found, and `reindex` rebuilds the block with the same bytes.
+    // If bits are flipped while the daemon is down, `verify` reports the damage, and `reindex` rebuilds the block with the same
+    // bytes.
     cluster.stop(0);
     let mut edited = made.clone();
     *edited.last_mut().unwrap() ^= 1;

@@ -122,7 +122,8 @@ async fn a_new_secret_seals_from_its_place_on() {
     assert!(status.contains("REFUSED"), "{status}");
 }
 
-/// The node is killed repeatedly while it switches to a new secret, after the command that created it was interrupted too.
+/// The node is killed repeatedly while it switches to a new secret. Before that, the command that creates the secret was
+/// interrupted too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_is_interrupted_is_finished() {
     let mut cluster = Cluster::witnessed(&["mx1"], 50).await;
@@ -210,7 +211,8 @@ async fn a_checkpoint_key_is_taken_over_at_a_witnessed_checkpoint() {
     cluster.verify_all();
 }
 
-/// Checks that the archived log is read from its place next to the new one: answers have its witnessed rows, in order and proven.
+/// Checks that the archived log is read from its folder next to the new log: answers contain its witnessed rows, in order and
+/// proven.
 async fn read_from_beside(cluster: &Cluster) {
     let mut page = cluster.page("from=1d&order=asc").await;
     for _ in 0..300 {
@@ -318,7 +320,7 @@ async fn after_a_break_in_a_new_generation_begins_with_new_keys() {
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
     cluster.restart(0).await;
-    // The witness does not accept another log in place of the one it knows, whatever keys the other log uses.
+    // The witness does not accept another log in place of the known one, whatever keys the other log uses.
     let line = report(&cluster, "mx1", |line| line["verdict"] == "rollback").await;
     assert!(line["reason"].as_str().unwrap().contains(&generation), "{line}");
     let run = cluster.run(&["nodes", "accept", "mx1", "--new-generation", &generation, "--reason", "new keys"]);
@@ -428,7 +430,7 @@ async fn evidence_of_an_earlier_log_outlives_changes_of_keys() {
     witnessed(&cluster, "mx1").await;
     let file = trust(&cluster, "trust.toml");
     assert_eq!(evidence(&cluster, "first.tar", &file).0, 0);
-    // The second log, under the same key, which is then rotated.
+    // Begin the second log under the same key, and then rotate the key.
     cluster.stop(0);
     begin_generation(&mut cluster).await;
     let note = cluster.dir.path().join("both.note").to_str().unwrap().to_owned();
@@ -453,7 +455,7 @@ async fn evidence_of_an_earlier_log_outlives_changes_of_keys() {
         let (code, said) = verified(&cluster, &path(bundle), &file);
         assert_eq!(code, 0, "{bundle}: {said}");
     }
-    // The third log, with new keys after a break-in.
+    // Begin the third log with new keys, as after a break-in.
     std::fs::write(&note, cluster.on_node(0, &["checkpoint", "--witnessed"]).stdout).unwrap();
     cluster.stop(0);
     assert_eq!(cluster_command(&cluster, &["new-generation", "mx1", "--frozen", &note]).code, 0);

@@ -30,7 +30,7 @@ async fn a_page_over_a_hundred_nodes_is_the_merge_of_all_their_rows() {
         lines.filter(|row| row["entry"].is_object()).collect()
     };
     for order in ["asc", "desc"] {
-        // A stream reads every node to its end.
+        // A stream reads every node to its end, so its rows are the expected ones.
         let all = cluster.page(&format!("from=1h&format=ndjson&order={order}&filter=action:many.*")).await;
         let expected: Vec<String> = rows(&all.text).iter().map(place).collect();
         assert_eq!(expected.len(), NODES + 190);
@@ -55,7 +55,7 @@ async fn a_page_over_a_hundred_nodes_is_the_merge_of_all_their_rows() {
             assert_eq!(found, expected, "{order} {limit}");
         }
     }
-    // Without a filter the page is proven, even where the aggregator queried a node twice.
+    // Without a filter the page is proven, even though the aggregator may have queried a node twice.
     cluster.wait_until_complete().await;
     let page = cluster.page("from=1h&limit=200").await;
     assert_eq!(page.places().len(), 200);

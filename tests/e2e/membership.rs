@@ -87,7 +87,8 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
     assert!(listed.contains("member from 2000-01-01"), "{listed}");
     cluster.verify_all();
 
-    // An operator cannot hide rows that a witness saw by setting a date: here mx1 "left" before its rows were recorded.
+    // A membership date cannot hide witnessed rows: here an operator sets the dates as if mx1 had left before its rows were
+    // recorded.
     let slip = ["mx1", "--from", "2000-01-01", "--until", "2020-01-01", "--reason", "a slip"];
     let moved = cluster_command(&cluster, "membership", &slip);
     assert_eq!(moved.code, 0, "{}", moved.stderr);
@@ -167,7 +168,7 @@ async fn the_folder_of_a_node_that_left_is_read() {
     let verified = cluster.run(&["verify-bundle", &path, "--trust", &trust(&cluster)]);
     assert_eq!(verified.code, 0, "{}", verified.stdout);
     assert_eq!(std::fs::read_dir(folder.join("data")).unwrap().count(), before, "nothing is written there");
-    // A folder that is a copy of a member's folder is not read in place of the member.
+    // A folder that is a copy of a member's folder is not read while the node is a member.
     the_folder_of_a_member_is_not_read(&mut cluster).await;
     let folder = folder.clone();
     // The folder is checked like any other log.
@@ -210,7 +211,7 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
         "{}",
         page.text
     );
-    // A node that is configured twice, or is not in the roster.
+    // Configure a node twice, and a node that is not in the roster.
     for (node, words) in [("mx1", "is named twice"), ("mx7", "is not in the roster")] {
         let table = table.replace("mx1", node);
         std::fs::write(&config, format!("{plain}\n{table}{}", if node == "mx1" { &table } else { "" })).unwrap();
@@ -220,7 +221,8 @@ async fn the_folder_of_a_member_is_not_read(cluster: &mut Cluster) {
     std::fs::write(&config, plain).unwrap();
 }
 
-/// The last rows of a killed node are not signed: evidence from its folder does not claim that no rows followed the signed ones.
+/// The last rows of a killed node are not signed. Evidence from its folder does not claim that the signed rows are all rows of
+/// the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_folder_of_a_killed_node_proves_no_more_than_was_signed() {
     let mut cluster = Cluster::witnessed(&["mx1", "mx2"], 50).await;

@@ -8,7 +8,7 @@ use piperoll_tests::{Cluster, piperoll};
 const ENTRIES_PER_NODE: usize = 333_334;
 const RESIDENT_KIB_MAX: u64 = 100 * 1024;
 
-/// Peak resident memory of a process (`VmHWM`), in KiB.
+/// Returns the peak resident memory of a process (`VmHWM`), in KiB.
 fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

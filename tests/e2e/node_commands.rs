@@ -17,7 +17,7 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
     ];
     let upper = |run: piperoll_tests::Run| {
         assert_eq!(run.code, 0, "{}", run.stderr);
-        // Skip the final line, because its number of scanned rows grows by the `log.stopped` entry.
+        // Skip the final line, because the number of scanned rows in it increases when `log.stopped` is recorded.
         run.stdout.lines().filter(|line| !line.starts_with("{\"final\"")).map(str::to_owned).collect::<Vec<_>>()
     };
     let through_socket: Vec<_> = commands.iter().map(|args| upper(cluster.on_node(0, args))).collect();
@@ -38,7 +38,7 @@ async fn commands_give_the_same_with_and_without_the_daemon() {
     let status: Value = serde_json::from_str(&cluster.on_node(0, &["status"]).stdout).unwrap();
     assert_eq!((&status["running"], &status["head_seq"]), (&false.into(), &21.into()), "{status}");
 
-    // Append directly to the directory; afterwards the daemon still recognizes that its last stop was clean.
+    // Append while the daemon is down. At its next start, the daemon still recognizes that its last stop was clean.
     let run = cluster.on_node(
         0,
         &["append", "--category", "auth", "--action", "auth.login", "--user", "offline", "--entity", "mail/7"],

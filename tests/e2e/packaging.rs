@@ -19,7 +19,8 @@ const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
 async fn a_service_manager_hears_ready_alive_and_stopping_and_hands_keys_over() {
     let cluster = Cluster::made(&["mx1"], |_| None).await;
     let folder = &cluster.nodes[0].folder;
-    // As under systemd: a separate folder, whose files look group-readable because of access lists (mode 0440).
+    // As under systemd, the credentials are in a separate folder, and its files look group-readable (mode 0440) because of access
+    // lists.
     let credentials = cluster.dir.path().join("credentials");
     std::fs::create_dir(&credentials).unwrap();
     let config = folder.join("node.toml");
@@ -118,7 +119,7 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let (code, findings) = doctor(&cluster, &["--node", node]);
     assert!(code == 1 && bad(&findings).iter().any(|words| words.contains("chmod 600")), "{findings:?}");
-    // The certificate of another machine.
+    // Install the certificate and key of another machine.
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     for name in ["node.crt", "node.key"] {
         std::fs::copy(cluster.nodes[1].folder.join(name), cluster.nodes[0].folder.join(name)).unwrap();
@@ -130,7 +131,7 @@ async fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     );
 }
 
-/// Names of the metrics in a text.
+/// Returns the names of the metrics in a text.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split(|c| !is_name(c)).filter(|word| word.starts_with("piperoll_"));

@@ -3,14 +3,15 @@
 use piperoll_tests::{Answer, Cluster, edit, entry, place};
 use serde_json::Value;
 
-/// The merge key of a row.
+/// Returns the merge key of a row.
 fn key(row: &Value) -> (String, String, u64) {
     let entry = &row["entry"];
     let text = |field: &str| entry[field].as_str().unwrap().to_owned();
     (text("timestamp"), text("node_id"), entry["seq"].as_u64().unwrap())
 }
 
-/// Reads page by page until there is no cursor. Requests an incomplete page again, because a cursor is a position and not a state.
+/// Reads page by page until there is no cursor. Requests an incomplete page again, which works because a cursor is a position and
+/// not a state.
 async fn pages(
     cluster: &mut Cluster,
     order: &str,
@@ -72,7 +73,8 @@ async fn pages_equal_one_long_read_while_rows_arrive_and_a_node_comes_and_goes()
                 _ => return,
             }
             if page == 3 {
-                // A page without the node reports that it is incomplete, and the same cursor gives the complete page later.
+                // A page without the killed node reports that it is incomplete. After the node has restarted, paging continues
+                // with the same cursor.
                 let partial = cluster.page("limit=5").await;
                 assert_eq!(partial.json()["complete"], false);
                 cluster.restart(1).await;
@@ -81,7 +83,7 @@ async fn pages_equal_one_long_read_while_rows_arrive_and_a_node_comes_and_goes()
         .await;
         let snapshot: Vec<_> = paged.iter().map(place).collect();
         let expected: Vec<_> = long.iter().map(place).collect();
-        // The snapshot also contains the aggregator's own entries about the pages before the first one.
+        // The snapshot also contains the aggregator's own entries about earlier queries, so compare only the rows of the nodes.
         let of_nodes = |rows: &[String]| rows.iter().filter(|p| !p.starts_with("agg/")).cloned().collect::<Vec<_>>();
         assert_eq!(of_nodes(&snapshot), of_nodes(&expected), "order={order}");
     }
@@ -203,7 +205,7 @@ async fn there_and_back(cluster: &Cluster, order: &str, limit: usize) -> (Vec<Ve
     };
     while let Some(cursor) = before {
         let (places, again, next) = ask(&Some(cursor)).await;
-        // The page after this one must be the one that was read before.
+        // Paging forward from this page must lead back to the page that was read before it.
         let (behind, ..) = ask(&next).await;
         let known = back.last().unwrap_or(there.last().unwrap());
         let way = || format!("{order} {limit}: {places:?} is followed by {behind:?}, not by {known:?}; {next:?}");
@@ -230,7 +232,7 @@ async fn pages_lead_back_over_the_same_rows_also_over_rows_that_do_not_fit() {
             assert_eq!(back, there[..last], "{order} {limit}");
         }
     }
-    // An invalid row is placed next to its neighbor in reading order. Paging backward must not lose it between two pages.
+    // Invalid rows may be sorted by a time other than their own. Paging backward must not lose them between two pages.
     for (node, seq) in [(0, 3), (0, 4), (1, 6), (1, 9)] {
         edit(
             &cluster.database(node),
@@ -263,7 +265,7 @@ async fn everything_is_seen_both_ways(cluster: &Cluster, limit: usize) {
 /// reached, reports that position, and its cursor continues there. No row is found twice or skipped, and every node stays `ok`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_search_goes_on_page_by_page() {
-    /// Enough rows for a search to be cut off on any machine.
+    /// Number of rows with which a search is cut off on any machine.
     const ROWS_MAX: usize = 2_000_000;
 
     let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
@@ -294,7 +296,7 @@ async fn a_long_search_goes_on_page_by_page() {
     cluster.verify_all();
 }
 
-/// Rows found on all pages, and the number of pages that ended because of the time limit.
+/// Returns the rows found on all pages, and the number of pages that ended because of the time limit.
 async fn found_page_by_page(cluster: &Cluster, order: &str) -> (Vec<String>, usize) {
     let (mut found, mut cut, mut cursor) = (Vec::new(), 0, String::new());
     for _ in 0..PAGES_MAX {

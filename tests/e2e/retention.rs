@@ -12,7 +12,7 @@ use crate::witness::{report, witnessed};
 /// Clock offset of 400 days into the past, used for the first rows.
 pub(crate) const LONG_AGO: &str = "-34560000s";
 
-/// Number of rows, when witnessed, of a log with 1,500 client entries.
+/// Number of rows in a log with 1,500 client entries before the node first stops: `log.started` and these entries.
 const AGED_ROWS: u64 = 1_501;
 
 /// Starts a node with `old` rows from 400 days ago and some of today, all witnessed.
@@ -37,7 +37,8 @@ async fn aged(old: usize, retention: &str) -> Cluster {
     cluster
 }
 
-/// Ages the witness record of a stopped node, so that its first `rows` rows seem to have been witnessed `days` days earlier.
+/// Backdates a stopped node's record of witnessed rows, so that its first `rows` rows seem to have been witnessed `days` days
+/// earlier.
 fn witnessed_for(cluster: &Cluster, rows: u64, days: i64) {
     let path = cluster.nodes[0].folder.join("data/witnessed.json");
     let mut book: Value = checked_json::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
@@ -57,7 +58,7 @@ fn rows_in(cluster: &Cluster) -> (u64, u64) {
     conn.query_row("SELECT min(seq), count(*) FROM entries", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
 }
 
-/// Waits until the node has applied its retention and reports that it is late, and returns the retention status.
+/// Waits until the node has applied its retention and reports that pruning is late. Returns the retention status.
 async fn late_retention(cluster: &Cluster) -> Value {
     for _ in 0..300 {
         let status: Value = serde_json::from_str(&cluster.on_node(0, &["status", "--json"]).stdout).unwrap();
@@ -225,7 +226,7 @@ async fn rows_that_went_too_early_are_a_violation() {
     assert_eq!(cluster.run(&["query", "--from", "1d", "--limit", "1000"]).code, 0);
 }
 
-/// After an upgrade it is unknown how long older rows have been witnessed. An operator can confirm their times, once.
+/// After an upgrade it is unknown how long older rows have been witnessed. An operator can confirm the times of these rows, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_can_answer_for_older_times_once() {
     let mut cluster = aged(1_500, "keep = \"365d\"").await;
@@ -240,7 +241,7 @@ async fn an_operator_can_answer_for_older_times_once() {
     assert_eq!(run.code, 2, "{}", run.stderr);
     let run = cluster.on_node(0, &["confirm-times", "--reason", " "]);
     assert!(run.code == 1 && run.stderr.contains("reason"), "{}", run.stderr);
-    // The command is refused until a witness has cosigned the log that was started.
+    // The command is refused until a witness has cosigned a checkpoint of this log since the restart.
     let mut run = cluster.on_node(0, &["confirm-times", "--dry-run"]);
     for _ in 0..300 {
         if !run.stderr.contains("wait for one") {
@@ -298,7 +299,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("below 1280 pruned"), "{}", run.stderr);
 
-    // A range that begins today is complete and proven; a range that reaches further back is reported as incomplete.
+    // A range that begins a day ago is complete and proven; a range that reaches back to pruned rows is reported as incomplete.
     let today = cluster.page("from=1d&limit=1000").await.json();
     assert_eq!((&today["complete"], &today["proven"]), (&true.into(), &true.into()), "{today}");
     let all = cluster.page("from=2000-01-01&limit=1000").await.json();
@@ -329,7 +330,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     // All remaining rows can be verified without access to the deleted ones.
     assert_eq!(cluster.run(&["verify"]).code, 0);
 
-    // Both stages are recorded in the log and shown in the status.
+    // Both stages of the prune are recorded in the log, and the status shows the result.
     let said = cluster.page("filter=action:log.pruned&from=1d&order=asc").await.json();
     let stages: Vec<&str> = said["entries"]
         .as_array()
@@ -348,7 +349,8 @@ async fn old_rows_go_and_what_is_left_is_whole() {
         assert!(metrics.contains(&format!("piperoll_node_{line}\n")), "{metrics}");
     }
 
-    // Earlier evidence still verifies, and so does evidence of the remaining rows; a range that reaches back is refused.
+    // Earlier evidence still verifies, and so does evidence of the remaining rows. The export of a range that reaches back to
+    // pruned rows is refused.
     assert_eq!(checked(&cluster, &before).0, 0);
     let (path, run) = bundle(&cluster, "today.tar", &["--from", "1d"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -365,7 +367,8 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(verdict["findings_count"], 0, "{verdict}");
 }
 
-/// A folder of an earlier version has no file `witnesses`: no row is deleted, not even on request, and messages give the remedy.
+/// A folder of an earlier version has no file `witnesses`: no row is deleted, not even on request, and the message says how to
+/// get the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let mut cluster = aged(700, "keep = \"forever\"").await;
@@ -420,7 +423,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
         unsure.stderr
     );
 
-    // A hold over old rows keeps all rows from the first held row on.
+    // A hold over old rows keeps the first held row and all rows after it.
     let hold = ["hold", "add", "case-7", "--from", "2000-01-01", "--to", "300d", "--reason", "court order"];
     assert_eq!(cluster.on_node(0, &hold).code, 0);
     assert_eq!(cluster.on_node(0, &hold).code, 1);
@@ -451,7 +454,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     let entries = cluster.page("filter=action:log.hold_added,log.hold_released&from=1d").await.json();
     assert_eq!(entries["count"], 2, "{entries}");
 
-    // One erased row among the rows to be pruned.
+    // Erase one of the rows that will be pruned.
     assert_eq!(cluster.on_node(0, &["erase", "--seq", "300", "--reason", "art. 17"]).code, 0);
     witnessed(&cluster, "mx1").await;
     let run = cluster.on_node(0, &["prune", "--before", "300d", "--dry-run"]);
@@ -466,7 +469,7 @@ async fn an_operator_prunes_with_an_archive_and_holds_keep_rows() {
     // The log verifies after its rows were archived and pruned.
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
 
-    // A third party verifies the archive with public keys only; with one changed byte it is refused.
+    // A third party can verify the archive with public keys only. After one byte was changed, the archive is refused.
     let (code, verdict) = checked(&cluster, &archive);
     assert_eq!((code, &verdict["rows"], &mx1(&verdict)["erased"]), (0, &1_024.into(), &1.into()), "{verdict}");
     let words = cluster.run(&["verify-bundle", &archive, "--trust", &trust(&cluster)]).stdout;

@@ -15,7 +15,8 @@ fn line(user: &str, domain: &str, text: &str) -> String {
     .to_string()
 }
 
-/// Rows 1 and 2 are within the scope (row 0 is the node's own), 3 to 5 are not.
+/// Returns entries that become rows 1 to 5 of a node, whose row 0 is the node's own: rows 1 and 2 are within the scope, 3 to 5
+/// are not.
 fn lines() -> Vec<String> {
     vec![
         line("alice", "example.org", "seen"),
@@ -60,7 +61,7 @@ async fn no_route_gives_what_is_outside_the_scope() {
     let kim = cluster.limited_token("kim", Role::Auditor, SCOPE);
     let whole = cluster.token("ada", Role::Auditor, None);
 
-    // Pages, streams and counts, with any filter.
+    // Request pages, streams and counts with any filter.
     for filter in ["", "user:carol", "domain:internal.example", SECRET, "-user:nobody"] {
         let path = format!("/api/v1/audit-log?from=1d&limit=100&order=asc&filter={filter}%20node:mx1,mx2");
         let answer = get(&cluster, &path, &kim).await;
@@ -82,7 +83,7 @@ async fn no_route_gives_what_is_outside_the_scope() {
         assert_eq!(json["stats"]["entries"], 4, "{json}");
         assert_eq!(by, &json!([{ "value": "alice", "count": 2 }, { "value": "bob", "count": 2 }]), "{json}");
     }
-    // A single row and its proof, once the rows are cosigned.
+    // Request single rows and their proofs, once the rows are cosigned.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while get(&cluster, "/api/v1/audit-log/mx1/2/proof", &kim).await.status != 200 {
         assert!(std::time::Instant::now() < deadline, "row 2 was never cosigned");

@@ -12,7 +12,7 @@ async fn sign_in(client: &Client, cluster: &Cluster, body: Value) -> Response {
     client.post(format!("{}/api/v1/session", cluster.url)).json(&body).send().await.unwrap()
 }
 
-/// Cookie of a response, as a browser sends it back.
+/// Returns the cookie of a response in the form in which a browser sends it back.
 fn cookie(answer: &Response) -> String {
     let set = answer.headers()[SET_COOKIE].to_str().unwrap();
     set.split(';').next().unwrap().to_owned()
@@ -49,7 +49,7 @@ async fn a_session_is_as_good_as_its_token_and_no_longer() {
     let (code, page) = status(&client, &cluster, "/api/v1/audit-log?filter=node:mx1&from=1d", &kim).await;
     assert!(code == 200 && page.contains("\"limited_to\":\"user:alice\"") && !page.contains("bob"), "{page}");
     assert_eq!(status(&client, &cluster, "/api/v1/tokens", &kim).await.0, 403);
-    // An unknown cookie, an empty one, and an invalid one next to another cookie.
+    // Send an unknown cookie, an empty one, and an invalid one next to another cookie.
     for wrong in ["__Host-piperoll=AAAA", "__Host-piperoll=", "piperoll=x; __Host-piperoll=\u{7f}"] {
         let refused =
             client.get(format!("{}/api/v1/audit-log", cluster.url)).header(COOKIE, wrong.trim_end_matches('\u{7f}'));
@@ -141,18 +141,18 @@ async fn whoever_asks_too_often_is_told_to_wait() {
     }
     let (wait, words) = told.expect("never told to wait");
     assert!((1..=2).contains(&wait) && words.contains("too many requests from one"), "{wait}: {words}");
-    // Another client at the same address is served, and so is the limited one after waiting.
+    // Another client at the same address is served, and the limited client is served again after it has waited.
     assert_eq!(cluster.get("/api/v1/filter", Some(&other)).await.status, 200);
     tokio::time::sleep(Duration::from_secs(wait + 1)).await;
     assert_eq!(cluster.get("/api/v1/filter", Some(&one)).await.status, 200);
-    // Guessing tokens is stopped long before it could succeed; even a valid token then has to wait.
+    // Guessing tokens is stopped long before it could succeed. After that, even a valid token is refused for some time.
     let mut codes = Vec::new();
     for _ in 0..40 {
         codes.push(sign_in(&client, &cluster, json!({ "token": "prl_guess" })).await.status().as_u16());
     }
     assert!(codes.starts_with(&[401; 20]) && codes.ends_with(&[429]), "{codes:?}");
     assert_eq!(sign_in(&client, &cluster, json!({ "token": one })).await.status(), 429);
-    // Each address has a limit of its own as well.
+    // Requests from one address are limited as well.
     let mut told = false;
     for _ in 0..400 {
         told |= client.get(format!("{}/api/v1/filter", cluster.url)).send().await.unwrap().status() == 429;

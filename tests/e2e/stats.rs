@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const NODES: &str = "node:mx1,mx2,mx3";
 
-/// Entries that differ in every counted field, identical in every run.
+/// Returns entries that differ in every counted field and are identical in every run.
 fn entries(node: usize) -> Vec<String> {
     let line = |n: usize| {
         let action = ["auth.login", "mail.release"][n % 2];

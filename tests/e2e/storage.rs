@@ -66,7 +66,7 @@ async fn appends_without_a_daemon_and_its_start_wait_for_each_other() {
     cluster.verify_all();
 }
 
-/// Uses a file system of a few megabytes in its own mount namespace.
+/// Fills a file system of a few megabytes, mounted in its own mount namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_recovers() {
     let cluster = Cluster::made(&["mx1"], |_| None).await;
@@ -115,7 +115,7 @@ async fn a_full_disk_refuses_and_recovers() {
     assert_eq!(receipt.seq, accepted.last().unwrap().seq + 1, "no seq was lost to the refusals");
     assert_eq!(cluster.on_node(0, &["verify"]).code, 0);
 
-    // On a read-only disk appends are refused with the cause, and reads work. Afterwards appends are accepted again.
+    // While the disk is read-only, appends are refused with the cause, and reads work.
     let remount = |how: &str| {
         Command::new("nsenter")
             .args(["-m", "-t", &pid.to_string(), "mount", "-o", how, "none"])

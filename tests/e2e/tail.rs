@@ -86,7 +86,8 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     cluster.append(2, &write(9)).await;
     seen.extend(rows(&mut tail, 20).await);
 
-    // A node that hangs is missing too; rows that it records meanwhile arrive late and are marked as late.
+    // A node that hangs is reported as missing too. Once it responds again, its new rows arrive; a row that is out of order is
+    // marked as late.
     cluster.signal(2, Signal::SIGSTOP);
     let hung = loop {
         let event = tail.next(PATIENCE).await.unwrap();
@@ -104,7 +105,7 @@ async fn nothing_is_lost_or_comes_twice_while_a_node_dies_and_returns() {
     seen.extend(last);
     in_order(&seen);
 
-    // The tail sent the same rows as the log contains.
+    // The tail has sent exactly the rows that the logs contain.
     let page = cluster.page("limit=1000&from=1h&order=asc&filter=action:tail.*").await;
     let mut expected = page.places();
     let mut followed: Vec<String> = entries(&seen).map(|event| place(&event.data)).collect();
@@ -130,7 +131,8 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
     while cluster.page("from=1h&filter=action:audit.tail_dropped").await.places().is_empty() {
         assert!(started.elapsed() < PATIENCE, "the reader was not dropped");
         tokio::time::sleep(Duration::from_millis(200)).await;
-        // Read a little, far too slowly, so that the tail does not look idle while the test waits for the entry about the drop.
+        // Read a little, but far too slowly, so that the tail does not look idle while the test waits for the entry about the
+        // drop.
         tail.next(Duration::from_millis(1)).await;
     }
     let mut last = None;
@@ -150,8 +152,8 @@ async fn a_reader_that_is_too_slow_is_dropped_and_recorded() {
     assert!(next.data["entry"]["seq"].as_u64().unwrap() > 3_000, "{}", next.data["entry"]["seq"]);
 }
 
-/// A tail that starts far in the past: one node alone has more rows than the buffer for a client holds, the client reads slowly, and
-/// another node has few matching rows.
+/// A tail that starts far in the past stays in order: one node alone has more rows than the buffer for a client holds, the client
+/// reads slowly, and another node has few matching rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     const ROWS: usize = 9_000;
@@ -159,7 +161,7 @@ async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     let long = "x".repeat(3_000);
     let flood =
         |n| format!("{{\"category\":\"data\",\"action\":\"tail.flood\",\"user\":\"u{n}\",\"description\":\"{long}\"}}");
-    // Except for its first matching row, all rows of the second node are newer than those of the first node.
+    // Except for its first matching row, all matching rows of the second node are newer than those of the first node.
     cluster.append(1, &[entry("rare", "tail.rare")]).await;
     cluster.append(0, &(0..ROWS).map(flood).collect::<Vec<_>>()).await;
     cluster.append(1, &vec![entry("other", "other.thing"); 20_000]).await;
@@ -179,7 +181,7 @@ async fn a_tail_far_behind_is_read_in_order_however_slowly() {
     assert!(entries(&events).all(|event| event.data["late"] != true), "every row is in order");
     in_order(&events);
     assert_eq!(entries(&events).next().unwrap().data["entry"]["action"], "tail.rare");
-    // The tail has caught up.
+    // The tail has caught up, so new rows arrive live.
     cluster.append(2, &[entry("last", "tail.last")]).await;
     assert_eq!(entries(&rows(&mut tail, 1).await).last().unwrap().data["entry"]["action"], "tail.last");
     let dropped = cluster.page("from=1h&filter=action:audit.tail_dropped").await;
@@ -206,7 +208,7 @@ async fn the_command_follows_and_bad_input_is_refused() {
     wait_for("tail.before").await;
     cluster.append(1, &[entry("bob", "tail.during")]).await;
     wait_for("tail.during").await;
-    // The aggregator restarts; no row is lost.
+    // After the aggregator was restarted, the command resumes and no row is lost.
     cluster.kill_aggregator();
     cluster.append(1, &[entry("bob", "tail.meanwhile")]).await;
     cluster.spawn_aggregator();
@@ -261,7 +263,7 @@ async fn a_tail_reads_what_is_left_of_an_earlier_log() {
     assert!(
         events.iter().any(|event| event.data["reason"].as_str().is_some_and(|r| r.contains("the log was replaced")))
     );
-    // Resume from each position in the archived log, while the current log has more rows.
+    // The current log has more rows now. Resume from every position, in the archived and in the current log.
     cluster.append(0, &[entry("three", "auth.login")]).await;
     assert_eq!(users(&rows(&mut resumed, 1).await), ["three"]);
     let all = ["one", "two", "other", "next", "three"];

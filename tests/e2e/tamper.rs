@@ -1,11 +1,11 @@
-//! Tests the tamper matrix: how each edit by an attacker who has the file but not the key is reported.
+//! Tests how each edit by an attacker who has the database file but not the keys is reported (the tamper matrix).
 
 use piperoll_tests::{Cluster, edit, entry};
 use rusqlite::Connection;
 
 const FIRST: u64 = 5;
 
-/// An edit, the row that `verify` must name (`None` for the log as a whole), and a part of the finding's text.
+/// An edit: its name, its SQL, the row that `verify` must name (`None` for the log as a whole), and a part of the finding's text.
 const MATRIX: [(&str, &str, Option<u64>, &str); 21] = [
     (
         "a user",
@@ -177,7 +177,7 @@ async fn edits_of_a_running_node_show_when_read() {
             line["found_at"]["seq"] == row.unwrap() && line["found_at"]["node_id"] == "mx1" && line["integrity"] != "ok"
         });
         assert!(shown, "{what}: the row is not shown");
-        // The edit changed whether a filter matches the row; nevertheless, every query with the filter reports the edit.
+        // The edit may change whether a filter matches the row. Nevertheless, every query with the filter reports the edit.
         let hidden = cluster.page("user=u4&limit=1000").await;
         assert_eq!(hidden.status_of("mx1"), "invalid", "{what} hides the row from a filter");
         let run = cluster.run(&["query", "user:u4", "--json"]);
@@ -245,7 +245,7 @@ async fn a_foreign_schema_is_noticed_running_and_stopped() {
     assert!(answer.node("mx2")["reason"].as_str().unwrap().contains("shadow"), "{}", answer.node("mx2"));
 }
 
-/// Tampers with the file itself: unlinked, replaced, emptied, or taken from another node.
+/// Tampers with the database file itself: the file is unlinked, replaced, emptied, or taken from another node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_the_one_expected() {
     let mut cluster = cluster().await;

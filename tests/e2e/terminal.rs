@@ -218,7 +218,7 @@ async fn what_is_wrong_with_the_connection_is_said_in_a_sentence() {
         (good.as_path(), cluster.token.as_str(), "https://127.0.0.1:1", "127.0.0.1:1"),
     ] {
         let (code, stderr) = run(ca, token, url);
-        // A variable that is empty counts as missing, which is a usage error.
+        // An empty variable counts as missing, which is a usage error.
         let expected = if words.starts_with("no ") { 2 } else { 1 };
         assert!(code == expected && stderr.contains(words), "{code} {stderr}");
         assert!(!stderr.contains("UnknownIssuer"), "{stderr}");
@@ -256,7 +256,7 @@ async fn a_person_reads_with_a_certificate() {
     assert!(seen.stdout.contains("\"user\":\"kim\""), "{}", seen.stdout);
 }
 
-/// An output that cannot be written is reported before any entry is read, and a refused command leaves no file.
+/// An output file that cannot be written is reported before any entry is read, and a refused command leaves no file.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_is_looked_at_first() {
     let cluster = Cluster::start(&["mx1"]).await;

@@ -27,7 +27,8 @@ async fn a_log_of_an_earlier_build_goes_on() {
     };
     write("secret.0", key_of("piperoll upgrade test: secret of epoch 0").as_bytes(), 0o600);
     write("checkpoint.key", key_of("piperoll upgrade test: checkpoint key").as_bytes(), 0o600);
-    // The old log and its certificate belong to a cluster with another name, and the daemon checks both.
+    // The old log belongs to the cluster `upgrade`, so use a configuration with this name. The node's certificate belongs to the
+    // cluster `test`; only a daemon would check it, and this test starts none.
     let config = std::fs::read_to_string(folder.join("node.toml")).unwrap();
     write("old.toml", config.replace("cluster = \"test\"", "cluster = \"upgrade\"").as_bytes(), 0o644);
     std::fs::create_dir(folder.join("data")).unwrap();

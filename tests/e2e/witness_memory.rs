@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::keys::begin_generation;
 use crate::witness::{cluster_of, data, everything_says, now, report, witnessed};
 
-/// A witness that lost its state, or whose state was replaced by an older one, uses the pins in its own log: a node cannot
-/// present another history as its first one.
+/// A witness that lost its state uses the pins recorded in the aggregator's own log, so a node cannot present an older copy as
+/// its first log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_memory_is_found_in_the_own_log() {
     let mut cluster = cluster_of(20).await;
@@ -39,7 +39,7 @@ async fn a_lost_memory_is_found_in_the_own_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_view_is_found_by_comparing() {
     let mut cluster = cluster_of(20).await;
-    // Fake a pin of another aggregator: it is for another log of this node and signed by the node's own key.
+    // Fake a pin of another aggregator: a checkpoint of the same log with another root, signed by the node's own key.
     let folder = cluster.nodes[0].folder.clone();
     let generation = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     let origin = format!("test/mx1/{generation}");
@@ -73,8 +73,8 @@ async fn a_split_view_is_found_by_comparing() {
     assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
 }
 
-/// A second aggregator's note about a different end of an archived log, at the same size or a smaller one, raises the alarm as
-/// well. Once accepted, it is not reported again.
+/// A second aggregator's checkpoint of a different end of an archived log, at the same size or a smaller one, raises the alarm as
+/// well. Once an operator has accepted it, it is not reported again.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_an_earlier_log_are_compared() {
     let mut cluster = cluster_of(20).await;
@@ -236,7 +236,7 @@ async fn a_row_that_failed_stays_a_finding_until_it_is_accepted() {
     assert_eq!((&line["verdict"], cluster.run(&["nodes"]).code), (&json!("row_invalid"), 4), "{line}");
     cluster.restart(0).await;
     cluster.wait_until_answered("mx1").await;
-    // Without the witness state, the evidence still preserves the verdict. The loss of the state is a separate finding.
+    // Without the witness state, the evidence file still preserves the verdict. The loss of the state is a separate finding.
     cluster.stop_aggregator();
     std::fs::remove_file(cluster.aggregator_folder().join("state/witness/mx1.json")).unwrap();
     cluster.spawn_aggregator();

@@ -1,4 +1,4 @@
-//! The index returns the same rows as reading every row does, and reports what it cannot know.
+//! Tests that the index returns the same rows as reading every row does, and reports rows whose original content it cannot know.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -23,7 +23,7 @@ use proptest::prelude::*;
 
 use entries::{Raw, dice, entry, filter};
 
-/// Block level at which a block has 256 rows, like a tile of the lowest level.
+/// Block level at which a block has 256 rows, as many as a tile of the lowest level.
 const SMALL_BLOCKS: u32 = 0;
 const BLOCK_ROWS: usize = 256;
 const SECOND: i64 = 1_000_000;
@@ -180,7 +180,7 @@ fn naive(rows: &[Raw], filter: &str, order: Order, range: (Timestamp, Timestamp)
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),
-    /// Erases a row, given as its position in thousandths of the log.
+    /// Erases the row at this position, in thousandths of the log.
     Erase(u64),
     Prune(u64),
     Restart,
@@ -204,7 +204,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 40, ..ProptestConfig::default() })]
 
-    /// Random entries, filters, ranges, orders and page sizes, interleaved with appends, erasures, prunes, restarts and reindexing.
+    /// Searches find the same rows as reading everything: for random entries, filters, ranges, orders and page sizes, interleaved
+    /// with appends, erasures, prunes, restarts and reindexing.
     #[test]
     fn finds_what_reading_everything_finds(steps in prop::collection::vec(step(), 1..8), seed in any::<u64>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -292,7 +293,7 @@ async fn a_changed_index_is_found() {
         assert!(found.iter().all(|(kind, _)| *kind == FindingKind::Index), "{found:?}");
         found.into_iter().map(|(_, words)| words).collect::<Vec<_>>()
     };
-    // Change one byte of every part in turn.
+    // Change one byte at each of about 40 positions in turn.
     for at in (0..original[1].len()).step_by(original[1].len() / 40) {
         let mut bytes = original[1].clone();
         bytes[at] ^= 0x10;
@@ -302,10 +303,10 @@ async fn a_changed_index_is_found() {
         // Searches over the changed block succeed, and their results are correct.
         log.query("user:alice \"recipient\" ip:10.0.0.0/8", Order::Desc, whole, 50).await;
         assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected, "byte {at}");
-        // The search that met the damage triggered a rebuild of the block.
+        // The search that found the damage triggered a rebuild of the block.
         log.indexed().await;
     }
-    // A block that is removed, truncated, swapped, or taken from a log with other rows.
+    // Remove, truncate and swap a block, and replace it with one of a log with other rows.
     std::fs::remove_file(&blocks[1]).unwrap();
     assert_eq!(about_index(log.findings().await).len(), 1);
     assert_eq!(log.query("user:alice", Order::Asc, whole, 1_000).await.0, expected);
@@ -382,7 +383,7 @@ async fn changed_rows_show_where_they_were_found() {
     }
 }
 
-/// The text of an erased row is removed from the index files at once, and so is that of pruned rows.
+/// The text of an erased row is removed from the index files at once, and so is the text of pruned rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_erased_or_pruned_leaves_the_index() {
     let mut log = Log::new(SMALL_BLOCKS);

@@ -12,7 +12,7 @@ use syn::visit::{self, Visit};
 /// Path of a module below the root of its crate; empty for the root.
 pub(crate) type ModulePath = Vec<String>;
 
-/// Names already followed, each with its module, so that imports that refer to each other do not recurse without end.
+/// Names already followed, each with its module. They stop the recursion when imports refer to each other.
 type Followed = BTreeSet<(ModulePath, Vec<String>)>;
 
 /// Edges between the modules of one crate.
@@ -141,7 +141,7 @@ impl Modules {
                         path.extend(rest.into_iter().skip(1));
                         return self.walk(&at, &path, followed);
                     } else {
-                        // A name that could only be imported by a glob of another crate belongs to that crate.
+                        // Ignore globs of other crates: a name that only such a glob could import belongs to another crate.
                         let begins_here = |glob: &&Vec<String>| {
                             glob.first().is_some_and(|first| {
                                 matches!(first.as_str(), "crate" | "self" | "super")
@@ -374,7 +374,7 @@ impl Names<'_> {
         }
     }
 
-    /// Collects the path in a string literal. `is_module` is set if the text names a module whose functions are used.
+    /// Collects the path in a string literal. `is_module` is set if the literal names a module whose functions are used.
     fn literal(&mut self, text: &str, is_module: bool) {
         if let Ok(path) = syn::parse_str::<syn::Path>(text.trim_matches('"')) {
             let names = path.segments.iter().map(|segment| segment.ident.to_string());

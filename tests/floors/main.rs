@@ -10,8 +10,8 @@ use std::path::Path;
 
 use graph::{Edges, ModulePath, Modules, circles};
 
-/// Root files of the crates, each with a minimum number of edges between modules: a parser that extracts nothing from the source would
-/// find no cycle either.
+/// Root files of the crates, each with a minimum number of edges between modules, because a parser that extracts nothing from the
+/// source would find no cycle either.
 const CRATES: [(&str, usize); 16] = [
     ("shared/format/src/lib.rs", 60),
     ("shared/redact/src/lib.rs", 30),
@@ -66,7 +66,7 @@ const FOLDERS: [(&str, &[&str]); 2] = [
 
 /// Returns the edges that point up, as "from uses to".
 fn upward(edges: &Edges, folders: &[&str]) -> Vec<String> {
-    // The longest folder that contains a module decides: `store::read` before `store`.
+    // The longest folder path that contains a module decides: `store::read` before `store`.
     let floor = |module: &ModulePath| {
         let path = name(module);
         let is_in = |folder: &str| path == folder || path.starts_with(&format!("{folder}::"));
@@ -110,7 +110,7 @@ fn an_arrow_that_points_up_is_found() {
     let edges = Modules::load(Path::new("lib.rs"), &read).edges();
     assert_eq!(upward(&edges, &["low", "high"]), ["low::b uses high::c"]);
     assert_eq!(upward(&edges, &["high", "low"]), ["high::c uses low::a"]);
-    // A module in no folder is above all others.
+    // A module in none of the folders is above all others.
     assert_eq!(upward(&edges, &["low"]), ["low::b uses high::c"]);
 }
 

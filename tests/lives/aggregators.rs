@@ -1,4 +1,5 @@
-//! Events of the aggregators: a second one joins, one loses its state or is restored. Also models what each aggregator can know.
+//! Events of the aggregators: a second one joins, or one loses its state or is restored. Also derives the part of the model that
+//! each aggregator can know.
 
 use std::path::Path;
 
@@ -49,7 +50,8 @@ impl World {
         }
         self.cluster.turn_to(1);
         self.start_aggregator().await;
-        // Restart the first aggregator so that it learns of the new node, and the nodes so that they learn of the new key.
+        // Restart the first aggregator so that it learns of the new node, and the nodes so that they learn of the new
+        // aggregator's witness key.
         self.cluster.turn_to(0);
         self.cluster.stop_aggregator();
         self.start_aggregator().await;
@@ -166,7 +168,7 @@ impl World {
                 continue;
             }
             // The restored aggregator raises an alarm about a log that was replaced since the backup, if it had pinned more rows
-            // of the old log than are present now.
+            // of the old log than the new log has now.
             let is_judged = |line: &Value| {
                 (line["verdict"] == "ok" && line["unwitnessed"] == 0)
                     || (line["verdict"] != "unreachable" && !line["alarm"]["presented"].is_null())

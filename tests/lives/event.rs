@@ -10,7 +10,7 @@ pub(crate) enum Event {
     Append(usize),
     /// Appends more rows than the unit of pruning.
     Batch(usize),
-    /// The node stays down until the next event.
+    /// Stops the node until the next event.
     Stop(usize),
     Kill(usize),
     Prune(usize),
@@ -23,17 +23,17 @@ pub(crate) enum Event {
     /// Restores the backup. If the flag is set, a new generation begins; otherwise the log is accepted as it is, unless its key
     /// was replaced.
     Restore(usize, bool),
-    /// The flag tells whether the node's folder is added to the aggregator's configuration.
+    /// Retires the node. The flag is set if the node's folder is added to the configurations of the aggregators.
     Retire(usize, bool),
     AddNode,
-    /// A second aggregator joins, and is queried as well from then on.
+    /// Adds a second aggregator, which is queried as well from then on.
     AddAggregator,
     Renew(usize),
-    /// The node's certificates are revoked, and renewed after the statements have been checked.
+    /// Revokes the node's certificates. They are renewed after the statements have been checked.
     Revoke(usize),
-    /// The node restarts with a clock that is wrong by this many seconds.
+    /// Restarts the node with a clock that is wrong by this many seconds.
     Clock(usize, i64),
-    /// The aggregator's state of a node is deleted, or emptied if the flag is set.
+    /// Deletes the aggregator's state of a node, or empties it if the flag is set.
     Forget(usize, bool),
     RestartAggregator,
     BackupAggregator,

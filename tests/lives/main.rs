@@ -63,7 +63,7 @@ async fn life(seed: u64) {
     world.end();
 }
 
-/// Runs every second life, beginning with this offset.
+/// Runs every second life, beginning with the one at this offset from the first seed.
 async fn lives(offset: u64) {
     let (first, number) = (variable(SEED_VARIABLE, 1), variable(NUMBER_VARIABLE, 2));
     for seed in (first + offset..first + number).step_by(2) {
@@ -83,7 +83,7 @@ async fn every_statement_is_true_over_another_life() {
     lives(1).await;
 }
 
-/// Tests the model itself: a comparison with the model proves something only if the model can contradict a statement.
+/// Tests the model itself: a comparison with the model is useful only if the model can contradict a statement.
 #[test]
 fn the_model_tells_what_is_missing_from_what_is_not() {
     use model::{Expected, Model, Node, Row, State};

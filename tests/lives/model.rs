@@ -38,12 +38,12 @@ impl Range {
     }
 }
 
-/// Completeness that an answer over a range may state for one node.
+/// Completeness that an answer over a range may state for one node or for several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     Complete,
     Incomplete,
-    /// Both are allowed, for example because unacknowledged rows of the range may have been lost.
+    /// The answer may state either, for example because unacknowledged rows of the range may have been lost.
     Either,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Node {
     pub(crate) joined: i64,
     /// Start of the time range in which no row was lost or pruned.
     pub(crate) clear_from: i64,
-    /// Start of the time range of which the current log has every row.
+    /// Start of the time range for which the current log has every row.
     pub(crate) present_from: i64,
     /// Whether the key that signed the end of an archived log may have been replaced before a witness saw that end.
     pub(crate) is_unproven: bool,
@@ -120,7 +120,7 @@ impl Model {
         self.rows.iter().filter(|row| row.node == node).map(|row| row.micros).fold(now, i64::max)
     }
 
-    /// Marks rows as lost that an older copy of a node's current log does not have. The copy has the rows below `size`.
+    /// Marks the rows that were lost when a node's current log was replaced by an older copy. The copy has the rows below `size`.
     pub(crate) fn lost(&mut self, node: usize, size: u64) {
         let log = self.nodes[node].log;
         for row in &mut self.rows {
@@ -143,7 +143,7 @@ impl Model {
         }
     }
 
-    /// Returns the completeness that an answer over a range may state for a node. A bundle has only rows that can be proven.
+    /// Returns the completeness that an answer over a range may state for a node. A bundle contains only rows that can be proven.
     pub(crate) fn expected(&self, index: usize, range: Range, is_bundle: bool) -> Expected {
         let node = &self.nodes[index];
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.node == index && range.holds(row)).collect();

@@ -29,8 +29,8 @@ pub(crate) struct Bundle {
 
 /// Maximum time to wait for the next event of a tail.
 const TAIL_PATIENCE: Duration = Duration::from_secs(20);
-/// Number of heartbeats, sent every five seconds, within which a tail must reach the end of every log. `TAIL_BEATS_MAX` applies
-/// if no row is missing, and allows for a busy machine.
+/// Number of heartbeats, which arrive every five seconds, within which a tail must reach the end of every log. `TAIL_BEATS_MAX`
+/// applies if no row is missing, and allows for a busy machine.
 const TAIL_BEATS: usize = 1;
 const TAIL_BEATS_MAX: usize = 8;
 
@@ -190,8 +190,8 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     if ![0, EXIT_INCOMPLETE, EXIT_VIOLATION, EXIT_UNREACHABLE].contains(&run.code) {
         return Err(format!("a query ended with {}: {said}", run.code));
     }
-    // A page states only the completeness of its own rows and of what the nodes report about the range, so an incomplete range is
-    // not checked.
+    // A page states only whether its own rows are complete and what the nodes report about the range. So the exit code is checked
+    // only if the whole range must be complete.
     if expected == Expected::Complete { is_true("a query", run.code == 0, expected, &said) } else { Ok(()) }
 }
 
@@ -260,7 +260,7 @@ fn evidence(world: &mut World, range: Range) -> Outcome {
     Ok(())
 }
 
-/// Returns the path under which a part of `path` was exported.
+/// Returns the path of the incomplete bundle that was exported in place of `path`.
 fn partial(path: &str) -> Result<String, String> {
     let path = std::path::Path::new(path);
     let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -296,7 +296,7 @@ async fn logs(world: &World) -> Outcome {
     Ok(())
 }
 
-/// Checks every statement about the current cluster. Checks a tail only if `is_followed`, because a tail takes seconds.
+/// Checks every statement about the current cluster. Follows tails only if `is_followed`, because a tail takes seconds.
 pub(crate) async fn check(world: &mut World, between: Range, is_followed: bool) -> Outcome {
     let end = now() + AHEAD_MICROS;
     let clear = world.model.nodes.iter().map(|node| node.clear_from.max(node.present_from)).max().unwrap_or(0);
@@ -318,7 +318,7 @@ pub(crate) async fn check(world: &mut World, between: Range, is_followed: bool) 
     logs(world).await
 }
 
-/// Tests that both kinds of false statement are detected.
+/// Tests that false statements about completeness and rows with a wrong integrity are detected.
 #[test]
 fn a_false_statement_is_found() {
     let said = Value::Null;

@@ -23,7 +23,7 @@ const BATCH: usize = 280;
 /// Ages of the rows that a node begins with; rows younger than 90 days cannot be pruned.
 const AGES_DAYS: [u64; 3] = [400, 300, 200];
 const PRUNABLE_MICROS: i64 = 100 * 86_400 * SECOND;
-/// Longest time during which a node may still write its own entries after its last acknowledged one.
+/// Longest time after a node's last acknowledged entry during which the node may still write entries of its own.
 const MARGIN_MICROS: i64 = 5_000_000;
 const SECOND: i64 = 1_000_000;
 
@@ -69,7 +69,8 @@ pub(crate) struct World {
     ahead: HashMap<usize, i64>,
 }
 
-/// Sets how often an aggregator polls nodes and exchanges what it saw with the other aggregators. Takes effect at its next start.
+/// Sets how often an aggregator polls nodes and exchanges pins with the other aggregators. Takes effect at the aggregator's next
+/// start.
 pub(crate) fn configure(cluster: &Cluster) {
     cluster.configure_aggregator("[witness]\npoll_ms = 100\nexchange_seconds = 3\n");
 }
@@ -127,7 +128,7 @@ impl World {
             // Append each batch with a clock closer to the present.
             for next in AGES_DAYS[1..].iter().map(Some).chain([None]) {
                 world.append(node, BATCH).await;
-                // One node begins a new generation here, so that its archived log has the oldest rows.
+                // One node begins a new generation at this point, so that its archived log has the oldest rows.
                 if node == 1 && next == Some(&AGES_DAYS[1]) {
                     world.cluster.set_clock(node, &ago(AGES_DAYS[1]));
                     world.begin_aged_generation(node, AGES_DAYS[1]).await;
@@ -227,7 +228,7 @@ impl World {
         }
     }
 
-    /// Returns the time up to which rows are in doubt after a node's log was replaced.
+    /// Returns the end of the time range in which rows may be missing after a node's log was replaced.
     pub(crate) fn in_doubt(&mut self, node: usize) -> i64 {
         let ahead = self.ahead.get(&node).copied().unwrap_or(0).max(0);
         self.model.latest(node, now() + ahead * SECOND) + MARGIN_MICROS
@@ -329,8 +330,8 @@ impl World {
         true
     }
 
-    /// Marks the rows of archived logs as pruned. The logs were removed together with the first rows of the log that replaced
-    /// them.
+    /// Marks the rows of the archived logs in `gone` as pruned. These logs were removed together with the first rows of the log
+    /// that replaced them.
     fn went(&mut self, gone: Vec<Earlier>, before: i64) {
         for Earlier { node, log, until, .. } in gone {
             eprintln!("an earlier log of {} went", self.id(node));

@@ -1,4 +1,4 @@
-//! Runs a node with a separate clock, for tests of mixed, equal and stepping clocks. The shipped program has no such
+//! Runs a node with a separate clock, for tests in which clocks differ, are equal or step. The shipped program has no such
 //! switch. `PIPEROLL_TEST_CLOCK` is `+60s` or `-7s` for an offset, or `@1776240000` for a stopped clock.
 
 use std::path::Path;

@@ -1,6 +1,6 @@
-//! An application that only records entries, for tests that kill it: `recording-app SOCKET FOLDER POLICY BYTES COUNT`. It prints the
-//! result of every entry, then waits until the recorder has no pending entries. With the policy `strict-handler` it begins one request,
-//! prints `running`, and never completes it.
+//! An application that only records entries, for tests that kill it: `recording-app SOCKET FOLDER POLICY BYTES COUNT`. It prints
+//! the result of every entry, then waits until the recorder has no pending entries. With the policy `strict-handler` it begins
+//! one request, prints `running`, and never completes the request.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +10,8 @@ use piperoll_client::{Category, DeliveryPolicy, Emitted, Entry, RecordLayer, Rec
 use tower::ServiceExt as _;
 
 const FLUSH: Duration = Duration::from_secs(60);
-/// Long enough that no test depends on how fast the machine is. A test of the deadline sets `RECORDING_APP_DEADLINE_MS`.
+/// Deadline that is so long that no test depends on how fast the machine is. A test of the deadline sets
+/// `RECORDING_APP_DEADLINE_MS`.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::main]

@@ -90,7 +90,7 @@ fn clock_at(day: i64) -> Arc<Still> {
     clock
 }
 
-/// Returns a target that prunes rows up to `to_max`, and archived logs by the time limit `day`.
+/// Returns a target that prunes the rows below `to_max`, and archived logs to which nothing was added on or after day `day`.
 fn wish(to_max: u64, day: i64) -> PruneTarget {
     PruneTarget { before: Timestamp::MAX, to_max, earlier_before: Timestamp::from_micros(day * DAY_MICROS) }
 }
@@ -116,14 +116,14 @@ async fn they_go_with_the_first_rows() {
     three.log.store.remove_earlier().await.unwrap();
     assert_eq!(three.there(), [true, true]);
     three.log.witnessed().await;
-    // A crash between renaming a folder and removing it.
+    // Simulate a crash between renaming a folder and removing it.
     let going = three.data.with_file_name(format!("data.going-{}", three.asides[0].0));
     std::fs::rename(&three.asides[0].1, &going).unwrap();
     three.log.store.remove_earlier().await.unwrap();
     assert!(three.there() == [false, false] && !going.exists());
     three.finish().await;
     assert_eq!(three.log.findings().await, Vec::<String>::new());
-    // A client that missed that statement finds the archived logs in the next one.
+    // A client that missed this statement finds the archived logs in the next one.
     let again = three.state(wish(512, 9)).await.unwrap();
     assert_eq!(again.earlier, pruned.earlier);
     three.finish().await;
@@ -164,20 +164,20 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
         assert_eq!((plan.to_seq, plan.earlier.len()), (0, 0), "{why}: {plan:?}");
         assert!(plan.limits.iter().any(|words| words.contains(why)), "{why}: {plan:?}");
     };
-    // A hold that was set in one of the archived logs keeps them, whatever its time range.
+    // A hold that was set in one of the archived logs keeps all rows and logs, whatever its time range.
     for aside in [0, 1] {
         three.upkeep(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
         kept("\"inside\" of that log (release it with --generation)").await;
         three.upkeep(aside, 1).release_hold(&release("inside")).unwrap();
     }
-    // A hold that was set in the current log and covers times of an archived one; the entry about the hold is not among the rows
-    // to be pruned.
+    // A hold that was set in the current log and covers times of an archived log has the same effect, although the entry about
+    // the hold is not among the rows to be pruned.
     three.log.store.add_hold(hold("over", 0, 2)).await.unwrap();
     kept("\"over\"").await;
     three.log.store.release_hold(release("over")).await.unwrap();
     three.log.store.add_hold(hold("elsewhere", 3, 4)).await.unwrap();
     assert_eq!(three.plan(wish(256, 9)).await.earlier.len(), 2, "a hold over other times keeps nothing here");
-    // The entry about an erasure has the time of the erasure, which is later, so it keeps the archived log.
+    // An erasure in an archived log is recorded there with the time of the erasure, and this newer entry keeps the log.
     three.upkeep(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
     kept("has a row recorded at").await;
     assert_eq!(three.plan(wish(256, 10)).await.earlier.len(), 2);
@@ -187,7 +187,7 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_evidence_stays() {
-    // The older log has a changed row: only the newer one is removed.
+    // If the older log has a changed row, only the newer one is removed.
     let three = Three::made().await;
     three
         .database(0)
@@ -199,7 +199,8 @@ async fn one_that_is_evidence_stays() {
     three.log.store.remove_earlier().await.unwrap();
     assert_eq!(three.there(), [true, false]);
     three.log.store.close().await;
-    // The newer log lacks its last rows: both stay, because its statement about the older one cannot be trusted either.
+    // If the newer log lacks its last rows, both logs stay, because what the newer log states about the older one cannot be
+    // trusted either.
     let three = Three::made().await;
     three.database(1).execute("DELETE FROM entries WHERE seq > 600", []).unwrap();
     let plan = three.plan(wish(256, 9)).await;
@@ -218,7 +219,8 @@ async fn one_that_is_evidence_stays() {
     three.log.store.close().await;
 }
 
-/// Only logs named in the chain of first rows are removed; a copy of another log under such a name and a planted log are kept.
+/// An archived log is removed only if it is named by the first row of the log that replaced it. A planted log, and a copy of it
+/// in place of an archived log, are kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_none_of_these_stays() {
     let three = Three::made().await;
@@ -264,7 +266,7 @@ async fn one_that_was_used_since_stays_and_that_is_said() {
     three.log.store.close().await;
 }
 
-/// An archived log that was tampered with between the statement and the removal is evidence and is kept.
+/// An archived log that was tampered with between the statement and the removal is evidence, so it is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_changed_since_stays() {
     let three = Three::made().await;
@@ -277,7 +279,7 @@ async fn one_that_was_changed_since_stays() {
     three.log.store.close().await;
 }
 
-/// A damaged archived log does not prevent pruning of the current log, and neither does one of unknown length.
+/// Neither a damaged archived log nor one of unknown length prevents pruning of the current log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_one_stays_and_the_rest_goes() {
     let three = Three::made().await;
@@ -313,7 +315,7 @@ async fn a_damaged_one_stays_and_the_rest_goes() {
     log.store.close().await;
 }
 
-/// An archived log with an entry that was recorded under a clock that was set back is not removed.
+/// An archived log is not removed if one of its entries was recorded while the clock was set back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_under_a_clock_that_was_set_back_stays() {
     let three = Three::made().await;
@@ -324,8 +326,8 @@ async fn a_record_under_a_clock_that_was_set_back_stays() {
     three.log.store.close().await;
 }
 
-/// The newest time also covers rows that an archived log had itself pruned: they come before its other rows, but may have newer
-/// timestamps.
+/// The newest time also covers rows that were pruned from an archived log earlier: they come before its other rows, but may have
+/// newer timestamps.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_time_is_of_what_went_before_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -344,7 +346,8 @@ async fn the_newest_time_is_of_what_went_before_too() {
     log.store.close().await;
 }
 
-/// If a new generation is interrupted between its two steps, the old log has a temporary name; the next start renames it.
+/// If the creation of a new generation is interrupted between its two steps, the old log has a temporary name, and the next start
+/// renames it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_generation_that_was_interrupted_is_finished() {
     let three = Three::made().await;

@@ -1,4 +1,4 @@
-//! Pruning at every tile boundary: rows that must remain provable are provable with the same hashes as before.
+//! Prunes at every tile boundary: rows that must remain provable have the same proofs as before.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -100,7 +100,7 @@ impl Log {
         findings(&self.store).await.into_iter().map(|finding| finding.detail).collect()
     }
 
-    /// Returns the `known` leaves, followed by the leaves of the stored rows.
+    /// Returns the `known` leaves, followed by the leaves of the rows after them.
     fn leaves(&self, known: &[Hash]) -> Vec<Hash> {
         let conn = rusqlite::Connection::open(self.dir.join("log.db")).unwrap();
         let mut statement = conn.prepare("SELECT body, mac FROM entries WHERE seq >= ?1 ORDER BY seq").unwrap();
@@ -113,7 +113,7 @@ impl Log {
         known.iter().copied().chain(rows.map(Result::unwrap)).collect()
     }
 
-    /// Checks that every kind of proof, at many positions and sizes since the log start, equals the proof from the complete tree.
+    /// Checks that every kind of proof, at many positions and sizes above the log start, equals the proof from the complete tree.
     async fn proofs_are_those_of(&self, leaves: &[Hash], floor: u64) {
         let rows = leaves.len() as u64;
         let span = rows - floor;
@@ -143,7 +143,7 @@ impl Log {
             }
         }
         if floor > 0 {
-            // A proof that was pruned with its rows is reported as pruned, and never fabricated.
+            // A proof of a pruned row is refused with a message that the row was pruned, and never fabricated.
             let gone = self.store.inclusion(self.store.generation(), floor - 1, rows).await.unwrap_err().to_string();
             assert!(gone.contains("pruned"), "{gone}");
         }
@@ -191,14 +191,16 @@ async fn at_every_boundary_of_a_small_tree() {
     }
 }
 
-/// Prunes across the boundary where a tile of the second level becomes full, and again when the next one fills over pruned rows.
+/// Prunes across the first boundary between two tiles of the second level, and again across the next one, whose tile fills after
+/// some of its rows were pruned.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_many_boundaries_of_a_large_tree() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path());
     log.append(66_500).await;
     let mut leaves = log.leaves(&[]);
-    // Prune at the boundary between two tiles of the second level, and at five random positions.
+    // Prune at the boundary between two tiles of the second level, one tile before and after it, and at up to five random
+    // positions.
     let mut places: Vec<u64> = uuid::Uuid::new_v4().as_bytes()[..5].iter().map(|byte| u64::from(*byte) + 1).collect();
     places.extend([255, 256, 257]);
     places.sort_unstable();
@@ -218,7 +220,7 @@ async fn at_many_boundaries_of_a_large_tree() {
     leaves = log.leaves(&leaves);
     log.proofs_are_those_of(&leaves, 513 * TILE_WIDTH).await;
     assert_eq!(log.findings().await, Vec::<String>::new());
-    // Below the log start, only the tiles needed for the frontier remain: fewer than the width of a tile on each level.
+    // Below the log start, only the tiles needed for the frontier remain: on the lowest level, fewer than `TILE_WIDTH` tiles.
     let conn = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
     let below: u64 = conn
         .query_row("SELECT count(*) FROM tiles WHERE id >> 56 = 0 AND (id & 72057594037927935) < 513", [], |row| {
@@ -231,8 +233,8 @@ async fn at_many_boundaries_of_a_large_tree() {
     log.store.close().await;
 }
 
-/// A step that fails was either not stored, or was stored although its caller saw a failure. In both cases the log verifies, and
-/// the step can be repeated.
+/// A step that fails was either not stored, or was stored although its caller received no success. In both cases the log
+/// verifies, and the step can be repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_fails_is_not_half_done() {
     let dir = tempfile::tempdir().unwrap();
@@ -266,7 +268,7 @@ async fn a_step_that_fails_is_not_half_done() {
     assert_eq!(log.store.health().head(), rows);
     assert_eq!(log.findings().await, Vec::<String>::new());
     assert!(log.store.floor().await.unwrap().is_none() && log.store.holds().await.unwrap().is_empty());
-    // The step is stored, but the caller stopped waiting before the answer.
+    // The step is stored, but the caller stops waiting before it receives the answer.
     {
         let asked =
             tokio::time::timeout(std::time::Duration::ZERO, log.store.erase(900, "r".to_owned(), "uid=0".to_owned()));
@@ -281,7 +283,7 @@ async fn a_step_that_fails_is_not_half_done() {
     }
     assert!(state(plan).await.unwrap_err().to_string().contains("not finished"));
     assert_eq!(log.findings().await, Vec::<String>::new());
-    // Some of the rows are dropped, and the process ends before it states that the pruning is finished.
+    // Some of the rows are deleted, and the process ends before it records that the prune is finished.
     assert!(log.store.plan_prune(wish).await.unwrap().to_seq == 512, "the floor is where it was stated");
     log.witnessed().await;
     let _ = tokio::time::timeout(std::time::Duration::ZERO, log.store.drop_batch()).await;
@@ -290,7 +292,7 @@ async fn a_step_that_fails_is_not_half_done() {
     let log = Log::open(dir.path());
     assert_eq!(log.findings().await, Vec::<String>::new());
     while !log.store.drop_batch().await.unwrap() {}
-    // All rows below the limit are dropped, but the end of the pruning is not recorded: the next start records it.
+    // All rows below the limit are deleted, but the end of the prune is not recorded. After the next start it is recorded, once.
     log.store.close().await;
     drop(log);
     let log = Log::open(dir.path());
@@ -302,7 +304,8 @@ async fn a_step_that_fails_is_not_half_done() {
     log.store.close().await;
 }
 
-/// A rotation to a new MAC secret while writes fail: the log has either one epoch or both, and each row verifies under its own epoch.
+/// A new MAC secret is introduced while writes fail: the log has either one epoch or both, and each row verifies under its own
+/// epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_that_fails_is_not_half_done() {
     let dir = tempfile::tempdir().unwrap();

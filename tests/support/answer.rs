@@ -70,8 +70,8 @@ pub fn place(row: &Value) -> String {
     }
 }
 
-/// Runs SQL in one transaction in which the append-only triggers are dropped and created again, so that only the rows differ
-/// afterwards.
+/// Runs SQL in one transaction that drops the append-only triggers and creates them again, so that afterwards only the rows
+/// differ.
 pub fn edit(database: &Path, sql: &str) {
     let conn = rusqlite::Connection::open(database).unwrap();
     conn.busy_timeout(Duration::from_secs(5)).unwrap();

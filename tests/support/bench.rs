@@ -39,7 +39,7 @@ pub fn new_store(dir: &Path) -> Store {
     Store::open(LogDir::new(dir), keys, Arc::new(SystemClock), Rules::default()).unwrap()
 }
 
-/// Measures durable rows per second with `writers` concurrent callers awaiting their receipts, including parsing, ids and MACs.
+/// Measures durable rows per second with `writers` concurrent callers that await their receipts. Includes parsing, ids and MACs.
 pub async fn append_in_flight(store: &Store, writers: usize, time: Duration) -> f64 {
     let started = Instant::now();
     let tasks: Vec<_> = (0..writers)

@@ -87,7 +87,7 @@ pub struct Member {
     /// Environment variables of the node's process, used at its next start.
     pub environment: Vec<(String, String)>,
     process: Option<Child>,
-    /// Clock to run with; if set, `clocked-node` runs instead of the shipped program.
+    /// Clock of the node. If it is set, `clocked-node` runs instead of the shipped program.
     clock: Option<String>,
 }
 
@@ -365,7 +365,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until a page without a filter is complete.
+    /// Waits until a page without a filter is complete, and returns the page.
     pub async fn wait_until_complete(&self) -> Answer {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -409,7 +409,7 @@ impl Cluster {
     pub fn signal(&self, index: usize, signal: Signal) {
         let pid = self.pid(index);
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-        // A thread inside a system call stops only when the call returns, so the node could still answer one request.
+        // A thread in a system call stops only when the call returns, so until then the node could still answer one request.
         while signal == Signal::SIGSTOP && !is_stopped(pid) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -518,7 +518,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Turns off the `outside_hours` flag, so that results do not depend on the time of day at which a test runs.
+/// Turns off the detection rule `outside_hours`, so that results do not depend on the time of day at which a test runs.
 fn at_any_hour(folder: &Path) {
     let config = folder.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Injects a fault into the system calls of a process until it is ended or dropped.
+/// Injects a fault into the system calls of a process, until `end` is called or the value is dropped.
 pub struct Interference(Child);
 
 impl Interference {

@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Number of bytes from the node after which [`Fault::Busy`] blocks. A node sends its part of a TLS handshake at once, and this
-/// part has more bytes.
+/// Number of bytes from the node after which [`Fault::Busy`] blocks. A node sends its part of a TLS handshake at once, and that
+/// part is longer than this.
 const HANDSHAKE_BYTES: usize = 200;
 
 /// Fault that the proxy applies to connections.
@@ -17,9 +17,9 @@ pub enum Fault {
     None,
     /// Connections are accepted and closed at once.
     Close,
-    /// Connections are accepted; no byte is ever sent back.
+    /// Connections are accepted, but no byte is ever sent back.
     Silent,
-    /// A connection completes its TLS handshake; no byte that the node sends after it is forwarded.
+    /// Connections complete their TLS handshakes, but no later byte from the node is forwarded.
     Busy,
     /// The node's bytes are forwarded at one per second.
     Trickle,

@@ -1,4 +1,4 @@
-//! A wall clock that a test sets by preloading a library. The libraries in the process also see this clock, for example when they
+//! A wall clock that a test sets by preloading a library. Libraries in the process see this clock too, for example when they
 //! validate certificates.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/clock.c");
 const LOADER: &[u8] = b"/ld-";
 const HEAD_BYTES: u64 = 4_096;
 
-/// A compiled library that moves the clock of the process that preloads it.
+/// A compiled library that changes the clock of a process that preloads it.
 pub struct ClockShim {
     library: PathBuf,
 }
@@ -32,7 +32,8 @@ impl ClockShim {
         cc.is_ok_and(|output| output.status.success()).then_some(Self { library })
     }
 
-    /// Returns the environment of a process whose clock is off by the seconds in `file`, which may change while it runs.
+    /// Returns the environment of a process whose clock is off by the number of seconds in `file`. The number may change while
+    /// the process runs.
     pub fn environment(&self, file: &Path) -> [(String, String); 2] {
         [
             ("LD_PRELOAD".to_owned(), self.library.display().to_string()),

@@ -1,4 +1,4 @@
-//! A Merkle tree with all leaves in memory, from which tests compute proofs independently.
+//! A Merkle tree with all leaves in memory, from which tests compute proofs independently of the store.
 
 use piperoll_format::merkle::{Hash, TILE_WIDTH, TileSource, perfect_root};
 

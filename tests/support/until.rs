@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Longest wait for something that happens asynchronously.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Calls `ask` until it returns a value, and panics with `what` after a minute.
+/// Calls `ask` until it returns a value; panics with `what` after `PATIENCE`.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {

@@ -11,7 +11,7 @@ use governor::{Quota, RateLimiter};
 
 use piperoll_format::address::network;
 
-/// Sustained requests per second from one address, and from one caller.
+/// Default number of sustained requests per second that one address, and one caller, may send.
 pub const PER_ADDRESS_DEFAULT: u32 = 200;
 pub const PER_CALLER_DEFAULT: u32 = 100;
 /// Size of the burst that is allowed after a quiet period, in seconds' worth of requests.

@@ -38,8 +38,8 @@ pub(crate) enum SearchError {
 
 type People = BTreeMap<String, BTreeMap<String, StoredSearches>>;
 
-/// Parameters of one saved search, and the version of the filter language in which its filter was typed. A search saved before
-/// version 2 of the language has only the parameters.
+/// Parameters of one saved search, and the version of the filter language in which the search's filter was typed. A search saved
+/// before version 2 of the language has only the parameters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(from = "KeptForm", into = "KeptForm")]
 struct StoredSearches {
@@ -71,7 +71,7 @@ impl From<StoredSearches> for KeptForm {
 }
 
 impl StoredSearches {
-    /// Returns the parameters with the filter rewritten in the present version of the filter language.
+    /// Returns the parameters with the filter rewritten in the current version of the filter language.
     fn today(&self) -> String {
         if self.filter_version >= FILTER_VERSION {
             return self.parameters.clone();
@@ -88,7 +88,7 @@ fn url_pairs(parameters: &str) -> Vec<(String, String)> {
     serde_urlencoded::from_str(parameters).unwrap_or_default()
 }
 
-/// The saved searches and their file, which only this process writes, one thread at a time. Reading never waits for the disk.
+/// The saved searches and their file. Only this process writes the file, one thread at a time. Reading never waits for the disk.
 pub(crate) struct Searches {
     path: PathBuf,
     people: Mutex<Arc<People>>,
@@ -125,7 +125,7 @@ impl Searches {
         Arc::clone(&self.people.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Saves a search, replacing one of the same name. Waits for the disk.
+    /// Saves a search, replacing one of the same name. Returns once the file is on disk.
     pub(crate) fn keep(&self, person: &str, search: SavedSearch) -> Result<(), SearchError> {
         let characters = search.name.chars().count();
         if characters == 0 || characters > NAME_CHARACTERS_MAX || search.name.chars().any(char::is_control) {

@@ -34,7 +34,7 @@ pub enum ScopeError {
 pub enum Written {
     /// Typed by a user now.
     Now,
-    /// Read from a hand-written configuration file, which may be older than the present version of the filter language.
+    /// Read from a hand-written configuration file, which may be older than the current version of the filter language.
     InFile,
     /// Read from a file that this program wrote.
     Kept,
@@ -102,7 +102,8 @@ impl Scope {
         self.0.as_ref().map(|limit| limit.text.as_str())
     }
 
-    /// Whether the scope names a node. `known_nodes` does not report such a name as misspelled: the caller did not type it.
+    /// Whether the scope names a node. `known_nodes` does not report such a name as misspelled, because the caller did not type
+    /// it.
     pub(crate) fn names(&self, node: &str) -> bool {
         self.0.as_ref().is_some_and(|limit| limit.filter.named_nodes().iter().any(|name| name.text() == node))
     }
@@ -178,8 +179,8 @@ mod tests {
         let unclear = Scope::of(Role::Viewer, Some("user:k*"), Written::InFile, Timestamp::MIN).err();
         assert!(unclear.is_some_and(|error| error.to_string().contains("begin it with v2:")));
         assert!(Scope::of(Role::Viewer, Some("v1: user:k*"), Written::InFile, Timestamp::MIN).is_ok());
-        // Some terms differ between the versions only in the fields that they search. They keep searching the same fields, alone
-        // and combined with a query of version 2.
+        // Some terms differ between the versions only in the fields that they search. Terms of an earlier scope keep searching
+        // the same fields, both alone and combined with a query of version 2.
         let bulk =
             r#"{"node_id":"mx1","via":"cli","user":"carol","details":{"affected":["domain/example.org"],"counts":{}}}"#;
         for written in [Written::Kept, Written::InFile] {

@@ -1,5 +1,5 @@
-//! Sessions of signed-in browsers. A session refers to a credential that was presented once, and every request checks that credential
-//! again: revoking a token ends its sessions.
+//! Sessions of signed-in browsers. A session refers to a credential that was presented once, and every request checks that
+//! credential again, so revoking a token ends its sessions.
 //!
 //! Sessions live in memory only, so a restart ends them all. Only the hash of a session's secret is kept.
 
@@ -21,7 +21,7 @@ const SESSION_LIFE_MAX: Duration = Duration::from_secs(12 * 3_600);
 const SESSIONS_MAX: usize = 10_000;
 /// Maximum number of sessions of one credential. Beyond it, the credential's own least recently used session ends, and no other.
 const SESSIONS_OF_ONE_MAX: usize = 20;
-/// Lifetime of a one-time address.
+/// Lifetime of a one-time sign-in address.
 const LINK_LIFE: Duration = Duration::from_secs(5 * 60);
 const LINKS_MAX: usize = 1_000;
 const LINKS_OF_ONE_MAX: usize = 10;
@@ -139,7 +139,7 @@ impl Sessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
     }
 
-    /// Creates a one-time code with which a session can begin.
+    /// Creates a one-time code that can be redeemed to begin a session.
     pub(crate) fn link(
         &self,
         credential: Credential,
@@ -168,7 +168,8 @@ impl Sessions {
     }
 }
 
-/// Returns 256 random bits as text, and their hash. Looking up a hash does not reveal how much of a guess was right.
+/// Returns 256 random bits as text, and their hash. Because secrets are looked up by hash, the time that a lookup takes does not
+/// reveal how much of a guess was right.
 fn secret() -> Result<(Zeroizing<String>, Hash), getrandom::Error> {
     let mut random = Zeroizing::new([0u8; 32]);
     getrandom::fill(random.as_mut_slice())?;

@@ -19,7 +19,7 @@ use crate::scan::plan::AsideOf;
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 
-/// Maximum number of characters of a node's reason in a cursor.
+/// Maximum number of characters that a cursor keeps of the reason why a node is incomplete.
 const CURSOR_REASON_CHARS_MAX: usize = 120;
 
 /// Outcome of one node while an answer is being assembled.
@@ -43,7 +43,7 @@ pub(crate) struct NodeOutcome {
     pub(crate) early: bool,
     /// Whether the pruned rows were already compared with the policy.
     pub(crate) held: bool,
-    /// The superseded log that this outcome is about; `None` for the node's present log.
+    /// The superseded log that this outcome is about; `None` for the node's current log.
     pub(crate) aside: Option<AsideOf>,
     /// Superseded logs of the node that were read in full.
     pub(crate) read: Vec<Generation>,
@@ -189,7 +189,7 @@ impl NodeOutcome {
         let Some(gone) = self.member.witness.gone_in(query.from, query.to) else { return };
         let since = gone.until.plus_micros(1);
         if self.status == Status::Ok {
-            // The present log has not lost any row of the range; only rows of the deleted log are gone.
+            // The current log has not lost any row of the range; only rows of the deleted log are gone.
             self.status = Status::Pruned;
             self.since = Some(since);
             self.reason =
@@ -352,7 +352,8 @@ pub(crate) fn envelope(
     }
 }
 
-/// Merges the outcomes into one for each node. The outcomes of its superseded logs come after the one of its present log.
+/// Merges the outcomes into one for each node. In `parts`, the outcomes of a node's superseded logs come after the outcome of its
+/// current log.
 pub(crate) fn by_node(parts: &[NodeOutcome]) -> Vec<NodeOutcome> {
     let mut nodes: Vec<NodeOutcome> = Vec::new();
     for part in parts {
@@ -364,7 +365,8 @@ pub(crate) fn by_node(parts: &[NodeOutcome]) -> Vec<NodeOutcome> {
     nodes
 }
 
-/// Returns the time from which an answer is complete if it lacks only rows pruned after the policy's retention period.
+/// If an answer lacks only rows that were pruned after the policy's retention period, returns the time from which the answer is
+/// complete.
 fn complete_since(parts: &[NodeOutcome]) -> Option<Timestamp> {
     let all = parts.iter().all(|part| !part.missing() || part.since.is_some());
     parts.iter().filter_map(|part| part.since).max().filter(|_| all)
@@ -451,7 +453,7 @@ fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>)
         (None, Order::Asc) => query.to,
         (None, Order::Desc) => query.from,
     };
-    // The times of lost rows are bounded, so the answer is complete up to them.
+    // The times of lost rows are bounded, so the answer is complete up to these bounds.
     let end = parts.iter().filter_map(|part| part.lost.as_ref()).try_fold(end, |end, lost| match query.order {
         Order::Asc => Some(end.min(lost.oldest?)),
         Order::Desc => Some(end.max(lost.until)),
@@ -486,7 +488,8 @@ fn order_uncertainty(parts: &[NodeOutcome]) -> Option<f64> {
     Some(worst as f64 / 1_000.0)
 }
 
-/// Builds the cursor that continues after `last`, with the snapshot of the first page and the nodes lost so far.
+/// Builds the cursor that continues after `last`. It contains the snapshot of the first page and the nodes that have become
+/// incomplete so far.
 pub(crate) fn next_cursor(parts: &[NodeOutcome], query: &Query, last: &Key) -> Cursor {
     // A superseded log whose answer ended early is not queried again for the rows that it failed to deliver: its node
     // is incomplete from this page on.

@@ -24,8 +24,8 @@ impl Merge {
         }
     }
 
-    /// Adds the next row of source `index`. Call this for every source that is not finished before calling `take`;
-    /// otherwise the order would be a guess.
+    /// Adds the next row of source `index`. Call this for every source that is not finished before calling `take`; otherwise the
+    /// order could be wrong.
     pub(crate) fn offer(&mut self, index: usize, timestamp: Timestamp, seq: u64) {
         match self {
             Self::Ascending(heap) => heap.push(Reverse((timestamp, index, seq))),

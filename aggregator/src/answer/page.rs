@@ -304,7 +304,7 @@ fn assemble(
     anchor: Option<&Key>,
 ) -> Page {
     let mut merge = Merge::new(query.order);
-    // Which rows the nodes that are still searching have after this position is not known yet.
+    // The nodes that are still searching may have rows after this position that are not known yet.
     let barrier = answers.iter().filter_map(|answer| answer.reached.clone());
     let barrier = barrier.reduce(|a, b| if query.order.before(&a, &b) { a } else { b });
     let mut fronts: Vec<Option<VerifiedRow>> = Vec::with_capacity(answers.len());
@@ -370,8 +370,8 @@ fn assemble(
     Page { rows, envelope, searched }
 }
 
-/// Returns the position one microsecond after `last` in reading order, for a page without a row whose position could be
-/// used. The last page is empty if the page before it happened to be exactly full.
+/// Returns the position one microsecond after `last` in reading order. Used as the position of a page without a row of its own,
+/// such as the last page if the page before it happened to be exactly full.
 fn beyond(last: &Key, order: Order) -> Key {
     let step = if order == Order::Asc { 1 } else { -1 };
     Key { timestamp: last.timestamp.plus_micros(step), ..last.clone() }
@@ -388,8 +388,8 @@ fn finish_outcome(mut part: NodeOutcome, has_more_here: bool, taken: &Counts) ->
     part
 }
 
-/// Reads one row of one node as a page; only that node is expected. Returns `None` if the node has no readable log of
-/// this generation.
+/// Reads one row of one node as a page, and expects an answer from that node only. Returns `None` if the node has no readable log
+/// of this generation.
 pub(crate) async fn one_row(
     cluster: &Cluster,
     member: &Arc<NodeHandle>,

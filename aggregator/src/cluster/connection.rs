@@ -154,8 +154,8 @@ impl NodeConnection {
         self.way.local().is_some()
     }
 
-    /// Number of the shared connection while it is open. The number changes when the node restarts, perhaps as another
-    /// version of the program.
+    /// Returns the number of the shared connection; `None` while the connection is not open. The number changes when the node
+    /// restarts, perhaps as another version of the program.
     pub(crate) fn connection_number(&self) -> Option<u64> {
         self.state().open.as_ref().filter(|open| !open.sender.send.is_closed()).map(|open| open.number)
     }
@@ -197,9 +197,10 @@ impl NodeConnection {
         }
     }
 
-    /// Waits for an answer, at most `timeout`. An existing connection does not show whether the node is reachable now. If no answer has
-    /// arrived for most of that time, `Endpoint::probe` tries a second connection in parallel. Its result distinguishes a machine that is
-    /// gone, one that is frozen and a node that is busy, without waiting any longer.
+    /// Waits for an answer, at most `timeout` (longer by the duration of the probe if the probe succeeds). An existing connection
+    /// does not show whether the node is reachable now. If no answer has arrived for most of that time, `Endpoint::probe` tries a
+    /// second connection in parallel. Its result distinguishes a machine that is gone, one that is frozen and a node that is
+    /// busy.
     async fn answered<T>(&self, sending: impl Future<Output = T>, timeout: Duration) -> Result<T, Failure> {
         let mut sending = std::pin::pin!(sending);
         let beside = PROBE_LIMIT.min(timeout);
@@ -213,7 +214,7 @@ impl NodeConnection {
         };
         let (answer, probed) = match (answer, probed) {
             (Some(answer), _) => return Ok(answer),
-            // The probe succeeded, so the request may use the rest of its time.
+            // The probe succeeded, so keep waiting for the answer for as long as was reserved for the probe.
             (None, Some(Ok(()))) => (tokio::time::timeout(beside, &mut sending).await.ok(), Ok(())),
             (None, Some(Err(failure))) => (None, Err(failure)),
             (None, None) => (None, Err(Failure::Frozen(no_handshake(beside)))),
@@ -588,7 +589,7 @@ fn alert_words(alert: AlertDescription) -> String {
     format!("the node refused our certificate ({alert:?}){why}")
 }
 
-/// Failure of a connection that broke for a reason other than a refusal.
+/// Returns the failure for a connection that broke for a reason other than a refusal.
 fn after_connect(error: &hyper::Error) -> Failure {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     let mut last = error.to_string();

@@ -22,7 +22,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 const PROBE_DELAY: Duration = Duration::from_millis(700);
 /// Interval between handshake attempts with a frozen node.
 const FROZEN_PROBE_EVERY: Duration = Duration::from_secs(1);
-/// Samples older than this no longer describe the node's present clock.
+/// Maximum age of a sample. The node's clock may have changed since an older sample was taken.
 const SAMPLE_LIFE: Duration = Duration::from_secs(300);
 const SAMPLES_MAX: usize = 30;
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct NodeHandle {
     pub(crate) node: RosterNode,
     pub(crate) link: NodeConnection,
-    /// If this aggregator was given the folder of a node that left: the reason why the log in the folder cannot be read.
+    /// Reason why the log in a departed node's folder cannot be read, if this aggregator was given that folder.
     pub(crate) unreadable: Option<String>,
     pub(crate) witness: NodeWitness,
     state: Mutex<ConnectionState>,
@@ -47,7 +47,7 @@ struct ConnectionState {
     frozen: Option<String>,
     last_seen: Option<Timestamp>,
     samples: VecDeque<Sample>,
-    /// Filter version that the node reported, and the number of the connection on which it reported it.
+    /// Filter version that the node reported, and the number of the connection on which the report arrived.
     filter_version: Option<(u32, u64)>,
 }
 
@@ -115,7 +115,7 @@ impl NodeHandle {
         self.has_left() && !self.link.is_local()
     }
 
-    /// Alarm of the witness, if this node's log is not the one that was witnessed.
+    /// Returns the witness's alarm if this node's log is not the one that was witnessed.
     pub(crate) fn alarm(&self) -> Option<String> {
         let standing = self.witness.standing();
         standing.is_alarm().then(|| format!("{}: {}", standing.verdict, standing.reason.unwrap_or_default()))

@@ -64,7 +64,7 @@ impl AuditEntry {
         &self.activity
     }
 
-    /// Writes no entry if the request succeeds. Used for answers that tell callers nothing new.
+    /// Suppresses the audit entry if the request succeeds. Used for answers that tell callers nothing new.
     pub(super) fn skip_on_success(&self) {
         self.activity.skip_on_success();
     }

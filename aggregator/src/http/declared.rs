@@ -14,7 +14,7 @@ use crate::state::App;
 /// Path of the API below the host.
 pub(super) const API: &str = "/api/v1";
 
-/// Former paths of routes, each with its present path. The former paths are served for one release.
+/// Former paths of routes, each with its current path. The former paths are served for one release.
 pub(super) const FORMER_PATHS: [(&str, &str); 1] = [("/judgements", "/verdicts")];
 
 /// A route under `/api/v1` that needs an identity and records one entry. Method, path and documentation are on its handler.

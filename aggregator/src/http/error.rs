@@ -1,4 +1,4 @@
-//! Maps errors to HTTP statuses; the only place that does.
+//! Maps errors to HTTP statuses. No other module does this.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;

@@ -131,7 +131,7 @@ pub(super) async fn verify_upload(
     Extension(audit): Extension<AuditEntry>,
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
-    // Take a slot before reading that many bytes into memory.
+    // Take a slot before reading up to `UPLOAD_BYTES_MAX` bytes into memory.
     let room = app.bundles.take(caller.name()).map_err(busy)?;
     let upload = tokio::time::timeout(UPLOAD_TIMEOUT, to_bytes(request.into_body(), UPLOAD_BYTES_MAX)).await;
     let Ok(Ok(body)) = upload else {

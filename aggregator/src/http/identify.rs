@@ -14,8 +14,8 @@ use crate::access::sessions::{Credential, SessionEnded, ValidSession};
 use crate::access::tokens::Lookup;
 use crate::state::App;
 
-/// Name of the session cookie. Its prefix makes browsers insist on `Secure`, the path `/`, and no other host.
-/// (draft-ietf-httpbis-rfc6265bis, section 4.1.3.2)
+/// Name of the session cookie. Because of the prefix, browsers accept the cookie only with `Secure` and the path `/`, and send it
+/// to no other host (draft-ietf-httpbis-rfc6265bis, section 4.1.3.2).
 const COOKIE_NAME: &str = "__Host-piperoll";
 
 /// The person or program that sends a request.
@@ -188,8 +188,8 @@ impl App {
         }
     }
 
-    /// Returns whether the caller's credential is still valid, for responses that stream for a long time. A certificate's
-    /// connection is closed when the certificate is no longer valid.
+    /// Returns whether the caller's credential is still valid, for responses that stream for a long time. A certificate itself is
+    /// not checked here, because its connection is closed when the certificate is no longer valid.
     pub(super) fn still_holds(&self, caller: &Caller, now: Timestamp) -> bool {
         caller.session.as_ref().is_none_or(|open| self.sessions.is_open(&open.id))
             && self.holder(&caller.credential, now).is_ok()

@@ -47,7 +47,8 @@ const COUNT_WAIT: Duration = Duration::from_secs(20);
 /// MAC of a row whose body is the response, in hexadecimal.
 const SIGNATURE: HeaderName = HeaderName::from_static("piperoll-signature");
 pub(super) const AUDIT_COMPLETE: HeaderName = HeaderName::from_static("audit-complete");
-/// Time from which an answer is complete if it lacks only rows pruned after the policy's retention period.
+/// Header with the time from which an answer is complete. Set if the answer lacks only rows that were pruned after the policy's
+/// retention period.
 pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMPLETE_SINCE_HEADER);
 
 /// Reads one page of the merged log, or streams all rows of a range.
@@ -125,13 +126,13 @@ pub(super) fn describe(query: &Query) -> Value {
     })
 }
 
-/// Details of the audit entry about a request for one row.
+/// Returns the details of the audit entry about a request for one row.
 pub(super) fn describe_row(node: &str, seq: &str) -> Value {
     let cut = |text: &str, max: usize| text.chars().take(max).collect::<String>();
     json!({ "node": cut(node, 64), "seq": cut(seq, 20) })
 }
 
-/// Details of the audit entry about an answer.
+/// Returns the details of the audit entry about an answer.
 pub(super) fn outcome(envelope: &Envelope) -> Value {
     let missing: Vec<&str> = envelope
         .nodes
@@ -300,7 +301,7 @@ pub(super) fn file_name(query: &Query) -> String {
     format!("audit-{}_to_{}{filter}", day(query.from), day(to))
 }
 
-/// The log of a node that contains a row; the node's present log if not given.
+/// Query parameters of a row's address: the log that contains the row, by default the node's current log.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfLog {
@@ -314,7 +315,7 @@ impl OfLog {
     }
 }
 
-/// The query string of a row's address.
+/// The query string of a row's address, parsed.
 pub(super) type LogOfRow = Result<Pairs<OfLog>, QueryRejection>;
 
 pub(super) fn log_of_row(asked: LogOfRow) -> Result<Option<Generation>, ApiError> {

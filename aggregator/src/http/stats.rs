@@ -55,8 +55,7 @@ pub(super) async fn stats(
     let mut query = Query::parse(std::mem::take(&mut typed.rest), now, &app.cluster.cursor_key, caller.scope())?;
     (query.format, query.order, query.limit) = (Format::Json, Order::Asc, None);
     let plan = typed.plan(&query, now)?;
-    // A node's counts cannot be checked against a scope, so the aggregator itself counts the rows for a caller with
-    // one.
+    // A node's counts cannot be checked against a scope, so for a caller with a scope the aggregator itself counts the rows.
     let here = typed.verify()? || caller.scope().text().is_some();
     query.count = (!here).then(|| plan.clone());
     audit.details(describe(&query));

@@ -77,7 +77,7 @@ pub(super) async fn tail(
             None => (Ok(ended()), None),
         })
     });
-    // The caching header that server-sent events set by default is weaker than that of all other responses.
+    // Override the caching header that server-sent events set by default, which is weaker than that of all other responses.
     Ok(([(CACHE_CONTROL, "no-store")], Sse::new(events)).into_response())
 }
 
@@ -99,7 +99,7 @@ impl Reader {
         loop {
             tokio::select! {
                 event = self.events.recv() => return event.map(Some),
-                // The client can resume with the id of the last event, so a shutdown does not wait for it.
+                // The client can resume with the id of the last event, so a shutdown does not wait for the client.
                 () = self.app.stopping.cancelled() => return None,
                 _ = self.checks.tick() => if !self.app.still_holds(&self.caller, SystemClock.now()) {
                     return Some(None);

@@ -41,8 +41,8 @@ pub(crate) struct NodeReader {
     order: Order,
     limit: Option<u64>,
     unfiltered: bool,
-    /// The filter of the query, set if the node does not support its language version: the node then returns more rows, and those that do
-    /// not match this filter are skipped here.
+    /// The filter of the query, set if the node does not support the filter's language version. The node then returns more rows,
+    /// and the rows that do not match this filter are skipped here.
     sieve: Option<Filter>,
     scope: Scope,
     /// Key of the last row. Its seq and `last_era` are used to find gaps.
@@ -316,7 +316,7 @@ impl NodeReader {
         }
     }
 
-    /// Whether the node is still reading although it has found nothing for a while, which its recent progress reports show.
+    /// Whether recent progress reports show that the node is still reading, although it has found nothing for a while.
     pub(crate) fn advances(&self) -> bool {
         self.scanned > 0 && self.advanced.elapsed() < self.idle
     }
@@ -504,7 +504,8 @@ fn reaches_pruned(head: &StreamHead, asked: &NodeRequest) -> Option<String> {
     ))
 }
 
-/// Number of erased rows that are counted instead of shown. A caller limited to a scope does not learn of rows that may be outside of it.
+/// Returns the number of erased rows that are counted instead of shown. A caller limited to a scope does not learn of rows that
+/// may be outside of it.
 fn erased_apart(head: &StreamHead, asked: &NodeRequest) -> u64 {
     if asked.scope.text().is_some() { 0 } else { head.erased }
 }

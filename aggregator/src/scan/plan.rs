@@ -17,7 +17,7 @@ pub(crate) enum NodePlan {
     Scan(Box<NodeRequest>),
     /// Skip the node, and report why.
     Not { status: Status, reason: String },
-    /// The node had no part in the range, so it is not even expected.
+    /// The node cannot have rows in the range, so no answer is expected from it.
     Absent,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct NodeRequest {
     pub(crate) all_there: bool,
     /// Scope of the caller: which of the node's rows may be shown.
     pub(crate) scope: Scope,
-    /// Set if the request is for a log that the node's present one replaced.
+    /// Set if the request is for a log that the node's current one replaced.
     pub(crate) aside: Option<AsideOf>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct AsideOf {
     pub(crate) whole: bool,
 }
 
-/// Plans the requests for the logs of a node, other than its present one, that a query reaches into.
+/// Plans the requests for the logs of a node, other than its current one, that may contain rows of the query's range.
 pub(crate) fn ask_asides(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Vec<NodeRequest> {
     if query.one_row {
         return Vec::new();
@@ -52,7 +52,7 @@ pub(crate) fn ask_asides(member: &NodeHandle, query: &Query, limit: Option<u64>)
     if asides.is_empty() {
         return Vec::new();
     }
-    // Plan the same request, but without the position in the present log.
+    // Plan the same request, but without the position in the current log.
     let NodePlan::Scan(base) = ask(member, &Query { cursor: None, ..query.clone() }, limit) else { return Vec::new() };
     let id = &member.node.id;
     let asides = asides.into_iter().filter_map(|(generation, pinned)| {
@@ -77,7 +77,8 @@ pub(crate) fn ask_asides(member: &NodeHandle, query: &Query, limit: Option<u64>)
     asides.collect()
 }
 
-/// Plans the request for one log of a node: the present one, or one that was replaced. `None` if there is no such log to read.
+/// Plans the request for one log of a node: the current one, or one that was replaced. Returns `None` if there is no such log to
+/// read.
 pub(crate) fn ask_log(
     member: &NodeHandle,
     query: &Query,
@@ -116,7 +117,7 @@ pub(crate) fn ask_log(
     Some(NodePlan::Scan(asked))
 }
 
-/// Plans the request for the present log of one node.
+/// Plans the request for the current log of one node.
 pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> NodePlan {
     let id = &member.node.id;
     if !query.filter.concerns_node(id.as_str()) {
@@ -157,7 +158,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
                 reason: "no row of its log has been witnessed yet".to_owned(),
             };
         };
-        // Request only rows that a witness vouches for; newer rows belong to the next export.
+        // Request only rows that a cosigned checkpoint covers; newer rows belong to the next export.
         request.head = Some(pinned.size - 1);
         request.generation = Some(pinned.generation);
     }
@@ -222,8 +223,8 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     }
 }
 
-/// Converts the merge key `(timestamp, node_id, seq)` into a position in one node's log. Whether rows of the same microsecond come after
-/// it depends on how the node's id compares.
+/// Converts the merge key `(timestamp, node_id, seq)` into a position in one node's log. Whether the node's rows of the same
+/// microsecond come after the position depends on how the node's id compares with the id in the key.
 fn position_for(last: &Key, id: &NodeId, order: Order) -> Position {
     let seq = match id.cmp(&last.node_id) {
         std::cmp::Ordering::Equal => last.seq,

@@ -1,7 +1,7 @@
 //! Verifies one node's rows against its witnessed checkpoint.
 //!
-//! A node proves its rows in batches, so rows wait here until their proof has arrived. A batch is small, and memory use does not grow
-//! with the answer.
+//! A node proves its rows in batches, so rows wait here until their proof has arrived. Batches are small, so memory use does not
+//! grow with the answer.
 
 use piperoll_format::completeness::{Coverage, Place, Unproven};
 use piperoll_format::merkle::{Hash, RangeProof};
@@ -132,7 +132,8 @@ impl ProofVerifier {
         self.borders.push(Sound { place, leaf: row.leaf, index: None, pruned });
     }
 
-    /// Verifies the proof of the rows that arrived since the last one. Returns a message if they do not match.
+    /// Verifies the proof of the rows that arrived since the previous proof. Returns a message if the rows do not match the
+    /// proof.
     pub(crate) fn prove(&mut self, proof: &RangeProof) -> Result<(), String> {
         let of_borders = self.waiting.is_empty();
         if proof.runs.is_empty() {

@@ -170,7 +170,7 @@ impl Query {
                 }
             },
         };
-        // The cursor is bound to filter and range as typed: "the last 7 days" on page two means the same 7 days.
+        // The cursor is bound to filter and range as typed: "the last 7 days" on page two means the same 7 days as on page one.
         let mut parts = vec![
             order.as_str(),
             typed.from.as_deref().unwrap_or_default(),
@@ -310,7 +310,7 @@ impl Query {
         hints
     }
 
-    /// Key of the row before which a page is requested.
+    /// Returns the key of the row before which a page is requested, if any.
     pub(crate) fn in_front_of(&self) -> Option<&Key> {
         self.cursor.as_ref().filter(|cursor| cursor.back).map(|cursor| &cursor.last)
     }

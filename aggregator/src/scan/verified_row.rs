@@ -43,7 +43,7 @@ pub(crate) struct BorderRow {
 }
 
 impl VerifiedRow {
-    /// Leaf hash of the row in the tree.
+    /// Returns the leaf hash of the row in the tree.
     pub(crate) fn leaf(&self) -> Hash {
         self.erased.as_ref().map_or_else(|| leaf_hash(&self.body, &self.mac), |gone| gone.said.leaf)
     }

@@ -86,7 +86,8 @@ pub(crate) async fn write_pins(app: &App) -> Result<(), EmitError> {
 pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
     recall(&app, &own).await;
     loop {
-        // Write the pins once per interval, first after one interval. The first write includes the pins from before a crash.
+        // Write the pins once per interval, for the first time after one interval. The first write includes the pins from before
+        // a crash.
         tokio::time::sleep(every).await;
         if let Err(error) = write_pins(&app).await {
             tracing::warn!(%error, "cannot store pinned checkpoints");
@@ -95,8 +96,8 @@ pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
     }
 }
 
-/// Recovers pins from this aggregator's own log, for nodes whose memory is missing or older than the log. No node's
-/// checkpoint is cosigned before this.
+/// Recovers pins from this aggregator's own log, for nodes about which the witness's memory is missing or older than the log.
+/// Before this, no checkpoint of any node is cosigned.
 async fn recall(app: &App, own: &str) {
     let mut written = None;
     if app.cluster.members.iter().any(|member| member.node.id.as_str() == own) {
@@ -175,7 +176,7 @@ async fn compare_earlier(member: &NodeHandle, witness: &str, note: &str) {
     } else {
         goes_on_from(member, &theirs, Some(generation)).await
     };
-    // A log may have been archived because it is damaged. A node that cannot prove this aggregator's pin either has not
+    // A log may have been archived because it is damaged. If the node cannot prove this aggregator's pin either, the node has not
     // shown two histories.
     let is_sound = theirs.size == mine.size || fits != Some(false) || {
         goes_on_from(member, &mine, Some(generation)).await == Some(true)

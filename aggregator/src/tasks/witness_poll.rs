@@ -22,7 +22,7 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Dura
         }
         poll(&member).await;
         let standing = member.witness.standing();
-        // A verdict that says nothing about the node must not look like one against it.
+        // A verdict that says nothing about the node must not look like a verdict against the node.
         if !standing.is_pending && last.as_ref() != Some(&standing.verdict) {
             // A good first verdict after a start is not recorded.
             let news = last.is_some() || standing.verdict != Verdict::Ok;

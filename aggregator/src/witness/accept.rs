@@ -58,7 +58,7 @@ struct Presented {
 }
 
 impl Presented {
-    /// Whether the presented log has this size and root, or extends the log that has.
+    /// Whether the presented log has this size and root, or extends a log with this size and root.
     fn goes_on_from(&self, size: u64, root: &Hash) -> bool {
         let (now, proof) = (&self.checkpoint, self.answer.as_ref().and_then(proof).unwrap_or_default());
         match size.cmp(&now.size) {
@@ -160,7 +160,7 @@ async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -
         until: newest.max(since),
         witnessed,
         learned: false,
-        // In the same log, the pin belongs to a history other than the accepted one, so its note is not kept.
+        // If the accepted log has the same generation, the pin belongs to another history of it, so the pin's note is not kept.
         note: (pinned.origin != now.origin).then(|| pin.note.clone()),
         gone: None,
     };

@@ -55,7 +55,8 @@ pub(crate) async fn poll(member: &Arc<NodeHandle>) -> Result<(), Failure> {
                 false
             }),
             Err(Failure::Error(_)) => false,
-            // The node has answered for its present log; the archived one may be slow to open. The next poll asks about it again.
+            // The node has answered for its current log; the archived log may be slow to open. The next poll asks about the
+            // archived log again.
             Err(Failure::Timeout(_)) => return Ok(()),
             Err(failure) => return Err(failure),
         };
@@ -67,14 +68,14 @@ pub(crate) async fn poll(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Index of the record of a log that was replaced completely.
+/// Returns the index of the record of a log that was replaced completely.
 fn place_of(lost: &[Lost], aside: &LogAside) -> Option<usize> {
     let generation = aside.generation.to_string();
     lost.iter().rposition(|lost| lost.generation == generation && (lost.note.is_some() || lost.learned))
 }
 
 impl NodeWitness {
-    /// Number of witnessed rows of a log; `None` if the node need not be asked about the log.
+    /// Returns the number of witnessed rows of a log; `None` if the node need not be asked about the log.
     fn witnessed_of(&self, aside: &LogAside) -> Option<u64> {
         let state = self.state();
         let is_done =
@@ -86,9 +87,9 @@ impl NodeWitness {
         Some(lost.note.as_deref().and_then(|note| self.opened_text(note)).map_or(0, |known| known.size))
     }
 
-    /// Records the times of a log and the log before it, as the node reports them, and cosigns the log's last
-    /// checkpoint if it extends the witnessed one. `old` is the size that the consistency proof was requested for.
-    /// Returns whether the node answered for this log.
+    /// Records, as reported by the node, the times of a log and which log preceded it, and cosigns the log's last checkpoint if
+    /// it extends the witnessed one. `old` is the size that the consistency proof was requested for. Returns whether the node
+    /// answered for this log.
     fn take_earlier(
         &self,
         aside: &LogAside,
@@ -97,7 +98,7 @@ impl NodeWitness {
         now: Timestamp,
     ) -> Result<bool, String> {
         let Some(span) = answer.span.as_ref().filter(|_| answer.generation == Some(aside.generation)) else {
-            // A node of an earlier version answers for its present log, whatever generation was requested.
+            // A node of an earlier version answers for its current log, whatever generation was requested.
             return Ok(false);
         };
         let mut state = self.state();
@@ -125,8 +126,9 @@ impl NodeWitness {
 
     /// Returns the last checkpoint of a log and its size, if it extends the witnessed part of the log.
     ///
-    /// The node's present key must have signed it: a signature made now with a former key may come from a thief. A log
-    /// that this witness never pinned is not cosigned, because another witness may have seen other rows of it.
+    /// The node's current key must have signed the checkpoint: a signature made now with a former key may come from an attacker
+    /// who stole that key. A log that this witness never pinned is not cosigned, because another witness may have seen other rows
+    /// of it.
     fn extension(&self, lost: &Lost, aside: &LogAside, old: u64, answer: &CheckpointAnswer) -> Option<(Note, u64)> {
         let note = Note::parse(&answer.note).ok()?;
         let presented = self.opened(&note).ok()?;

@@ -104,7 +104,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether the command only prints, so that a closed pipe may end it.
+    /// Whether the command only prints, and may therefore be ended by a closed pipe.
     pub(crate) fn only_prints(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,

@@ -1,4 +1,4 @@
-//! Filter terms that look like options.
+//! Protects filter terms that look like options.
 
 use std::ffi::OsString;
 

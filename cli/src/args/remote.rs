@@ -10,7 +10,7 @@ use crate::address::RowAddress;
 
 use super::shared::{ExportFormat, FILTER_HELP, OrderArg, OutputArgs, QueryArgs, ZoneArgs};
 
-/// Parses a path that may be empty, because an empty variable counts as not set.
+/// Parses a path, which may be empty: an empty environment variable counts as not set.
 fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }

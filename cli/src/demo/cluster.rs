@@ -36,7 +36,7 @@ pub(super) struct DemoCluster {
     token: String,
 }
 
-/// Returns an address that was free a moment ago.
+/// Returns a loopback address whose port was free at the time of the call.
 fn free_address() -> anyhow::Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

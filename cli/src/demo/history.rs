@@ -13,7 +13,7 @@ use crate::exit::Exit;
 
 /// Time limit for a verdict; the demo's witness polls twice a second.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(45);
-/// The node whose history is rewritten.
+/// Index of the node whose history is rewritten.
 const VICTIM: usize = 1;
 
 /// Entries that the attacker wants to hide.
@@ -59,7 +59,7 @@ pub(super) async fn show_rewritten_history(cluster: &mut DemoCluster) -> anyhow:
     put_back_and_accept(cluster, &id, &kept, &verdict, "the older copy was replaced with the original").await
 }
 
-/// Restores the right log and accepts it, because only an operator can clear the verdict.
+/// Restores the original log and accepts it, because only an operator can clear the verdict.
 async fn put_back_and_accept(
     cluster: &mut DemoCluster,
     id: &str,
@@ -71,8 +71,8 @@ async fn put_back_and_accept(
     copy_log(kept, &cluster.nodes()[VICTIM].data())?;
     cluster.restart(VICTIM).await?;
     let accept = ["nodes", "accept", id, "--new-generation", generation, "--reason", reason];
-    // The aggregator shows what the node presented when it was last polled, and accepts nothing else. Until the next poll, that is
-    // the log that was just replaced, so the aggregator refuses.
+    // The aggregator accepts only the log that the node presented at the last poll. Until the next poll this is the log that was
+    // just replaced, so the aggregator refuses.
     let deadline = Instant::now() + VERDICT_TIMEOUT;
     while cluster.run(&accept, false).await?.0.code() != Some(Exit::Complete as i32) {
         ensure!(Instant::now() < deadline, "the restored log was not accepted in time");

@@ -16,7 +16,7 @@ const STAFF: [(&str, &str); 6] = [
 const DOMAINS: [&str; 4] = ["example.org", "example.net", "shop.example.com", "clinic.example.org"];
 const ATTACKER: &str = "203.0.113.77";
 
-/// A small random number generator with a fixed seed (xorshift, Marsaglia 2003): the day must be the same every time.
+/// A small random number generator with a fixed seed (xorshift, Marsaglia 2003), so that every run generates the same day.
 struct SeededRng(u64);
 
 impl SeededRng {
@@ -37,7 +37,7 @@ struct ScenarioEvent {
 /// Date of the scenario, in UTC.
 pub(super) const DAY: &str = "2026-04-15";
 
-/// NDJSON lines per node, in the order in which they happened.
+/// Returns the NDJSON lines of each node, ordered by the time of the event.
 pub(super) fn day() -> Vec<Vec<String>> {
     let midnight = DAY.parse().map(|day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc()).unwrap_or_default();
     let mut dice = SeededRng(0x9e37_79b9_7f4a_7c15);
@@ -144,7 +144,8 @@ fn four_eyes(midnight: DateTime<Utc>) -> Vec<ScenarioEvent> {
     ]
 }
 
-/// Creates the intrusion. 02:40: passwords are guessed; 03:12: one is right; then mail is redirected, malware released, traces hidden.
+/// Creates the intrusion: password guessing from 02:40 on, a successful login at 03:12, then redirected mail, released malware
+/// and an attempt to hide the traces.
 fn intrusion(dice: &mut SeededRng, midnight: DateTime<Utc>) -> Vec<ScenarioEvent> {
     let mut events = Vec::new();
     let at = |hour: i64, minute: i64, second: i64| midnight + Duration::seconds(hour * 3_600 + minute * 60 + second);

@@ -1,4 +1,4 @@
-//! Edits a log as an attacker would who has write access to the file but not the key.
+//! Edits a log like an attacker who has write access to the file but does not have the key.
 
 use std::path::Path;
 

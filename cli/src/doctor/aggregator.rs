@@ -60,14 +60,14 @@ pub(super) async fn check(path: &Path) -> Vec<Finding> {
     findings.all
 }
 
-/// Connects to a node as the aggregator does; the node's certificate shows whether it is the expected node.
+/// Connects to a node as the aggregator does, and checks by the node's certificate that it is the expected node.
 async fn probe(material: &TlsCredentials, expected: &Identity, address: &str) -> Result<(), String> {
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let config = material.client_config(expected).map_err(|e| e.to_string())?;
-    // The server name is not used between members; the verifier checks the URI in the certificate.
+    // Members of a cluster do not check the server name; the verifier checks the URI in the certificate.
     let name = rustls::pki_types::ServerName::try_from("node").map_err(|e| e.to_string())?;
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())?;
-    // The handshake ends on this side before the node has checked our certificate; a refusal arrives immediately afterwards.
+    // On this side, the handshake ends before the node has checked our certificate; a refusal arrives immediately afterwards.
     match tokio::time::timeout(REFUSAL_WAIT, stream.read(&mut [0; 1])).await {
         Ok(Ok(0)) => Err("the node closed the connection".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),

@@ -28,7 +28,8 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    /// Returns the finding as a line of `doctor --json`. `words`, the former name of `message`, is written for one release.
+    /// Returns the finding as a line of `doctor --json`. For one release, `message` is also written under its former name,
+    /// `words`.
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
         let mut line = serde_json::to_value(self)?;
         line["words"] = self.message.as_str().into();

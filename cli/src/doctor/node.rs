@@ -19,7 +19,7 @@ use crate::show::{counted, group_digits};
 const CERTIFICATE_DAYS_LOW: i64 = 21;
 const DISK_LOW_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const DISK_LOW_PERCENT: u64 = 10;
-/// Number of unwitnessed rows above which probably no aggregator reads this node.
+/// Number of unwitnessed rows above which it is likely that no aggregator reads this node.
 const UNWITNESSED_ROWS_HIGH: u64 = 100_000;
 /// Prefix of a setting that names a systemd credential instead of a file.
 const CREDENTIAL: &str = "credential:";

@@ -15,7 +15,7 @@ const AGGREGATOR_CONFIG: &str = "/etc/piperoll/aggregator.toml";
 
 pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     let named = args.node.is_some() || args.aggregator.is_some();
-    // Use the installed configurations, unless one is named.
+    // Check the installed configurations, unless a configuration is named on the command line.
     let installed = |path: &str| (!named && Path::new(path).exists()).then(|| path.into());
     let node = args.node.or_else(|| installed(NODE_CONFIG));
     let aggregator = args.aggregator.or_else(|| installed(AGGREGATOR_CONFIG));

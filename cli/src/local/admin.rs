@@ -244,7 +244,8 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
     }
 }
 
-/// Writes the rows to a file, reads it back, and verifies it. Runs before the prune, so that nothing is pruned if this fails.
+/// Writes the rows to a file, reads the file back, and verifies it. Runs before the prune, so that nothing is pruned if this
+/// fails.
 fn archive(args: &PruneArgs, path: &Path, plan: &PrunePlan) -> anyhow::Result<ArchiveDigest> {
     let config = NodeConfig::load(&args.place.config)?;
     let log = open(&config)?;

@@ -24,7 +24,8 @@ pub(super) enum LogAccess {
 }
 
 impl LogAccess {
-    /// Returns the socket if a node listens there, otherwise the directory.
+    /// Returns the socket if one was named, or if a node listens on the configured socket; otherwise, or with `--direct`, the
+    /// directory.
     pub(super) async fn find(args: &PlaceArgs) -> anyhow::Result<Self> {
         if let (Some(socket), false) = (&args.socket, args.direct) {
             return Ok(Self::Socket(NodeClient::new(socket)?));
@@ -37,7 +38,7 @@ impl LogAccess {
         match client.status().await {
             Err(error) if error.is_down() => Ok(Self::Directory(Box::new(config))),
             Err(error @ ClientError::Permission { .. }) => Err(error.into()),
-            // Even an unhealthy daemon holds the log, and its own error messages are more useful.
+            // Use the socket even if the daemon is unhealthy: it holds the log's lock, and its error messages are more useful.
             _ => Ok(Self::Socket(client)),
         }
     }

@@ -43,7 +43,7 @@ struct Summary {
     fault: Option<String>,
     #[serde(default)]
     pruned: Option<PrunedRows>,
-    /// Number of erased rows in the range that the filter may have selected by content that is now erased.
+    /// Number of erased rows in the range that the filter might have selected before their content was erased.
     #[serde(default)]
     erased: u64,
 }
@@ -77,7 +77,7 @@ fn request(query: &QueryArgs, order: Order, limit: Option<u64>) -> anyhow::Resul
     })
 }
 
-/// Returns a query for all entries that match a filter, at any time.
+/// Returns a query for all entries that match a filter, regardless of their time.
 fn everything(filter: &[String]) -> QueryArgs {
     let zone = ZoneArgs::default();
     QueryArgs { filter: filter.to_vec(), from: "0001-01-01".to_owned(), to: "now".to_owned(), zone }

@@ -21,7 +21,7 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
     let made = match LogAccess::find(args).await? {
         LogAccess::Socket(client) => {
             let mut made: IndexExtent = client.admin_post(socket_path::REINDEX, &json!({})).await?;
-            // Do not wait for rows that arrive meanwhile.
+            // Do not wait for rows that are recorded in the meantime.
             let wanted = made.of;
             bar.set_length(wanted);
             while made.rows < wanted {

@@ -14,7 +14,7 @@ use crate::args::{LogArgs, OutputArgs};
 use crate::exit::Exit;
 use crate::show::{counted, group_digits, paint};
 
-/// Verifies the current log and the archived logs; names each bad row.
+/// Verifies the current log and the archived logs, or only the archived log of the generation in `args`. Names each bad row.
 pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Exit> {
     let place = LogAccess::of_log(args).await?;
     if args.generation.is_some() {

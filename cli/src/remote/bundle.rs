@@ -82,7 +82,7 @@ pub(super) async fn bundle(args: &RemoteExportArgs, path: &Path, connection: &Co
     Ok(said(&manifest, since.as_deref(), &name))
 }
 
-/// Number of bytes at the beginning of the bundle that are kept in order to read the manifest.
+/// Maximum number of bytes at the beginning of the bundle that are kept in order to read the manifest.
 const HEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 fn first_manifest(head: &[u8]) -> anyhow::Result<Manifest> {
@@ -154,7 +154,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
     Ok(())
 }
 
-/// Requests a short response about one node.
+/// Requests a response about one node, and returns it as text.
 async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<String> {
     let request = connection.request(Method::GET, path).timeout(PAGE_TIMEOUT);
     match connection.send(request).await? {
@@ -163,8 +163,8 @@ async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<
     }
 }
 
-/// Checks that a C2SP tlog-proof leads from this leaf to the checkpoint that it contains, and that this checkpoint belongs to the
-/// row's log. Does not check the signatures on the checkpoint; the recipient of the files has to do that.
+/// Checks that a C2SP tlog-proof connects this leaf to the checkpoint in the proof, and that the checkpoint belongs to the row's
+/// log. Does not check the signatures on the checkpoint; the recipient of the files has to do that.
 fn proves(proof: &str, seq: u64, leaf: &Hash, generation: &str) -> Result<(), String> {
     let bad = || "not a c2sp.org/tlog-proof".to_owned();
     let (head, note) = proof.split_once("\n\n").ok_or_else(bad)?;

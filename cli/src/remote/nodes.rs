@@ -1,4 +1,4 @@
-//! `piperoll nodes`: prints the state of every node, and accepts a log.
+//! `piperoll nodes`: prints the state of every node, and accepts a node's log.
 
 use anyhow::{Context as _, bail};
 use piperoll_format::terminal::escape;
@@ -70,7 +70,7 @@ pub(crate) async fn nodes(args: RemoteNodesArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// Prints the log that the node presents, and accepts exactly that one, because the node may present another log by the time the
+/// Prints the log that the node presents, and accepts only that log, because the node may present another log by the time the
 /// request arrives.
 async fn accept(connection: &ConnectionArgs, node: &str, generation: String, reason: String) -> anyhow::Result<Exit> {
     let connection = Connection::open(connection)?;

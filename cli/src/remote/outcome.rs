@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::show::{all_is_well, envelope_summary, group_digits, node_table, say};
 
 /// Beginning of the last line of a stream of rows; no row's line begins with it, regardless of the row's content. The stream is
-/// complete only if nothing follows this line, and if the number of rows received is the number that the line states.
+/// complete only if nothing follows this line, and if the number of rows received equals the number that the line states.
 pub(crate) const FINAL: &[u8] = b"{\"final\":";
 
 /// Describes what is wrong with the end of a stream of rows, if anything.

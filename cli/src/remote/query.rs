@@ -57,7 +57,7 @@ pub(crate) async fn query(args: RemoteQueryArgs) -> anyhow::Result<Exit> {
         say(question::WITHOUT_AUDIT_WORDS);
     }
     Ok(match exit {
-        // `--require-complete` requires all rows, but there are more pages, or some rows were pruned.
+        // `--require-complete` requires all rows, but there are more pages, or some rows have been pruned.
         (Exit::Complete, false) if args.require_complete => Exit::Incomplete,
         (exit, _) => exit,
     })
@@ -77,8 +77,8 @@ pub(crate) async fn show(args: RemoteShowArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Prints a page as NDJSON or with `table`, and then which nodes answered. Also returns whether the answer is complete and the
-/// page is the last one.
+/// Prints a page as NDJSON or with `table`, and then reports which nodes answered. Also returns whether the answer is complete
+/// and the page is the last one.
 async fn answer(
     connection: &Connection,
     request: reqwest::RequestBuilder,
@@ -97,7 +97,7 @@ async fn answer(
     let text = response.text().await?;
     let envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
     let rows: PageRows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
-    // If the text of a row could add an element to the array, there would be more rows than the envelope states.
+    // Check the number of rows, which would not match the envelope if the text of a row had added an element to the array.
     let came = rows.entries.len() as u64;
     if came != envelope.count {
         bail!("{}", count_problem(envelope.count, came));

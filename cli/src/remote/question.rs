@@ -39,8 +39,8 @@ impl ZoneArgs {
     }
 }
 
-/// Joins the arguments of a filter into one text that all versions of the aggregator interpret in the same way. Parse errors show
-/// their position.
+/// Joins the arguments of a filter into one text that all versions of the aggregator interpret in the same way. A parse error
+/// shows the position of the problem.
 pub(crate) fn filter_text(words: &[String], now: Now) -> anyhow::Result<String> {
     let text = words.join(" ");
     Filter::parse(&text, now)?;

@@ -137,7 +137,7 @@ fn print_histogram(histogram: &Histogram) {
     print_table(&table);
 }
 
-/// Returns the buckets, including the empty ones between them unless there would be more than `EMPTY_BUCKETS_SHOWN_MAX` buckets.
+/// Returns the buckets, with the empty ones between them unless there would be more than `EMPTY_BUCKETS_SHOWN_MAX` buckets.
 fn filled(histogram: &Histogram) -> Vec<Bucket> {
     let micros = |bucket: &Bucket| Timestamp::parse_rfc3339(&bucket.from).map(Timestamp::micros).unwrap_or_default();
     let width = i64::try_from(histogram.bucket_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX).max(1);

@@ -131,7 +131,7 @@ struct Following {
     filter: String,
     /// The parameter that names the zone of dates in the filter.
     zone: Option<(&'static str, String)>,
-    /// Id of the last event; at first, the positions of the nodes.
+    /// Id of the last event; initially the positions of the nodes.
     after: String,
     /// Start time for nodes that no event has named yet.
     since: String,

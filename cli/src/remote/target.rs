@@ -53,7 +53,7 @@ impl Target {
         }
     }
 
-    /// Gives the file its name, with PARTIAL in it if the export is incomplete.
+    /// Renames the file to its final name, which contains PARTIAL if the export is incomplete. Returns the name.
     pub(super) fn finish(self, whole: bool) -> anyhow::Result<String> {
         match self {
             Self::Stdout(mut out) => {
@@ -72,7 +72,7 @@ impl Target {
     }
 }
 
-/// Returns an unused name with PARTIAL in it, so that a second attempt does not overwrite the file of the first.
+/// Returns an unused name with PARTIAL in it, so that a second attempt does not overwrite the file of the first one.
 fn partial_name(path: &Path) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or(String::new(), |e| format!(".{}", e.to_string_lossy()));

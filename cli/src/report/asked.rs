@@ -1,4 +1,4 @@
-//! Prepares the input of a report: its time range, and names as filter values.
+//! Prepares the input of a report: the time range, and names that are quoted as filter values.
 
 use piperoll_format::time::Timestamp;
 

@@ -10,7 +10,7 @@ use super::render::{Grid, Report};
 
 /// Threshold from which an address is considered to be guessing passwords.
 pub(super) struct Rule {
-    /// Number of failures of one address.
+    /// Number of failed logins from one address.
     pub(super) failures: usize,
     /// Time within which these failures must occur, in microseconds.
     pub(super) window: i64,
@@ -118,7 +118,7 @@ mod tests {
             events.push(sign_in("slow", minute * 20, "failure"));
             events.push(sign_in("lucky", minute, "failure"));
         }
-        // A success before the failures proves nothing.
+        // A successful login before the failures is not suspicious.
         events.insert(0, sign_in("fast", -5, "success"));
         events.push(sign_in("lucky", 9, "success"));
         let report = report(&events, &Rule { failures: 4, window: 5 * 60_000_000 });

@@ -1,7 +1,7 @@
-//! Report: whether actions that need a second person were confirmed by one.
+//! Report: whether a second person confirmed every action that requires one.
 //!
-//! A rule names an action, the action that confirms it, and how long a confirmation may take. Both must be about the same
-//! entity, and by different people; for a person who acts as another user, the real person counts.
+//! A rule names an action, the action that confirms it, and how long a confirmation may take. Both actions must be about the same
+//! entity, and by different people; if a person acts as another user, the real person counts.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: String,
-    /// The action that needs a second person; with a trailing `*`, a prefix of such actions.
+    /// Pattern of the action that needs a second person; a trailing `*` matches any suffix.
     action: String,
     /// The action that confirms it. If both are the same action, a second person must perform that action too.
     confirm: String,
@@ -67,7 +67,7 @@ pub(super) struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict<'a> {
     Confirmed(&'a Event),
-    /// Only the same person confirmed it.
+    /// The only confirmation is by the person who performed the action.
     BySamePerson(&'a Event),
     /// There is no confirmation, and the time for it has passed.
     Missing,
@@ -132,7 +132,7 @@ impl Rules {
 }
 
 impl Rule {
-    /// Whether the rule requires two people to perform the same action, in any order.
+    /// Whether the rule requires two people to perform the same action, in either order.
     fn is_one_action(&self) -> bool {
         self.action == self.confirm
     }
@@ -287,8 +287,8 @@ mod tests {
             (approve(-1, ("bob", None), "m1"), "MISSING"),
             (approve(30, ("bob", None), "m2"), "MISSING"),
             (approve(30, ("alice", None), "m1"), "SAME PERSON"),
-            // With impersonation, the real person counts: one person under two accounts is not two people, and two people are
-            // never one.
+            // With impersonation, the real person counts: one person who acts as two users does not count as two people, but two
+            // people who act as one user do.
             (approve(30, ("bob", Some("alice")), "m1"), "SAME PERSON"),
             (approve(30, ("alice", Some("bob")), "m1"), "confirmed"),
             (Event { outcome: "denied".to_owned(), ..approve(30, ("bob", None), "m1") }, "MISSING"),

@@ -134,7 +134,7 @@ fn seconds(ms: f64) -> String {
     span(std::time::Duration::from_secs((ms / 1_000.0).round() as u64))
 }
 
-/// Whether the summary is sufficient, because there is nothing to report about individual nodes.
+/// Whether the summary is sufficient because there is nothing to report about individual nodes.
 pub(crate) fn all_is_well(envelope: &Envelope) -> bool {
     let well = |node: &NodeReport| {
         (node.status == Status::Excluded && !is_held_against(node))

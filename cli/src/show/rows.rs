@@ -14,12 +14,13 @@ use super::text::{columns, cut, pad, wrap, wrap_after};
 pub(super) const TABLE_WIDTH_MIN: usize = 100;
 /// Gap between two columns.
 const GAP: usize = 2;
-/// Maximum widths of user, action and address; which of these sets applies depends on the available width.
+/// Maximum widths of user, action and address. A table uses the first set in `NARROWER` that leaves room for the description.
 const ROOMY: Caps = Caps { who: 28, action: 40, from: 39 };
 const NARROWER: [Caps; 3] = [ROOMY, Caps { who: 20, action: 28, from: 24 }, Caps { who: 16, action: 22, from: 15 }];
 /// Minimum width of the description.
 const WHAT_MIN: usize = 28;
-/// Terminal widths from which a stream uses columns, and roomy columns; how wide its rows will be is not known in advance.
+/// Terminal widths from which a stream uses columns, and from which it uses wider ones. They are fixed, because a stream does not
+/// know in advance how wide its rows will be.
 const STREAM_WIDTH_MIN: usize = 120;
 const STREAM_ROOMY_WIDTH_MIN: usize = 170;
 

@@ -17,7 +17,7 @@ pub struct Caller {
     pub session: String,
     /// How the user authenticated, such as `password+totp`.
     pub auth_method: String,
-    /// The id of an API key, never the key.
+    /// The id of an API key, never the key itself.
     pub credential: String,
 }
 

@@ -25,7 +25,7 @@ struct ContextState {
     is_change: bool,
     /// Whether the request is recorded regardless of its outcome.
     is_wanted: bool,
-    /// Set by `skip_on_success`: a request that only reads is then recorded only if it fails, and only if `is_wanted` is set.
+    /// Set by `skip_on_success`. A request that only reads is then recorded only if it fails and `is_wanted` is set.
     is_unremarkable: bool,
     /// Whether the request was rejected before anything was done; repeated rejections are only counted.
     is_turned_away: bool,
@@ -56,7 +56,7 @@ impl AuditContext {
         self
     }
 
-    /// Changes the entry: `context.update(|entry| entry.entity("domain", "example.org"))`.
+    /// Changes the entry, as in `context.update(|entry| entry.entity("domain", "example.org"))`.
     pub fn update(&self, say: impl FnOnce(Entry) -> Entry) -> &Self {
         self.with(|state| state.entry = say(state.entry.clone()));
         self
@@ -84,9 +84,9 @@ impl AuditContext {
         self
     }
 
-    /// Records nothing if the request succeeds or is denied; meant for reads of data that the caller already knows. A failure is
-    /// still recorded if [`RecordLayer::record_reads`](super::RecordLayer::record_reads) is set, and a request that may change
-    /// something is always recorded.
+    /// Records nothing if a request that only reads succeeds or is denied; meant for reads of data that the caller already knows.
+    /// A failed read is still recorded if [`RecordLayer::record_reads`](super::RecordLayer::record_reads) is set or the handler
+    /// has named the action. A request that may change something is always recorded.
     pub fn skip_on_success(&self) -> &Self {
         self.with(|state| state.is_unremarkable = true);
         self

@@ -34,8 +34,8 @@ struct Counted {
 }
 
 impl Refusals {
-    /// Returns `None` if this refusal is counted and needs no entry of its own. The first refusal from an address starts a count,
-    /// and the caller must record it; the count is recorded when the window ends or the recorder is closed.
+    /// Counts a refusal. For the first refusal from an address, returns the key of the new count, and the caller must record that
+    /// refusal; for further ones, returns `None`. The count is recorded when the window ends or the recorder is closed.
     pub(super) fn first(self: &Arc<Self>, recorder: &Recorder, entry: &Entry) -> Option<IpAddr> {
         let mut addresses = self.addresses();
         let mut key = entry.address().map_or(UNKNOWN, network);
@@ -56,7 +56,7 @@ impl Refusals {
         Some(key)
     }
 
-    /// Adds the first refusal to the count, because it could not be recorded.
+    /// Adds the first refusal to the count if it could not be recorded.
     pub(super) fn missed(&self, key: IpAddr) {
         if let Some(counted) = self.addresses().get_mut(&key) {
             counted.more += 1;

@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::caller::{Caller, fitting};
 use crate::entry::{Category, Entry};
 
-/// Maximum length of a user agent; no browser sends a longer one. The handler cannot use the part of an entry that the client
-/// fills.
+/// Maximum length of a user agent; no browser sends a longer one. Limits how much of an entry the client can fill, because that
+/// space is not available to the handler.
 const AGENT_BYTES_MAX: usize = 512;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

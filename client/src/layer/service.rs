@@ -25,8 +25,8 @@ use crate::policy::DeliveryPolicy;
 use crate::proxies::{TrustedProxies, peer_of};
 use crate::recorder::Recorder;
 
-/// Maximum time that the response to a denied request waits for its entry. The entry is recorded even if the response is sent
-/// first.
+/// Maximum time for which the response to a denied request is delayed until its entry is recorded. If the time runs out, the
+/// response is sent first and the entry is recorded afterwards.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 type Identify = dyn Fn(&Parts) -> Option<Caller> + Send + Sync;
@@ -82,7 +82,7 @@ impl RecordLayer {
     }
 
     fn with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
-        // A clone of this layer may exist already; it keeps its own options.
+        // A clone of this layer may already exist, and must keep its own options.
         set(Arc::make_mut(&mut self.0));
         self
     }
@@ -100,14 +100,15 @@ impl RecordLayer {
         self.with(|settings| settings.proxies = proxies)
     }
 
-    /// Sets a function that determines the caller before the request is handled. Handlers can set it too, with [`AuditContext::caller`].
+    /// Sets a function that determines the caller before the request is handled. Handlers can also set the caller, with
+    /// [`AuditContext::caller`].
     #[must_use]
     pub fn identify(self, who: impl Fn(&Parts) -> Option<Caller> + Send + Sync + 'static) -> Self {
         self.with(|settings| settings.identify = Some(Arc::new(who)))
     }
 
     /// Sets whether a strict operation is recorded before it begins as well as after it; true by default. Without intents, if
-    /// recording fails after the operation, the response says that it happened and was not recorded.
+    /// recording fails after the operation, the response says that the operation happened but was not recorded.
     #[must_use]
     pub fn record_intents(self, record: bool) -> Self {
         self.with(|settings| settings.intents = record)
@@ -137,7 +138,7 @@ impl<S> Layer<S> for RecordLayer {
     }
 }
 
-/// A service that [`RecordLayer`] wraps.
+/// The service that [`RecordLayer`] creates around another service.
 #[derive(Clone)]
 pub struct RecordService<S> {
     inner: S,
@@ -200,7 +201,7 @@ impl Settings {
         request_entry::with_parameters(entry, parts, &self.parameters)
     }
 
-    /// Handles a request that may change something, or one that is recorded even if its caller does not wait for the response.
+    /// Handles a request that may change something, or that is recorded even if its caller does not wait for the response.
     async fn operate<S, B, R>(
         self: Arc<Self>,
         mut inner: S,
@@ -214,7 +215,7 @@ impl Settings {
     {
         let is_strict = self.recorder.policy_of(self.category) == DeliveryPolicy::Strict;
         if is_change && is_strict && self.intents {
-            // The operation has not begun, and it must not begin without a recorded intent.
+            // The operation has not begun, and must not begin unless its intent was recorded.
             if let Err(error) = self.recorder.emit(activity.intent()).await {
                 return Ok(not_recorded(&format!("nothing was done: the operation could not be recorded: {error}")));
             }
@@ -237,7 +238,7 @@ impl Settings {
         withheld.map_or(answer, Ok)
     }
 
-    /// Handles a request that only reads. It is recorded if it is denied, or if its handler asks for it.
+    /// Handles a request that only reads. The request is recorded if it is denied, or if its handler asks for that.
     async fn handle_read<S, B, R>(
         self: Arc<Self>,
         mut inner: S,
@@ -265,7 +266,7 @@ impl Settings {
             return None;
         }
         let (is_refused, is_change) = (outcome == Outcome::Denied || activity.is_turned_away(), activity.is_change());
-        // Record in a separate task, because the request has been served or refused even if the client disconnects now.
+        // Record in a separate task, so that the result is recorded even if the client disconnects now.
         let recorder = self.recorder.clone();
         let recording = recorder.operation(async move {
             let recorded = self.over(&activity, outcome, &reason).await;
@@ -344,7 +345,7 @@ fn not_recorded<R: From<String>>(detail: &str) -> Response<R> {
     response
 }
 
-/// Axum's routers are infallible, and so must be a service that wraps one.
+/// Axum's routers are infallible, and a service that wraps a router must be infallible too.
 const _: fn(&RecordService<axum::Router>) = |service| {
     fn is_service<S: Service<Request<axum::body::Body>, Error = Infallible>>(_: &S) {}
     is_service(service);

@@ -1,4 +1,4 @@
-//! Counters of a recorder, for Prometheus; without the feature `metrics` they count nothing.
+//! Counters of a recorder, for Prometheus. Without the feature `metrics`, they count nothing.
 
 #[cfg(not(feature = "metrics"))]
 mod none;

@@ -23,7 +23,7 @@ const JOBS_MAX: usize = 8_192;
 const LOCK: &str = "lock";
 
 /// Counts as lost the acknowledged entries that are missing from a segment. After a crash before `extent::remove`, they are
-/// counted again at the next start, which is better than not at all.
+/// counted again at the next start: counting a loss twice is better than missing it.
 fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &LossCounters) {
     tracing::error!(folder = %folder.display(), segment = number, missing, "a spool segment became shorter; counting the missing entries as lost");
     ledger.lost(Cause::Damaged, Some(missing), now().micros());
@@ -98,8 +98,8 @@ impl Spool {
         &self.waiting
     }
 
-    /// Spools an entry; returns when it is in the file, and synced to the disk if `sync` is set. If the caller stops waiting, the
-    /// writer thread still writes the entry, or counts it as lost.
+    /// Spools an entry; returns when the entry is in the file, and synced to the disk if `sync` is set. If the caller stops
+    /// waiting, the writer thread still writes the entry, or counts it as lost.
     pub(crate) async fn keep(&self, kept: SpooledEntry, sync: bool) -> Result<(), SpoolError> {
         let bytes = kept.bytes();
         if !self.waiting.reserve(bytes, self.bytes_max) {
@@ -150,7 +150,7 @@ impl Spool {
             self.rotate().await;
         }
         let (entries, bytes) = self.waiting.without_segment(segment.number);
-        // Records that were read have been settled one by one. The rest is lost, whether or not the file can be renamed.
+        // Records that were read have already been deducted one by one. The rest is lost, whether or not the file can be renamed.
         self.waiting.settled(entries.saturating_sub(segment.records), bytes.saturating_sub(segment.record_bytes));
         extent::remove(&self.folder, segment.number)?;
         segment.quarantine()
@@ -218,7 +218,8 @@ mod tests {
         assert!(matches!(reader.next(None).expect("a file"), Read::Damaged));
     }
 
-    /// Cuts a segment at every byte, and removes it: acknowledged entries that are missing are counted exactly once.
+    /// Cuts a segment at every byte, and also removes it: the acknowledged entries that are missing are counted as lost exactly
+    /// once.
     #[tokio::test]
     async fn what_is_missing_from_a_segment_is_counted() {
         let dir = tempfile::tempdir().expect("a folder");

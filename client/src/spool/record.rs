@@ -64,7 +64,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 mod tests {
     use super::*;
 
-    /// Golden bytes: a spool written before an upgrade must be readable after it (docs/recording.md, "Spool").
+    /// Pins the bytes of a record: a spool written before an upgrade must be readable after it (docs/recording.md, "Spool").
     #[test]
     fn bytes_of_a_record() {
         let kept = SpooledEntry { time: 1_776_240_000_000_001, text: "{}".to_owned() };

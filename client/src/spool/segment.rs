@@ -15,7 +15,7 @@ pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:016}{SUFFIX}"))
 }
 
-/// The segments' numbers, oldest first.
+/// Returns the segments' numbers, oldest first.
 pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for file in std::fs::read_dir(folder)? {
@@ -84,7 +84,8 @@ impl SegmentReader {
         })
     }
 
-    /// Returns the next record before offset `end`, or, with `None`, before the end of a file that is no longer written to.
+    /// Returns the next record before offset `end`. If `end` is `None`, the file is no longer written to, and all of it may be
+    /// read.
     pub(crate) fn next(&mut self, end: Option<u64>) -> io::Result<Read> {
         loop {
             match parse(&self.buffer[self.at..]) {
@@ -112,7 +113,7 @@ impl SegmentReader {
         }
     }
 
-    /// Whether an apparently torn end is really a corrupted length, because a complete record follows it.
+    /// Whether an apparently torn end is really a record with a corrupted length, because a complete record follows.
     fn has_record_behind(&self) -> bool {
         (1..self.buffer.len()).any(|at| matches!(parse(&self.buffer[at..]), Parsed::Record(..)))
     }
@@ -122,7 +123,7 @@ impl SegmentReader {
     }
 
     pub(super) fn quarantine(&self) -> io::Result<PathBuf> {
-        // The time in the name keeps an older file from being overwritten: numbering starts again when an empty spool is opened.
+        // Put the time into the name, so that no older file is overwritten: numbering starts again when an empty spool is opened.
         let now = now().micros();
         let aside = self.path.with_extension(format!("{now}.damaged"));
         std::fs::rename(&self.path, &aside)?;

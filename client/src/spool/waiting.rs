@@ -62,7 +62,8 @@ impl Waiting {
         self.entries.load(Ordering::Acquire) == 0
     }
 
-    /// Counts an entry before it is written, so that it cannot be settled before it is counted. Returns false if the spool is full.
+    /// Counts an entry before it is written, so that `settled` cannot deduct it before it is counted. Returns false if the spool
+    /// is full.
     pub(super) fn reserve(&self, bytes: u64, max: u64) -> bool {
         let more = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= max);
         if self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {

@@ -27,9 +27,9 @@ pub(super) struct Writer {
     next: u64,
     open: Option<OpenSegment>,
     waiting: Arc<Waiting>,
-    /// Read by `Spool::end_of`.
+    /// Number and readable end of the current segment; used by `Spool::end_of`.
     written: Arc<Mutex<Written>>,
-    /// Counts entries that cannot be written, because their callers may have stopped waiting.
+    /// Counts entries that cannot be written; their callers may have stopped waiting and so cannot count them.
     ledger: Arc<LossCounters>,
 }
 

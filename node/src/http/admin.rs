@@ -100,7 +100,7 @@ async fn confirm_times(
     Ok(Json(confirmed))
 }
 
-/// Returns 202: the prune is recorded, and carried out once a witness has seen the statement.
+/// Returns 202: the prune is recorded, and is carried out once a witness has seen the prune statement.
 async fn prune(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<UnixPeer>,

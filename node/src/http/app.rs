@@ -25,13 +25,13 @@ use crate::sinks::Forwarding;
 use crate::store::{ReadError, Store};
 use crate::tokens::RecordingTokens;
 
-/// Maximum concurrent scans: over the socket in total and per user, and over the peer port in total and per aggregator. Each may hold
-/// about a megabyte of rows until the client has read them.
+/// Maximum number of concurrent scans: over the socket in total and per user, and over the peer port in total and per aggregator.
+/// Each scan may hold about a megabyte of rows until the client has read them.
 const SCANS_MAX: usize = 32;
 const SCANS_PER_CALLER_MAX: usize = 12;
 const PEER_SCANS_MAX: usize = 128;
 const PEER_SCANS_PER_CALLER_MAX: usize = 96;
-/// Maximum time that a scrape waits for values that only the database knows.
+/// Maximum time that a scrape waits for values that are read from the database.
 const METRICS_WAIT: Duration = Duration::from_secs(1);
 
 /// State that every handler works with.
@@ -55,7 +55,7 @@ pub(crate) struct App {
     pub(super) tokens: RecordingTokens,
     pub(super) retention: Retention,
     pub(super) forwarding: Forwarding,
-    /// Cancelled when the node begins to stop, so that it does not wait for clients that follow the log.
+    /// Cancelled when the node begins to stop, so that the stop does not wait for clients that follow the log.
     pub(crate) stopping: CancellationToken,
 }
 
@@ -115,7 +115,7 @@ impl App {
         let extent = self.store.extent().await?;
         let health = self.store.health();
         let database = self.store.dir().database();
-        // A log start or a hold that cannot be read is a finding of `verify`; the status still reports everything else.
+        // A log start or a hold that cannot be read is reported by `verify`; the status still contains everything else.
         let floor = self.store.floor().await.ok().flatten();
         let retention = self.retention.status().await.ok();
         Ok(NodeStatus {
@@ -156,7 +156,7 @@ pub(crate) fn metrics_routes(app: &Arc<App>) -> Router {
     Router::new().route("/metrics", get(move || async move { app.metrics_page().await }))
 }
 
-/// Free bytes on the file system of `path`, for the daemon's own status.
+/// Returns the number of free bytes on the file system of `path`, for the daemon's own status.
 fn disk_free(path: &Path) -> u64 {
     nix::sys::statvfs::statvfs(path).map_or(0, |stat| stat.blocks_available().saturating_mul(stat.fragment_size()))
 }

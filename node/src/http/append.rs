@@ -18,8 +18,8 @@ use super::error::{ApiError, append_status};
 use super::sender::Sender;
 use crate::store::{AppendError, Appended, Draft, parse_draft};
 
-/// Header with which the command line marks a batch as an import, not as entries from an application. It only lowers trust, so
-/// any client may set it.
+/// Header with which the command line marks a batch as an import, not as entries from an application. The mark only lowers the
+/// trust in the entries, so any client may set it.
 const IMPORT_HEADER: &str = "piperoll-import";
 
 /// Maximum size of the parts in which a batch is parsed and recorded.
@@ -42,7 +42,7 @@ pub(super) async fn append(
             append_one(&app, &body, &via).await
         }
         NDJSON => {
-            // Held until the report is complete: the parsed entries are as large as the text they came from.
+            // Held until the report is complete, because the parsed entries are as large as the text that they came from.
             let _room = app.batch_room.take(&sender, &headers, BATCH_BYTES_MAX).await?;
             let body = receive(body, BATCH_BYTES_MAX).await?;
             within_quota(&app, &sender, body.len())?;
@@ -120,8 +120,8 @@ async fn recorded_one(app: &App, draft: Draft) -> Result<Response, ApiError> {
     Ok((status, Json(receipt)).into_response())
 }
 
-/// Records valid lines and reports invalid ones; blank lines are numbered but not reported. Lines are parsed and masked in parts, on
-/// threads that no other request waits for, so that a batch takes little more memory than its bytes.
+/// Records valid lines and reports invalid ones; blank lines are numbered but not reported. Lines are parsed and masked in parts,
+/// so that a batch takes little more memory than its bytes, and on threads that no other request waits for.
 async fn append_batch(app: &Arc<App>, body: Bytes, via: &Arc<str>) -> Result<Response, ApiError> {
     let lines: Vec<(usize, Bytes)> = body
         .split(|b| *b == b'\n')

@@ -11,7 +11,7 @@ use super::error::ApiError;
 
 /// Maximum time that a body may take to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum bytes of a JSON request that contains no entries, but a filter, ids or a range.
+/// Maximum bytes of a JSON request that contains a filter, ids or a range instead of entries.
 const JSON_BYTES_MAX: usize = 64 * 1024;
 
 /// A JSON body of at most `BYTES_MAX` bytes.

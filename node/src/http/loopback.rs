@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::health::healthz;
 use super::sender::TokenName;
 
-/// Routes of the loopback interface. Entries cannot be read through it.
+/// Returns the routes of the loopback interface. Entries cannot be read through it.
 pub(crate) fn http_routes(app: &Arc<App>) -> Router {
     Router::new()
         .route(socket_path::ENTRIES, post(append))

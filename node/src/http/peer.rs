@@ -144,7 +144,7 @@ fn answer(hashes: &[Hash]) -> ProofAnswer {
     ProofAnswer { hashes: hashes.iter().map(encode_hash).collect() }
 }
 
-/// Error for a proof about another log, or about a size that this log does not have.
+/// Returns the error for a proof about another log, or about a size that this log does not have.
 fn another_log(app: &App) -> ApiError {
     let rows = app.store.health().head().map_or(0, |head| head + 1);
     let detail = format!("this log is generation {} with {rows} rows", app.store.generation());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Time in which an empty quota is fully refilled.
 const REFILL: Duration = Duration::from_secs(3_600);
-/// Maximum number of callers that are remembered; above this number, callers whose quota is full again are forgotten.
+/// If this many callers are remembered, those whose quota is full again are forgotten.
 const CALLERS_MAX: usize = 10_000;
 
 /// Remaining quota of each caller, by the caller's name in `via`.
@@ -39,7 +39,7 @@ impl Quotas {
             all.retain(|_, known| refilled(*known) < whole);
         }
         let left = all.get(caller).map_or(whole, |known| refilled(*known));
-        // A request larger than a whole quota is accepted when the quota is full; otherwise it could never be accepted.
+        // Accept a request larger than a whole quota when the quota is full; otherwise it could never be accepted.
         let needed = bytes.min(whole);
         if left < needed {
             return Err(Duration::from_secs_f64((needed - left) / rate));

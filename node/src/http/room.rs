@@ -12,13 +12,13 @@ use super::sender::Sender;
 
 const SMALL_ROOM_BYTES: usize = 24 * 1024 * 1024;
 const SMALL_ROOM_BYTES_PER_CALLER: usize = 6 * 1024 * 1024;
-/// Maximum bytes of requests that are being received or recorded at one time, in total and per caller. Keeps the whole node
-/// within its memory limit regardless of what clients send.
+/// Maximum bytes of requests larger than `SMALL_BYTES_MAX` that are being received or recorded at one time, in total and per
+/// caller. Keeps the whole node within its memory limit regardless of what clients send.
 const BATCHES_BYTES_MAX: usize = 96 * 1024 * 1024;
 const BATCHES_BYTES_PER_CALLER_MAX: usize = BATCH_BYTES_MAX;
-/// Unit in which this memory is counted.
+/// Unit in which the memory for requests is counted.
 const ROOM_UNIT_BYTES: usize = 1024;
-/// Requests that announce at most this size have a separate allowance, so that large requests do not block them.
+/// Maximum announced size of requests that have an allowance of their own, so that large requests do not block them.
 const SMALL_BYTES_MAX: usize = 1024 * 1024;
 /// Maximum time that a request waits for memory.
 const ROOM_WAIT: Duration = Duration::from_secs(10);

@@ -28,7 +28,7 @@ impl<S: Sync> FromRequestParts<S> for Sender {
 }
 
 impl Sender {
-    /// Interface that the request came through, without the sender's name.
+    /// Returns the interface that the request came through, without the sender's name.
     pub(super) fn way(&self) -> &'static str {
         if self.0.starts_with("uid=") { "socket" } else { "http" }
     }

@@ -19,7 +19,7 @@ use super::error::ApiError;
 use super::health::healthz;
 use super::stream::{Form, check_body, room, scan_body};
 
-/// Routes of the local socket.
+/// Returns the routes of the local socket.
 pub(crate) fn socket_routes(app: &Arc<App>) -> Router {
     let readers_only = Router::new()
         .route(socket_path::SCAN, post(scan))

@@ -18,8 +18,8 @@ use super::app::App;
 use super::error::ApiError;
 use crate::store::{Batch, Check, ErasedBy, ReadError, Scan, Store, StoredRow};
 
-/// Interval at which a following stream checks for new rows, and time for which it sends nothing if there are none: long enough
-/// that a hundred followers cost little, and short enough for people.
+/// Interval at which a following stream checks for new rows, and time for which it sends nothing if there are none. They are long
+/// enough that a hundred followers cost little, and short enough that people notice no delay.
 const FOLLOW_POLL: Duration = Duration::from_millis(50);
 const FOLLOW_SILENCE: Duration = Duration::from_millis(250);
 
@@ -37,10 +37,10 @@ pub(super) async fn room(shares: &Shares, caller: &str) -> Result<Share, ApiErro
 /// Encoding of rows for one kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// For aggregators: the bytes unchanged, for the aggregator to verify, and the position that was reached if the aggregator
-    /// requested it.
+    /// For aggregators: the bytes of the rows unchanged, so that the aggregator can verify them, and also the position that was
+    /// reached if the aggregator requested it.
     Frames { places: bool },
-    /// For people on this machine: rows with the daemon's verification result.
+    /// For people on this machine: rows with the result of the daemon's verification.
     Lines,
 }
 
@@ -96,7 +96,7 @@ struct Follow {
     mark: Mark,
 }
 
-/// Plans a scan of the rows that exist now, and returns the position that it will reach.
+/// Plans a scan of the rows that exist now. Also returns the position that the scan will reach.
 async fn next_part(store: &Store, mut request: ScanRequest) -> Result<(Scan, Option<Mark>), ReadError> {
     let (rows, time) = store.watermark();
     request.head = rows.checked_sub(1);
@@ -104,14 +104,14 @@ async fn next_part(store: &Store, mut request: ScanRequest) -> Result<(Scan, Opt
     Ok((store.scan(request).await?, Some(mark)))
 }
 
-/// Waits for rows after the ones that were read, for at most as long as the stream may stay silent.
+/// Waits for rows after those that were read, but no longer than the stream may stay silent.
 async fn wait_for_more(app: &App, follow: &mut Follow) -> Result<Option<Scan>, ReadError> {
     follow.request.from_seq = Some(follow.mark.next_seq);
     let waited = tokio::time::Instant::now();
     while waited.elapsed() < FOLLOW_SILENCE {
         tokio::select! {
             () = tokio::time::sleep(FOLLOW_POLL) => {}
-            // Do not delay the stop for a client that follows the log: the client will connect again.
+            // Do not delay the stop because of a client that follows the log: the client will connect again.
             () = app.stopping.cancelled() => return Err(ReadError::Stopping),
         }
         if app.store.watermark().0 > follow.mark.next_seq {
@@ -148,7 +148,7 @@ async fn next_chunk(mut state: StreamState) -> Option<(Result<Bytes, ReadError>,
         Step::Over => return None,
         Step::Head(scan, head) => {
             if state.form.is_frames() {
-                // Sent as a chunk of its own: the head tells a client at once that the node is alive.
+                // Send the head as a chunk of its own, because it tells a client at once that the node is alive.
                 frame::write_head(&mut out, &head);
                 state.step = Step::Rows(scan);
                 return Some((Ok(Bytes::from(out)), state));
@@ -256,7 +256,7 @@ fn entry_parts(row: &StoredRow) -> frame::EntryParts<'_> {
     frame::EntryParts { seq: *seq, place: *place, timestamp: *timestamp, epoch: *epoch, mac, body }
 }
 
-/// The entry that erased a row, at the position of that row.
+/// Returns the entry that erased a row, with the position of that row.
 fn statement_parts<'a>(row: &StoredRow, erased: &'a ErasedBy) -> frame::EntryParts<'a> {
     let ErasedBy { entry_seq, timestamp, epoch, mac, body, .. } = erased;
     frame::EntryParts { seq: *entry_seq, place: row.place, timestamp: *timestamp, epoch: *epoch, mac, body }
@@ -270,7 +270,7 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
         body: row.body.as_slice().into(),
         mac: row.mac.as_slice().into(),
         integrity: row.checked.integrity,
-        // Only an aggregator, which has the witness's statement, can set this; from the node, it would be the node's own claim.
+        // Only an aggregator can set this, because it has the witness's statement; a node could only make the claim about itself.
         witnessed: false,
         reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)

@@ -28,7 +28,7 @@ pub struct ForwardConfig {
     pub name: String,
     pub target: Target,
     pub format: Format,
-    /// Intact rows are forwarded only if they match; rows that are not intact are always forwarded.
+    /// Filter for intact rows; rows that are not intact are always forwarded.
     pub filter: Filter,
     pub filter_text: String,
     /// Whether to begin with rows that are recorded from now on, instead of with the first row of the log.
@@ -55,7 +55,7 @@ pub struct SyslogTarget {
 }
 
 impl SyslogTarget {
-    /// `host:port`, with brackets around an IPv6 address.
+    /// Returns `host:port`, with brackets around an IPv6 address.
     pub(super) fn place(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -138,7 +138,7 @@ impl TypedForward {
         if !is_name {
             return Err(format!("a name must have 1 to {NAME_BYTES_MAX} letters, digits, '-' or '_'"));
         }
-        // Ages in the filter would mean a different time at every evaluation.
+        // An age in the filter would mean a different time at every evaluation.
         let filter = Filter::parse_config(&self.filter, Timestamp::MIN).map_err(|e| format!("filter: {e}"))?;
         let confirm_every = match self.confirm_every.as_deref() {
             None => CONFIRM_EVERY_DEFAULT,
@@ -216,7 +216,8 @@ impl TypedForward {
         }
     }
 
-    /// Refuses a setting that has no effect for this scheme: it is a mistake, and may suggest that something is encrypted.
+    /// Refuses a setting that has no effect for this scheme: it is a mistake, and an operator might believe that something is
+    /// encrypted.
     fn refuse_what_does_not_apply(&self, is_tls: bool, is_syslog: bool, is_web: bool) -> Result<(), String> {
         for (name, is_set, applies) in [
             ("ca", self.ca.is_some(), is_tls || is_web),

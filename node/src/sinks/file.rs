@@ -13,8 +13,8 @@ const MODE: u32 = 0o640;
 pub(super) struct FileSink {
     path: PathBuf,
     open: Option<File>,
-    /// Set if data was written since the last confirmation. Once the file it was written to is closed, its arrival on disk cannot
-    /// be confirmed.
+    /// Set if data was written since the last confirmation. Once the file that received the data is closed, it can no longer be
+    /// confirmed that the data is on disk.
     is_written: bool,
 }
 
@@ -27,7 +27,7 @@ impl FileSink {
         (self.open, self.is_written) = (None, false);
     }
 
-    /// Writes all lines or, as far as the file system allows, none.
+    /// Writes all lines. If writing fails, leaves none of them in the file, as far as the file system allows.
     pub(super) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), SinkError> {
         if self.open.is_none() && self.is_written {
             return Err(self.problem("a write to the file was aborted"));
@@ -78,7 +78,8 @@ fn append(path: &Path, open: Option<File>, bytes: &[u8]) -> std::io::Result<File
     Ok(file)
 }
 
-/// Whether `path` still names the open file. After a rotation or removal, the next lines go to the file that has the name now.
+/// Whether `path` still names the open file. After a rotation or removal, the next lines are written to the file that then has
+/// this name.
 fn is_still_there(path: &Path, file: &File) -> bool {
     let (Ok(named), Ok(held)) = (std::fs::metadata(path), file.metadata()) else { return false };
     (named.dev(), named.ino()) == (held.dev(), held.ino())

@@ -22,8 +22,8 @@ const FOLDER: &str = "forward";
 /// Maximum length of the reason for a pause, in bytes of UTF-8.
 const REASON_BYTES_MAX: usize = 1_024;
 
-/// Offset that replaces a damaged file. Nothing is sent until an operator resumes the destination, because it may have been
-/// paused before. After that, everything is sent again, because it is unknown which rows have arrived.
+/// Returns the offset that replaces a damaged one. Nothing is sent until an operator resumes the destination, because it may have
+/// been paused before. After that, everything is sent again, because it is unknown which rows have arrived.
 fn lost_place(generation: &str, wanted: &DesiredConfig, now: Timestamp) -> StoredOffset {
     let reason = "its offset file was damaged; `piperoll node forward resume` forwards everything again from the start of the log";
     StoredOffset {

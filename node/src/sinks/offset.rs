@@ -1,4 +1,4 @@
-//! Offset of a destination: one small file each, replaced atomically.
+//! Stores the offset of each destination in a small file of its own, which is replaced atomically.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub(super) struct StoredOffset {
     pub(super) generation: String,
     /// Number of the next row: all rows before it have arrived.
     pub(super) next_seq: u64,
-    /// The configuration at the last start, for detecting changes.
+    /// The configuration at the last start; it is compared with the current one to detect changes.
     pub(super) wanted: DesiredConfig,
     pub(super) paused: Option<Pause>,
 }
@@ -44,7 +44,8 @@ pub(super) struct DesiredConfig {
     pub(super) to: String,
     pub(super) format: Format,
     pub(super) filter: String,
-    /// Digest of all settings, so that a different certificate authority or receiver at the same address counts as a change too.
+    /// Digest of all settings, so that a change of the certificate authority, or of the receiver at the same address, counts as
+    /// well.
     pub(super) settings: String,
 }
 

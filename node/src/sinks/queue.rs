@@ -1,8 +1,8 @@
 //! Reads the number of bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections
 //! (proc_pid_net(5), `tcp` and `tcp6`).
 //!
-//! If a receiver closes while bytes are in flight, its kernel never accepts them and answers with a reset. So either all accepted
-//! bytes are read, or the connection ends with a reset.
+//! If a receiver closes while bytes are in flight, its kernel never accepts them and answers with a reset. So the connection
+//! ends with a reset unless the receiver has read all bytes that its kernel accepted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -28,14 +28,15 @@ pub(super) async fn wait_until_taken(ends: (SocketAddr, SocketAddr), patience: D
     }
 }
 
-/// Whether the kernel still lists a connection that both ends have closed: it does for a minute, unless the connection was reset. (A
-/// connection that the other end closed first is not listed either; its rows are sent again.)
+/// Whether the kernel still lists a connection that both ends have closed. The kernel lists it for a minute, unless the
+/// connection was reset. (A connection that the other end closed first is not listed either; its rows are sent again.)
 pub(super) async fn is_known(ends: (SocketAddr, SocketAddr)) -> bool {
     let looked = tokio::task::spawn_blocking(move || read_table(ends)).await;
     matches!(looked, Ok(Ok(Some(_))))
 }
 
-/// Number of bytes on a connection that were not sent or not acknowledged yet; `None` if the connection no longer exists.
+/// Returns the number of bytes of a connection that were not sent or not acknowledged yet; `None` if the connection no longer
+/// exists.
 fn read_table(ends: (SocketAddr, SocketAddr)) -> Result<Option<u64>, String> {
     let path = if ends.0.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
     let table = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;

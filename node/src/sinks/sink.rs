@@ -1,4 +1,4 @@
-//! Interface of all kinds of destinations: send rows, and confirm that all of them arrived.
+//! Common interface of all destinations: sends rows, and confirms that all of them arrived.
 
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
@@ -46,7 +46,8 @@ impl Sink {
         }
     }
 
-    /// Maximum rows in flight before the worker confirms that they arrived. If a receiver dies, up to this many are sent again.
+    /// Maximum rows in flight before the worker confirms that they arrived. If a receiver dies, up to this many rows are sent
+    /// again.
     pub(super) fn unconfirmed_max(&self) -> u64 {
         match self {
             Self::Stream(sink) => sink.window(),
@@ -64,7 +65,7 @@ impl Sink {
         }
     }
 
-    /// Confirms delivery: everything that was sent has arrived when this returns.
+    /// Confirms delivery: when this returns successfully, everything that was sent has arrived.
     pub(super) async fn confirm(&mut self) -> Result<(), SinkError> {
         match self {
             Self::Stream(sink) => sink.confirm().await,
@@ -115,7 +116,7 @@ impl Encoder {
         Self { cluster, node_id, generation, format: config.format, syslog }
     }
 
-    /// Encodes rows, on several threads if there are many, which is the case when the receiver lags.
+    /// Encodes rows; uses several threads if there are many rows, which is the case when the receiver lags.
     pub(super) fn encode(&self, rows: &[StoredRow], synced: Option<bool>, omit: OmittedFields) -> Batch {
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX);
         if threads == 1 || rows.len() < THREADS_ROWS_MIN {

@@ -1,10 +1,10 @@
 //! Syslog over TCP and TLS, with confirmed delivery.
 //!
-//! Syslog has no acknowledgements, but a connection has an orderly end: the node announces that nothing more will come
+//! Syslog has no acknowledgements, but a connection can end in order: the node announces that it will send nothing more
 //! (`close_notify` and FIN), and a receiver that has read everything closes its side. If a receiver dies or is stopped with
 //! unread data, its kernel sends a reset. So an orderly end proves that the receiver has read everything that its kernel had
-//! accepted; whether the kernel had accepted everything is checked first (`queue.rs`). Every few seconds, a connection is ended
-//! to confirm delivery. The next one is opened only after that, which keeps the rows in order.
+//! accepted; the node checks first that the kernel had accepted everything (`queue.rs`). Every few seconds, the node ends the
+//! connection to confirm delivery, and only then opens the next connection, which keeps the rows in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::queue::{is_known, wait_until_taken};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time to wait for the receiver to accept more data; a stopped receiver accepts none.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum time to wait for the receiver to read what its kernel has accepted, at most a few megabytes, and to close.
+/// Maximum time to wait for the receiver to read what its kernel has accepted (at most a few megabytes) and to close.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes per write.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -33,7 +33,7 @@ const CHATTER_BYTES_MAX: usize = 64 * 1024;
 const WINDOW_ROWS_MAX: u64 = 50_000;
 const WINDOW_ROWS_MIN: u64 = 100;
 
-/// Time to wait for a reset, which arrives if the receiver ended before it had read everything.
+/// Time to wait for a reset, which arrives if the receiver closed the connection before it had read everything.
 const RESET_PAUSE: Duration = Duration::from_millis(20);
 
 enum Stream {
@@ -51,8 +51,8 @@ pub(super) struct StreamSink {
     target: SyslogTarget,
     open: Option<OpenConnection>,
     connector: Option<TlsConnector>,
-    /// Set if data was sent since the last confirmation. Once the connection it was sent on is closed, its arrival cannot be
-    /// confirmed.
+    /// Set if data was sent since the last confirmation. If the connection that carried the data is closed without a
+    /// confirmation, the arrival of the data can no longer be confirmed.
     is_sent: bool,
     window: u64,
 }
@@ -71,8 +71,8 @@ impl StreamSink {
         self.window
     }
 
-    /// Sends bytes. A call that is dropped half-way leaves no open connection, so that a partial message is never followed by another
-    /// one.
+    /// Sends bytes. If a call is dropped before it completes, the connection is closed, so that a partial message is never
+    /// followed by another message.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
         if self.open.is_none() {
             if self.is_sent {
@@ -130,8 +130,8 @@ impl StreamSink {
                 Stream::Plain(stream) => read_to_end(stream, false).await?,
                 Stream::Tls(stream) => {
                     read_to_end(stream.as_mut(), !must_say_goodbye).await?;
-                    // `close_notify` only ends the receiver's own data. Whether the receiver has read everything shows in how the
-                    // TCP connection ends.
+                    // `close_notify` ends only the receiver's own data. Whether the receiver has read everything can be seen
+                    // only from how the TCP connection ends.
                     read_raw_end(stream.get_mut().0).await?;
                 }
             }

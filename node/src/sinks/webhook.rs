@@ -1,4 +1,4 @@
-//! Sends batches of lines by POST. A 2xx status confirms all of them; after any other the batch is sent again.
+//! Sends batches of lines by POST. A 2xx status confirms the whole batch; after any other status the batch is sent again.
 
 use std::time::Duration;
 
@@ -24,10 +24,11 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024;
 pub(super) struct WebhookSink {
     target: WebhookTarget,
     client: Option<reqwest::Client>,
-    /// Maximum rows per batch: reduced after the receiver said that a batch is too large, and increased again after it has accepted some.
+    /// Maximum rows per batch: reduced when the receiver reports that a batch is too large, and increased again after the
+    /// receiver has accepted [`TAKEN_BEFORE_MORE`] batches.
     rows_max: usize,
     taken: u32,
-    /// Part of a row that is left out, after the receiver said that a single row is too large.
+    /// The part of a row that is left out after the receiver has reported that a single row is too large.
     omit: OmittedFields,
 }
 
@@ -50,7 +51,8 @@ impl WebhookSink {
             .post(self.target.url.clone())
             .header(CONTENT_TYPE, NDJSON)
             .header("piperoll-rows", format!("{}-{}", batch.range.0, batch.range.1))
-            // The same rows sent again in the same batch have the same key; a receiver that wants each row only once compares ids.
+            // If the same batch is sent again, it has the same key. A receiver that must not store a row twice has to compare
+            // ids instead.
             .header("idempotency-key", format!("{}-{}-{}", batch.generation, batch.range.0, batch.range.1))
             .body(batch.bytes);
         let mut secrets: Vec<String> = self.target.url.query().map(str::to_owned).into_iter().collect();
@@ -118,8 +120,8 @@ impl WebhookSink {
     }
 }
 
-/// Formats an error with its causes: reqwest's own message says where an error happened, and its sources say which error it was.
-/// The URL is left out because it may hold a secret.
+/// Formats an error with its causes: reqwest's own message says where an error happened, and its sources say which error it
+/// was. The URL is left out because it may contain a secret.
 fn in_words(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut message = error.to_string();

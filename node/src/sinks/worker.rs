@@ -1,4 +1,5 @@
-//! Task of one destination: reads, sends, confirms and stores the offset; after a failure it restarts at the offset.
+//! Task of one destination: reads rows, sends them, confirms delivery and stores the offset; after a failure it restarts at the
+//! offset.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,12 +25,12 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Time for confirming the last rows when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum age of rows that were read ahead: a row may be erased in the meantime.
+/// Maximum age of rows that were read ahead. It is short because a row may be erased after it was read.
 const AHEAD_LASTS: Duration = Duration::from_secs(1);
 /// Maximum age of the last known state of the clock.
 const SYNCED_LASTS: Duration = Duration::from_secs(60);
 
-/// Rows that are read while the rows before them are encoded and sent.
+/// Rows that are read while earlier rows are encoded and sent.
 struct Ahead {
     from: u64,
     since: Instant,
@@ -112,13 +113,13 @@ impl Worker {
                 }
             }
         }
-        // Rows that are not confirmed by then are sent again after the next start.
+        // Rows that are not confirmed within this time are sent again after the next start.
         if self.unconfirmed_since.is_some() {
             let _ = tokio::time::timeout(STOP_TIMEOUT, self.confirm()).await;
         }
     }
 
-    /// Sends some rows, or confirms the ones that were sent; returns whether there was anything to do.
+    /// Sends some rows, or confirms rows that were sent before; returns whether there was anything to do.
     async fn step(&mut self) -> Result<bool, SinkError> {
         if self.outlet.state().place.paused.is_some() {
             // Rows in flight may still arrive, but no more are sent. Rows that were read ahead are dropped, because they may be erased
@@ -152,7 +153,8 @@ impl Worker {
         Ok(true)
     }
 
-    /// Returns the next rows, and starts to read the ones after them while these are sent.
+    /// Returns the next rows, and starts to read the rows after them, so that they are ready once the returned rows have been
+    /// sent.
     async fn read(&mut self) -> Result<RowRange, SinkError> {
         let rows_max = self.sink.rows_max();
         let slice = match self.ahead.take() {

@@ -1,8 +1,8 @@
-//! Records which record is being processed before processing starts, so that one record cannot crash the node repeatedly.
+//! Notes on disk which record is about to be processed, so that one record cannot crash the node repeatedly.
 //!
-//! Every parser that processes a record is bounded, so none should ever crash the node. This is the second line of defense: after
-//! an unclean stop, the first records are processed one at a time, and a record that has crashed two starts is skipped; only its
-//! length and hash are recorded.
+//! Every parser that processes a record is bounded, so none should ever crash the node. This is the second line of defense:
+//! after an unclean stop, the first records are processed one at a time. A record on which two starts have crashed is skipped,
+//! and only its length and hash are recorded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 /// Number of starts that may crash on a record before the record is skipped.
 pub(super) const DEATHS_MAX: u32 = 2;
 
-/// Maximum unfinished records that were begun one at a time; there is more than one only if files were mixed up by hand.
+/// Maximum number of single records that are noted as begun; there is more than one only if files were mixed up by hand.
 const BEGUN_MAX: usize = 16;
 
 /// Work that was begun and may not be finished.
@@ -79,7 +79,7 @@ impl Attempts {
     /// Notes that all work that was begun was recorded.
     pub(super) fn done(&mut self) {
         self.begun = Begun::default();
-        // If a crash undoes the removal, the next start is merely more careful than necessary.
+        // If a crash undoes the removal, the next start merely processes records one at a time without need.
         let _ = std::fs::remove_file(&self.path);
     }
 
@@ -104,8 +104,8 @@ mod tests {
         let open = || Attempts::open(dir.path(), "k8s");
         assert!(!open().ended_uncleanly());
         open().begin_batch("1")?;
-        // The first crash was somewhere in the batch; from now on, records are processed one at a time. Each of these starts
-        // crashes on the second record.
+        // The first crash was somewhere in the batch. From now on, records are processed one at a time, and each of these
+        // starts crashes on the second record.
         for _ in 0..DEATHS_MAX {
             let mut attempts = open();
             assert!(attempts.ended_uncleanly());

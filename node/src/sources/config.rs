@@ -17,7 +17,7 @@ pub struct IntakeConfig {
     pub source: Source,
     /// Name of a built-in mapping, or path of a mapping file.
     pub map: String,
-    /// Whether to begin with new records instead of the existing ones.
+    /// Whether to read only new records and skip those that already exist.
     pub from_now: bool,
 }
 
@@ -28,7 +28,7 @@ pub enum Source {
     Syslog(SocketAddr),
     /// Journal entries of one unit, or of all units if `None`. `directory` is for journals other than this machine's own.
     Journal { unit: Option<String>, directory: Option<PathBuf> },
-    /// A file of JSON lines. `owners` are users who may own it besides root and the daemon's user; links are resolved only inside
+    /// A file of JSON lines. It may be owned by root, the daemon's user or one of `owners`; links are resolved only inside
     /// `links_in`.
     File { path: PathBuf, owners: Vec<u32>, links_in: Option<PathBuf> },
 }

@@ -1,4 +1,4 @@
-//! Joins the lines of one record, such as those of an audit daemon's event, which may be interleaved with lines of other records.
+//! Joins the lines of one record, such as an event of the audit daemon; lines of other records may come in between.
 
 use std::collections::VecDeque;
 
@@ -6,9 +6,9 @@ use super::mapping::Join;
 use super::mark::Mark;
 use super::record::{RECORD_BYTES_MAX, Record};
 
-/// Maximum records that are incomplete at one time.
+/// Maximum number of incomplete records at one time.
 const OPEN_MAX: usize = 64;
-/// Maximum lines of one record; the next line begins another record.
+/// Maximum lines of one record; further lines begin another record.
 const LINES_MAX: usize = 512;
 
 /// Holds lines until the other lines of their record have arrived.
@@ -19,7 +19,7 @@ pub struct Joiner {
 
 struct Group {
     key: String,
-    /// Number of its first line.
+    /// Number of the group's first line.
     first: u64,
     lines: usize,
     text: String,
@@ -28,11 +28,11 @@ struct Group {
 /// A complete record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// Number of its first line, as passed to `push`.
+    /// Number of the record's first line, as passed to `push`.
     pub first: u64,
-    /// Number of lines in it.
+    /// Number of lines in the record.
     pub lines: usize,
-    /// Its lines, separated by line ends.
+    /// The lines of the record, separated by line ends.
     pub text: String,
 }
 
@@ -42,7 +42,7 @@ impl Joiner {
         Self { join, open: VecDeque::new() }
     }
 
-    /// Adds a line, whose number must be greater than that of the line before, and returns the records that are now complete.
+    /// Adds a line, whose number must be greater than that of the previous line, and returns the records that are now complete.
     pub fn push(&mut self, number: u64, line: &str) -> Vec<Joined> {
         let line = line.trim_end_matches(['\n', '\r']);
         if let Some(continues) = self.join.continues(line) {
@@ -76,8 +76,8 @@ impl Joiner {
         done
     }
 
-    /// Adds a line. If it does not continue the record before it, that record is complete and is returned. Whether this line is
-    /// itself continued is known only when the next line arrives.
+    /// Adds a line. If it does not continue the previous record, that record is complete and is returned. Whether the added
+    /// line is itself continued is known only when the next line arrives.
     fn push_continued(&mut self, number: u64, line: &str, continues: bool) -> Vec<Joined> {
         let open = self.open.back_mut();
         let has_room = |group: &Group| group.lines < LINES_MAX && group.text.len() + line.len() < RECORD_BYTES_MAX;
@@ -97,7 +97,7 @@ impl Joiner {
         self.open.drain(..).map(Group::done).collect()
     }
 
-    /// Number of the first line that is waiting.
+    /// Returns the number of the first line that belongs to an incomplete record.
     pub fn first_open(&self) -> Option<u64> {
         self.open.iter().map(|group| group.first).min()
     }
@@ -114,7 +114,7 @@ pub(super) struct JoinedRecords {
     joiner: Joiner,
     /// Number and record of each line that is not in a complete record yet.
     waiting: VecDeque<(u64, Record)>,
-    /// Marks, and the number of the line that each follows.
+    /// Positions of the source that may be stored, each with the number of the line that it follows.
     marks: VecDeque<(u64, Mark)>,
     /// Number of the next line.
     next: u64,
@@ -129,7 +129,7 @@ impl JoinedRecords {
         self.joiner.first_open().is_none() && self.marks.is_empty()
     }
 
-    /// Adds a line in the form of a record, and returns the records that are now complete.
+    /// Adds a record that consists of one line, and returns the records that are now complete.
     pub(super) fn push(&mut self, mut record: Record) -> Vec<Record> {
         let number = self.next;
         self.next += 1;
@@ -162,18 +162,18 @@ impl JoinedRecords {
             if let Some(at) = self.waiting.iter().position(|(number, _)| *number == first)
                 && let Some((_, record)) = self.waiting.remove(at)
             {
-                // A record that was cut short by a stop must have a different position from the complete record.
+                // If a stop cut a record short, the partial record must not have the same position as the complete record.
                 let place = record.place.map(|place| if lines > 1 { format!("{place}+{lines}") } else { place });
                 records.push(Record { text: text.into_bytes(), place, ..record });
             }
         }
-        // Drop lines that are part of a record that an earlier line began.
+        // Drop lines whose record was returned under the number of an earlier line.
         let open: Vec<u64> = self.joiner.open.iter().map(|group| group.first).collect();
         self.waiting.retain(|(number, _)| open.contains(number));
         records
     }
 
-    /// Returns the newest mark for which all lines before it are in complete records.
+    /// Returns the newest mark such that all lines before it belong to complete records.
     pub(super) fn mark(&mut self) -> Option<Mark> {
         let first_open = self.joiner.first_open().unwrap_or(u64::MAX);
         let mut newest = None;
@@ -244,7 +244,7 @@ mod tests {
         let whole = records.push(record(line("EOE", 1), 3));
         assert_eq!((whole.len(), whole[0].place.as_deref()), (1, Some("1+2")));
         assert_eq!(records.mark(), Some(mark(3)));
-        // A line that is too long is returned by itself, and its mark waits for the lines before it.
+        // A line that is too long is returned on its own, and its mark is held back until the lines before it are complete.
         assert!(records.push(record(line("SYSCALL", 4), 4)).is_empty());
         let cut = Cut { bytes: 9, sha256: String::new() };
         assert_eq!(records.push(Record { cut: Some(cut), ..record("x".to_owned(), 5) }).len(), 1);

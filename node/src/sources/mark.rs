@@ -16,8 +16,8 @@ pub(super) enum Mark {
     Journals { sequences: BTreeMap<String, Reached> },
     /// Digest of the file's first line, and offset in bytes. Versions before 0.2 wrote this; it is still read, but no longer written.
     File { life: String, offset: u64 },
-    /// Positions in the followed file and in the files that had its name before, oldest first. `next` is the number of the next
-    /// file. Rotated files that have not changed since `since` (nanoseconds since 1970) need not be read.
+    /// Positions in the followed file and in the files that had its name earlier, oldest first. `next` is the number that the
+    /// next new file will get. Rotated files that have not changed since `since` (nanoseconds since 1970) need not be read.
     Files { files: Vec<FilePosition>, next: u64, since: i64 },
 }
 
@@ -27,15 +27,15 @@ pub(super) enum Mark {
 pub(super) struct Reached {
     /// Number of the last entry that was recorded or passed over.
     pub(super) read: u64,
-    /// Number of the last entry that was reached, entries of other units included.
+    /// Number of the last entry that was reached; entries of other units count as well.
     pub(super) through: u64,
     /// Time of the last entry, in microseconds since 1970.
     pub(super) time: u64,
     /// Boot, times and hash of the last entry.
     pub(super) content: String,
-    /// Number of entries directly before the last one with the same `content`.
+    /// Number of entries with the same `content` that directly precede the last entry.
     pub(super) repeats: u32,
-    /// Set if one of the journal files with this sequence was not yet rotated, so that it may have grown since.
+    /// Set if a journal file of this sequence had not been rotated yet, so that it may have grown since.
     pub(super) is_open: bool,
 }
 
@@ -43,27 +43,27 @@ pub(super) struct Reached {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilePosition {
-    /// SHA-256 of its first line.
+    /// SHA-256 of the file's first line.
     pub(super) first: String,
-    /// Number of the file among those that had the name. Ids are derived from it, unless it is 0.
+    /// Number of the file among those that have had the followed name. Ids are derived from it, unless it is 0.
     pub(super) number: u64,
     /// Number of bytes that were read, after decompression.
     pub(super) offset: u64,
-    /// SHA-256 of these bytes.
+    /// SHA-256 of the bytes that were read.
     pub(super) prefix: String,
-    /// Time of its last change, as of the last poll, in nanoseconds since 1970.
+    /// Time of the file's last change, as of the last poll, in nanoseconds since 1970.
     pub(super) modified: i64,
-    /// Its inode at that poll; 0 if it was truncated in place.
+    /// Inode of the file at the last poll; 0 if the file was truncated in place.
     pub(super) inode: u64,
-    /// Its length at that poll, in bytes.
+    /// Length of the file at the last poll, in bytes.
     pub(super) length: u64,
-    /// Set if the file lost the name, was read to its end, and nothing was appended for a while.
+    /// Set if the file no longer has the followed name, was read to its end, and has not grown for a while.
     pub(super) is_ended: bool,
 }
 
 /// Outcome of reading the position of a source.
 pub(super) enum Known {
-    /// Nothing was read yet.
+    /// Nothing has been read from the source yet.
     Nothing,
     Mark(Mark),
     /// The source was read before, but its position is lost: start at the beginning, even if only new records were requested.
@@ -80,7 +80,7 @@ impl MarkFile {
         Self { path: folder.join(format!("{name}.json")) }
     }
 
-    /// Reads the position. A damaged file is set aside, so that reading continues without it.
+    /// Reads the position. A damaged file is renamed, so that reading can continue without it.
     pub(super) fn read(&self) -> Result<Known, String> {
         match std::fs::read(&self.path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {

@@ -1,9 +1,9 @@
-//! Sources besides the socket, for programs that cannot use it: a syslog listener on loopback, the journal, files.
+//! Sources other than the socket, for programs that cannot use the socket: a syslog listener on loopback, the journal, files.
 //!
-//! Records from these sources are claims: the sender gets no receipt, and nothing proves who wrote them. The field `via` of every
-//! entry shows this. Records of a journal or a file are read from a stored position, with ids derived from their own positions,
-//! so that a crash neither loses nor duplicates a record. A record that cannot be mapped still becomes an entry, which contains
-//! the record.
+//! Records from these sources are claims: the sender gets no receipt, and nothing proves who wrote them. The field `via` of
+//! every entry shows this. Records of a journal or a file are read from a stored position, and their ids are derived from their
+//! positions, so that a crash neither loses nor duplicates a record. A record that cannot be mapped still becomes an entry,
+//! which contains the record.
 
 mod attempt;
 mod config;

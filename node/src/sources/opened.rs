@@ -78,11 +78,12 @@ impl Intake {
         Ok(Self { ways, counts, own, ids })
     }
 
-    /// Starts one task per source; the tasks end when `stop` is cancelled, after recording what was received.
+    /// Starts one task per source. When `stop` is cancelled, the tasks record what was received and end.
     pub(crate) fn start(self, store: &Store, redactor: &Redactor, stop: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
         for PathRules { config, mapping, listeners, mark } in self.ways {
-            // Create all counters at startup: a series that first appears with its first loss would never be seen to increase.
+            // Create all counters at startup: if a series first appeared with its first loss, monitoring would never see it
+            // increase.
             for result in ["recorded", "unmapped", "passed_over", "dropped", "conflict"] {
                 drop(self.counts.0.get_or_create(&vec![("name", config.name.clone()), ("result", result.to_owned())]));
             }

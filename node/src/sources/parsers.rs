@@ -1,4 +1,4 @@
-//! The parsers of sources in isolation, for fuzzing.
+//! Exposes the parsers of the sources on their own, for fuzzing.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -16,12 +16,12 @@ use super::syslog::{messages, take_apart};
 /// Maximum messages of one input; a fuzzer's inputs are shorter.
 const MESSAGES_MAX: usize = 4_096;
 
-/// Parses one syslog message to the JSON that mappings read.
+/// Parses one syslog message; returns it as the JSON that mappings read.
 pub fn syslog(text: &str) -> String {
     take_apart(text.as_bytes(), None, Ipv4Addr::LOCALHOST.into())
 }
 
-/// Parses the messages of one connection, which may use both framings, to the JSON that mappings read.
+/// Parses the messages of one connection, which may use both framings; returns each as the JSON that mappings read.
 pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     let (heards, mut heard) = mpsc::channel(MESSAGES_MAX);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 514));
@@ -37,7 +37,7 @@ pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
     records
 }
 
-/// Parses the output of `journalctl --output=export` to the JSON that mappings read, one text per record.
+/// Parses the output of `journalctl --output=export`; returns each record as the JSON that mappings read.
 pub fn journal(bytes: &[u8]) -> Vec<String> {
     let mut input = bytes;
     let mut records = Vec::new();
@@ -47,7 +47,7 @@ pub fn journal(bytes: &[u8]) -> Vec<String> {
     records
 }
 
-/// Polls a future whose input is complete. Returns `None` if the future must wait for room in a channel.
+/// Polls a future whose input is complete. Returns `None` if the future would have to wait for space in a channel.
 fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
     match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),

@@ -1,4 +1,4 @@
-//! Turns records into entries: maps, redacts, records, and only then advances the position.
+//! Turns records into entries: maps and redacts them, records the entries, and only then advances the position.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,9 +29,10 @@ use super::text::{Decoded, decode};
 use super::{files, journal};
 use crate::store::{AppendError, Draft, Store};
 
-/// Maximum messages that wait to be recorded. Over UDP, further ones are dropped and counted.
+/// Maximum messages that wait to be recorded. Further messages that arrive over UDP are dropped and counted.
 const MESSAGES_WAITING_MAX: usize = 2_048;
-/// Maximum number of waiting records of a source that can be read again. It is lower, because these records may be longer.
+/// Maximum number of waiting records of a source that is read from files or a journal. It is lower, because these records may
+/// be longer.
 const RECORDS_WAITING_MAX: usize = 256;
 /// Maximum records in one append.
 const BATCH_MAX: usize = 512;
@@ -40,7 +41,7 @@ const UNMAPPED_BYTES_MAX: usize = 16 * 1024;
 /// Number of records that are processed one at a time after an unclean stop: a full batch, and the records that waited after it.
 const CAREFUL_RECORDS: usize = BATCH_MAX + RECORDS_WAITING_MAX;
 const PASSED: &str = "the node stopped uncleanly twice while processing this record, so the record was skipped";
-/// Time to wait for the next line of a record; if no line arrives in this time, all records count as complete.
+/// Time to wait for the next line of a record; if no line arrives within this time, all incomplete records count as complete.
 const JOIN_WAIT: Duration = Duration::from_secs(2);
 /// File of the key from which ids are derived, in the directory of the position files.
 const IDS_KEY: &str = "ids.key";
@@ -53,7 +54,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Input of a source.
 pub(super) enum Opened {
     Listening(Listeners),
-    /// Input is read from files or a journal. The paths are the node's own directories, in which no file may be followed.
+    /// Input is read from files or a journal. The paths are the node's own directories; files inside them must not be followed.
     Read(Vec<PathBuf>),
 }
 
@@ -64,11 +65,11 @@ pub(super) struct Pipeline {
     counts: IntakeCounts,
     marks: MarkFile,
     attempts: Attempts,
-    /// Set if a batch could not be processed: it is read again after a restart, so no position after it may be stored.
+    /// Set if a batch could not be processed. It is read again after a restart, so no position after the batch may be stored.
     is_held: bool,
 }
 
-/// Maps records to entries. Has no access to the log, so it works on any thread.
+/// Maps records to entries. It has no access to the log, so it can run on any thread.
 struct Mapper {
     redactor: Redactor,
     mapping: Mapping,
@@ -115,7 +116,7 @@ impl Pipeline {
             }
             (Source::Syslog(_), Opened::Read(_)) | (Source::File { .. }, Opened::Listening(_)) => return,
         };
-        // If a record crashed the last run, it is among the first `CAREFUL_RECORDS`: process these one at a time.
+        // If a record crashed the last run, it is among the first `CAREFUL_RECORDS` records, so process these one at a time.
         let mut careful = if self.attempts.ended_uncleanly() { CAREFUL_RECORDS } else { 0 };
         let mut joined = self.mapper.mapping.join().cloned().map(JoinedRecords::new);
         let recording = async {
@@ -139,7 +140,7 @@ impl Pipeline {
                 careful = careful.saturating_sub(1);
             }
         };
-        // Sources end when the node stops. A log that cannot be written must not keep the node from stopping; records with a
+        // Sources end when the node stops. If the log cannot be written, the node must still be able to stop; records with a
         // position are read again after the next start.
         let is_late = async {
             stop.cancelled().await;
@@ -149,7 +150,8 @@ impl Pipeline {
         source.abort();
     }
 
-    /// Notes on disk that work on a batch begins. Returns true if the record must be skipped after earlier crashes on it.
+    /// Notes on disk that work on a batch begins. Returns true if the record must be skipped because earlier starts crashed on
+    /// it.
     async fn begin(&mut self, batch: &[SourceMessage], careful: bool) -> bool {
         let place = batch.iter().find_map(|heard| match heard {
             SourceMessage::Record(record) => record.place.clone(),
@@ -173,7 +175,7 @@ impl Pipeline {
         }
     }
 
-    /// Retries until the batch is recorded.
+    /// Records a batch, retrying until it succeeds.
     async fn record(&mut self, batch: Vec<SourceMessage>, careful: bool) {
         let passed = self.begin(&batch, careful).await;
         let place = batch.iter().find_map(|heard| match heard {
@@ -208,8 +210,8 @@ impl Pipeline {
                 match result {
                     Ok(_) if pending.word == "dropped" => {}
                     Ok(_) => self.counts.add(&self.config.name, pending.word, 1),
-                    // Another entry has the id derived from this record's position: record it under a new id, and report the
-                    // conflict.
+                    // Another entry already has the id derived from this record's position: record it under a new id, and
+                    // report the conflict.
                     Err(error @ AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
                         tracing::warn!(intake = self.config.name, %error, "the ID of a record was taken; recording it under a new one");
                         self.counts.add(&self.config.name, "conflict", 1);
@@ -249,7 +251,8 @@ impl Pipeline {
         let Some(mark) = mark.filter(|_| !self.is_held) else { return };
         let marks = self.marks.clone();
         let mut attempts = std::mem::take(&mut self.attempts);
-        // Write the position first: a crash between the two steps only makes the next start more careful than necessary.
+        // Write the position first: a crash between the two steps merely makes the next start process records one at a time
+        // without need.
         let kept = tokio::task::spawn_blocking(move || {
             let kept = marks.write(&mark);
             if kept.is_ok() {
@@ -265,12 +268,13 @@ impl Pipeline {
         }
     }
 
-    /// Removes records that this source recorded before, under the id of their position or under an id that an earlier version
-    /// gave them; `via` proves this, because only the node itself sets it. The same position means the same record, even if its
-    /// text differs this time: a program may write its fields in another order after a restart.
+    /// Removes records that this source recorded before, under the id derived from their position or under an id that an
+    /// earlier version of Piperoll gave them. The field `via` proves this, because only the node itself sets it. The same
+    /// position means the same record even if its text differs this time: a program may write its fields in another order after
+    /// a restart.
     async fn leave_out_known(&self, drafts: &mut Vec<Pending>) {
         let of_place = |pending: &Pending| pending.place.filter(|place| pending.draft.entry.id == Some(*place));
-        // Look up all ids in one query, and keep count of how many belong to each record.
+        // Look up all ids in one query, and remember how many of them belong to each record.
         let mut ids = Vec::new();
         let mut counts = Vec::with_capacity(drafts.len());
         for pending in drafts.iter() {
@@ -288,7 +292,8 @@ impl Pipeline {
                 let mut counts = counts.into_iter();
                 drafts.retain(|_| {
                     let of_this = counts.next().unwrap_or(0);
-                    // `any` would stop early and leave the remaining results of this record to the next record.
+                    // `any` would stop early, and the rest of this record's results would be taken for those of the next
+                    // record.
                     !known.by_ref().take(of_this).filter(|is_known| *is_known).count() > 0
                 });
                 self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
@@ -300,7 +305,7 @@ impl Pipeline {
     }
 }
 
-/// Returns the complete records of a batch. If more lines may arrive (`more`), the incomplete records wait.
+/// Returns the complete records of a batch. If more lines may arrive (`more`), incomplete records are held back.
 fn joined_batch(joined: &mut JoinedRecords, batch: Vec<SourceMessage>, more: bool) -> Vec<SourceMessage> {
     let mut whole = Vec::new();
     for heard in batch {
@@ -326,7 +331,7 @@ struct Work {
 }
 
 impl Mapper {
-    /// Maps a batch. With `passed`, only the length and hash of the record are recorded, because the node crashed on this record
+    /// Maps a batch. With `passed`, records only the length and hash of the record, because the node crashed on this record
     /// before.
     fn work(&self, batch: Vec<SourceMessage>, passed: bool) -> Work {
         let mut work = Work { drafts: Vec::new(), mark: None, passed_over: 0, dropped: 0 };
@@ -366,7 +371,7 @@ impl Mapper {
         work
     }
 
-    /// Adds the entries of one record, which may hold several.
+    /// Adds the entries of one record; a record may contain several.
     fn add_drafts(&self, record: &Record, work: &mut Work) {
         let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
         let old = self.ids.earlier(&self.name, record);
@@ -388,7 +393,7 @@ impl Mapper {
             }
         };
         for (at, Outcome { record: part, result }) in outcomes.into_iter().enumerate() {
-            // The index of a record in its document is part of its position.
+            // The index of a record in its document is part of the record's position.
             let (id, old) = match at {
                 0 => (id, old.clone()),
                 _ => {
@@ -422,13 +427,14 @@ impl Mapper {
         Ok(Pending { draft, word: "recorded", text: record.to_vec(), place: id, old: old.to_vec() })
     }
 
-    /// Creates an entry about a record that could not be mapped: its text, and the reason.
+    /// Creates an entry about a record that could not be mapped, with the record's text and the reason.
     fn unmapped(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
         let whole = Cut { bytes: text.len() as u64, sha256: hex::encode(Sha256::digest(text)) };
         self.unmapped_cut(text, &whole, id, problem)
     }
 
-    /// Like `unmapped`, for a record of which `text` is only the beginning. If the text is too long as JSON, less of it is kept.
+    /// Does the same as `unmapped` for a record of which `text` is only the beginning. If the entry is too long, keeps less of
+    /// the text.
     fn unmapped_cut(&self, text: &[u8], whole: &Cut, id: Option<EntryId>, problem: &str) -> Option<Pending> {
         for kept_max in [UNMAPPED_BYTES_MAX, UNMAPPED_BYTES_MAX / 4, UNMAPPED_BYTES_MAX / 16] {
             let kept = String::from_utf8_lossy(&text[..text.len().min(kept_max)]);
@@ -445,7 +451,7 @@ impl Mapper {
         self.named_only(text, id, problem)
     }
 
-    /// Creates an entry with only the length and hash of a record.
+    /// Creates an entry that contains only the length and hash of a record.
     fn named_only(&self, text: &[u8], id: Option<EntryId>, problem: &str) -> Option<Pending> {
         let sha256 = hex::encode(Sha256::digest(text));
         let details = json!({ "problem": problem, "bytes": text.len(), "sha256": sha256, "omitted": "the record" });
@@ -469,12 +475,12 @@ impl Mapper {
     }
 }
 
-/// An entry that has not been recorded yet.
+/// A draft of an entry that has not been recorded yet.
 struct Pending {
     draft: Draft,
     /// Value of the label `result` under which the entry is counted.
     word: &'static str,
-    /// The record, in case the entry is refused.
+    /// Text of the record, which is recorded as unmapped if the entry is refused.
     text: Vec<u8>,
     /// Id derived from the record's position in its source.
     place: Option<EntryId>,
@@ -490,12 +496,12 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    /// Ids of a node without sources.
+    /// Returns an instance for a node without sources.
     pub(super) fn none() -> Self {
         Self { key: None }
     }
 
-    /// Reads the key, or creates it.
+    /// Reads the key from its file, or creates the key and the file.
     pub(super) fn load(folder: &Path) -> Result<Self, String> {
         let path = folder.join(IDS_KEY);
         let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
@@ -535,7 +541,8 @@ impl Ids {
         named(&digest)
     }
 
-    /// Returns the ids that earlier versions gave a record: derived without the key, or from another form of its position.
+    /// Returns the ids that earlier versions of Piperoll gave a record: ids derived without the key, or from another form of
+    /// the record's position.
     fn earlier(&self, name: &str, record: &Record) -> Vec<EntryId> {
         let Some(place) = &record.place else { return Vec::new() };
         let keyed = record.earlier_place.iter().map(|earlier| self.of(name, earlier));
@@ -548,7 +555,7 @@ fn public(name: &str, place: &str) -> [u8; 32] {
     Sha256::new().chain_update(name.as_bytes()).chain_update([0]).chain_update(place.as_bytes()).finalize().into()
 }
 
-/// Derives a name-based id of a custom form (RFC 9562 section 5.8).
+/// Returns a name-based UUID of a custom form (RFC 9562 section 5.8).
 fn named(digest: &[u8; 32]) -> EntryId {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::mark::Mark;
 
-/// Maximum bytes of a record; a longer one is truncated and marked as such.
+/// Maximum bytes of a record; a longer record is truncated and marked as such.
 pub(super) const RECORD_BYTES_MAX: usize = CALLER_ENTRY_BYTES_MAX;
 
 /// A record that a source passes to the pipeline.
@@ -16,10 +16,11 @@ pub(super) struct Record {
     pub(super) text: Vec<u8>,
     /// Set if the record is too long; `text` is then its beginning.
     pub(super) cut: Option<Cut>,
-    /// Position of the record in its source, so that a record that is read again gets the same id; `None` for a record that cannot be
-    /// read again.
+    /// Position of the record in its source, from which its id is derived, so that a record that is read again gets the same
+    /// id. `None` for a record that cannot be read again.
     pub(super) place: Option<String>,
-    /// The same position in the form of an earlier version of Piperoll. An entry recorded under that form is the same record.
+    /// The same position in the form that an earlier version of Piperoll used. An entry that was recorded with the earlier form
+    /// belongs to this record.
     pub(super) earlier_place: Option<String>,
     /// Position to store once the record is recorded.
     pub(super) mark: Option<Mark>,

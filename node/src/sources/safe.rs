@@ -1,6 +1,6 @@
-//! Opens files that other programs write. The file must be a regular file with a single name and without links on its path, must
-//! belong to an owner who is allowed to supply records, and must not be one of the node's own files. All checks use the open
-//! descriptor, so that nothing can change between the checks and the reads.
+//! Opens files that other programs write. The file must be a regular file with a single name and without links on its path,
+//! must belong to an owner who is allowed to supply records, and must not be one of the node's own files. All checks use the
+//! open descriptor, so that the file cannot be replaced between the checks and the reads.
 
 use std::fs::File;
 use std::io;
@@ -14,9 +14,10 @@ use nix::sys::stat::Mode;
 
 /// Maximum links that are resolved on the path to one file.
 const LINKS_MAX: usize = 8;
-/// Maximum number of the node's files that are checked; its directories hold a few dozen files, plus index blocks.
+/// Maximum number of the node's own files that a file is compared with. The node's directories contain a few dozen files, plus
+/// index blocks.
 const OWN_FILES_MAX: usize = 100_000;
-/// Maximum depth of directories inside the node's directories.
+/// Maximum depth of subdirectories that are searched in the node's own directories.
 const OWN_DEPTH_MAX: usize = 4;
 
 /// Conditions that a followed file must meet.
@@ -102,7 +103,7 @@ fn holds(folder: &Path, file: (u64, u64), depth: usize, left: &mut usize) -> boo
         *left = left.saturating_sub(1);
         let Ok(meta) = entry.metadata() else { continue };
         if *left == 0 || (meta.dev(), meta.ino()) == file {
-            // If the check was incomplete, the file may be one of the node's own.
+            // If there are too many files to compare with all of them, the file may be one of the node's own.
             return true;
         }
         if meta.is_dir() && depth > 0 && holds(&entry.path(), file, depth - 1, left) {
@@ -117,10 +118,11 @@ enum Found {
     Link { at: PathBuf, to: PathBuf },
 }
 
-/// Opens the file from the root directory down, with one descriptor per name, so that replacing a directory meanwhile has no effect.
+/// Opens the file step by step from the root directory, with one descriptor per name, so that replacing a directory in the
+/// meantime has no effect.
 fn walk(path: &Path) -> io::Result<Found> {
     let folder = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // Opening a pipe must not block, and a terminal must not become the controlling one.
+    // Opening a pipe must not block, and a terminal must not become the controlling terminal.
     let last = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mut at: OwnedFd = open("/", folder, Mode::empty())?;
     let mut shown = PathBuf::from("/");
@@ -147,7 +149,7 @@ fn walk(path: &Path) -> io::Result<Found> {
     Err(refused(format!("{} is not a file", path.display())))
 }
 
-/// Removes `.` and `..`, which the targets of links may contain.
+/// Removes `.` and `..`, which may occur in the targets of links.
 fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in path.components() {

@@ -17,8 +17,8 @@ pub(super) enum Decoded {
 }
 
 impl Decoded {
-    /// Returns a note for `details` on how the text was decoded; `None` for plain UTF-8. The notes are part of the entry, and a record
-    /// that is read again must give the same entry, so their wording does not change.
+    /// Returns a note for `details` on how the text was decoded; `None` for plain UTF-8. The notes must never be reworded: they
+    /// are part of the entry, and a record that is read again must result in the same entry.
     pub(super) fn note(&self) -> Option<&'static str> {
         match self {
             Self::Utf8(_) => None,
@@ -28,7 +28,7 @@ impl Decoded {
         }
     }
 
-    /// Returns the text, or Base64 of bytes that are not text.
+    /// Returns the text, or the Base64 form of bytes that are not text.
     pub(super) fn into_text(self, bytes: &[u8]) -> String {
         match self {
             Self::Utf8(text) | Self::Latin1(text) | Self::Broken(text) => text,
@@ -42,7 +42,8 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Decoded::Utf8(text.to_owned());
     }
-    // Text never contains a zero byte. Other control characters are allowed: they set the colors of terminals and end lines.
+    // Text never contains a zero byte. Other control characters are allowed, such as line ends and those that set terminal
+    // colors.
     if bytes.contains(&0) {
         return Decoded::Binary;
     }

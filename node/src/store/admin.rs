@@ -50,14 +50,14 @@ impl Store {
         RowChecker::new(self.keys.ring.clone(), self.generation)
     }
 
-    /// Log start, if rows were pruned.
+    /// Returns the log start if rows were pruned, and `None` otherwise.
     pub async fn floor(&self) -> Result<Option<LogStart>> {
         let mut checker = self.checker();
         let found = self.readers.run(move |conn| floor(conn, &mut checker)).await??;
         found.map_err(AdminError::Refused)
     }
 
-    /// All holds that are not released.
+    /// Returns all holds that have not been released.
     pub async fn holds(&self) -> Result<Vec<HeldBy>> {
         let mut checker = self.checker();
         self.readers.run(move |conn| holds(conn, &mut checker)).await??.map_err(AdminError::Refused)
@@ -99,8 +99,8 @@ impl Store {
         self.readers.run(move |conn| past_retention::oldest(conn, &mut checker, &place)).await?
     }
 
-    /// Verifies every row of the archived logs that the plan would remove. The first log that must be kept as evidence stays, and
-    /// so do all logs before it.
+    /// Verifies every row of the archived logs that the plan would remove. If a log must be kept as evidence, that log and all
+    /// logs before it are kept.
     async fn check_earlier(&self, plan: &mut PrunePlan) -> Result<()> {
         for at in 0..plan.earlier.len() {
             let (place, log) = (self.place(), plan.earlier[at].clone());
@@ -116,11 +116,12 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the archived logs that were pruned together with rows of this log, once a witness has seen the statement.
+    /// Removes the archived logs that were pruned together with rows of this log, once a witness has seen the `log.pruned`
+    /// entry.
     pub async fn remove_earlier(&self) -> Result<()> {
         let Some(floor) = self.floor().await? else { return Ok(()) };
-        // Later statements only repeat which logs were removed: do not remove a log again that an operator restored in order to
-        // examine it.
+        // Later `log.pruned` entries only repeat which logs were removed. Do nothing then, because an operator may have
+        // restored such a log in order to examine it.
         if self.health.witnessed_size() <= floor.entry_seq || floor.pruned.from_seq > 0 {
             return Ok(());
         }
@@ -146,7 +147,8 @@ impl Store {
         if left.is_empty() { Ok(()) } else { Err(AdminError::Refused(left.join("; "))) }
     }
 
-    /// Verifies every row that a plan would drop, and then records that they are pruned. [`Store::drop_batch`] drops them.
+    /// Verifies every row that a plan would prune, and then records that the rows are pruned. [`Store::drop_batch`] deletes
+    /// them.
     pub async fn state_prune(
         &self,
         wish: PruneTarget,
@@ -171,13 +173,13 @@ impl Store {
         self.on_writer(move |writer| Pruner::new(writer).state(wish, &plan, &policy, archive)).await
     }
 
-    /// Log start of an unfinished prune, some of whose rows are not dropped yet.
+    /// Returns the log start if pruned rows still have to be deleted from the database.
     pub async fn unfinished_prune(&self) -> Result<Option<LogStart>> {
         let mut checker = self.checker();
         self.readers.run(move |conn| unfinished(conn, &mut checker)).await?
     }
 
-    /// Drops one batch of the pruned rows. Returns true if none is left.
+    /// Deletes one batch of pruned rows from the database. Returns true if none is left.
     pub async fn drop_batch(&self) -> Result<bool> {
         self.on_writer(|writer| Pruner::new(writer).drop_batch()).await
     }
@@ -187,7 +189,7 @@ impl Store {
         self.on_writer(|writer| Pruner::new(writer).shrink()).await
     }
 
-    /// Seq of the oldest row that is still in the file, even if it is below the log start.
+    /// Returns the seq of the oldest row that is still in the database, even if it is below the log start.
     pub async fn oldest_there(&self) -> Result<Option<u64>> {
         let read = |conn: &rusqlite::Connection| {
             conn.query_row("SELECT min(seq) FROM entries WHERE seq >= 0", [], |row| row.get(0))
@@ -203,7 +205,7 @@ impl Store {
         self.on_writer(|writer| Ok(file_bytes(writer.conn())?)).await
     }
 
-    /// Bytes of the database that are in use.
+    /// Returns the number of bytes of the database that are in use.
     pub async fn used_bytes(&self) -> Result<u64> {
         Ok(self.readers.run(used_bytes).await??)
     }
@@ -217,26 +219,27 @@ impl Store {
         self.ages().knows_witnesses()
     }
 
-    /// Whether an unknown witness has cosigned.
+    /// Whether a witness that is not configured on this node has cosigned.
     pub fn met_unknown_witness(&self) -> bool {
         self.ages().stranger()
     }
 
-    /// Seq below which rows have been witnessed for at least `long`.
+    /// Returns the seq below which rows have been witnessed for at least `long`.
     pub fn rows_witnessed_for(&self, long: Duration) -> u64 {
         self.ages().rows_for(long)
     }
 
-    /// Seq below which rows are aged by their own timestamps, because an operator confirmed these.
+    /// Returns the seq below which a row's age is computed from its own timestamp, because an operator has confirmed these
+    /// timestamps.
     pub fn confirmed_below(&self) -> Option<u64> {
         self.ages().confirmed_below()
     }
 
-    /// Lets automatic retention use the rows' own timestamps for the rows recorded before this node counted witnessed time. This
-    /// can be done once per log: later rows are witnessed while they age.
+    /// Allows automatic retention to use the timestamps of the rows that were recorded before this node began to track how long
+    /// rows have been witnessed. This can be done once per log; for later rows it is not needed.
     pub async fn confirm_times(&self, reason: String, by: String, dry_run: bool) -> Result<ConfirmedTimes> {
         let refused = |message: String| Err(AdminError::Refused(message));
-        // Check the reason first: a request that can never succeed must not be advised to wait for a witness.
+        // Check the reason first, so that a request that can never succeed is not told to wait for a witness.
         if !dry_run {
             check_reason(&reason)?;
         }
@@ -260,7 +263,7 @@ impl Store {
         if !dry_run {
             let said = TimesConfirmed { to_seq, reason, by };
             confirmed.entry_seq = Some(self.on_writer(move |writer| confirm_times(writer, &said)).await?);
-            // A crash before this line leaves an entry without effect; the command can be repeated.
+            // A crash before this line leaves an entry that has no effect, and the command can be repeated.
             let kept = self.ages().confirm(to_seq);
             kept.map_err(|error| {
                 AdminError::Refused(format!(
@@ -271,12 +274,13 @@ impl Store {
         Ok(confirmed)
     }
 
-    /// Duration for which the oldest rows have been witnessed.
+    /// Returns the duration for which the oldest rows have been witnessed.
     pub fn oldest_witnessed(&self) -> Duration {
         self.ages().oldest()
     }
 
-    /// Time at which a configured witness last cosigned a checkpoint of this log, by that witness's clock.
+    /// Returns the time at which a configured witness last cosigned a checkpoint of this log, according to that witness's
+    /// clock.
     pub async fn witnessed_at(&self) -> Result<Option<Timestamp>> {
         let note = self.readers.run(|conn| kept(conn, StoredNote::Witnessed)).await??;
         let note = note.and_then(|note| Note::parse(&note).ok());
@@ -285,7 +289,7 @@ impl Store {
     }
 }
 
-/// Offline holds and erasure, in a directory whose daemon is stopped. Holds the writer's lock as long as it exists.
+/// Sets holds and erases rows while the daemon is stopped. The writer's lock is held as long as this value exists.
 pub struct OfflineAdmin {
     open: OpenWriter,
 }
@@ -312,15 +316,15 @@ impl OfflineAdmin {
         Ok(entry)
     }
 
-    /// Erases a row. `holds` are the holds of the log that replaced this archived log.
+    /// Erases a row. For an archived log, `holds` are the holds of the log that replaced it.
     pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<EntryRecorded> {
         let done = erase(&mut self.open.writer, seq, reason, by, holds)?;
         self.sign();
         Ok(done)
     }
 
-    /// Signs the new rows, because no daemon may ever start on an archived log. If signing fails, the rows stay unsigned, which
-    /// every read of them reports.
+    /// Signs the new rows, because no daemon ever starts on an archived log again. If signing fails, the rows stay unsigned,
+    /// and every read of them reports that.
     fn sign(&mut self) {
         if let Err(error) = self.open.writer.checkpoint(true) {
             tracing::info!(%error, "cannot sign a checkpoint of the log's current size");

@@ -190,7 +190,7 @@ impl Store {
         answer.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping); count])
     }
 
-    /// Appends all further rows to the log but not to its tree.
+    /// Makes the writer append all further rows without adding them to the tree.
     #[cfg(feature = "without-tree")]
     pub async fn leave_out_tree(&self) {
         let _ = self.jobs.send(Job::Work(Box::new(super::engine::writer::Writer::leave_out_tree))).await;
@@ -245,8 +245,8 @@ impl Store {
         }
     }
 
-    /// Returns readers of a log for proofs under a tree of `size` rows; `None` if this node does not have that log, or if the log
-    /// has fewer rows.
+    /// Returns the readers of a log for proofs about its tree of `size` rows; `None` if this node does not have that log, or if
+    /// the log has fewer rows.
     pub(super) async fn readers_of(&self, generation: Generation, size: u64) -> Result<Option<Readers>, ReadError> {
         if generation == self.generation {
             let rows = self.health.head().map_or(0, |head| head + 1);
@@ -295,7 +295,7 @@ impl Store {
         Ok(self.readers.run(rows::extent).await??)
     }
 
-    /// Returns the number of rows, and a time that no later row precedes, unless the clock steps back.
+    /// Returns the number of rows, and a lower bound for the times of all later rows, which holds unless the clock steps back.
     pub fn watermark(&self) -> (u64, Timestamp) {
         self.health.watermark(self.clock.now())
     }
@@ -341,8 +341,8 @@ impl Store {
         let note = self.kept_note(StoredNote::Signed).await.map_err(|e| refused(e.to_string()))?;
         let signed =
             signer::open_note(&note.ok_or_else(|| refused("this log has no signed checkpoint".to_owned()))?, &key)?;
-        // Refuse a checkpoint that does not cover all rows: a witness that renews its cosignature would confirm that no later
-        // rows exist.
+        // Refuse a checkpoint that does not cover all rows: by renewing its cosignature of this checkpoint, a witness would
+        // confirm that no later rows exist.
         let (size, rows) = (signed.checkpoint.size, self.health.head().map_or(0, |head| head.saturating_add(1)));
         if size < rows {
             return Err(refused(format!(
@@ -373,7 +373,7 @@ impl Store {
         Ok(proof.await??)
     }
 
-    /// Creates one proof for all rows of `runs` under a tree of `size` rows; `None` if this node does not have that tree.
+    /// Creates one proof that all rows of `runs` are in the tree of `size` rows; `None` if this node does not have that tree.
     pub async fn range_proof(
         &self,
         generation: Generation,
@@ -424,7 +424,8 @@ impl Store {
                         path.display()
                     )),
                 }
-                // Read the committed head first: rows that the writer commits in between only add to the stored ones.
+                // Read the committed head first: if the writer commits more rows before the second read, `stored` only becomes
+                // larger.
                 let committed = health.head().map_or(0, |head| head + 1);
                 let stored = rows::extent(conn).map(|extent| extent.head_seq.map_or(0, |head| head + 1));
                 if let Ok(stored) = stored

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 
-/// Maximum number of keys in one half of a memory. When the young half is full, the old half is forgotten, so at most twice this
-/// number of keys is remembered, at about 100 bytes each.
+/// Maximum number of keys in one half of a memory. When the young half is full, it becomes the old half and the previous old half
+/// is forgotten, so at most twice this number of keys is remembered, at about 100 bytes each.
 const KEYS_MAX: usize = 100_000;
 
 /// Maximum number of times in one half of a rule's memory, 8 bytes each. With a high threshold, a rule remembers fewer keys.
@@ -64,7 +64,7 @@ type Times = Vec<i64>;
 #[derive(Debug)]
 pub(super) struct Window {
     micros: i64,
-    /// Maximum number of times in a slice, which suffices to determine whether the threshold is reached.
+    /// Maximum number of times in a slice; it suffices to determine whether the threshold is reached.
     times_max: usize,
     slices: Memory<Times>,
 }
@@ -79,7 +79,7 @@ pub(super) struct Counted {
 }
 
 impl Window {
-    /// Creates a window; counts must be exact up to `enough`.
+    /// Creates a window of `micros` microseconds, whose counts are exact up to `enough`.
     pub(super) fn new(micros: i64, enough: usize) -> Self {
         let times_max = enough.saturating_add(1);
         let keys_max = (TIMES_MAX / times_max).clamp(KEYS_MIN, KEYS_MAX);
@@ -99,7 +99,7 @@ impl Window {
         let at = times.partition_point(|t| *t <= time);
         times.insert(at, time);
         let count = earlier + within(times);
-        // Later events are counted together with the newest times, so remove the oldest time.
+        // If the slice is full, remove the oldest time: later events are counted together with the newest times.
         let evicted = (times.len() > max).then(|| times.remove(0));
         (count, Counted { key, time, evicted })
     }

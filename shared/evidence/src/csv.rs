@@ -50,7 +50,7 @@ pub const COLUMNS: [&str; 37] = [
 
 /// Characters with which a formula begins, including the full-width and small forms, which spreadsheets treat alike.
 const FORMULA_SIGNS: [char; 13] = ['=', '+', '-', '@', '|', '＝', '＋', '－', '＠', '﹦', '﹢', '﹣', '﹫'];
-/// Characters that separate cells in some locale. A program that splits at one of these sees a new cell after it.
+/// Characters that separate cells in some locale. A program that splits text at one of them begins a new cell after it.
 const CELL_SEPARATORS: [char; 5] = [';', '\t', '\n', '\r', '|'];
 
 /// Returns whether a character is invisible: a control character, or a format character (Unicode's general category Cf, as far as
@@ -61,7 +61,7 @@ fn is_unseen(c: char) -> bool {
 }
 
 /// Prefixes an apostrophe to every formula that a spreadsheet would run: at the start of the cell, and wherever a spreadsheet
-/// with another locale would see a cell begin.
+/// with another locale would begin a new cell.
 fn cell(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let (mut copied, mut begins) = (0, true);

@@ -86,8 +86,8 @@ impl Coverage {
         self.floor = self.floor.max(Some((to, newest)));
     }
 
-    /// If rows were pruned, returns the time from which on pruning has removed no row: just after the newest pruned row or the
-    /// first retained row, whichever is later. Returns `None` unless the first retained row was shown.
+    /// If rows were pruned, returns the time from which no row was removed by pruning: one microsecond after the newest pruned
+    /// row or after the first retained row, whichever is later. Returns `None` unless the first retained row was shown.
     pub fn since(&self) -> Option<Timestamp> {
         let (to, newest) = self.floor?;
         let first = self.runs.iter().map(|(first, _)| first).min_by_key(|first| first.seq)?;
@@ -170,7 +170,7 @@ mod tests {
                 let mut rows = inside.clone();
                 rows.sort_by_key(|row| (row.timestamp, row.seq));
                 rows.iter().filter(|row| Some(row.seq) != hide).for_each(|row| shown.row(**row));
-                // All other rows that a sender could show without showing the hidden row.
+                // Also show all rows outside the range: a sender could show them without showing the hidden row.
                 for row in log.iter().filter(|row| !inside.contains(row)) {
                     shown.border(*row);
                 }
@@ -217,8 +217,8 @@ mod tests {
             for row in &log[cut..] {
                 if (begin..end).contains(&row.position()) { shown.row(*row) } else { shown.border(*row) }
             }
-            // Without the statement, a range is known to be complete only if the first retained row is in the first era and not
-            // after `begin`.
+            // Without the node's statement about the prune, a range is known to be complete only if the first retained row is in
+            // the first era and not after `begin`.
             let knowable = log[cut].era == 0 && log[cut].position() <= begin;
             prop_assert_eq!(shown.is_whole(begin, end, size).is_ok(), cut == 0 || knowable);
             shown.pruned(cut as u64, newest);

@@ -32,7 +32,7 @@ pub struct Cursor {
     pub last: Key,
     /// The snapshot: the newest row of each node at the first page.
     pub heads: Vec<Head>,
-    /// Nodes that did not answer in full on some page so far; they add no rows and stay listed.
+    /// Nodes that did not answer in full on some page so far. Later pages contain no rows of these nodes but still list them.
     pub incomplete: Vec<Incomplete>,
     /// Version of the filter language in which the first page's filter was parsed; absent in cursors that predate version 2.
     #[serde(default = "filter_version_1", skip_serializing_if = "is_version_1")]

@@ -1,15 +1,15 @@
 //! SHA-256 and HMAC-SHA256, which run for every entry.
 //!
 //! The binary chooses the implementation: portable Rust unless `main` [`install`]s another [`Provider`]. Daemons contain AWS-LC
-//! for TLS anyway, and it takes about half the time on processors without SHA instructions. The verifier does not contain AWS-LC
-//! and installs no provider, so its tests run the code that auditors get, whatever else is built in the same workspace.
+//! for TLS anyway, and AWS-LC takes about half the time on processors without SHA instructions. The verifier does not contain
+//! AWS-LC and installs no provider, so its tests run the code that auditors get, whatever else is built in the same workspace.
 
 use std::sync::{Arc, OnceLock};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
 
-/// An implementation of both functions. All implementations return the same bytes; they differ only in speed.
+/// Implementation of SHA-256 and HMAC-SHA256. All implementations return the same bytes; they differ only in speed.
 pub trait Provider: Send + Sync {
     /// SHA-256 (FIPS 180-4) of the concatenation of `parts`.
     fn sha256(&self, parts: &[&[u8]]) -> [u8; 32];

@@ -28,7 +28,7 @@ impl EpochSecret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Reads the text form kept in a secret file.
+    /// Reads the text form that a secret file contains.
     pub fn from_hex(text: &str) -> Result<Self, SecretError> {
         let mut bytes = Zeroizing::new([0u8; 32]);
         hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).map_err(|_| SecretError)?;

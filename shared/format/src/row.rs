@@ -13,7 +13,7 @@ use crate::verify::Integrity;
 /// One row of an API answer or an NDJSON line:
 /// `{"entry":<body, verbatim>,"signature":"<hex mac>","integrity":"ok","witnessed":false}`.
 ///
-/// A body that is not exactly one JSON object is written as a JSON string, even if its mac is valid. So its bytes are shown in
+/// A body that is not exactly one JSON object is written as a JSON string, even if its mac is valid. Its bytes are then shown in
 /// full, but cannot end the line or begin another row in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
@@ -40,7 +40,7 @@ pub struct Tombstone {
 }
 
 impl Tombstone {
-    /// Creates the tombstone for `said`, where `entry_seq` is the `log.erased` entry that contains it.
+    /// Creates the tombstone of an erased row from `said`, the statement in the `log.erased` entry at `entry_seq`.
     pub fn of(said: &Erased, entry_seq: u64) -> Self {
         Self { entry_seq, timestamp: said.timestamp, reason: said.reason.clone() }
     }

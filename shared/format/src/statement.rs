@@ -25,7 +25,8 @@ pub enum Statement {
     TimesConfirmed(TimesConfirmed),
 }
 
-/// Announces that the rows below `to_seq` will be pruned. The entry is recorded and witnessed before the first of these rows is deleted.
+/// States that the rows below `to_seq` will be pruned. This entry is recorded and witnessed before the first of these rows is
+/// deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
     /// Log start before the prune.
@@ -104,11 +105,11 @@ pub struct Erased {
 pub struct KeyRotated {
     pub from_epoch: u32,
     pub epoch: u32,
-    /// The first row under `epoch`.
+    /// Seq of the first row whose MAC uses the key of `epoch`.
     pub first_seq: u64,
 }
 
-/// Keeps the rows of a time range regardless of the retention policy.
+/// A legal hold, which keeps the rows of a time range regardless of the retention policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hold {
@@ -162,7 +163,8 @@ enum PruneStage {
 }
 
 impl Statement {
-    /// Reads a statement from a body whose position or mac has been checked; returns `None` for any other entry.
+    /// Reads the statement in a body; returns `None` if the body contains none. The caller must have checked the body's position
+    /// or mac.
     pub fn read(body: &[u8]) -> Option<Self> {
         if !body.ends_with(OWN_ENDING) {
             return None;

@@ -77,9 +77,9 @@ impl RowChecker {
         Self { ring, generation, generation_text: generation.to_string(), epochs: Vec::new() }
     }
 
-    /// Sets the epoch spans. From then on, `check` accepts a row only under the epoch of its position. Thus the holder of a
-    /// secret that was rotated out can still compute macs, but none that is accepted after the end of its epoch. Spans ascend;
-    /// rows before the first span may have any epoch.
+    /// Sets the epoch spans. From then on, `check` accepts a row only if its epoch is the one that the spans give for its
+    /// position. The holder of a secret that was rotated out can still compute macs, but no such mac is accepted after the end of
+    /// its epoch. Spans ascend; rows before the first span may have any epoch.
     pub fn know_epochs(&mut self, epochs: Vec<EpochSpan>) {
         self.epochs = epochs;
     }
@@ -135,7 +135,7 @@ impl RowChecker {
     }
 }
 
-/// A fault that a walk over consecutive rows found in their sequence.
+/// Fault in the sequence of consecutive rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SequenceFault {
     /// Rows `first..=last` are missing.
@@ -154,12 +154,13 @@ pub struct SequenceWalk {
 }
 
 impl SequenceWalk {
-    /// Expects `first` to be the first row.
+    /// Creates a walk that expects `first` to be the first row.
     pub fn starting_at(first: u64) -> Self {
         Self { next: Some(first), last: None }
     }
 
-    /// Continues after the pruned row before `first`, whose era and time are in the `log.pruned` entry.
+    /// Creates a walk that begins at `first`, just after the last pruned row. `era` and `timestamp` are those of the pruned row;
+    /// the `log.pruned` entry contains them.
     pub fn going_on(first: u64, era: u32, timestamp: Timestamp) -> Self {
         Self { next: Some(first), last: Some((era, timestamp)) }
     }
@@ -186,7 +187,7 @@ impl SequenceWalk {
         fault
     }
 
-    /// Ends the walk; if rows are missing at the end, up to and including `last`, reports them.
+    /// Ends the walk. Returns a fault if rows are missing at the end, up to and including `last`.
     pub fn finish(&self, last: Option<u64>) -> Option<SequenceFault> {
         let (last, next) = (last?, self.next?);
         (next <= last).then_some(SequenceFault::Missing { first: next, last })

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// Maximum number of connections of one accept loop, and of one client (a network, or a user on a Unix socket) within it, so that one
-/// client cannot occupy all of them.
+/// Maximum number of connections of one accept loop, and maximum number of connections of one client (a network, or a user on a
+/// Unix socket) in one loop, so that one client cannot occupy all of them.
 const CONNECTIONS_MAX: usize = 1_024;
 const CONNECTIONS_PER_CLIENT_MAX: usize = 256;
 /// Maximum number of a client's connections on which no caller has been identified yet.
@@ -73,9 +73,9 @@ impl<K: Eq + Hash + Clone> Gate<K> {
     }
 }
 
-/// Closes the connection that can best be spared: an unidentified one before an identified one. Among unidentified connections
-/// this is the oldest one, so that the newest has time to identify itself however many others arrive; among identified
-/// connections, it is the one that has been idle the longest. Returns false if all are identified and in use.
+/// Closes the connection that can best be spared: an unidentified one before an identified one. Among unidentified connections,
+/// the oldest is closed, so that the newest has time to identify itself however many others arrive; among identified connections,
+/// the one that has been idle the longest. Returns `false` if all connections are identified and in use.
 fn give_way(connections: &mut Vec<Arc<Activity>>) -> bool {
     let since = |activity: &Activity| if activity.is_known() { activity.used() } else { activity.began };
     let spare = connections.iter().enumerate().filter(|(_, activity)| activity.is_idle() || !activity.is_known());
@@ -183,7 +183,7 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Records whether a part of the response is waiting for the client from now on.
+    /// Records whether, from now on, a part of the response is waiting for the client.
     pub(super) fn waits(&self, waits: bool) {
         let mut under_way = self.activity.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         under_way.insert(self.number, waits.then(Instant::now));

@@ -1,4 +1,4 @@
-//! TLS client for systems outside of the cluster: DNS names and the receiver's CA are verified.
+//! TLS client for systems outside of the cluster. It checks the server's certificate against the receiver's CA and the DNS name.
 
 use std::path::Path;
 

@@ -249,7 +249,7 @@ async fn serve_tls_connection(
     serve_connection(stream, peer, app, activity, shutdown, distrusted).await;
 }
 
-/// Closes a connection in a way that lets the client receive the TLS alert that was sent last. In TLS 1.3 the client has already
+/// Closes a connection in such a way that the client receives the TLS alert that was sent last. In TLS 1.3 the client has already
 /// begun to send by then. Closing the socket with unread bytes would make the kernel reset the connection, and the client would
 /// lose data that it had not read yet.
 async fn linger(mut stream: TcpStream) {

@@ -1,6 +1,6 @@
 //! TLS 1.3 between members of one cluster: loads certificate material, checks it, and replaces it as a whole.
 //!
-//! DNS names have no meaning here. A peer's identity is the URI in its certificate, and the certificate is accepted only if this
+//! DNS names are not checked. A peer's identity is the URI in its certificate, and the certificate is accepted only if this
 //! cluster's authority signed it, it is within its validity period, and it is not revoked.
 
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::config_files::{self, FileError};
 use crate::identity::{Identity, IdentityError};
 use piperoll_format::time::Timestamp;
 
-/// Polling interval for changed files. A revocation must reach open connections within a minute.
+/// Interval at which the files are checked for changes. A revocation must reach open connections within a minute.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Returns the cryptography provider. All other code obtains the provider from this function.
@@ -157,11 +157,11 @@ impl TlsCredentials {
 pub enum ClientAuth {
     /// For peers: always.
     Required,
-    /// A certificate or a token, for people and programs.
+    /// For people and programs: they may present a token instead.
     Optional,
 }
 
-/// Returns the expiry of a certificate in DER.
+/// Returns the expiry of a certificate in DER form, or `None` if the certificate cannot be parsed.
 pub fn not_after(der: &[u8]) -> Option<Timestamp> {
     use x509_parser::prelude::{FromDer as _, X509Certificate};
     let (_, certificate) = X509Certificate::from_der(der).ok()?;

@@ -39,7 +39,7 @@ pub enum TokenFileError {
 /// Stored form of one token.
 pub trait StoredToken: Clone + Sized {
     fn name(&self) -> &str;
-    /// SHA-256 of the token in hexadecimal. The token has 256 random bits, so it needs no slow hash.
+    /// Returns the SHA-256 of the token in hexadecimal. A slow hash is not needed, because the token has 256 random bits.
     fn sha256(&self) -> &str;
     /// Parses the content of a token file.
     ///
@@ -232,7 +232,7 @@ mod tests {
         let (token, stored) = file.create("ci-1", named("ci-1")).expect("a token");
         assert!(token.starts_with(PREFIX) && token.len() == PREFIX.len() + 43);
         assert!(!std::fs::read_to_string(&other).expect("the file").contains(&token[PREFIX.len()..]));
-        // A second process finds the token, and the first one sees the second one's changes.
+        // A second `TokenFile` for the same path finds the token, and the first one sees the changes made through the second.
         let second = TokenFile::<Stored>::new(&other, rules);
         assert_eq!(second.find(&token).expect("read"), Some(stored));
         assert!(matches!(second.create("ci-1", named("ci-1")), Err(TokenFileError::Exists(_))));

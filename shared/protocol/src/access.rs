@@ -43,7 +43,7 @@ pub enum Role {
 impl Role {
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Auditor, Self::Admin];
 
-    /// Exact permissions of the role; a role has no rights beyond this list.
+    /// Returns the exact permissions of the role; a role has no rights beyond this list.
     pub fn permissions(self) -> &'static [Permission] {
         match self {
             Self::Viewer => &[Permission::View],
@@ -52,7 +52,7 @@ impl Role {
         }
     }
 
-    /// Name of the role as users type it.
+    /// Returns the name of the role as users type it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -199,7 +199,7 @@ pub enum FlagVerdict {
 }
 
 impl FlagVerdict {
-    /// Value of `details.judgement` in the entry of the verdict.
+    /// Returns the value of `details.judgement` in the entry that records the verdict.
     pub fn recorded(self) -> &'static str {
         match self {
             Self::TruePositive => "reviewed",

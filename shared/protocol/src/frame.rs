@@ -14,16 +14,16 @@ pub const MEDIA_TYPE: &str = "application/vnd.piperoll.frames.v1";
 /// `Accept` header of an aggregator that understands positions in progress frames; nodes of earlier versions ignore the parameter.
 pub const MEDIA_TYPE_WITH_PLACES: &str = "application/vnd.piperoll.frames.v1; progress=places";
 
-/// Longest payload of a frame other than a proof. Larger than any valid entry, because a row that was lengthened by editing the file
-/// still has to be shown.
+/// Longest payload of a frame other than a proof. It is larger than any valid entry, because a row that an attacker lengthened in
+/// the database must still be shown.
 pub const FRAME_BYTES_MAX: usize = 4 * BODY_AND_MAC_BYTES_MAX;
 const HEADER_BYTES: usize = 5;
-/// Position in a progress frame: timestamp 8, seq 8.
+/// Size of a position in a progress frame in bytes: timestamp 8, seq 8.
 const PLACE_BYTES: usize = 16;
-/// Fixed part of an entry: seq 8, `place` 8, timestamp 8, epoch 4, mac length 1.
+/// Size of the fixed part of an entry in bytes: seq 8, `place` 8, timestamp 8, epoch 4, mac length 1.
 const ENTRY_FIXED_BYTES: usize = 29;
-/// Maximum number of bytes of a body that are sent. No valid body is longer; one that was lengthened is truncated and remains a
-/// violation.
+/// Maximum number of bytes of a body that are sent. No valid body is longer. A body that was lengthened by tampering is
+/// truncated, and its row still fails verification.
 const BODY_SENT_BYTES_MAX: usize = FRAME_BYTES_MAX - ENTRY_FIXED_BYTES - MAC_SENT_BYTES_MAX;
 const MAC_SENT_BYTES_MAX: usize = 255;
 
@@ -53,13 +53,13 @@ pub enum Frame {
     Erased(u64, EntryFrame),
     /// An erased border row, in the same form.
     ErasedBorder(u64, EntryFrame),
-    /// Proves some of the rows since the last proof.
+    /// A proof for some of the rows that were sent since the previous proof.
     Proof(RangeProof),
     /// Part of a count, sent before the end frame.
     Count(CountPart),
     /// Progress of a stream that follows a log.
     Mark(Mark),
-    /// Number of rows scanned so far, which distinguishes a working node from a silent one. If the client requested it, also the
+    /// Number of rows scanned so far, which shows that the node is still working. If the client requested positions, also the
     /// position up to which every row was read.
     Progress(u64, Option<Position>),
     End(StreamEnd),
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The golden bytes of docs/format.md.
+    /// Compares the written frame with the golden bytes in docs/format.md.
     #[test]
     fn entry_frame_bytes_are_fixed() {
         let mut out = Vec::new();
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(hex::encode(&out), expected);
     }
 
-    /// The golden bytes of docs/format.md.
+    /// Compares the written frame with the golden bytes in docs/format.md.
     #[test]
     fn proof_frame_bytes_are_fixed() {
         let mut out = Vec::new();
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(decode(&mut BytesMut::from(&out[..])), Ok(Some(Frame::Proof(proof))));
     }
 
-    /// The golden bytes of docs/format.md.
+    /// Compares the written frame with the golden bytes in docs/format.md.
     #[test]
     fn erased_frame_bytes_are_fixed() {
         let mut out = Vec::new();
@@ -299,7 +299,7 @@ mod tests {
         assert!(matches!(decode(&mut BytesMut::from(&out[..])), Ok(Some(Frame::Erased(7, entry))) if entry.seq == 9));
     }
 
-    /// The golden bytes of docs/format.md.
+    /// Compares the written frame with the golden bytes in docs/format.md.
     #[test]
     fn progress_frame_bytes_are_fixed() {
         let mut out = Vec::new();

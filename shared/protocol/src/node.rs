@@ -105,7 +105,7 @@ pub struct BatchReport {
     pub results: Vec<LineResult>,
 }
 
-/// A read of one node: which rows, in which order, starting from which position.
+/// Request for rows of one node: selects the rows, their order, and the position at which to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScanRequest {
@@ -160,7 +160,7 @@ pub struct StreamHead {
     /// The range of rows sealed under each epoch.
     #[serde(default)]
     pub epochs: Vec<EpochSpan>,
-    /// Reason why the node no longer trusts its own file; it still sends its rows.
+    /// Reason why the node no longer trusts its own database file; the node still sends its rows.
     #[serde(default)]
     pub fault: Option<String>,
     /// Erased rows of the range that are not sent, because only their content could decide whether the filter selects them.
@@ -243,7 +243,7 @@ pub struct NodeStatus {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IntakeStatus {
     pub name: String,
-    /// The problem, and the setting to change. The node keeps the offset of the source until then.
+    /// The problem, and the setting to change. The node keeps the offset of the source until the source can be read again.
     pub problem: String,
 }
 
@@ -312,7 +312,7 @@ pub struct ConfirmTimesRequest {
     pub dry_run: bool,
 }
 
-/// Rows for which automatic retention uses their own timestamps.
+/// Range of rows for which automatic retention relies on the rows' own timestamps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmedTimes {
     pub from_seq: u64,
@@ -468,7 +468,7 @@ pub struct EntryRecorded {
     pub wal_emptied: bool,
 }
 
-/// Requests a prune plan if `to_seq` is `None`, otherwise the execution of that plan.
+/// Requests a prune plan if `to_seq` is `None`; otherwise requests that the plan with this `to_seq` is executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PruneRequest {

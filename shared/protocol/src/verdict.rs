@@ -61,7 +61,7 @@ impl Verdict {
         Self::Retired,
     ];
 
-    /// The word on the wire.
+    /// Returns the verdict's word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",

@@ -163,7 +163,8 @@ fn naive(entry: &Value, tree: &Tree) -> bool {
     }
 }
 
-/// Matches a typed pattern, translated to a regular expression, against a whole value.
+/// Whether a typed pattern, translated to a regular expression, matches the whole value or, if `part` is set, any part of the
+/// value, ignoring case.
 fn glob(typed: &str, have: &str, part: bool) -> bool {
     let (typed, folds) = typed.strip_prefix('~').map_or((typed, part), |rest| (rest, true));
     let mut pattern = String::new();
@@ -348,7 +349,7 @@ proptest! {
         prop_assert_eq!(filter.matches(&view), naive(&entry, &tree), "{} on {}", text, body);
         let again = Filter::parse_stored(&filter.to_string(), now).map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(&again, &filter);
-        // The wider filter that is sent to a node older than version 2 excludes no entry that the filter matches.
+        // The wider filter that is sent to a node that knows only version 1 excludes no entry that the filter matches.
         let widened = filter.widened_to_version_1();
         prop_assert!(widened.in_version_1().is_some());
         prop_assert!(!filter.matches(&view) || widened.matches(&view), "{} instead of {}", widened, text);

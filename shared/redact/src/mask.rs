@@ -1,4 +1,4 @@
-//! The mask that replaces a secret, and how an application marks one.
+//! The mask that replaces a secret, and the key with which an application marks a value as secret.
 
 /// Text that replaces a secret.
 pub const MASK: &str = "***";

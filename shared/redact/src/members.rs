@@ -1,6 +1,6 @@
 //! Interprets the names of JSON members that describe neighboring or nested values.
 
-/// Keys whose text names the value next to it (`LABELS`), and keys of such values (`LABELLED`).
+/// Keys of members that contain the name of a neighboring value (`LABELS`), and keys of values named in this way (`LABELLED`).
 const LABELS: [&str; 18] = [
     "field",
     "name",
@@ -25,7 +25,7 @@ const LABELLED: [&str; 17] = [
     "old", "new", "value", "values", "val", "v", "from", "to", "before", "after", "data", "content", "default",
     "current", "previous", "oldvalue", "newvalue",
 ];
-/// Members that, in an object with a secret's name, describe the secret and are not the secret itself.
+/// Keys of members that, in an object with a secret's name, only describe the secret.
 const ABOUT: [&str; 66] = [
     "id",
     "name",
@@ -149,7 +149,8 @@ pub(super) const NAME_LISTS: [&str; 22] = [
     "updated_fields",
 ];
 
-/// Returns whether a key's text names the value next to it: `name`, or `ParameterKey` next to `ParameterValue`.
+/// Returns whether a member with this key contains the name of a neighboring value: `name`, or `ParameterKey` next to
+/// `ParameterValue`.
 pub(super) fn is_label(key: &str) -> bool {
     LABELS.iter().any(|label| key.eq_ignore_ascii_case(label))
         || ["Key", "Name", "Field", "_key", "_name", "_field"]

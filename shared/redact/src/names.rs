@@ -33,7 +33,7 @@ const HEADERS: &str = "authorization|cookie";
 /// Short words that count only as separate words of a name: `card_pin`, not `shipping`.
 const SHORT: &str = "pw|puk|rootpw|pin|otp|totp|cvv2?|cvc2?|psk|passw";
 const SHORT_TOKENS: &str = "jwt|pat|sas";
-/// Suffixes that may follow such a word: `password2`, `password_confirmation`, `token_hash`.
+/// Suffixes that may follow a word in `PASSWORDS` or `TOKENS`: `password2`, `password_confirmation`, `token_hash`.
 const TAIL: &str = "(?:[0-9]{1,2}|confirm(?:ation)?|repeat|again|new|old|current|previous|plain(?:text)?|raw|hash(?:es|ed)?|salt|value|string|binary|b64|base64|enc(?:oded|rypted)?)?";
 /// Words that end with "pass" but do not name a password.
 const NO_PASS: [&str; 9] =
@@ -180,7 +180,7 @@ impl Names {
     }
 }
 
-/// Every name of a secret contains one of these.
+/// Alternatives of a pattern that every name of a secret matches.
 const HINTS: &str = "pass|pwd|pw|contrase|senha|wachtwoord|parola|senord|пароль|密|パス|answer|number|code|secret|token|key|credential|sess|sid|author|cookie|pin|puk|otp|cv[vc]|psk|jwt|pat|sas|kennwort|signature";
 
 /// Returns the last component of a path that names something, skipping indexes and the words in [`SIDES`].

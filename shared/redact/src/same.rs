@@ -5,8 +5,8 @@ use super::tree::{Kind, Tree};
 use piperoll_format::entry::{CallerEntry, caller_object};
 use piperoll_format::limits::JSON_DEPTH_MAX;
 
-/// Returns whether `body`, an entry already stored under the same id, contains the same fields of the caller. A value that is
-/// masked in only one of them counts as equal, because the body may have been stored under earlier masking rules.
+/// Returns whether `entry` and `body`, an entry already stored under the same id, have the same fields of the caller. A value
+/// that is masked in only one of the two counts as equal, because `body` may have been stored under earlier masking rules.
 pub fn is_same_entry(entry: &CallerEntry, body: &str) -> bool {
     if entry.is_same_text(body) {
         return true;
@@ -67,7 +67,7 @@ fn is_same_but_for_masks(one: &str, other: &str) -> bool {
     true
 }
 
-/// Returns whether two texts are equal before the first mask in either and after the last one.
+/// Returns whether two texts are equal before the first mask in either text and after the last mask in either text.
 fn is_same_around_masks(one: &str, other: &str) -> bool {
     let first = [one.find(MASK), other.find(MASK)].into_iter().flatten().min();
     let Some(first) = first else { return one == other };

@@ -193,7 +193,7 @@ impl<'r> Walk<'r> {
         }
         let names = &self.redactor.names;
         let within = match mode {
-            // An object with the name of a header is about permissions; it is not the value of a header.
+            // An object with a header's name (`cookie`, `authorization`) describes permissions; it is not the value of a header.
             Mode::Secret { class: Class::Header, .. } | Mode::Open => None,
             Mode::Secret { class, .. } | Mode::Within(class) => Some(class),
             Mode::All => Some(Class::Password),

@@ -301,7 +301,7 @@ proptest! {
         let text = template.replace('§', &as_written);
         let entry = entry_with(&text, wrapping).to_string();
         let out = Redactor::shared().entry(&entry).into_owned();
-        // A mask that stops too early leaves the end of the secret.
+        // If the mask ended too early, the end of the secret would remain.
         prop_assert!(!out.contains(&tail), "{text} -> {out}");
         prop_assert!(out.contains("\"redacted\""), "{text} -> {out}");
         prop_assert_eq!(Redactor::shared().entry(&out).into_owned(), out.clone(), "masking again changes nothing");

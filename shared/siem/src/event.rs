@@ -83,7 +83,8 @@ impl<'a> Event<'a> {
         let (cluster, node_id, generation, seq) = place;
         let mut view = EntryView::parse(&row.body).unwrap_or_default();
         if row.integrity != Integrity::Ok && row.body.contains(&b'\n') {
-            // An attacker who edits a row can insert a line end, and could thereby forge a line of the output.
+            // Omit these fields: an attacker who edits a row can insert a line end into them, and could thereby forge a line of
+            // the output.
             (view.changes, view.details, view.flags, view.redacted) = (None, None, None, None);
         }
         Self { cluster, node_id, generation, seq, recorded, row, view, omit: OmittedFields::Nothing }
@@ -117,7 +118,7 @@ impl<'a> Event<'a> {
         self
     }
 
-    /// Position as `node/seq`, the form that the command line accepts.
+    /// Returns the position as `node/seq`, the form that the command line accepts.
     pub(super) fn place(&self) -> String {
         format!("{}/{}", self.node_id, self.seq)
     }
@@ -130,13 +131,13 @@ impl<'a> Event<'a> {
         matches!(self.row.integrity, Integrity::Ok | Integrity::Erased)
     }
 
-    /// Time of the event: the time stated by the caller, otherwise the time of recording.
+    /// Returns the time of the event: the time stated by the caller, otherwise the time of recording.
     pub(super) fn time(&self) -> Timestamp {
         let said = self.view.occurred_at.as_deref().and_then(|time| Timestamp::parse_rfc3339(time).ok());
         said.unwrap_or(self.recorded)
     }
 
-    /// Summary in one sentence: the integrity problem if there is one, otherwise the description or the action.
+    /// Returns a summary in one sentence: the integrity problem if there is one, otherwise the description or the action.
     pub(super) fn sentence(&self) -> Cow<'_, str> {
         if let Some(reason) = self.row.reason.as_deref().filter(|_| self.row.integrity != Integrity::Ok) {
             return format!("row {} of {}: {reason}", self.seq, self.node_id).into();
@@ -151,7 +152,7 @@ impl<'a> Event<'a> {
         self.view.action.as_deref().unwrap_or("unknown")
     }
 
-    /// The last word of the action.
+    /// Returns the last word of the action.
     pub(super) fn verb(&self) -> &str {
         self.action().rsplit('.').next().unwrap_or_default()
     }
@@ -160,7 +161,7 @@ impl<'a> Event<'a> {
         self.view.outcome.as_deref().unwrap_or("unknown")
     }
 
-    /// Names of the rules that flagged the entry.
+    /// Returns the names of the rules that flagged the entry.
     pub(super) fn flags(&self) -> Vec<String> {
         self.view.flag_rules()
     }
@@ -169,12 +170,12 @@ impl<'a> Event<'a> {
         self.view.flags.filter(|_| self.omit != OmittedFields::Most)
     }
 
-    /// SHA-256 of the body, so that a message with omitted parts can be compared with the log.
+    /// Returns the SHA-256 of the body, so that a message with omitted parts can be compared with the log.
     pub(super) fn digest(&self) -> String {
         hex::encode(Sha256::digest(&self.row.body))
     }
 
-    /// Id and name of the person or account that the action affected.
+    /// Returns the id and the name of the person or account that the action affected.
     pub(super) fn person(&self) -> Option<(Option<&str>, &str)> {
         let view = &self.view;
         let (id, name, target) = (view.entity_id.as_deref(), view.entity_name.as_deref(), view.target.as_deref());

@@ -144,7 +144,7 @@ fn resource(name: Option<&str>, uid: Option<&str>, kind: Option<&str>, role: (u3
     json!({ "name": name, "uid": uid, "type": kind, "role_id": role.0, "role": role.1 })
 }
 
-/// The actual actor; the impersonated user is stored in `unmapped.effective_user`.
+/// Returns the actual actor; the impersonated user is stored in `unmapped.effective_user`.
 fn actor(event: &Event<'_>) -> Value {
     let view = &event.view;
     let session = json!({ "uid": view.session, "credential_uid": view.credential });
@@ -173,7 +173,7 @@ fn user_type(event: &Event<'_>) -> u32 {
     }
 }
 
-/// The account that the action affected.
+/// Returns the account that the action affected.
 fn affected(event: &Event<'_>) -> Value {
     event.person().map_or(Value::Null, |(id, name)| json!({ "name": name, "uid": id.unwrap_or(name), "type_id": 0 }))
 }

@@ -5,11 +5,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// JSON object under construction. Text that is already JSON is kept verbatim, because a number in `details` may have more
-/// digits than any type here can hold.
+/// digits than any numeric type can represent.
 pub(super) struct Parts(String);
 
 impl Parts {
-    /// Starts with the members of `value`, without the empty ones.
+    /// Creates an object with the members of `value`, except empty ones.
     pub(super) fn of(mut value: Value) -> Self {
         drop_nothings(&mut value);
         let mut text = json_text(&value);

@@ -194,7 +194,7 @@ fn the_longest_entry_fits_into_the_smallest_message() {
     }
 }
 
-/// An attacker who edits a row must not be able to add a line.
+/// An attacker who edits a row must not be able to add a line to the output.
 #[test]
 fn an_edited_row_stays_one_line() {
     let edited = body(1, r#"{"category":"data","action":"a.b","details":{"a":1}}"#, "")

@@ -73,7 +73,7 @@ fn body(n: usize) -> String {
     format!("{:NODE_FIELDS_BYTES$}{}", "", caller_entry(n))
 }
 
-/// Measures the baseline: body and MAC into one table, one commit per batch.
+/// Measures the baseline: inserts body and MAC into one table, with one commit per batch.
 fn plain_sqlite(batch: usize) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let conn = open(&dir.path().join("plain.db"));

@@ -40,7 +40,7 @@ const VERBS: [&str; 24] = [
 ];
 const OUTCOMES: [&str; 4] = ["success", "failure", "denied", "unknown"];
 
-/// Builds entries with every verb in every category, each once with nearly all fields and once with the required fields only.
+/// Builds entries with every verb in every category: each once with nearly all fields, and once with the required fields only.
 fn entries() -> Vec<String> {
     let mut entries = Vec::new();
     for (at, category) in CATEGORIES.iter().enumerate() {

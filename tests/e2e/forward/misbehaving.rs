@@ -1,4 +1,4 @@
-//! Receivers that accept data and keep none of it: every row still reaches a receiver that works.
+//! Tests receivers that accept data but do not keep it: every row still reaches a receiver that works.
 
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
@@ -29,8 +29,7 @@ fn receive(address: &str, manners: Vec<Manner>) -> Arc<Mutex<Vec<u64>>> {
             let mut connection = connection.unwrap();
             match manners[number.min(manners.len() - 1)] {
                 Manner::ClosesEarly => {
-                    // Read at least the start of one message, so that the node has sent data that it could wrongly consider
-                    // delivered.
+                    // Read at least the start of one message, so that the node has sent data that it could mistake for delivered.
                     let mut first = [0; 16];
                     connection.read_exact(&mut first).unwrap();
                     connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -59,7 +58,7 @@ async fn a_receiver_that_closes_before_we_do_is_not_believed() {
     configure(&cluster, 0, &format!("[[forward]]\nname = \"tcp\"\nto = \"tcp://{address}\"\nconfirm_every = \"3s\"\n"));
     let received = receive(&address, vec![Manner::ClosesEarly, Manner::ClosesEarly, Manner::Good]);
     cluster.run_all().await;
-    // Append some rows before the receiver closes, and some afterwards, when it would not read them.
+    // Append some rows before the receiver closes the connection, and some afterwards, when it no longer reads them.
     for round in 0..6 {
         let lines: Vec<String> = (0..20).map(|n| entry(&format!("r{round}-{n}"), "auth.login")).collect();
         cluster.append(0, &lines).await;

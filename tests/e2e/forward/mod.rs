@@ -49,7 +49,7 @@ pub(crate) fn wait_until_all_arrived(cluster: &Cluster, index: usize, name: &str
     wait_for(cluster, index, name, "all there", |status| status["lag_rows"] == 0)
 }
 
-/// Asserts that each row arrived, and that no row first arrived before an earlier row.
+/// Asserts that each row arrived, and that no row arrived for the first time before an earlier row had arrived.
 fn assert_whole_and_in_order(seqs: &[u64], rows: u64) {
     let mut seen = BTreeSet::new();
     for seq in seqs {

@@ -1,4 +1,4 @@
-//! A pause takes effect and stays in effect while rows are being delivered.
+//! Tests that a pause takes effect and stays in effect while rows are being delivered.
 
 use std::time::Duration;
 

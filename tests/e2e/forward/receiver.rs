@@ -17,7 +17,7 @@ pub(super) struct Rsyslog {
 }
 
 impl Rsyslog {
-    /// Starts rsyslog. Returns `None` if it is not installed, or if TLS is wanted and its TLS module is not installed.
+    /// Starts rsyslog. Returns `None` if it is not installed, or if `with_tls` is set and its TLS module is not installed.
     pub(super) fn start(folder: &Path, with_tls: bool) -> Option<Self> {
         let installed = Path::new("/usr/sbin/rsyslogd").exists();
         if !installed || with_tls && !Path::new("/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so").exists() {

@@ -1,4 +1,4 @@
-//! Forwarding to a real rsyslog.
+//! Tests forwarding to a real rsyslog.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Forwarding to an HTTP server that fails in various ways, and to a file that is rotated.
+//! Tests forwarding to an HTTP server that fails in various ways, and to a file that is rotated.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -31,7 +31,7 @@ async fn a_stream_without_pauses_is_recorded_as_it_comes_and_over_a_restart() {
     let mut child = appending(&cluster, &["-"]);
     let mut input = child.stdin.take().unwrap();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    // A line every 5 ms, so no pause ever ends a batch.
+    // Write a line every 5 ms, so that a batch is never ended by a pause.
     let writer = std::thread::spawn(move || {
         let mut number = 0;
         while stopped.recv_timeout(Duration::from_millis(5)).is_err() {

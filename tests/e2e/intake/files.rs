@@ -1,4 +1,4 @@
-//! Followed files, with writes and rotation as programs and logrotate do them.
+//! Tests followed files, which are written and rotated as programs and logrotate do it.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -65,7 +65,7 @@ async fn files_that_begin_with_the_same_line_are_told_apart() {
     std::fs::copy(&a, logs.join("a.log.1")).unwrap();
     std::fs::write(&a, begun(11..=16).join("\n") + "\n").unwrap();
     wait_for(&cluster, "via:\"file a\" action:x.y,app.start", 10);
-    // While the node is down: write more lines and rotate the file, three times, with compression as logrotate does it.
+    // While the node is down, write more lines and rotate the file, three times, with compression as logrotate does it.
     cluster.stop(0);
     append(&b, &[line(3), line(4)]);
     std::fs::rename(&b, logs.join("b.log.3")).unwrap();
@@ -96,7 +96,7 @@ async fn what_is_written_late_to_a_rotated_file_arrives() {
     std::fs::rename(&path, logs.join("a.log.1")).unwrap();
     append(&path, &begun(3..=3));
     wait_for(&cluster, "action:x.y", 3);
-    // The node already reads the next file.
+    // The node already reads the new file, but a line that is added to the rotated file must still be recorded.
     writeln!(late, "{}", line(4)).unwrap();
     wait_for(&cluster, "action:x.y", 4);
     cluster.kill(0);

@@ -1,4 +1,4 @@
-//! Sources other than the socket, with the programs that use them: logger, a journal, and rotated files.
+//! Tests sources other than the socket with real input: messages of logger, a journal, and rotated files.
 
 mod append;
 mod boots;
@@ -181,7 +181,7 @@ async fn lines_of_a_rotated_file_arrive_once_across_crashes() {
     append("this is no JSON\n");
     cluster.run_all().await;
     wait_for(&cluster, "entity:pods", 200);
-    // Half a line, then a crash, then the rest of the line: one record.
+    // Half a line is written before a crash and the rest after it: this is one record.
     let line = kubernetes(200);
     append(&line[..40]);
     cluster.kill(0);
@@ -209,7 +209,7 @@ async fn lines_of_a_rotated_file_arrive_once_across_crashes() {
         entries(&cluster, "action:log.gap").iter().all(|gap| gap["details"]["cause"] == "unclean stop"),
         "nothing was lost"
     );
-    // Truncated in place: a gap entry reports that lines may be missing.
+    // The file is truncated in place: a gap entry reports that lines may be missing.
     std::fs::write(&file, kubernetes(450)).unwrap();
     wait_for(&cluster, "entity:pods", 451);
     let is_cut = |gap: &Value| gap["details"]["cause"].as_str().unwrap().contains("was truncated");

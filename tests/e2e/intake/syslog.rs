@@ -66,7 +66,8 @@ async fn what_the_kernel_drops_is_counted() {
     let message = format!("<13>1 2026-10-11T22:14:15Z h burst 1 - - {}", "x".repeat(1_000));
     sender.send_to(message.as_bytes(), &address).unwrap();
     wait_for(&cluster, "action:syslog.burst", 1);
-    // The node does not receive during the burst, and no later message reveals the loss.
+    // Stop the node during the burst, so that the kernel drops messages. No message follows the burst, so the node must notice
+    // the loss without one.
     cluster.signal(0, Signal::SIGSTOP);
     let sent = 12_000;
     for _ in 1..sent {

@@ -1,4 +1,4 @@
-//! The application that tests kill, and the results that it printed for its entries before that.
+//! The test application that tests kill, and the results that it has printed for its entries.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -35,7 +35,7 @@ impl App {
         Self { process: Guard(process), lines }
     }
 
-    /// Reads ids and their results, at most `most` of them, up to a line that equals `until`.
+    /// Reads at most `most` ids with their results, up to a line that equals `until`.
     pub(super) fn read(&mut self, until: &str, most: usize) -> Vec<(String, String)> {
         let mut read = Vec::new();
         for line in self.lines.by_ref().map_while(Result::ok).take(most) {

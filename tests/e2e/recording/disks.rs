@@ -51,7 +51,7 @@ async fn a_slow_or_full_disk_of_the_node_is_met_by_each_policy_in_its_way() {
     let strict = &recorders[0].1;
     for entry in late {
         kept.push(entry.id().to_string());
-        // It is unknown whether the entry was recorded. Because it has an id it can be sent again.
+        // It is unknown whether the entry was recorded. The entry has an id, so it can be sent again.
         let again = strict.emit(entry).await;
         assert!(matches!(again, Ok(Emitted::Recorded(_))), "{again:?}");
     }
@@ -161,8 +161,8 @@ async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_double
     }
     let mut cluster = one_node().await;
     cluster.stop(0);
-    // Entries are spooled while the node is down and sent later; the application is killed at every call that touches the spool, one
-    // after the other.
+    // Entries are spooled while the node is down and sent later. At each of the calls that touch the spool, the application is
+    // killed once.
     for (policy, bytes) in [("spool", 1_000_000), ("best_effort", 1_100)] {
         let (mut said, mut killed) = (Vec::new(), 0);
         let (arrived_before, lost_before) = (entries(&cluster, "action:app.write").len(), total(&lost(&cluster)));
@@ -220,7 +220,7 @@ async fn an_application_that_is_killed_at_any_step_of_its_spool_loses_and_double
     }
 }
 
-/// Sum of the counts of all gaps.
+/// Returns the sum of the counts of all gaps.
 fn total(lost: &[(u64, String)]) -> u64 {
     lost.iter().map(|(count, _)| count).sum()
 }

@@ -14,7 +14,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Code blocks of one kind in the README's section about recording.
+/// Returns the code blocks of one kind in the README's section about recording.
 fn snippets(kind: &str) -> Vec<String> {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let section = readme.split("\n## Record from your application\n").nth(1).unwrap().split("\n## ").next().unwrap();

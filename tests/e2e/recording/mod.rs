@@ -25,7 +25,7 @@ fn socket(cluster: &Cluster) -> std::path::PathBuf {
     cluster.nodes[0].folder.join("node.sock")
 }
 
-/// Entries of the log that match the filter, oldest first.
+/// Returns the entries of the log that match the filter, oldest first.
 fn entries(cluster: &Cluster, filter: &str) -> Vec<Value> {
     let run = cluster.on_node(0, &["export", filter, "--from", "0001-01-01"]);
     assert_eq!(run.code, 0, "{}", run.stderr);

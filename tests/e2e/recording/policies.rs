@@ -250,7 +250,7 @@ async fn a_spool_that_is_damaged_while_it_is_written_loses_nothing_that_comes_af
         let kept = recorder.emit_with_policy(act(DeliveryPolicy::Spool, n), DeliveryPolicy::BestEffort).await;
         assert!(matches!(kept, Ok(Emitted::Spooled(_))), "{kept:?}");
     };
-    // More entries than one batch: the sender is still waiting for the node with the first batch.
+    // Spool more entries than one batch holds. The node is down, so the sender is still waiting with the first batch.
     for n in 0..600 {
         keep(n).await;
     }

@@ -45,8 +45,8 @@ fn ask(cluster: &Cluster, token: &str, method: &str, path: &str, body: &str) -> 
     request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()
 }
 
-/// Sends requests over one HTTP/2 connection whose windows are zero from the start, so that no part of a response body can be sent. The
-/// connection lives as long as the returned values.
+/// Sends requests over one HTTP/2 connection whose windows are zero from the start, so that no part of a response body can be
+/// sent. The connection stays open as long as the returned values exist.
 async fn never_read(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     requests: impl Iterator<Item = http::Request<Full<Bytes>>>,
@@ -62,7 +62,8 @@ async fn never_read(
         let Ok(()) = sender.ready().await else { break };
         let answer = sender.send_request(request);
         tasks.spawn(async move {
-            // The response head may arrive; dropping it would tell the server that the client needs no more data.
+            // The response head may arrive. It is kept, because dropping it would tell the server that the client needs no more
+            // data.
             let _head = answer.await;
             std::future::pending::<()>().await;
         });
@@ -102,7 +103,8 @@ async fn answers_that_nobody_reads_take_bounded_memory() {
     drop(unread);
 }
 
-/// Tails, exports, counts over every row, bundles, timelines and requests that consist mostly of headers, all from one caller.
+/// Tails, exports, counts over every row, verifications, bundles, proofs and requests that consist mostly of headers, all from
+/// one caller: memory stays bounded, and another caller is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_and_headers_of_one_caller_take_bounded_memory() {
     let cluster = Cluster::start(&["mx1", "mx2"]).await;

@@ -30,7 +30,7 @@ fn on_socket(cluster: &Cluster, index: usize, path: &str, body: Option<&str>) ->
     (status.parse().unwrap(), body.to_owned())
 }
 
-/// Entries of a node, as the node itself reads them.
+/// Returns the entries of a node, as the node itself reads them.
 fn entries(cluster: &Cluster, filter: &str) -> Vec<Value> {
     let run = cluster.on_node(0, &["query", filter, "--limit", "5000", "--order", "asc", "--json"]);
     let rows = run.stdout.lines().filter(|line| line.starts_with("{\"entry\""));
@@ -43,7 +43,7 @@ fn configure(cluster: &Cluster, tables: &str) {
     std::fs::write(&config, format!("{text}\n{tables}")).unwrap();
 }
 
-/// Peak resident memory of a process (`VmHWM`), in MiB.
+/// Returns the peak resident memory of a process (`VmHWM`), in MiB.
 fn peak_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

@@ -1,4 +1,4 @@
-//! Tests rows that have valid MACs of a node's own key but are not valid entries, and request values that no honest client sends.
+//! Tests rows that have valid MACs but are not valid entries, and request values that no honest client sends.
 
 use std::io::{Read as _, Write as _};
 
@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::on_socket;
 
-/// Appends bodies after a stopped node's last row with valid MACs of its own secret, as an attacker with root on that node can.
+/// Appends bodies after the last row of a stopped node, with valid MACs computed with the node's own secret, as an attacker with
+/// root access can. Returns the sequence numbers of the new rows.
 fn seal(cluster: &Cluster, index: usize, bodies: impl Fn(u64) -> Vec<Vec<u8>>) -> Vec<u64> {
     let node = &cluster.nodes[index];
     let about: Value = serde_json::from_slice(&std::fs::read(node.folder.join("data/log.json")).unwrap()).unwrap();
@@ -54,7 +55,7 @@ fn seal(cluster: &Cluster, index: usize, bodies: impl Fn(u64) -> Vec<Vec<u8>>) -
 const PLAIN: &str = r#","category":"auth","action":"auth.login","user":"nobody","via":"node"}"#;
 const FORGED: &str = r#"{"v":1,"node_id":"mx2","seq":999,"user":"ceo@example.org","category":"data","action":"payroll.export","via":"socket uid=0"}"#;
 
-/// Bodies that begin like an entry but are not valid entries.
+/// Returns bodies that begin like an entry but are not valid entries.
 fn malformed(_: u64) -> Vec<Vec<u8>> {
     let close = r#","signature":"ab","integrity":"ok","witnessed":true}"#;
     let last = r#"{"final":{"complete":true,"proven":true,"completeness":"proven whole","complete_through":null,"order_uncertainty_ms":0,"expected":3,"answered":3,"nodes":[],"next_cursor":null,"count":0,"from":"","to":""}}"#;
@@ -95,7 +96,8 @@ async fn a_node_with_its_own_key_shows_no_row_that_is_none() {
     cluster.append(1, &[entry("carol", "intrusion.step")]).await;
     cluster.wait_until_answered("mx1").await;
 
-    // A page has as many rows as it states, no forged row under another node, and every malformed body as text with the reason.
+    // A page has as many rows as it states. No forged row is attributed to another node, and every malformed row is shown with
+    // the reason.
     let page = cluster.page("limit=200&from=2d").await.json();
     let rows = page["entries"].as_array().unwrap();
     assert_eq!(page["count"], rows.len());

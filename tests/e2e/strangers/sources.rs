@@ -108,7 +108,7 @@ async fn after_an_unclean_end_a_record_that_kills_is_passed() {
     cluster.kill(0);
     say(&log, 1);
     say(&log, 2);
-    // State left by two starts that each died while they processed the first line.
+    // Write the state that is left if the node was killed twice while it processed the first line.
     let line = format!("{}\n", json!({ "number": 1 }));
     use sha2::{Digest as _, Sha256};
     let digest = hex::encode(Sha256::digest(&line));

@@ -157,8 +157,8 @@ fn write_border(piece: &mut Piece, border: &BorderRow) -> io::Result<()> {
     piece.write_all(&row)
 }
 
-/// Writes the timeline and its copy for spreadsheets. Sources are ordered by node, log and era, which is how rows with
-/// the same timestamp are ordered.
+/// Writes the timeline and its copy for spreadsheets. Sources are ordered by node, log and era, because that is the order of rows
+/// with the same timestamp.
 fn readable(dir: &Path, nodes: &mut [Collected], first: &mut Vec<Vec<u8>>) -> io::Result<(Piece, Piece)> {
     let mut timeline = Piece::new(dir, bundle::TIMELINE)?;
     let mut copy = Piece::new(dir, bundle::CSV)?;

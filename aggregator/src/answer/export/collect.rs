@@ -37,7 +37,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const TREE_LEVELS_MAX: usize = 62;
 const HASH_TEXT_BYTES: usize = 48;
 const PROOF_BYTES_MIN: usize = 64 * 1024;
-/// Time limit for a proof. A node needs several seconds to create the proof of a million runs.
+/// Time limit for a proof. A node needs several seconds to create the proof of a million runs of rows.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Rows that a node sent and proved.
@@ -196,7 +196,7 @@ pub(super) async fn collect(
     if let (Status::Ok, true, RangeCompleteness::Not(message)) = (part.status, unfiltered, &reader.counters.proof) {
         (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {message}")));
     }
-    // The answer to a filtered query has no border rows, so any that the node sends are dropped.
+    // An answer to a filtered query must not contain border rows, so drop any that the node sends.
     let mut borders = std::mem::take(&mut reader.borders);
     let room = BODY_AND_MAC_BYTES_MAX - ERASED_HEAD_BYTES;
     borders.retain(|border| unfiltered && border.body.len() + border.mac.len() <= room);

@@ -105,7 +105,7 @@ impl Exporter {
         }
     }
 
-    /// Collects the rows of all nodes concurrently. The present log of each node comes first.
+    /// Collects the rows of all nodes concurrently. The current log of each node comes first.
     async fn collect(
         self: &Arc<Self>,
         cluster: &Cluster,
@@ -136,7 +136,7 @@ impl Exporter {
                         Collected::none(NodeOutcome::unasked(&member, Status::Excluded, "retired".to_owned()))
                     }
                 }];
-                // Without the node's present log, nothing shows which logs preceded it.
+                // Without the node's current log, nothing shows which logs preceded it.
                 let asides = if logs[0].proven.is_some() { ask_asides(&member, &query, None) } else { Vec::new() };
                 for asked in asides {
                     logs.push(collect(Arc::clone(&member), asked, limits, created, &exporter.dir).await?);

@@ -48,7 +48,7 @@ impl Spool {
         Ok(BufReader::new(file))
     }
 
-    /// Copies everything into a piece.
+    /// Copies all rows into a piece.
     pub(super) fn copy_to(&mut self, piece: &mut Piece) -> io::Result<()> {
         io::copy(&mut self.read()?, piece).map(|_| ())
     }

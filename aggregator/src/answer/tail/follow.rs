@@ -24,8 +24,8 @@ use crate::scan::verified_row::VerifiedRow;
 const RETRY: Duration = Duration::from_millis(500);
 /// Time after which a node may close a connection that is not read. Such a closed connection is not a failure of the node.
 const HELD_UP: Duration = Duration::from_secs(1);
-/// Time after a delay of `HELD_UP` during which the end of the connection is attributed to that delay. The end is noticed only
-/// after the data in flight has been read.
+/// Period after a delay of `HELD_UP` in which the end of a connection is attributed to the delay. The end is noticed only after
+/// the data in flight has been read.
 const HELD_UP_SINCE: Duration = Duration::from_secs(5);
 
 /// News from a followed node.
@@ -65,7 +65,7 @@ pub(super) enum News {
     },
 }
 
-/// The tail has ended.
+/// Error returned when the tail has ended, so that no more rows are needed.
 struct ClientGone;
 
 /// The end of one connection to a node.
@@ -359,8 +359,8 @@ async fn read_on(
     }
 }
 
-/// Sends a row once there is room for it, and advances `place` past it. Returns the present time if sending took so
-/// long that the node may close the connection.
+/// Sends a row once there is room for it, and advances `place` past it. Returns the current time if sending took so long that the
+/// node may close the connection.
 async fn hand_over(
     row: VerifiedRow,
     (node, generation): (usize, Generation),

@@ -320,7 +320,8 @@ mod tests {
         assert!(!ordering.has_backlog());
     }
 
-    /// A node that answers but sends nothing delays a backlog once, and a live tail by `GRACE`.
+    /// A node that answers but sends nothing delays a backlog only once, by `BACKLOG_WAIT_MAX`, and a row of a live tail by
+    /// `GRACE`.
     #[test]
     fn a_node_that_gives_nothing_holds_nobody_back_for_ever() {
         let mut behind = ordering(true);

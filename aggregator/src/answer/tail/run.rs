@@ -20,11 +20,11 @@ use crate::scan::query::Query;
 
 /// Interval at which the client receives the progress of all nodes.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Interval at which waiting rows are checked for the end of their grace.
+/// Interval at which the tail checks whether the grace period (`GRACE`) of waiting rows is over.
 const TICK: Duration = Duration::from_millis(100);
-/// News queued between the nodes and the merge; nodes wait when the queue is full.
+/// Maximum number of news items queued between the followers of the nodes and the merge. Followers wait when the queue is full.
 const NEWS_WAITING: usize = 64;
-/// Bytes of rows in the merge, divided among the nodes. Each node has room for at least one row.
+/// Maximum bytes of rows in the merge, divided among the nodes. Each node has room for at least one row.
 const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HELD_BYTES_MIN: usize = CALLER_ENTRY_BYTES_MAX + ROW_OVERHEAD_BYTES;
 /// Maximum number of events and bytes queued between the merge and the client. A live tail that lags by this much is dropped.

@@ -16,7 +16,8 @@ pub(crate) enum Comparison {
     Rollback(String),
 }
 
-/// Compares `presented` with `pinned`, the checkpoint that this witness cosigned last; `proof` leads from one to the other.
+/// Compares `presented` with `pinned`, the checkpoint that this witness cosigned last. `proof` is the consistency proof between
+/// the two.
 pub(crate) fn compare(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof: &[Hash]) -> Comparison {
     let Some(pinned) = pinned else { return Comparison::Advance };
     if pinned.origin != presented.origin {

@@ -16,7 +16,8 @@ pub(crate) struct GoneHere {
 }
 
 impl WatchState {
-    /// Whether a log was pruned with all of its known rows, no earlier than the policy allows, and the node no longer lists it.
+    /// Whether a log was pruned with all of its known rows and no earlier than the policy allows, and is no longer listed by the
+    /// node.
     pub(crate) fn has_let_go(&self, lost: &Lost) -> bool {
         lost.gone.as_ref().is_some_and(|gone| gone.is_kept && lost.to_seq <= gone.rows)
             && self.asides.iter().all(|aside| aside.generation.to_string() != lost.generation)
@@ -34,7 +35,7 @@ impl NodeWitness {
         })
     }
 
-    /// Explains that a log was deleted by a prune, if that is why it is missing.
+    /// Returns a message saying that the log was deleted by a prune, if that is why the log is missing.
     pub(crate) fn gone(&self, generation: Generation) -> Option<String> {
         let (state, generation) = (self.state(), generation.to_string());
         let gone = |lost: &&Lost| lost.generation == generation && state.has_let_go(lost);

@@ -88,7 +88,8 @@ pub(crate) struct Lost {
     /// Last pinned checkpoint of the log. If its rows can still be read, they are verified against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
-    /// Set if the log was deleted together with the first rows of the log that replaced it, according to a proven entry of that log.
+    /// Set if the log was deleted together with the first rows of the log that replaced it, according to a proven entry of the
+    /// replacement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gone: Option<GoneWith>,
 }
@@ -106,7 +107,7 @@ pub(crate) struct GoneWith {
     pub(crate) is_kept: bool,
 }
 
-/// Maximum number of recorded losses; operators are not expected to cause that many. Further losses widen the last record.
+/// Maximum number of recorded losses, more than are expected in practice. Further losses widen the last record.
 pub(crate) const LOST_MAX: usize = 256;
 
 impl Lost {
@@ -173,7 +174,7 @@ impl BadRow {
 pub(crate) struct Remembered {
     pub(crate) pin: Option<Pin>,
     pub(crate) alarm: Option<Alarm>,
-    /// The first row that failed verification since an operator accepted the last one.
+    /// The first row that failed verification since an operator last accepted such a row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bad_row: Option<BadRow>,
     /// Cosigned sizes of the pinned generation, ascending.
@@ -191,7 +192,7 @@ pub(crate) struct Remembered {
     /// checkpoint is not reported again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) splits: Vec<Split>,
-    /// Set if the earlier memory of this node was lost; reported until an operator accepts the loss.
+    /// Set if the witness lost what it had stored about the node. The loss is reported until an operator accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) again: Option<Again>,
 }
@@ -276,8 +277,8 @@ impl Remembered {
         }
     }
 
-    /// Records that logs were deleted together with the first `to_seq` rows of another one. A log is marked only if it
-    /// was replaced completely and the statement covers all of its rows, so a log of unknown length is not marked.
+    /// Records that logs were deleted together with the first `to_seq` rows of another log. A log is marked only if it was
+    /// replaced completely and the statement covers all of its rows, so a log of unknown length is not marked.
     pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &Generation, to_seq: u64, is_kept: bool) {
         for log in logs {
             let generation = log.generation.to_string();

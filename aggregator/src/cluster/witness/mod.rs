@@ -1,5 +1,5 @@
-//! Witness memory of one node: the largest log that was seen, cosigned, and the verdict on it (docs/format.md, "Witness"; the
-//! rules are those of C2SP tlog-witness).
+//! Witness memory of one node: the cosigned checkpoint of the largest log seen, and the verdict on the node (docs/format.md,
+//! "Witness"; the rules are those of C2SP tlog-witness).
 //!
 //! A node can lose, truncate or rewrite its log, but it cannot make a witness forget a checkpoint that the witness cosigned.
 

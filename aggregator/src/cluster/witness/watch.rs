@@ -57,14 +57,14 @@ pub(crate) struct WitnessStatus {
     pub(crate) is_pending: bool,
 }
 
-/// Why a node's checkpoint was not accepted, although it raises no alarm.
+/// Reason why a node's checkpoint was not accepted although the checkpoint raises no alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotTaken {
     /// The node could not be reached.
     Unreachable(String),
     /// The node presented no checkpoint, or one that could not be checked.
     Unverifiable(String),
-    /// This aggregator is not ready to check it. A later poll is.
+    /// This aggregator is not ready yet to check the node's checkpoint; a later poll will check it.
     TooEarly(String),
 }
 
@@ -130,7 +130,7 @@ pub(crate) struct WatchState {
     pub(crate) floor: Option<LogStart>,
     /// Set by `NodeWitness::recalled` once this aggregator's own log has been searched for earlier pins of the node.
     pub(crate) recalled: bool,
-    /// Logs that the node's present one replaced and that the node reports as still readable.
+    /// Logs that the node's current one replaced and that the node reports as still readable.
     pub(crate) asides: Vec<LogAside>,
     /// Archived logs that the node has been asked about.
     pub(crate) earlier_polled: Vec<PolledLog>,
@@ -170,7 +170,8 @@ impl NodeWitness {
             state,
             polling: tokio::sync::Mutex::new(()),
         };
-        // If the pin cannot be verified because the roster now names another key, the next poll tries again and reports that.
+        // If the pin cannot be verified because the roster now names another key, the next poll tries again and reports the
+        // problem.
         {
             let mut state = watch.state();
             state.pinned = state.remembered.pin.as_ref().and_then(|pin| watch.open_pin(pin).ok());
@@ -184,7 +185,8 @@ impl NodeWitness {
         former.map_or_else(|| self.opened(&note), Ok)
     }
 
-    /// Pinned checkpoint that the node's rows are verified against; `None` if nothing is pinned or the pinned log is empty.
+    /// Returns the pinned checkpoint that the node's rows are verified against; `None` if nothing is pinned or the pinned log is
+    /// empty.
     pub(crate) fn pinned(&self) -> Option<Pinned> {
         let state = self.state();
         let checkpoint = state.pinned.as_ref().filter(|checkpoint| checkpoint.size > 0)?;
@@ -198,7 +200,7 @@ impl NodeWitness {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The current verdict on the node.
+    /// Returns the current verdict on the node.
     pub(crate) fn standing(&self) -> WitnessStatus {
         let state = self.state();
         let pin = state.remembered.pin.as_ref();
@@ -232,7 +234,8 @@ impl NodeWitness {
             (None, None) if old => (Verdict::Stale, Some("its checkpoint has not been renewed for a while".to_owned())),
             (None, None) => (Verdict::Ok, None),
         };
-        // An alarm and a bad row are about the node, whatever the last poll said.
+        // An alarm or a bad row concerns the node itself, whatever the result of the last poll was, so its verdict is never
+        // pending.
         let is_pending = verdict == Verdict::Unverifiable && (state.too_early || !state.polled);
         WitnessStatus { verdict, reason, size, seen, is_pending }
     }
@@ -332,12 +335,13 @@ impl NodeWitness {
         state.remembered = remembered;
     }
 
-    /// Returns the logs, other than the present one, that may contain rows of a range and that the node can still read. Each
-    /// comes with its last pinned checkpoint, if the log still has all rows under it and the log's predecessor is known.
+    /// Returns the logs, other than the current one, that may contain rows of a range and that the node can still read. Each
+    /// comes with its last pinned checkpoint, if the log still has all rows that the checkpoint covers and the log's predecessor
+    /// is known.
     pub(crate) fn asides_in(&self, from: Timestamp, to: Timestamp) -> Vec<(Generation, Option<Pinned>)> {
         let state = self.state();
         let mut found: Vec<(Generation, Option<Pinned>)> = Vec::new();
-        // The newest record of each log applies: a log that was replaced twice was pinned twice.
+        // The newest record of each log applies: a log that was replaced twice was pinned twice, so it has two records.
         for lost in state.remembered.lost.iter().rev().filter(|lost| lost.touches(from, to)) {
             if state.pinned.as_ref().is_some_and(|pinned| generation_of(pinned) == lost.generation) {
                 continue;
@@ -369,15 +373,15 @@ impl NodeWitness {
         self.state().remembered.alarm.as_ref().is_some_and(|alarm| alarm.generation == generation)
     }
 
-    /// Returns a log other than the present one that can still be read, with its last pinned checkpoint under the conditions of
-    /// `asides_in`.
+    /// Looks up a readable log other than the current one. Returns `None` if there is no such log, otherwise the log's last
+    /// pinned checkpoint under the conditions of `asides_in`.
     pub(crate) fn aside(&self, generation: Generation) -> Option<Option<Pinned>> {
         let all = self.asides_in(Timestamp::MIN, Timestamp::MAX);
         all.into_iter().find(|(known, _)| *known == generation).map(|(_, pinned)| pinned)
     }
 
-    /// Returns the logs that the present one replaced, oldest first. Each has its generation and, if the log can be
-    /// read, whether all of its witnessed rows are available.
+    /// Returns the logs that the current one replaced, oldest first. Each has its generation and, if the log can be read, whether
+    /// all of its witnessed rows are available.
     pub(crate) fn logs_before(&self) -> Vec<(String, Option<(Generation, bool)>)> {
         let readable = self.asides_in(Timestamp::MIN, Timestamp::MAX);
         let state = self.state();
@@ -397,8 +401,8 @@ impl NodeWitness {
         logs.into_iter().map(|(_, generation)| (generation.to_owned(), found(generation))).collect()
     }
 
-    /// Whether a generation was replaced by another log. The present log can have lost rows too, but that does not mean
-    /// that it was replaced.
+    /// Whether a generation was replaced by another log. The current log can have lost rows too, but that does not mean that it
+    /// was replaced.
     pub(crate) fn is_past(&self, generation: Generation) -> bool {
         let generation = generation.to_string();
         let state = self.state();
@@ -406,7 +410,8 @@ impl NodeWitness {
         !present && state.remembered.lost.iter().any(|lost| lost.generation == generation)
     }
 
-    /// Explains why a node that is not a member during a range is still expected there: rows of that time were witnessed.
+    /// Explains why a node that was not a member during a range is still expected to answer for it: rows of that time were
+    /// witnessed.
     pub(crate) fn saw_rows_in(&self, from: Timestamp, to: Timestamp) -> Option<String> {
         let state = self.state();
         let pin = state.remembered.pin.as_ref()?;
@@ -416,7 +421,7 @@ impl NodeWitness {
         touches.then(|| format!("{} of its rows were witnessed, up to {latest}", pin.size))
     }
 
-    /// Number of witnessed rows of the node's present log.
+    /// Returns the number of witnessed rows of the node's current log.
     pub(crate) fn witnessed_rows(&self) -> Option<u64> {
         self.state().remembered.pin.as_ref().map(|pin| pin.size)
     }
@@ -490,7 +495,7 @@ impl NodeWitness {
             NotTaken::Unverifiable(reason) | NotTaken::TooEarly(reason) => (Verdict::Unverifiable, reason),
         });
         if state.trouble.is_some() {
-            // The node may answer for an archived log once it is reachable again, so forget that it did not.
+            // The node may answer for an archived log once it is reachable again, so forget that it gave no answer.
             state.earlier_polled.retain(|polled| polled.is_known);
         }
     }
@@ -530,8 +535,8 @@ impl NodeWitness {
         state.remembered = remembered;
     }
 
-    /// Records what the node presents during an alarm. An acceptance refers to the log that was seen last, not to the
-    /// one that raised the alarm, which an operator may have replaced since. The evidence keeps the one that raised it.
+    /// Records what the node presents during an alarm. An acceptance refers to the log that was seen last, not to the log that
+    /// raised the alarm, because an operator may have replaced that log since. The evidence keeps the log that raised the alarm.
     pub(crate) fn present(&self, state: &mut WatchState, presented: &Checkpoint, note: &str) -> Result<(), String> {
         let mut remembered = state.remembered.clone();
         let Some(alarm) = &mut remembered.alarm else { return Ok(()) };
@@ -545,7 +550,8 @@ impl NodeWitness {
         Ok(())
     }
 
-    /// Verifies a note and returns its checkpoint. The node of this roster entry must have signed it under the name of its origin.
+    /// Verifies a note and returns its checkpoint. The node of this roster entry must have signed the note, with the checkpoint's
+    /// origin as the name of the key.
     pub(crate) fn opened(&self, note: &Note) -> Result<Checkpoint, String> {
         let key = self.node_key.ok_or("the roster has no checkpoint key for this node; update `roster.toml`")?;
         let opened = self.opened_by(note, &key)?;
@@ -573,8 +579,8 @@ pub(crate) fn span_of(said: &LogSpan) -> Span {
 }
 
 impl Remembered {
-    /// Records the log that the present one replaced as lost, if nothing is remembered about it. Otherwise a witness
-    /// that first sees the node later would report a range that begins before the present log as complete.
+    /// Records as lost the log that the current one replaced, if nothing is remembered about that log. Otherwise a witness that
+    /// first sees the node later would report a range that begins before the current log as complete.
     pub(crate) fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
@@ -603,7 +609,7 @@ impl Remembered {
     }
 }
 
-/// Generation of a checkpoint: the last part of its origin, `cluster/node/generation`.
+/// Returns the generation of a checkpoint: the last part of its origin, `cluster/node/generation`.
 pub(crate) fn generation_of(checkpoint: &Checkpoint) -> String {
     checkpoint.origin.rsplit('/').next().unwrap_or_default().to_owned()
 }

@@ -16,7 +16,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One line, or one record of a document.
 pub(super) enum Item {
-    /// An entry as JSON. A foreign record may have an id of its own.
+    /// An entry as JSON. `has_id` matters only for foreign records: it tells whether the record has an ID of its own.
     Entry {
         line: u64,
         text: Vec<u8>,

@@ -119,7 +119,7 @@ fn with_id(line: Vec<u8>) -> (Vec<u8>, bool) {
         id: Option<&'a RawValue>,
     }
     let begin = line.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
-    // Leave anything but an object unchanged; the node will refuse it.
+    // Leave a line unchanged if it has an id, or if it is not an object, which the node will refuse.
     let (Ok(Identified { id: None }), Some(b'{')) = (serde_json::from_slice(&line), line.get(begin)) else {
         return (line, false);
     };
@@ -129,7 +129,7 @@ fn with_id(line: Vec<u8>) -> (Vec<u8>, bool) {
     (identified, true)
 }
 
-/// Counts over all requests of one input.
+/// Totals over all requests of one input.
 #[derive(Default)]
 struct Totals {
     new: u64,
@@ -167,7 +167,7 @@ async fn append_all(
 ) -> anyhow::Result<()> {
     let mut batch = Batch::default();
     loop {
-        // Limit the wait, so that lines of a program that never pauses are recorded promptly too.
+        // Wait for more input only until `due`, so that lines that were already read are recorded promptly when the input pauses.
         let due = batch.begun.map(|begun| begun + BATCH_WAIT);
         let received = match due {
             None => input.recv().await,
@@ -200,7 +200,7 @@ async fn append_all(
             Item::PassedOver => totals.passed_over += 1,
             Item::Refused { line, problem } => totals.refuse(line, &problem),
         }
-        // Flush the batch here too, for input that never pauses.
+        // Flush the batch here too, because the wait above never times out if the input does not pause.
         if batch.begun.is_some_and(|begun| begun.elapsed() >= BATCH_WAIT) {
             batch.flush(target, import, receipts, totals).await?;
             bar.set_position(totals.new + totals.known);
@@ -276,7 +276,8 @@ impl Batch {
             let (number, is_given) = self.lines.get(result.line.saturating_sub(1)).copied().unwrap_or_default();
             match (&result.receipt, result.status) {
                 (Some(receipt), status) => {
-                    // An id that was just added can be a duplicate only if an earlier attempt recorded the line, so the line is new.
+                    // A duplicate of a line to which `with_id` added the id was recorded by an earlier attempt of this run, so
+                    // the line counts as new.
                     if status == 200 && !is_given {
                         totals.known += 1;
                     } else {

@@ -14,14 +14,14 @@ use piperoll_protocol::node::{BatchReport, LineResult};
 use super::super::place::LogAccess;
 use crate::args::PlaceArgs;
 
-/// Pauses between two attempts.
+/// Shortest and longest pause between two attempts.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Log to which entries are appended.
 pub(super) struct Target {
     place: LogAccess,
-    /// Configuration that led to the node; needed to open the node's log if the node stops in the meantime.
+    /// Configuration through which the node was found; needed to open the node's log if the node stops in the meantime.
     config: Option<Box<NodeConfig>>,
     /// Maximum time for which the same entries are retried while the node cannot accept them.
     retry_for: Duration,
@@ -66,7 +66,7 @@ pub(super) async fn send(target: &Target, lines: &[u8], import: bool) -> anyhow:
     }
 }
 
-/// Returns why a valid line was not recorded; `None` if every line is recorded or refused.
+/// Returns why a valid line was not recorded; `None` if every line was recorded or permanently refused.
 fn transient_error(report: &BatchReport) -> Option<String> {
     let waiting = report.results.iter().find(|result| result.status >= 500 && result.receipt.is_none())?;
     Some(waiting.error.clone().unwrap_or_default())

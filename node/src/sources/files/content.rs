@@ -11,11 +11,12 @@ use sha2::{Digest as _, Sha256};
 use super::family::Packing;
 use crate::sources::record::RECORD_BYTES_MAX;
 
-/// Number of bytes at the beginning of a file, and before the current offset, that are compared whenever the file changed.
+/// Number of bytes at the beginning of a file that are compared whenever the file has changed; [`TAIL_BYTES`] is the number of
+/// bytes before the current offset that are compared as well.
 const HEAD_BYTES: usize = 4 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
-/// Maximum bytes of a line. A longer line is split at this length, so that it is not read again and again while its end is
-/// missing.
+/// Maximum bytes of a line. A longer line is split at this length, so that the same bytes are not read over and over while the
+/// end of the line is missing.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -74,7 +75,7 @@ impl Progress {
 /// One line.
 pub(super) enum Line {
     Whole(Vec<u8>),
-    /// A line that is longer than a record can be: its beginning, and the length and SHA-256 of the whole line.
+    /// The beginning of a line that is longer than a record may be, and the length and SHA-256 of the whole line.
     Long {
         begin: Vec<u8>,
         bytes: u64,
@@ -107,7 +108,7 @@ impl Input {
 }
 
 impl Content {
-    /// Starts at the beginning of a file.
+    /// Opens a file at its beginning.
     pub(super) fn open(file: File, packing: Packing) -> io::Result<Self> {
         let input = match packing {
             Packing::Plain => Input::Plain(BufReader::with_capacity(BUFFER_BYTES, file)),
@@ -150,7 +151,7 @@ impl Content {
     pub(super) fn next_line(&mut self, to_end: bool) -> io::Result<Line> {
         let begun = self.read.offset;
         let mut begin = Vec::new();
-        // Set only for a line that is longer than a record: the state after the line, and the line's hash.
+        // Set only for a line that is longer than a record may be: the state after the line, and the line's hash.
         let mut long: Option<(Progress, Sha256)> = None;
         let mut bytes: u64 = 0;
         let is_finished = loop {
@@ -186,7 +187,7 @@ impl Content {
             return Ok(Line::End);
         }
         if !is_finished && !to_end && bytes < LINE_BYTES_MAX {
-            // Go back, so that the line is read again when more was appended. Compressed files do not grow.
+            // Go back, so that the line is read again once more has been appended. Compressed files do not grow.
             if let Input::Plain(input) = &mut self.input {
                 input.seek(SeekFrom::Start(begun))?;
             }
@@ -221,7 +222,7 @@ pub fn unpacked(mut input: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRea
     }
 }
 
-/// Returns the number of lines in `part` if `whole` begins with all of it.
+/// Returns the number of lines in `part` if `whole` begins with the complete content of `part`, and `None` otherwise.
 pub(super) fn is_beginning_of(
     part: &mut Content,
     whole: &mut Content,
@@ -245,8 +246,8 @@ pub(super) fn is_beginning_of(
     }
 }
 
-/// Digest of the first line including its line end; `None` while there is no complete line. With `to_end`, a line without a line
-/// end counts as complete.
+/// Returns the digest of the first line including its line end; `None` while there is no complete line. With `to_end`, a line
+/// without a line end counts as complete.
 pub(super) fn first_line(content: &mut Content, to_end: bool) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let read = content.input().take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
@@ -258,7 +259,7 @@ pub(super) fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Offset of the end of the last complete line.
+/// Returns the offset of the end of the last complete line.
 pub(super) fn end_of_lines(file: &File) -> io::Result<u64> {
     use std::os::unix::fs::FileExt as _;
     let length = file.metadata()?.len();
@@ -268,7 +269,7 @@ pub(super) fn end_of_lines(file: &File) -> io::Result<u64> {
     Ok(tail.iter().rposition(|byte| *byte == b'\n').map_or(from, |at| from + at as u64 + 1))
 }
 
-/// Decodes consecutive Zstandard frames, as RFC 8878 section 3 allows; the library's decoder reads only one.
+/// Decodes consecutive Zstandard frames, as RFC 8878 section 3 allows; the library's own decoder reads only one frame.
 struct ZstdFrames<R: BufRead> {
     source: R,
     frame: FrameDecoder,
@@ -280,7 +281,7 @@ impl<R: BufRead> ZstdFrames<R> {
         Self { source, frame: FrameDecoder::new(), is_in_frame: false }
     }
 
-    /// Begins the next frame; returns false at the end.
+    /// Begins the next frame; returns false at the end of the input.
     fn begin_frame(&mut self) -> io::Result<bool> {
         loop {
             if self.source.fill_buf()?.is_empty() {

@@ -1,4 +1,5 @@
-//! Lists a followed file and the files that had its name before: `audit.log.1`, `audit.log-20261122.gz`, `audit-2026-11-22.log`.
+//! Lists a followed file and the files that had its name earlier, such as `audit.log.1`, `audit.log-20261122.gz` and
+//! `audit-2026-11-22.log`.
 
 use std::cmp::Reverse;
 use std::io;
@@ -10,7 +11,7 @@ const GZIP: &str = "gz";
 const ZSTD: [&str; 2] = ["zst", "zstd"];
 /// Extensions of compressed files that are not supported.
 const UNREADABLE: [&str; 5] = ["xz", "bz2", "zip", "lz4", "Z"];
-/// Maximum digits of a rotation number; more digits are a date.
+/// Maximum digits of a rotation number; a longer number is a date.
 const ROTATION_DIGITS_MAX: usize = 4;
 
 /// Compression of a file.
@@ -35,7 +36,7 @@ pub(super) struct FamilyFile {
     pub(super) is_current: bool,
 }
 
-/// The files of one family, oldest first, the one with the followed name last.
+/// The files of one family, oldest first; the file with the followed name is last.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Family {
     pub(super) members: Vec<FamilyFile>,
@@ -79,13 +80,13 @@ fn member(path: PathBuf, packing: Packing, meta: &std::fs::Metadata, is_current:
     FamilyFile { path, packing, id: (meta.dev(), meta.ino()), length: meta.len(), modified: modified(meta), is_current }
 }
 
-/// Time of the last change of the contents, in nanoseconds since 1970.
+/// Returns the time of the last change of the contents, in nanoseconds since 1970.
 pub(super) fn modified(meta: &std::fs::Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
-/// Sorts the oldest first: by rotation number if all have one (`.2` is older than `.1`, even if it was written to later), otherwise by
-/// modification time.
+/// Sorts rotated files, oldest first: by rotation number if every file has one (`.2` is older than `.1`, even if `.2` was
+/// written to later), otherwise by modification time.
 fn sort(path: &Path, rotated: &mut [FamilyFile]) {
     if rotated.iter().all(|member| rotation_number(path, &member.path).is_some()) {
         rotated.sort_by_key(|member| Reverse(rotation_number(path, &member.path)));
@@ -105,9 +106,9 @@ fn rotation_number(path: &Path, other: &Path) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Compression of a rotated file of this path: `Some(None)` if the compression is not supported, `None` if the file is not in the
-/// family. A rotated name is the followed name with a number after it, or with a number before its extension. Names with letters
-/// there belong to other logs of the same program.
+/// Returns the compression of a rotated file of this path: `Some(None)` if the compression is not supported, `None` if the file
+/// is not in the family. A rotated name is the followed name with a number after it or before its extension. A name with
+/// letters in that place belongs to another log of the same program.
 #[expect(clippy::option_option, reason = "not in the family, in it but unreadable, in it and readable")]
 fn rotated_name(path: &Path, other: &Path) -> Option<Option<Packing>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();

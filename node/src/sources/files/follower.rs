@@ -16,18 +16,19 @@ use crate::sources::safe::Safe;
 
 /// Interval between polls.
 const POLL: Duration = Duration::from_millis(250);
-/// Time without appended data after which a rotated file counts as finished and the next file is read: a program may keep a file
-/// open for a while after its rotation.
+/// Time without appended data after which a rotated file counts as finished and the next file is read. A program may keep
+/// writing to a file for a while after its rotation.
 const GRACE: Duration = Duration::from_secs(5);
-/// Maximum time to wait for [`GRACE`], so that a program that never reopens its log does not delay the next file.
+/// Maximum time to wait for [`GRACE`] to pass, so that a program that never reopens its log does not delay the next file.
 const GRACE_MAX: Duration = Duration::from_secs(30);
-/// Maximum positions that are kept: of the current file and of the newest rotated ones.
+/// Maximum number of stored positions: that of the current file, and those of the newest rotated files.
 const LIVES_MAX: usize = 64;
 /// Maximum new files that are started in one poll; each stays open until it has been read.
 pub(super) const NEW_FILES_MAX: usize = 16;
 /// Maximum rotated files that stay open.
 const OPEN_MAX: usize = 8;
-/// Number of records per stored position; after a crash, up to this many are read again and recognized as duplicates by their ids.
+/// Number of records per stored position. After a crash, up to this many records are read again and recognized as duplicates by
+/// their ids.
 const MARK_EVERY: u32 = 64;
 
 /// Configuration of a followed file.
@@ -82,7 +83,7 @@ pub(super) struct FollowedFile {
     pub(super) id: (u64, u64),
     /// Start of the period in which nothing was appended.
     pub(super) quiet: Instant,
-    /// Time at which the file lost the followed name.
+    /// Time at which the file was first seen without the followed name, after it was renamed or removed.
     pub(super) rotated: Option<Instant>,
     pub(super) is_packed: bool,
     /// Whether the file was found in this poll.
@@ -91,8 +92,8 @@ pub(super) struct FollowedFile {
     pub(super) was_found: bool,
     /// Start of the period in which the file is neither found nor open.
     pub(super) missing: Option<Instant>,
-    /// Set if an earlier version may have recorded the file's records; that version did not distinguish files that begin with the
-    /// same line.
+    /// Set if an earlier version of Piperoll may have recorded the file's records; that version did not distinguish files that
+    /// begin with the same line.
     pub(super) may_be_known: bool,
 }
 
@@ -105,30 +106,31 @@ pub(super) struct Follower {
     pub(super) lives: Vec<FollowedFile>,
     /// Number of the next file.
     pub(super) next: u64,
-    /// Rotated files that changed no later than this were already read, or existed before the first poll; nanoseconds since 1970.
+    /// Nanoseconds since 1970. Rotated files that were last changed at or before this time were already read, or existed before
+    /// the first poll.
     pub(super) since: i64,
     pub(super) first: First,
     /// Files by device and inode, as of the last poll.
     pub(super) seen: HashMap<(u64, u64), Seen>,
     pub(super) last_look: Option<Family>,
-    /// Set if some work waits for a period to pass, so that the next poll must not be skipped.
+    /// Set if some work must wait for a period to pass; the next poll is then not skipped.
     pub(super) is_waiting: bool,
     pub(super) since_mark: u32,
     pub(super) is_kept: bool,
     /// Reason why a rotated file cannot be read.
     pub(super) problem: Option<String>,
-    /// [`GRACE`] and [`GRACE_MAX`], except in tests.
+    /// The values of [`GRACE`] and [`GRACE_MAX`], except in tests.
     pub(super) grace: Duration,
     pub(super) grace_max: Duration,
     /// Number of files that were tracked when this poll began.
     pub(super) lives_before: usize,
-    /// Set if the positions were those of an earlier version of Piperoll at the last poll.
+    /// Set while a poll begins at a position that an earlier version of Piperoll stored.
     pub(super) is_upgrade: bool,
     /// Number of the newest file whose position was stored before this start.
     pub(super) newest_before: Option<u64>,
 }
 
-/// Where reading begins at the first poll.
+/// The position at which the first poll begins to read.
 pub(super) enum First {
     Done,
     /// Read the file from its beginning.
@@ -201,7 +203,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether no open file has grown since the last poll. Includes open files that no longer have a name in the family.
+    /// Whether all open files still have the length that they had at the last poll. This includes open files that no longer
+    /// have a name in the family.
     pub(super) fn open_are_read(&self) -> std::io::Result<bool> {
         for life in &self.lives {
             if let Some(file) = life.content.as_ref().and_then(Content::plain)
@@ -213,7 +216,7 @@ impl Follower {
         Ok(true)
     }
 
-    /// Decides where reading begins when no position of this version is known.
+    /// Decides where reading begins if no position in the format of this version is stored.
     pub(super) fn begin(&mut self, family: &Family) -> std::io::Result<()> {
         let newest_rotated =
             family.members.iter().filter(|member| !member.is_current).map(|member| member.modified).max();
@@ -230,7 +233,7 @@ impl Follower {
                         false,
                     )?;
                     if !content.advance(end, &self.may_go_on())? {
-                        // The node stopped while advancing; the next start begins in the same way.
+                        // The node is stopping; the next start begins in the same way.
                         return Err(std::io::Error::other("stopping"));
                     }
                     if end > 0 {
@@ -243,7 +246,8 @@ impl Follower {
                 self.begin_at(family, &first, offset)?;
             }
         }
-        // Store the position now, so that lines written while the node is down are read. Later content under this name is new.
+        // Store the position now, so that lines written while the node is down are read. Later content under this name counts
+        // as new.
         self.first = First::Done;
         self.is_kept = false;
         Ok(())
@@ -258,7 +262,7 @@ impl Follower {
         self.heards.blocking_send(heard).is_ok()
     }
 
-    /// Sends the lines of all files, the oldest file first. Returns false if some were left for the next poll.
+    /// Sends the lines of all files, oldest file first. Returns false if some lines were left for the next poll.
     pub(super) fn read_all(&mut self) -> std::io::Result<bool> {
         for at in 0..self.lives.len() {
             if self.lives[at].content.is_none() {
@@ -301,8 +305,8 @@ impl Follower {
         Ok(true)
     }
 
-    /// Sends every complete line of one file; with `to_end`, also trailing bytes without a line end. Returns false if the receiver is
-    /// closed, or the node stops.
+    /// Sends every complete line of one file; with `to_end`, also trailing bytes without a line end. Returns false if the
+    /// receiving end is closed or the node stops.
     pub(super) fn hand_over_lines(&mut self, at: usize, to_end: bool) -> std::io::Result<bool> {
         loop {
             if self.stop.is_cancelled() {
@@ -318,7 +322,7 @@ impl Follower {
             let offset = content.read.offset;
             let life = &mut self.lives[at];
             if begun == 0 {
-                // The digest that `first_line` computes; for a line that is too long, the digest of its beginning.
+                // The same digest that `first_line` computes; for a line that is too long, the digest of its beginning.
                 life.at.first = digest(&whole);
             }
             let plain = format!("{}:{begun}:{line}", life.at.first);
@@ -351,7 +355,7 @@ impl Follower {
         Mark::Files { files, next: self.next, since: self.since }
     }
 
-    /// Closes files that need not stay open, and forgets the positions of the oldest ones.
+    /// Closes files that need not stay open, and forgets the positions of the oldest files.
     pub(super) fn close_some(&mut self) -> std::io::Result<()> {
         let count = self.lives.len();
         for (at, life) in self.lives.iter_mut().enumerate() {
@@ -369,7 +373,8 @@ impl Follower {
                 self.is_waiting = true;
             }
         }
-        // Only files that were read to their end are forgotten, and only while nothing waits: files that are not read yet may be older.
+        // Forget only files that were read to their end, and only while no work is waiting: a file that is not read yet may be
+        // older.
         let is_all_read = !self.is_waiting;
         while is_all_read
             && self.lives.len() > LIVES_MAX
@@ -401,7 +406,7 @@ impl FollowedFile {
         }
     }
 
-    /// Returns the position as it is stored, with the digest of what was read.
+    /// Returns the position in the form in which it is stored, with the digest of everything that was read.
     pub(super) fn position(&self) -> FilePosition {
         let mut at = self.at.clone();
         if let Some(content) = &self.content {
@@ -410,7 +415,7 @@ impl FollowedFile {
         at
     }
 
-    /// Attaches a file that was found; `content` is open at the position of this followed file.
+    /// Attaches a file that was found to this followed file; `content` is already open at the right position.
     pub(super) fn open(&mut self, member: &FamilyFile, content: Content) {
         self.content = Some(content);
         self.id = member.id;

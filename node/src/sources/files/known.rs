@@ -21,7 +21,7 @@ impl Follower {
             is_cut |= life.look_for_cut()?;
         }
         if is_cut {
-            // A copy seen before the file was truncated may hold the removed content, so it must be matched again.
+            // If a copy was seen before the file was truncated, it may contain the content that was removed, so match it again.
             self.seen.retain(|_, seen| seen.number.is_some());
         }
         self.lives_before = self.lives.len();
@@ -35,10 +35,10 @@ impl Follower {
         for member in unmatched {
             match self.match_one(member, current) {
                 Ok(()) => {}
-                // Renamed or removed since it was listed.
+                // The file was renamed or removed since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_waiting = true,
                 Err(error) if self.stop.is_cancelled() => return Err(error),
-                // An error from the system may go away later; a file in an invalid format will not become valid.
+                // An error of the operating system may be transient, but a file in an invalid format stays invalid.
                 Err(error)
                     if member.packing != Packing::Plain
                         && error.raw_os_error().is_none()
@@ -60,7 +60,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Reports compressed files that cannot be read, once it is certain that they are not being written.
+    /// Reports compressed files that cannot be decompressed, once it is certain that they are no longer being written.
     fn look_at_damaged(&mut self, family: &Family) {
         let mut losses = Vec::new();
         for member in &family.members {
@@ -117,7 +117,7 @@ impl Follower {
     }
 
     fn match_one(&mut self, member: &FamilyFile, current: Option<&FamilyFile>) -> io::Result<()> {
-        // Skip a file that has not changed since it was read to its end, or since before the first poll.
+        // Skip a rotated file that has not changed since it was read to its end, or since before the first poll.
         let is_known = self.lives.iter().any(|life| life.at.inode == member.id.1);
         if !member.is_current && !is_known && member.modified <= self.since {
             self.seen.insert(member.id, Seen::new(member, None));
@@ -135,7 +135,8 @@ impl Follower {
             _ => None,
         };
         if let Some((at, content)) = matched {
-            // The file is a copy of the current file, unless the current file was truncated and got the same lines again.
+            // The file is a copy of the current file, unless the current file was truncated and the same lines were written to
+            // it again.
             if self.lives[at].at.inode != member.id.1
                 && let Some(lines) = copied
             {
@@ -152,12 +153,13 @@ impl Follower {
             }
             let number = self.lives[at].at.number;
             self.seen.insert(member.id, Seen::new(member, Some(number)));
-            // Programs such as rsync and editors replace a file with one that begins with all of its content. If that is not the
-            // case here, this is a new file.
+            // Programs such as rsync and editors replace a file with one that begins with the complete old content. If this
+            // file does not begin with it, it is a new file.
             if self.lives[at].is_removed()? && member.packing == Packing::Plain && !self.is_continued_by(at, member)? {
                 return self.begin_new(member, first);
             }
-            // The open file has everything that its compressed form has, unless it was truncated after a copy of it was compressed.
+            // The open file contains everything that its compressed form contains, unless it was truncated after the compressed
+            // copy was made.
             if member.packing != Packing::Plain && self.lives[at].content.is_some() && self.has_all_of(at, member)? {
                 self.lives[at].found(member);
                 return Ok(());
@@ -202,8 +204,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Finds the stored position that this file continues: one whose bytes up to the offset are the same. If there are several,
-    /// prefers the one with this inode, and otherwise the one that was read furthest.
+    /// Finds the stored position that this file continues, that is, one for which the bytes up to the offset are the same. If
+    /// there are several, prefers the position with this inode, or else the one that was read furthest.
     fn find_life(&self, member: &FamilyFile, first: &str) -> io::Result<Option<(usize, Content)>> {
         let mut candidates: Vec<usize> = (0..self.lives.len())
             .filter(|at| {
@@ -253,9 +255,9 @@ impl Follower {
         Ok(is_beginning_of(&mut open, &mut whole, &self.may_go_on())?.is_some())
     }
 
-    /// Finds the position of the current file if `member` is a copy made before the current file was truncated, and the new
-    /// content of the current file begins with the same lines: both files contain everything that was read so far, and differ
-    /// after that.
+    /// Finds the position of the current file if `member` is a copy that was made before the current file was truncated, and
+    /// the new content of the current file begins with the same lines. `member` is such a copy if it contains everything that
+    /// was read so far.
     fn find_cut(&self, member: &FamilyFile, first: &str, current: &FamilyFile) -> io::Result<Option<(usize, Content)>> {
         let is_it = |life: &FollowedFile| life.content.is_some() && life.id == current.id && life.at.first == first;
         let Some(at) = self.lives.iter().position(is_it) else { return Ok(None) };
@@ -265,7 +267,7 @@ impl Follower {
         Ok(has_it.then_some((at, content)))
     }
 
-    /// Returns the number of lines of a rotated file if the current file begins with all of it.
+    /// Returns the number of lines of a rotated file if the current file begins with the complete content of the rotated file.
     fn is_copy_of(&self, member: &FamilyFile, current: &FamilyFile) -> io::Result<Option<u64>> {
         if member.packing == Packing::Plain && member.length > current.length
             || current.length == 0
@@ -297,16 +299,16 @@ impl Follower {
         self.is_kept = false;
     }
 
-    /// Begins at the position of an earlier version of Piperoll, which identified a file by its first line.
+    /// Begins at the position that an earlier version of Piperoll stored, which identified a file by its first line.
     pub(super) fn begin_at(&mut self, family: &Family, first: &str, offset: u64) -> io::Result<()> {
-        // If several files begin with this line, use the oldest. Records of the others that were already recorded are recognized
-        // as duplicates by their ids.
+        // If several files begin with this line, use the oldest. Records of the other files that were already recorded are
+        // recognized as duplicates by their ids.
         self.is_upgrade = true;
         for member in &family.members {
             let opened = self.safe.open(&member.path).and_then(|file| Content::open(file, member.packing));
             let mut content = match opened {
                 Ok(content) => content,
-                // The position is kept until the file may be read.
+                // Keep the position until the file can be read.
                 Err(error) if member.is_current => return Err(error),
                 Err(_) => continue,
             };
@@ -332,7 +334,7 @@ impl Follower {
         rotated.map(|member| member.modified).max().unwrap_or(0)
     }
 
-    /// Reports the data that was lost with files that are no longer in the family, and forgets these files. A file that is being
+    /// Reports data that was lost because its files are no longer in the family, and forgets these files. A file that is being
     /// renamed, copied or compressed may be missing for a moment.
     fn say_missing(&mut self, family: &Family) {
         let mut missing = Vec::new();
@@ -380,8 +382,8 @@ impl Follower {
 }
 
 impl FollowedFile {
-    /// Closes a file that was truncated in place, and perhaps written to again: the open file no longer holds the content that
-    /// was read from it. A copy of that content may be in the family. Returns whether the file was truncated.
+    /// Closes a file that was truncated in place, and perhaps written to again, so that it no longer holds the content that was
+    /// read from it. A copy of that content may be in the family. Returns whether the file was truncated.
     fn look_for_cut(&mut self) -> io::Result<bool> {
         let Some(content) = &self.content else { return Ok(false) };
         let Some(file) = content.plain() else { return Ok(false) };
@@ -407,7 +409,8 @@ impl FollowedFile {
         }
     }
 
-    /// Opens the open file again, at its beginning and with a new descriptor: a duplicated one would share the file offset.
+    /// Opens the open file again, at its beginning and with a new descriptor, because a duplicated descriptor would share the
+    /// file offset.
     fn opened_again(&self) -> io::Result<Option<Content>> {
         let Some(file) = self.content.as_ref().and_then(Content::plain) else { return Ok(None) };
         let file = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;

@@ -9,10 +9,10 @@ use super::family::FamilyFile;
 pub(super) struct Seen {
     pub(super) length: u64,
     pub(super) modified: i64,
-    /// Number of the followed file that this file was matched with; `None` for a file that is not read.
+    /// Number of the followed file with which this file was matched; `None` for a file that is not read.
     pub(super) number: Option<u64>,
-    /// For a file that cannot be decompressed: the time since which this is known, the reason, and whether it was recorded in the
-    /// log.
+    /// For a file that cannot be decompressed: the time at which this was found, the reason, and whether the loss was already
+    /// recorded in the log.
     pub(super) damaged: Option<(Instant, String, bool)>,
 }
 

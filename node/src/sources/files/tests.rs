@@ -1,4 +1,4 @@
-//! Random histories of a log file, compared with a model that holds every line that was written.
+//! Tests the follower with random histories of a log file, compared with a model that knows every line that was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -59,7 +59,7 @@ struct World {
     path: PathBuf,
     follower: Option<Follower>,
     heard: mpsc::Receiver<SourceMessage>,
-    /// The position on disk.
+    /// The position as it is stored on disk.
     kept: Option<Mark>,
     written: Vec<String>,
     next: u32,
@@ -236,7 +236,7 @@ impl World {
     }
 }
 
-/// Runs a history to its end; callers compare the recorded lines with the written ones.
+/// Runs a history to its end; callers compare the lines that were recorded with the lines that were written.
 fn live(events: &[Event]) -> World {
     let mut world = World::new();
     world.poll(usize::MAX);
@@ -271,15 +271,15 @@ proptest! {
         let mut world = live(&events);
         prop_assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
         prop_assert_eq!(&world.lost, &Vec::<String>::new());
-        // Control: a line that was written and not recorded is detected.
+        // Control: the comparison detects a line that was written but not recorded.
         world.written.push("another".to_owned());
         prop_assert_ne!(counted(world.recorded.values()), counted(world.written.iter()));
         drop(world.folder);
     }
 }
 
-/// Histories in which an open file was truncated, got the same first lines again, and lost its name or was compressed, all between two
-/// polls.
+/// Histories in which, between two polls, an open file was truncated, the same first lines were written to it again, and it was
+/// then renamed or compressed.
 #[test]
 fn what_random_lives_found_stays_fixed() {
     use Event::{CopyTruncate, Gzip, Kill, Poll, Rename, Write, WriteHalf};
@@ -386,8 +386,8 @@ fn a_position_of_an_earlier_version_is_understood() {
         }
         let wanted = counted(world.written[3..].iter());
         assert_eq!(counted(world.recorded.values()), wanted);
-        // The ids stay those of the earlier version, so that a record that was recorded after the position was stored counts as a
-        // duplicate.
+        // The ids stay those of the earlier version, so that a record that was recorded after the last stored position is
+        // recognized as a duplicate.
         let line = text.lines().nth(3).expect("a line");
         let place = format!("{life}:{offset}:{}", digest(format!("{line}\n").as_bytes()));
         assert_eq!(world.recorded.get(&place).map(String::as_str), Some(line));
@@ -414,7 +414,7 @@ fn more_rotated_files_than_positions_are_all_read() {
     world.start();
     poll_times(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
-    // The same holds across a restart, after most positions have been forgotten.
+    // The same is true after a restart, once most positions have been forgotten.
     world.start();
     poll_times(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));

@@ -1,9 +1,9 @@
 //! Parses the output of `journalctl --output=export` (systemd, "Journal Export Formats").
 //!
 //! An entry is a list of fields and ends with an empty line. A field is `NAME=text` on one line or, if its value is not text or
-//! has several lines, `NAME`, its length as 64 bits in little-endian order, and its bytes. Any process may write to the journal,
-//! with fields of hundreds of megabytes, so each field and each entry is kept only up to a limit; beyond it, only length and hash
-//! are kept.
+//! has several lines, `NAME`, its length as 64 bits in little-endian order, and its bytes. Any process may write to the
+//! journal, with fields of hundreds of megabytes, so each field and each entry is kept only up to a limit. Of a value that
+//! exceeds the limit, only the length and hash are kept.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -39,7 +39,7 @@ pub(in crate::sources) struct Cursor {
     pub(super) sequence: String,
     /// Number of the entry in the sequence, `i=`.
     pub(super) number: u64,
-    /// Boot, time and hash of the contents, `b=` to `x=`: unchanged when journald copies an entry to another file.
+    /// Boot, times and hash of the contents, `b=` to `x=`; the same after journald has copied the entry to another file.
     pub(super) content: String,
     /// `t=`, in microseconds since 1970.
     pub(super) time: u64,
@@ -77,7 +77,7 @@ pub(in crate::sources) async fn next_entry(input: &mut (impl AsyncBufRead + Unpi
 #[derive(Default)]
 struct Fields {
     values: Map<String, Value>,
-    /// Names of fields whose encoding was guessed, with the guess.
+    /// Names of fields whose encoding was guessed, each with the encoding.
     notes: Map<String, Value>,
     bytes: usize,
     count: usize,
@@ -184,7 +184,7 @@ async fn next_field(input: &mut (impl AsyncBufRead + Unpin), room: usize) -> std
     }
 }
 
-/// Reads a value that is preceded by its length; `None` if the input ends first.
+/// Reads a value that is preceded by its length; `None` if the input ends before the value is complete.
 async fn read_binary(input: &mut (impl AsyncBufRead + Unpin), room: usize) -> std::io::Result<Option<FieldValue>> {
     let mut length = [0; 8];
     if let Err(error) = input.read_exact(&mut length).await {

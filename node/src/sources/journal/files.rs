@@ -1,9 +1,9 @@
-//! Lists journal files and reads their headers: which number sequence a file belongs to and how far it reaches.
+//! Lists journal files and reads their headers: which number sequence a file belongs to, and the numbers of its entries.
 //!
 //! journald numbers its entries. All files of one sequence have the same id, and numbers keep increasing through rotation and
-//! reboots, so the numbers in the existing files show which entries were removed. The header is read here because the output of
-//! `journalctl --header` is meant only for people; the layout of the header is fixed: systemd, "Journal File Format", section
-//! "Header".
+//! reboots, so the numbers in the existing files show which entries were removed. The header is parsed here because the output
+//! of `journalctl --header` is meant only for people, while the layout of the header is fixed: systemd, "Journal File Format",
+//! section "Header".
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -34,11 +34,11 @@ pub(super) struct JournalFile {
     pub(super) first: u64,
     /// Number of its last entry.
     pub(super) last: u64,
-    /// Number of entries in it. Between `first` and `last` there may be numbers that other files of the sequence hold.
+    /// Number of entries in the file. Numbers between `first` and `last` may belong to entries in other files of the sequence.
     pub(super) entries: u64,
     /// Time of the first entry, in microseconds since 1970.
     pub(super) begins: u64,
-    /// Set if it was rotated away; no more entries are appended to it.
+    /// Set if the file was rotated away; no more entries are appended to it.
     pub(super) is_archived: bool,
 }
 
@@ -46,11 +46,12 @@ pub(super) struct JournalFile {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) files: Vec<JournalFile>,
-    /// Reason why a file could not be read, for the first such file. The entries of such a file are unknown, not lost.
+    /// Reason why the first unreadable file could not be read. Its entries count as unknown, not as lost.
     pub(super) problem: Option<String>,
 }
 
-/// Lists the files of `directory` and of the machines' folders in it, or those of this machine's own journal.
+/// Lists the journal files in `directory` and in the machines' folders inside it; without `directory`, those of this machine's
+/// own journal.
 pub(super) fn list(directory: Option<&Path>) -> io::Result<Listing> {
     let mut listing = Listing::default();
     match directory {
@@ -98,9 +99,9 @@ fn add_folder(folder: &Path, listing: &mut Listing) -> io::Result<()> {
         }
         match read_header(&path) {
             Ok(Some(file)) => listing.files.push(file),
-            // Empty, or just created.
+            // The file is empty, or was just created.
             Ok(None) => {}
-            // Removed since it was listed.
+            // The file was removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let hint = "may this user read the journal? (group systemd-journal)";
@@ -112,7 +113,7 @@ fn add_folder(folder: &Path, listing: &mut Listing) -> io::Result<()> {
 }
 
 fn read_header(path: &Path) -> io::Result<Option<JournalFile>> {
-    // Neither a link nor a pipe is a journal file, and opening a pipe would wait for a writer.
+    // A link or a pipe is not a journal file, and opening a pipe would block until another process writes to it.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file: File = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
     if !file.metadata()?.is_file() {
@@ -123,7 +124,7 @@ fn read_header(path: &Path) -> io::Result<Option<JournalFile>> {
     Ok(parse_header(&header, path))
 }
 
-/// Parses a header; `None` if the file is not a journal file, or holds no entry.
+/// Parses a header; `None` if the file is not a journal file or contains no entry.
 pub(super) fn parse_header(header: &[u8], path: &Path) -> Option<JournalFile> {
     if header.len() < HEADER_BYTES || !header.starts_with(SIGNATURE) {
         return None;

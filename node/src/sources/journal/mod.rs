@@ -1,10 +1,12 @@
-//! Follows a journal through journalctl, which knows the formats of its files: every boot and every machine, each entry once.
+//! Follows a journal through journalctl, which understands all formats of journal files. Entries of every boot and every
+//! machine are read, each of them once.
 //!
-//! `journalctl --follow` shows the newest boot only (systemd 252; `--merge` shows all, but does not order entries that arrive
-//! late), and a single cursor cannot say how far the journals of several machines were read. So entries are read in passes,
-//! without `--follow`: one journalctl for each sequence of numbers that has new entries (`files.rs`), their entries merged by
-//! time. A position is kept for each sequence, as the number of the last entry that was read, which rotation does not change. An
-//! entry's id is derived from its boot, times and contents: these stay the same when journald copies the journal of /run to /var.
+//! `journalctl --follow` shows only the newest boot (systemd 252; `--merge` shows all boots, but does not order entries that
+//! arrive late), and a single cursor cannot express how far the journals of several machines were read. So entries are read in
+//! passes, without `--follow`: one journalctl reads each sequence of numbers that has new entries (`files.rs`), and the outputs
+//! are merged by time. For each sequence, the position is the number of the last entry that was read, which rotation does not
+//! change. An entry's id is derived from its boot, times and contents, which stay the same when journald copies the journal of
+//! /run to /var.
 
 mod export;
 mod files;
@@ -27,17 +29,19 @@ use files::{JournalFile, list};
 
 /// Interval between checks of the files' headers.
 const POLL: Duration = Duration::from_millis(500);
-/// Number of passes after a change. journald counts an entry before it can be read, so the first pass may miss the last entry.
+/// Number of passes after a change. journald counts an entry before the entry can be read, so the first pass may miss the last
+/// one.
 const PASSES: u32 = 2;
-/// Maximum sequences that are read at once. If there are more, the order between sequences is that of their first unread entries.
+/// Maximum sequences that are read at once. If there are more, sequences are ordered by their first unread entries.
 const READERS_MAX: usize = 32;
 /// Maximum files that one journalctl opens.
 const FILES_AT_ONCE_MAX: usize = 1_000;
-/// Number of records per stored position; after a crash, up to this many are read again and recognized as duplicates by their ids.
+/// Number of records per stored position. After a crash, up to this many records are read again and recognized as duplicates by
+/// their ids.
 const MARK_EVERY: u32 = 64;
-/// Maximum time for which the journal of /run still exists after journald has copied it to /var.
+/// Maximum time for which the journal in /run is expected to remain after journald has copied it to /var.
 const COPY_WAIT: Duration = Duration::from_secs(600);
-/// Interval at which positions that moved only past entries of other units are stored.
+/// Interval at which positions are stored if only entries of other units were read.
 const QUIET_MARK_EVERY: Duration = Duration::from_secs(60);
 
 /// Configuration of a followed journal.
@@ -77,12 +81,12 @@ struct Follower {
     asked: JournalConfig,
     heards: Heards,
     sequences: BTreeMap<String, Reached>,
-    /// Treatment of sequences without a position at the first poll, if there is no position at all or only one from before sequences were
-    /// distinguished.
+    /// Treatment, at the first poll, of sequences without a position. It applies if no position is stored, or only one that an
+    /// earlier version stored, which did not distinguish sequences.
     first: First,
     /// Sequences that were seen in this run, with the number of their last entry.
     seen: HashMap<String, u64>,
-    /// Sequences that appeared when others already had positions, and the time at which each appeared.
+    /// Sequences that appeared when other sequences already had positions, and the time at which each appeared.
     appeared: HashMap<String, Instant>,
     /// Headers at the last poll.
     last_look: Vec<JournalFile>,
@@ -190,7 +194,8 @@ impl Follower {
         listing.problem.map_or(Ok(()), Err)
     }
 
-    /// Positions every sequence that has no position: at its end if existing entries are not wanted, otherwise at its beginning.
+    /// Creates a position for every sequence without one: at its end if existing entries are not wanted, otherwise at its
+    /// beginning.
     async fn place_new(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         let first = std::mem::replace(&mut self.first, First::Read);
         let has_positions = !self.sequences.is_empty();
@@ -219,12 +224,12 @@ impl Follower {
         }
     }
 
-    /// Reports entries that were removed before they were read, and forgets sequences without files. A position moves only after
-    /// the report of the loss before it was sent (see `hand_over`).
+    /// Reports entries that were removed before they were read, and forgets sequences that no longer have files. A position
+    /// moves past lost entries only after the loss was reported (see `hand_over`).
     async fn say_gone(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
-            // One gap at a time: entries between two gaps are read before the next poll.
+            // Report one gap at a time, because the entries between two gaps are read before the next poll.
             if let Some((gone, next)) = first_missing(files, reached.through) {
                 self.say_removed(gone).await;
                 if let Some(reached) = self.sequences.get_mut(sequence) {
@@ -237,7 +242,7 @@ impl Follower {
         let vanished: Vec<String> = self.sequences.keys().filter(|sequence| !is_there(sequence)).cloned().collect();
         for sequence in vanished {
             let Some(reached) = self.sequences.get(&sequence).cloned() else { continue };
-            // journald copies the journal of /run to /var under the numbers of another sequence; all entries then still exist.
+            // journald copies the journal in /run to /var under another sequence, so all entries still exist.
             let is_copy = |files: &[JournalFile]| files.iter().any(|file| file.begins <= reached.time);
             let is_copied =
                 by_sequence.iter().any(|(other, files)| self.appeared.contains_key(other) && is_copy(files));
@@ -258,8 +263,8 @@ impl Follower {
         }
     }
 
-    /// Reports entries that journalctl did not print although it read their files to the end: it stops at damaged data and exits with
-    /// success. If only one unit is followed, the expected number of entries is unknown.
+    /// Reports entries that journalctl did not print although it read their files to the end: at damaged data it stops without
+    /// an error. If only one unit is followed, nothing is reported, because the expected number of entries is unknown.
     async fn say_unread(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) {
         if self.asked.unit.is_some() {
             return;
@@ -267,7 +272,7 @@ impl Follower {
         for (sequence, files) in by_sequence {
             let Some(reached) = self.sequences.get(sequence) else { continue };
             let (read, last) = (reached.read, last_of(files));
-            // Consider only the numbers after the last gap: the gaps were already reported.
+            // Consider only the numbers after the last gap, because the gaps were already reported.
             let from = files
                 .iter()
                 .map(|file| file.first)
@@ -290,14 +295,14 @@ impl Follower {
     }
 
     async fn say_removed(&self, gone: u64) {
-        // The number of these entries that belong to one unit can no longer be determined.
+        // How many of these entries belong to the followed unit can no longer be determined.
         let count = self.asked.unit.is_none().then_some(gone);
         let of_all = if count.is_none() { ", of this unit and others," } else { "" };
         let cause = format!("{gone} entries of the journal{of_all} were removed before they were read");
         let _ = self.heards.send(SourceMessage::Lost { count, cause }).await;
     }
 
-    /// Reads new entries of all sequences, merged by time. Returns false if some were left for the next pass.
+    /// Reads the new entries of all sequences, merged by time. Returns false if some entries were left for the next pass.
     async fn pass(&mut self, by_sequence: &BTreeMap<String, Vec<JournalFile>>) -> Result<bool, String> {
         let mut waiting: Vec<(u64, Reader)> = Vec::new();
         for (sequence, files) in by_sequence {
@@ -339,11 +344,11 @@ impl Follower {
         }
     }
 
-    /// Sends an entry; returns false if the receiver is closed.
+    /// Sends an entry; returns false if the receiving end is closed.
     async fn hand_over(&mut self, entry: Entry) -> bool {
         let Entry { cursor, record, .. } = entry;
         let mut reached = self.sequences.get(&cursor.sequence).cloned().unwrap_or_default();
-        // Two entries with the same time and contents are still two entries.
+        // Two entries with the same time and contents still count as two.
         reached.repeats = if reached.content == cursor.content { reached.repeats + 1 } else { 0 };
         reached.read = cursor.number;
         reached.through = reached.through.max(cursor.number);
@@ -360,7 +365,8 @@ impl Follower {
             Mark::Journals { sequences }
         });
         let record = Record { text: record, cut: None, place: Some(place), earlier_place: Some(cursor.text), mark };
-        // When the node stops, `follow` drops this call and stores the positions, so they move only once the entry is sent.
+        // When the node stops, `follow` drops this call and stores the positions, so a position moves only after its entry was
+        // sent.
         if self.heards.send(SourceMessage::Record(record)).await.is_err() {
             return false;
         }
@@ -389,8 +395,9 @@ fn first_of(files: &[JournalFile]) -> u64 {
     files.iter().map(|file| file.first).min().unwrap_or(0)
 }
 
-/// Finds the first gap after `through`: returns how many numbers are in no file, and the next number that is in one. Files of one
-/// sequence overlap: the numbers between two entries of a user's journal are in the system's journal.
+/// Finds the first gap after `through`: returns how many numbers are in no file, and the first number after them that is in a
+/// file. The files of one sequence may overlap: the numbers between two entries of a user's journal are in the system's
+/// journal.
 fn first_missing(files: &[JournalFile], through: u64) -> Option<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = files.iter().map(|file| (file.first, file.last)).collect();
     ranges.sort_unstable();
@@ -405,13 +412,13 @@ fn first_missing(files: &[JournalFile], through: u64) -> Option<(u64, u64)> {
     None
 }
 
-/// One journalctl process, over the files of one sequence.
+/// One journalctl process that reads the files of one sequence.
 struct Reader {
     sequence: String,
     files: Vec<PathBuf>,
-    /// Number of the last entry that was read before.
+    /// Number of the last entry that was read earlier.
     read: u64,
-    /// Number of the first entry that may be in files that were left for the next pass.
+    /// Entries with this number or a higher one may be in files that were left for the next pass.
     limit: u64,
     /// Set if reading ended at `limit`.
     is_cut: bool,
@@ -429,13 +436,14 @@ impl Reader {
 
     fn start(&mut self, asked: &JournalConfig) -> Result<(), String> {
         let mut command = Command::new("journalctl");
-        // Print all of a field, however long; values that are too long are cut when they are parsed.
+        // Print every field in full; values that are too long are cut when they are parsed.
         command.args(["--output=export", "--all", "--no-pager", "--quiet"]);
         if let Some(unit) = &asked.unit {
             command.arg(format!("--unit={unit}"));
         }
         command.args(self.files.iter().map(|file| format!("--file={}", escape_glob(&file.display().to_string()))));
-        // The sequence and a number are enough for a cursor; if that entry was removed, journalctl begins with the next one.
+        // A cursor needs only the sequence and a number. If the entry with that number was removed, journalctl begins with the
+        // next one.
         command.arg(format!("--cursor=s={};i={:x}", self.sequence, self.read + 1));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| format!("journalctl: {error}; is systemd installed?"))?;
@@ -444,12 +452,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads the next entry that was not read before; `None` at the end.
+    /// Returns the next entry that was not read before; `None` at the end.
     async fn next(&mut self) -> Result<Option<Entry>, String> {
         loop {
             let Some((child, output)) = &mut self.output else { return Ok(None) };
             match next_entry(output).await.map_err(|error| error.to_string())? {
-                // These files hold no entry of another sequence, unless one of them was just replaced.
+                // An entry of another sequence can occur only if one of the files was just replaced; skip it.
                 Some(entry) if entry.cursor.sequence != self.sequence || entry.cursor.number <= self.read => {}
                 Some(entry) if entry.cursor.number >= self.limit => {
                     (self.output, self.is_cut) = (None, true);
@@ -503,7 +511,7 @@ mod tests {
             (vec![file(5, 9)], 4, None),
             (vec![file(5, 9)], 9, None),
             (vec![file(5, 9)], 2, Some((2, 5))),
-            // A user's journal whose range is within the system's, and one that reaches beyond it.
+            // A user's journal whose range is within the system journal's range, and one whose range extends beyond it.
             (vec![file(1, 20), file(3, 18)], 2, None),
             (vec![file(1, 20), file(3, 25), file(24, 30)], 10, None),
             // The middle file was removed.
@@ -523,7 +531,7 @@ mod tests {
             let follower = Follower::new(asked, Some(Mark::Journal { cursor: cursor.clone() }), heards);
             let reached = follower.sequences.get("ab").expect("the sequence of the cursor");
             assert_eq!((reached.read, reached.through, reached.time), (31, 31, 0x0006_608b_015f_3001));
-            // Entries from before the first start are not wanted if the source was to begin with new entries.
+            // If the source was configured to begin with new entries, entries from before the first start are not wanted.
             assert_eq!(matches!(follower.first, First::PassOverUntil(0x0006_608b_015f_3001)), from_now);
         }
     }

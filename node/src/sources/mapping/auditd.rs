@@ -1,8 +1,8 @@
-//! Reads an event of the Linux audit daemon as one record; each line of the event has a type and fields.
+//! Converts an event of the Linux audit daemon to one record; each line of the event has a type and fields.
 //!
-//! Format: linux-audit documentation, "SPEC Audit Event Enrichment" and audit.rules(7). Enriched lines contain a group separator
-//! (0x1d) before the names that the daemon added. Values that could contain a blank or a quote are hexadecimal; they are decoded
-//! after the line was split into fields, and decoded values are never split again.
+//! Format: linux-audit documentation, "SPEC Audit Event Enrichment" and audit.rules(7). Enriched lines contain a group
+//! separator (0x1d) before the names that the daemon added. Values that could contain a blank or a quote are in hexadecimal;
+//! they are decoded after the line was split into fields, and decoded values are never split again.
 
 use std::collections::BTreeMap;
 
@@ -37,10 +37,10 @@ const ENCODED: [&str; 21] = [
     "watch",
     "sw",
 ];
-/// Values that mean that there is none, including those for an account that does not exist.
+/// Values that mean that the field has no value, including those for an account that does not exist.
 const NONE: [&str; 8] = ["?", "(null)", "(none)", "unset", "", "(unknown)", "(unknown user)", "(invalid user)"];
-/// Exit codes of calls that continue in the background or are restarted: EINPROGRESS, and the codes with which the kernel
-/// restarts a call (errno.h, ERESTARTSYS to ERESTART_RESTARTBLOCK).
+/// Exit codes of calls whose result is not known yet: EINPROGRESS for a call that continues in the background, and the codes
+/// with which the kernel restarts a call (errno.h, ERESTARTSYS to ERESTART_RESTARTBLOCK).
 const UNDECIDED_EXITS: [&str; 10] = [
     "-115",
     "-512",
@@ -71,7 +71,8 @@ pub(super) fn event(text: &str) -> Option<String> {
     let lines: Vec<Line<'_>> =
         text.split('\n').filter(|line| !line.trim().is_empty()).take(LINES_MAX).filter_map(line).collect();
     let first = lines.first()?;
-    // Select the line that says what happened: neither the end marker nor a line that only adds to another one.
+    // Select the line that says what happened, which is neither the end marker nor a line that only adds details to another
+    // line.
     let main = lines
         .iter()
         .find(|line| !matches!(line.kind, "EOE" | "PATH" | "CWD" | "PROCTITLE" | "SOCKADDR" | "EXECVE"))
@@ -97,11 +98,12 @@ pub(super) fn event(text: &str) -> Option<String> {
         }
     };
     let field = |name: &str| known(main.fields.get(name));
-    // If the line that says what happened does not name the user, take the user from the system call's line.
+    // If the selected line does not name the user, take the user from the system call's line.
     let call = lines.iter().find(|line| line.kind == "SYSCALL");
     let of_call = |name: &str| call.and_then(|call| known(call.fields.get(name)));
     let somebody = |id: &String| !NOBODY.contains(&id.as_str());
-    // In a service's message about a denial, the requester is named second, after the service itself.
+    // A service's message about a denial contains the field `auid` twice: first that of the service, then that of the
+    // requester.
     let asked = field("auid#2").filter(|_| main.kind == "USER_AVC");
     let login = asked
         .or_else(|| field("AUID"))
@@ -159,8 +161,8 @@ fn line(text: &str) -> Option<Line<'_>> {
     Some(Line { node, kind, time, serial, fields, prose })
 }
 
-/// Parses a sequence of `name=value`; if a name occurs twice, the second value is kept under `name#2`. `msg='…'` contains fields
-/// itself. Values are decoded as those of a record of type `kind`, or not at all if `kind` is `None`.
+/// Parses a sequence of `name=value`. If a name occurs twice, the second value is stored under `name#2`. The value of `msg='…'`
+/// consists of fields itself. Values are decoded as in a record of type `kind`, or not at all if `kind` is `None`.
 fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut String, kind: Option<&str>) {
     while fields.len() < FIELDS_MAX {
         text = text.trim_start();
@@ -194,7 +196,7 @@ fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut Stri
                 let value = value.trim_end_matches(',');
                 let value = if value.starts_with('(') { value } else { value.trim_end_matches(')') };
                 match kind {
-                    // Every argument without quotes is encoded.
+                    // In an EXECVE line, every argument without quotes is encoded.
                     Some("EXECVE") if is_argument(name) => decoded(value, 2),
                     Some(kind) if is_encoded(name, kind) => decoded(value, ENCODED_DIGITS_MIN),
                     _ => value.to_owned(),
@@ -229,12 +231,12 @@ fn is_encoded(name: &str, kind: &str) -> bool {
     ENCODED.contains(&name) && !is_number
 }
 
-/// Whether a name is `a0`, or `a0[0]` for a part of a long argument.
+/// Whether a name is that of an argument: `a0`, or `a0[0]` for a part of a long argument.
 fn is_argument(name: &str) -> bool {
     argument(name).is_some()
 }
 
-/// Returns the number of an argument, and the number of its part.
+/// Returns the number of an argument and the number of the part within it.
 fn argument(name: &str) -> Option<(u32, u32)> {
     let rest = name.strip_prefix('a')?;
     match rest.strip_suffix(']') {
@@ -248,7 +250,7 @@ fn decoded(value: &str, digits_min: usize) -> String {
         && value.len().is_multiple_of(2)
         && value.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
     match hex::decode(value) {
-        // Zero bytes separate the arguments in a title.
+        // In a process title, zero bytes separate the arguments.
         Ok(bytes) if is_hex => String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned(),
         _ => value.to_owned(),
     }
@@ -294,7 +296,7 @@ fn result(lines: &[Line<'_>], main: &Line<'_>) -> Option<String> {
     }
 }
 
-/// Returns the command: its arguments, or the process title.
+/// Returns the command line: the joined arguments or, if there are none, the command of sudo or the process title.
 fn command(lines: &[Line<'_>]) -> Option<String> {
     // Long commands are split over several lines, and long arguments into parts.
     let mut arguments: BTreeMap<u32, BTreeMap<u32, &str>> = BTreeMap::new();
@@ -313,7 +315,7 @@ fn command(lines: &[Line<'_>]) -> Option<String> {
     named("USER_CMD", "cmd").or_else(|| named("PROCTITLE", "proctitle"))
 }
 
-/// Path of the file that was accessed; a relative name is joined to the working directory.
+/// Returns the path of the file that was accessed; a relative name is joined to the working directory.
 fn path(lines: &[Line<'_>]) -> Option<String> {
     // Older kernels call this field `objtype`.
     let kind = |line: &Line<'_>| known(line.fields.get("nametype").or_else(|| line.fields.get("objtype")));
@@ -330,7 +332,7 @@ fn path(lines: &[Line<'_>]) -> Option<String> {
     })
 }
 
-/// The address of a peer: `saddr` is a `sockaddr` in hexadecimal digits, of family 2 (IPv4) or 10 (IPv6).
+/// Returns the address of a peer from `saddr`, a `sockaddr` in hexadecimal digits, of family 2 (IPv4) or 10 (IPv6).
 fn socket_address(fields: &Map<String, Value>) -> Option<String> {
     let bytes = hex::decode(fields.get("saddr")?.as_str()?).ok()?;
     match bytes.get(..2)? {

@@ -1,6 +1,6 @@
 //! The built-in mappings; `docs/formats.md` lists the fields that each of them fills in.
 
-/// Name and text, in alphabetical order.
+/// The name and text of each mapping, in alphabetical order of the names.
 pub(super) const BUILT_IN: [(&str, &str); 23] = [
     ("apache-access", include_str!("../../../mappings/apache-access.toml")),
     ("auditd", include_str!("../../../mappings/auditd.toml")),

@@ -1,9 +1,9 @@
-//! Errors of mappings and of mapping a record.
+//! Errors in mappings, and errors while a record is mapped.
 
 /// Maximum characters of a value that an error message shows.
 const VALUE_CHARS_SHOWN: usize = 60;
 
-/// Reason why a mapping cannot be used, or a record cannot be mapped.
+/// Reason why a mapping cannot be used, or why a record cannot be mapped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MapError {
     #[error("{0}")]

@@ -1,5 +1,5 @@
-//! Shortens values: a field that is too long ends with a mark, and an entry that is too long keeps the length and hash of each
-//! value removed from it.
+//! Shortens values: a field that is too long ends with a mark, and if an entry is too long, each value that is removed from it
+//! is replaced with its length and hash.
 
 use piperoll_format::entry::{FieldLimit, field_limit};
 use serde_json::value::RawValue;
@@ -11,12 +11,12 @@ use super::ordered::Pairs;
 const MARK: char = '\u{2026}';
 /// Mark of a shortened action, which cannot contain [`MARK`].
 const WORD_MARK: &str = "...";
-/// Maximum bytes of an entry with its fields and details, before the node adds its own fields; below the limit of a body.
+/// Maximum bytes of an entry's fields and details, before the node adds its own fields; less than the limit of a body.
 const ENTRY_BYTES_MAX: usize = 60_000;
-/// Lengths in bytes to which the texts of an entry that is too long are shortened, tried in this order.
+/// Lengths in bytes, tried in this order, to which the texts of an entry that is too long are shortened.
 const TEXT_BYTES: [usize; 4] = [16 * 1024, 4 * 1024, 1024, 256];
 
-/// Returns a value within the limits of its field, and whether it was changed.
+/// Returns a value shortened to the limits of its field, and whether it was changed.
 pub(super) fn field(value: &str, limit: FieldLimit) -> (String, bool) {
     let mut text = value.to_owned();
     if limit.is_one_line {
@@ -35,8 +35,8 @@ fn boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// Shortens the fields of an entry to their limits, and then its details: shortens the texts in `details` until the entry is within its
-/// limit, and then leaves out the largest members.
+/// Shortens the fields of an entry to their limits. Then shortens the texts in `details` until the entry is within its limit,
+/// and if that is not enough, leaves out the largest members of `details`.
 pub(super) fn entry(entry: &mut Pairs) {
     for (name, value) in &mut entry.0 {
         if let Some(limit) = field_limit(name)
@@ -83,7 +83,7 @@ pub(super) fn entry(entry: &mut Pairs) {
         details.0[at].1 = left_out;
     }
     if details.to_text().len() > room {
-        // The details have thousands of small members: keep as many as there is room for.
+        // The details have thousands of small members: keep as many as there is space for.
         let mut kept = room.saturating_sub(512);
         details.0.retain(|(name, value)| {
             let bytes = name.len() + value.get().len() + 8;
@@ -104,7 +104,7 @@ fn omitted(value: &str) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| unreachable!("numbers and hexadecimal digits are JSON"))
 }
 
-/// Shortens each text in a value to `bytes`, with length and hash; `None` if the value is not JSON.
+/// Shortens each text in a value that is longer than `bytes`, and adds its length and hash; `None` if the value is not JSON.
 fn shorten(value: &RawValue, bytes: usize) -> Option<Box<RawValue>> {
     match value.get().as_bytes().first()? {
         b'"' if value.get().len() > bytes => {
@@ -173,7 +173,7 @@ mod tests {
                 && text.contains("\"a\":1.50")
                 && text.ends_with("\"z\":\"short\"}")
         );
-        // Many texts, each of them short.
+        // There are many texts, and each of them is short.
         let many: Vec<String> = (0..900).map(|number| format!("\"k{number}\":\"{}\"", "x".repeat(200))).collect();
         let details = fitted(&format!("{{{}}}", many.join(",")));
         assert!(details.to_text().contains("sha256"));

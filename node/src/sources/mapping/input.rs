@@ -1,4 +1,5 @@
-//! Finds the records in the output of a system: in lists, inside other objects, as JSON in a text, or as lines of text.
+//! Finds the records in the output of a system, whether they are in lists, inside other objects, JSON in a text, or lines of
+//! text.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,32 +15,32 @@ use regex::Regex;
 
 /// Maximum records in one document.
 const RECORDS_MAX: usize = 200_000;
-/// Maximum depth of records inside records, each unwrapped in turn.
+/// Maximum nesting of records: how many times a record inside another one is unwrapped.
 const UNWRAPPED_MAX: usize = 4;
 /// Precedes JSON in a syslog message (Common Event Expression).
 const COOKIE: &str = "@cee:";
-/// Name of the member that holds the data around a record.
+/// Name of the member that contains the data that surrounded a record.
 const ENVELOPE: &str = "envelope";
 
-/// `[input]`, as it is in the file.
+/// The table `[input]` as written in the mapping file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TypedInput {
-    /// Pointers to lists of records; each item of the first list that is found is a record.
+    /// Pointers to lists of records; each item of the first list that exists is a record.
     #[serde(default)]
     lists: Vec<String>,
-    /// Pointers to the record inside another object, or to a text that is the record as JSON.
+    /// Pointers to the record inside another object, or to a text that contains the record as JSON.
     #[serde(default)]
     inside: Vec<String>,
     /// Pointer to a list inside a record; each item becomes an entry.
     split: Option<String>,
-    /// Whether to ignore text before the first brace of a line, such as the header of a syslog daemon.
+    /// Whether to ignore text before the first brace of a line, such as a header that a syslog daemon added.
     #[serde(default)]
     prefix: bool,
     /// Names of members that each contain a record; the object around them may contain each name many times.
     #[serde(default)]
     members: Vec<String>,
-    /// Whether records are Windows events, which are converted to one form.
+    /// Whether records are Windows events, which are converted to a common form.
     #[serde(default)]
     windows: bool,
     /// Form of lines that are not JSON.
@@ -51,7 +52,8 @@ pub(super) struct TypedInput {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedJoin {
-    /// Lines form one record if all named groups, one of them `key`, have the same values; `end` matches the last line.
+    /// Expression with named groups, one of them `key`: lines for which all groups have the same values form one record. `end`
+    /// matches the last line of a record.
     key: Option<String>,
     end: Option<String>,
     /// A line that matches continues the line before it.
@@ -73,14 +75,14 @@ enum LineForm {
 /// Rule for joining lines to records.
 #[derive(Debug, Clone)]
 pub enum Join {
-    /// By a key that each line has; lines of other records may come in between.
+    /// Joins lines that have the same key; lines of other records may come in between.
     Key {
-        /// The named groups of this expression are the key.
+        /// An expression whose named groups are the key.
         key: Regex,
         /// Matches the last line of a record.
         end: Option<Regex>,
     },
-    /// A line that matches continues the line before it, as written by programs that wrap long lines.
+    /// Joins a line that matches to the line before it; for programs that wrap long lines.
     Continued(Regex),
 }
 
@@ -93,12 +95,12 @@ impl Join {
         Some(named.collect::<Vec<_>>().join("\0"))
     }
 
-    /// Whether a line is the last one of its record.
+    /// Whether a line is the last line of its record.
     pub fn is_end(&self, line: &str) -> bool {
         matches!(self, Self::Key { end: Some(end), .. } if end.is_match(line))
     }
 
-    /// Whether a line continues the one before it; `None` if this mapping does not continue lines.
+    /// Whether a line continues the previous line; `None` if this mapping does not have lines that are continued.
     pub fn continues(&self, line: &str) -> Option<bool> {
         let Self::Continued(continued) = self else { return None };
         Some(continued.is_match(line))
@@ -149,7 +151,7 @@ impl TypedInput {
 }
 
 impl Input {
-    /// Whether lines of text are records.
+    /// Whether lines of text count as records.
     pub(super) fn reads_lines(&self) -> bool {
         self.line.is_some()
     }
@@ -180,7 +182,7 @@ impl Input {
         }
         let compact = match piperoll_format::json::compact(document) {
             Ok(compact) => compact,
-            // A line of text may begin with a brace or a bracket too.
+            // Even a line of text may begin with a brace or a bracket.
             Err(error) => match self.line {
                 Some(line) if !document.trim_end().contains('\n') => return Ok(self.line_records(document, line)),
                 _ => return Err(MapError::plain(error.to_string())),
@@ -207,7 +209,7 @@ impl Input {
         Ok(items.into_iter().flat_map(|item| self.unwrap(&item)).collect())
     }
 
-    /// Returns the records of a line, which may hold JSON.
+    /// Returns the records of a line of text; a member of the line may contain JSON.
     fn line_records(&self, document: &str, form: LineForm) -> Vec<Result<Pairs, MapError>> {
         let unfolded;
         let line = match &self.join {
@@ -284,7 +286,8 @@ fn unfold(document: &str, continued: &Regex) -> String {
     whole
 }
 
-/// Decodes a message that is not UTF-8: in the journal's JSON, it is a list of its bytes (systemd, "Journal Export Formats").
+/// Decodes a message that is not UTF-8: the journal's JSON contains it as a list of its bytes (systemd, "Journal Export
+/// Formats").
 fn decode_journal_text(record: &mut Pairs) {
     const MESSAGE: &str = "MESSAGE";
     let Some(list) = record.member(MESSAGE).filter(|value| value.get().starts_with('[')) else { return };
@@ -311,14 +314,14 @@ fn items_of(list: &str) -> Option<Vec<Box<RawValue>>> {
     serde_json::from_str(list).ok()
 }
 
-/// Returns the object that a pointer leads to, either directly or as JSON in a text.
+/// Returns the object that a pointer leads to, which may also be in the form of a text that contains JSON.
 fn inner_of(pointer: &Pointer, record: &Pairs) -> Option<Pairs> {
     let value = pointer.get(record)?;
     match value.get().as_bytes().first()? {
         b'{' => Pairs::parse(value.get()),
         b'"' => {
             let text: String = serde_json::from_str(value.get()).ok()?;
-            // Only a text that is JSON as a whole counts: JSON in the middle of a text may come from any sender.
+            // Accept only a text that is JSON as a whole: JSON in the middle of a text may come from any sender.
             let text = text.trim_start().strip_prefix(COOKIE).unwrap_or(&text);
             let compact = piperoll_format::json::compact(text.trim()).ok()?;
             Pairs::parse(&compact)

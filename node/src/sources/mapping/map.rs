@@ -21,7 +21,7 @@ use super::{fit, times};
 /// Result of mapping one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mapped {
-    /// An entry as JSON text, and whether the record had an id of its own; with such an id, recording it again has no effect.
+    /// An entry as JSON text, and whether the record had an id of its own; if it had, recording the record again has no effect.
     Entry { text: String, has_id: bool },
     /// A record of a kind that this mapping does not cover.
     PassedOver,
@@ -35,7 +35,7 @@ pub struct Outcome {
     pub result: Result<Mapped, MapError>,
 }
 
-/// A mapping, ready to use.
+/// A mapping that is ready to use.
 #[derive(Debug)]
 pub struct Mapping {
     input: Input,
@@ -66,20 +66,21 @@ struct RawMapping {
     /// Location of the records, shown by `map list`.
     #[serde(default)]
     source: String,
-    /// Time zone of times without one.
+    /// Time zone of times that do not state one.
     zone: Option<String>,
-    /// Pointers of which every record of this kind has at least one. A record with none of them is not mapped; otherwise, rules
-    /// for absent values could turn unrelated records into entries.
+    /// A record is mapped only if at least one of these pointers leads to a value in it. Without this check, rules for absent
+    /// values could turn unrelated records into entries.
     #[serde(default)]
     expects: Vec<String>,
     #[serde(default)]
     input: TypedInput,
     #[serde(default)]
     field: BTreeMap<String, TypedRule>,
-    /// Pointer to regular expression: a record in which one of them does not match is passed over.
+    /// Pointers, each with a regular expression: a record is passed over unless all of the expressions match.
     #[serde(default)]
     require: BTreeMap<String, String>,
-    /// Pointer to regular expression: a record in which one of them matches is passed over. A missing value matches nothing.
+    /// Pointers, each with a regular expression: a record is passed over if one of the expressions matches. A missing value
+    /// never matches.
     #[serde(default)]
     refuse: BTreeMap<String, String>,
     #[serde(default)]
@@ -132,7 +133,7 @@ fn conditions(typed: BTreeMap<String, String>) -> Result<Vec<Condition>, String>
     typed.into_iter().map(|(at, regex)| Ok((Pointer::parse(&at)?, compile(&regex)?))).collect()
 }
 
-/// Parses a text, or tests conditions: named groups, and the values in `set`, become fields.
+/// Parses a text or tests conditions; named groups and the values in `set` become fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TypedPattern {
@@ -161,11 +162,11 @@ struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltIn {
     pub name: &'static str,
-    /// Description of its records.
+    /// Description of the records that the mapping accepts.
     pub description: String,
-    /// Location of its records.
+    /// Location of the records that the mapping accepts.
     pub source: String,
-    /// Fields of an entry that it can fill in, in the order of the format.
+    /// Fields of an entry that the mapping can fill in, in the order of the format.
     pub fields: Vec<&'static str>,
 }
 
@@ -249,7 +250,7 @@ impl Mapping {
             if let Ok(raw) = RawValue::from_string(serde_json::Value::from(value).to_string()) {
                 entry.0.push((field.to_owned(), raw));
             }
-            // A value that will be shortened also stays in `details` in full.
+            // If a value will be shortened, keep the full value in `details` as well.
             !field_limit(field).is_some_and(|limit| fit::field(value, limit).1)
         };
         for (field, value) in &found {
@@ -271,7 +272,7 @@ impl Mapping {
                 pointer.remove(&mut rest);
             }
         }
-        // The mapping parses texts, and this record has none of the known forms.
+        // The mapping has patterns, and this record matches none of them.
         if !has_action(&entry) && !self.patterns.is_empty() {
             return Err(MapError::plain("no pattern of this mapping matches the record, so its action is unknown"));
         }
@@ -280,7 +281,7 @@ impl Mapping {
         {
             entry.0.push(("details".to_owned(), raw));
         }
-        // Mask secrets before anything is cut, because a part of a secret may not be recognized.
+        // Mask secrets before values are shortened, because a part of a secret may not be recognized.
         let whole = entry.to_text();
         let masked = redactor.entry(&whole);
         let mut entry = Pairs::parse(&masked).ok_or_else(|| MapError::plain("the entry is not a JSON object"))?;
@@ -304,7 +305,8 @@ impl Mapping {
         }
     }
 
-    /// Returns the values that patterns give to fields; if two patterns give a value to the same field, the first one counts.
+    /// Returns the values that patterns give to fields; if two patterns give a value to the same field, the first pattern is
+    /// used. `None` if the record is passed over.
     fn match_patterns(&self, record: &Pairs) -> Option<BTreeMap<&'static str, Found>> {
         let mut found = BTreeMap::new();
         let mut matched = false;
@@ -346,7 +348,8 @@ fn is_met((pointer, regex): &Condition, record: &Pairs) -> bool {
     pointer.text(record).is_some_and(|text| regex.is_match(&text))
 }
 
-/// Name of a field that a mapping may fill in; `changes` and `details` are not text.
+/// Returns the name of a field that a mapping may fill in. The fields `changes` and `details` are excluded, because they are
+/// not text.
 fn known_field(name: &str) -> Option<&'static str> {
     CALLER_TEXTS.iter().find(|field| **field == name).copied()
 }

@@ -1,4 +1,4 @@
-//! Maps records of other systems to entries, by a TOML file (docs/intake.md, "Mappings").
+//! Maps records of other systems to entries, as described in a TOML file (docs/intake.md, "Mappings").
 //!
 //! Nothing in a record is lost: a value that is copied unchanged to a field is kept there, and everything else is kept in
 //! `details`, including the text of numbers and the order of keys. If a value is too large for a field or an entry, its length

@@ -1,4 +1,4 @@
-//! JSON objects that preserve the order of their keys, and the text of their values so that numbers keep every digit.
+//! JSON objects that preserve the order of their keys and the text of their values, so that numbers keep every digit.
 
 use std::fmt;
 

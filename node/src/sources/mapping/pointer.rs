@@ -1,7 +1,7 @@
 //! Pointers into records: JSON pointers (RFC 6901) with two additions for lists.
 //!
-//! `/a/-1` is the last item of a list, `/a/-2` the one before it. `/a/?name=IP/value` is the first item of a list whose member `name` is
-//! the text `IP`, for the lists of names and values that some systems write.
+//! `/a/-1` is the last item of a list, and `/a/-2` the item before it. `/a/?name=IP/value` looks for the first item of a list
+//! whose member `name` is the text `IP`; some systems write such lists of names and values.
 
 use serde_json::value::RawValue;
 
@@ -14,7 +14,7 @@ pub(super) enum Step {
     Name(String),
     /// The nth item from the end of a list, counted from 1.
     FromEnd(usize),
-    /// The first item of a list whose member has this text.
+    /// The first item of a list in which the member `member` has this text.
     Where { member: String, text: String },
 }
 
@@ -52,7 +52,7 @@ impl Pointer {
     }
 
     /// Returns the value that the pointer leads to as text, if it is not empty: strings without quotes, numbers and booleans as
-    /// written.
+    /// they are written in the record.
     pub(super) fn text(&self, record: &Pairs) -> Option<String> {
         text_of(&self.get(record)?)
     }
@@ -72,7 +72,7 @@ impl Pointer {
         }
     }
 
-    /// Replaces the value that the pointer leads to; does nothing if it leads nowhere.
+    /// Replaces the value that the pointer leads to; does nothing if there is no such value.
     pub(super) fn replace(&self, record: &mut Pairs, value: Box<RawValue>) {
         let names: Option<Vec<&str>> = self
             .steps
@@ -111,7 +111,8 @@ fn follow(value: Box<RawValue>, steps: &[Step]) -> Option<Box<RawValue>> {
     follow(Pairs::parse(value.get())?.member(name)?.to_owned(), rest)
 }
 
-/// Converts a value to text: strings without quotes, numbers and booleans as written. `None` for other values and empty strings.
+/// Converts a value to text: strings without quotes, numbers and booleans as they are written in the record. `None` for other
+/// values and for empty strings.
 pub(super) fn text_of(raw: &RawValue) -> Option<String> {
     let text = match raw.get().as_bytes().first()? {
         b'"' => serde_json::from_str::<String>(raw.get()).ok()?,

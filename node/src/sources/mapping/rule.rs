@@ -15,7 +15,7 @@ use super::ordered::Pairs;
 use super::pointer::{Pointer, text_of};
 use super::times::{self, Form};
 
-/// Bytes after which filling a template stops; no field of an entry is longer.
+/// Number of bytes after which filling in a template stops; no field of an entry is longer.
 const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 
 /// Rule for one field, as written in the mapping file.
@@ -25,16 +25,18 @@ pub(super) struct TypedRule {
     constant: Option<String>,
     pointer: Option<String>,
     first: Option<Vec<String>>,
-    /// Text with pointers, such as `k8s.{/objectRef/resource}.{/verb}`; there is no value if one of the pointers leads nowhere.
+    /// Text with pointers, such as `k8s.{/objectRef/resource}.{/verb}`; there is no value if one of the pointers leads to
+    /// nothing.
     template: Option<String>,
     /// Alternative templates; the first one that yields a value is used.
     templates: Option<Vec<String>>,
-    /// Apply the rule only to records in which this pointer leads to something.
+    /// Apply the rule only to records in which this pointer leads to a value.
     when: Option<String>,
     /// Values that stand for a missing value, such as `-`.
     #[serde(default)]
     not: Vec<String>,
-    /// Uses the named group `value` of this regular expression, or else its first group; a value that does not match is skipped.
+    /// Regular expression of which the named group `value`, or else the first group, becomes the value; a value that does not
+    /// match is skipped.
     r#match: Option<String>,
     /// Text to prepend to the value.
     prefix: Option<String>,
@@ -43,9 +45,9 @@ pub(super) struct TypedRule {
     /// Pairs of a regular expression and a value; the first expression that matches determines the value.
     #[serde(default)]
     cases: Vec<(String, String)>,
-    /// Value to use if neither `table` nor `cases` matches; by default, the value is not replaced.
+    /// Value to use if neither `table` nor `cases` matches; by default, the original value is kept.
     otherwise: Option<String>,
-    /// Value to use if no pointer leads to anything; by default, the field is omitted.
+    /// Value to use if no pointer leads to a value; by default, the field is omitted.
     absent: Option<String>,
     /// Replace characters that are not allowed in an action with `_`.
     #[serde(default)]
@@ -56,14 +58,14 @@ pub(super) struct TypedRule {
     time: Option<Form>,
     /// Time zone for times that do not state one.
     zone: Option<String>,
-    /// The value is an address: remove its port, its brackets, and the prefix of IPv4 in IPv6.
+    /// The value is an address: remove its port, its brackets, and the prefix of an IPv4 address in IPv6 form.
     #[serde(default)]
     address: bool,
-    /// Omit a value that is not valid for this field; it then stays in `details`. By default, the record is refused.
+    /// Omit a value that is not valid for this field and keep it in `details`. By default, the record is refused.
     #[serde(default)]
     or_none: bool,
     /// Networks of trusted proxies, for a value that is a list of addresses, each added by the host that forwarded the request.
-    /// The last address outside these networks is used, because its sender could have invented the addresses before it.
+    /// The last address outside these networks is used: the sender at that address could have invented the addresses before it.
     trusted: Option<Vec<String>>,
 }
 
@@ -99,7 +101,7 @@ enum Source {
 enum Part {
     Text(String),
     Pointer(Pointer),
-    /// `{*}`: the whole record, or `{* /etag}`: the record without the values that these pointers lead to.
+    /// `{*}` is the whole record; `{* /etag}` is the record without the values that these pointers lead to.
     Record(Vec<Pointer>),
 }
 
@@ -208,7 +210,7 @@ impl Rule {
                     };
                     let Some(text) = found.filter(|text| !self.not.contains(text)) else { continue };
                     let Some(finished) = self.finish(&text, shown)? else { continue };
-                    // Only text can move to the field; numbers stay in `details` as they are written.
+                    // Only a text can move to the field; a number stays in `details` as it was written.
                     let has_moved = finished == text && raw.get().starts_with('"');
                     return Ok(Some(Value { text: finished, moved: has_moved.then(|| pointer.clone()) }));
                 }
@@ -228,7 +230,8 @@ impl Rule {
                     without.iter().for_each(|pointer| pointer.remove(&mut record));
                     text.push_str(&record.to_text());
                 }
-                // Each placeholder is filled in once, from left to right; values are not searched for placeholders.
+                // Each placeholder is filled in once, from left to right; the values that are filled in are not searched for
+                // placeholders.
                 Part::Pointer(pointer) => text.push_str(&pointer.text(record).filter(|text| !self.not.contains(text))?),
             }
             if text.len() > TEMPLATE_BYTES_MAX {
@@ -286,7 +289,7 @@ impl Rule {
     }
 }
 
-/// Returns the last address of a list that is not a trusted proxy's, or the first address if all of them are.
+/// Returns the last address of a list that does not belong to a trusted proxy, or the first address if all of them do.
 fn last_untrusted(list: &RawValue, trusted: &[IpNet]) -> Option<String> {
     let items: Vec<String> = serde_json::from_str(list.get()).ok()?;
     let is_trusted = |item: &&String| {
@@ -309,7 +312,7 @@ fn named_id(text: &str) -> String {
     uuid::Builder::from_custom_bytes(bytes).into_uuid().hyphenated().to_string()
 }
 
-/// Removes port, brackets and zone from an address; text that is not an address is returned unchanged.
+/// Removes the port, brackets and zone from an address; text that is not an address is returned unchanged.
 pub(super) fn address(text: &str) -> String {
     let text = text.trim();
     let inner = text.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(inner, _)| inner);

@@ -1,4 +1,4 @@
-//! Tests of the mappings with sample records of other systems.
+//! Tests the mappings with sample records of other systems.
 
 use piperoll_redact::Redactor;
 use serde_json::Value;
@@ -170,7 +170,7 @@ const SHOWN: [&str; 17] = [
     "auth_method",
 ];
 
-/// The documents of a sample file: lines, the lines of one event, or one JSON document.
+/// Splits a sample file into documents: lines, the lines of one event, or one JSON document.
 fn documents(mapping: &Mapping, text: &str, is_json: bool) -> Vec<String> {
     if is_json {
         return vec![text.to_owned()];
@@ -192,7 +192,7 @@ fn documents(mapping: &Mapping, text: &str, is_json: bool) -> Vec<String> {
     }
 }
 
-/// Renders one line for each record: its fields, that it was passed over, or why it is not an entry.
+/// Renders one line for each record: its fields, a note that it was passed over, or the reason why it is not an entry.
 fn shown(mapping: &Mapping, text: &str, is_json: bool) -> String {
     let redactor = Redactor::default();
     let mut lines = String::new();
@@ -439,7 +439,7 @@ fn nobody_forges_a_record_with_what_they_type() {
     assert_eq!((text(&sshd, "user"), text(&sshd, "ip_address")), (None, None));
 }
 
-/// Records of other programs are refused, so that they cannot appear as a user's success.
+/// Records of programs other than those that a mapping is for are refused, so that they cannot appear as a user's success.
 #[test]
 fn what_is_no_record_of_the_kind_is_none() {
     for (name, record) in [

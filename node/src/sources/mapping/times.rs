@@ -4,17 +4,18 @@ use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime};
 use piperoll_format::time::Timestamp;
 use serde::Deserialize;
 
-/// Range of accepted times in microseconds since 1970, which are the years 1970 to 9999. A number that gives a time outside it is
-/// in another unit than the mapping states.
+/// Range of accepted times in microseconds since 1970: the years 1970 to 9999. A number that gives a time outside this range is
+/// in a unit other than the one that the mapping states.
 const MICROS_MIN: i128 = 0;
 const MICROS_MAX: i128 = 253_402_300_799_999_999;
-/// Digits of the seconds since 1970 in the years 2001 to 2286; milliseconds, microseconds and nanoseconds have more (`unit_of`).
+/// Number of digits of the seconds since 1970 in the years 2001 to 2286. Milliseconds, microseconds and nanoseconds have more
+/// digits (`unit_of`).
 const DIGITS_OF_SECONDS: usize = 10;
 /// Forms with a time zone, such as those of the access logs of Apache and nginx, tried after RFC 3339.
 const ZONED: [&str; 4] =
     ["%d/%b/%Y:%H:%M:%S%.f %z", "%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f %z", "%a %b %d %H:%M:%S%.f %Y %z"];
-/// Abbreviations that each mean a single offset in the current IANA Time Zone Database. Others are used for several zones: CST is
-/// also China's, PST that of the Philippines, CDT that of Cuba.
+/// Abbreviations that have only one offset in the current IANA Time Zone Database. Other abbreviations are used for several
+/// zones: CST also in China, PST also in the Philippines, CDT also in Cuba.
 const ABBREVIATIONS: [(&str, &str); 13] = [
     ("UTC", "+0000"),
     ("GMT", "+0000"),
@@ -42,7 +43,7 @@ const LOCAL: [&str; 8] = [
     "%b %d, %Y %I:%M:%S%.f %p",
 ];
 
-/// Unit of a number, or `Auto` if the text itself shows its form.
+/// Unit of a number, or `Auto` if the form is detected from the text itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Form {
@@ -68,8 +69,7 @@ impl Form {
 
 /// Parses a time. `zone` applies to times without a time zone.
 ///
-/// # Errors
-/// Returns what is wrong with the time, without the value.
+/// # Errors Returns a description of what is wrong with the time, which does not contain the value.
 pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result<String, String> {
     let text = text.trim();
     if let Some(per_second) = form.per_second() {
@@ -83,7 +83,7 @@ pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result
     if let Some(number) = from_number(text, unit_of(digits)) {
         return number;
     }
-    // .NET writes milliseconds in this way.
+    // .NET writes milliseconds in this form.
     if let Some(number) = text
         .strip_prefix("/Date(")
         .and_then(|rest| rest.strip_suffix(")/"))
@@ -144,7 +144,7 @@ fn from_number(text: &str, per_second: i128) -> Option<Result<String, String>> {
         return None;
     }
     let out_of_range = || Err("is out of range (years 1970 to 9999); check its unit".to_owned());
-    // Keep twelve fractional digits: no clock provides more.
+    // Keep twelve fractional digits; no clock provides more.
     let Ok(whole) = whole.parse::<i128>() else { return Some(out_of_range()) };
     let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(12).collect();
     let fraction: i128 = fraction.parse().unwrap_or(0);

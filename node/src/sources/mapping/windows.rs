@@ -1,8 +1,8 @@
 //! Converts Windows events in JSON from the formats of various shippers to a single form.
 //!
-//! The data of an event has the same names everywhere, but not the same location: winlogbeat (`winlog.event_data`), Wazuh
-//! (`win.eventdata`, with a lowercase first letter), the XML as JSON (`Event.EventData`, an object, or `Data` with the names in
-//! attributes), NXLog (at the top level).
+//! The data of an event has the same names everywhere, but it is in different locations: winlogbeat (`winlog.event_data`),
+//! Wazuh (`win.eventdata`, with a lowercase first letter), the XML as JSON (`Event.EventData`, an object, or `Data` with the
+//! names in attributes), NXLog (at the top level).
 
 use serde_json::{Map, Value, json};
 
@@ -12,9 +12,9 @@ use super::ordered::Pairs;
 const AUDIT_SUCCESS: u64 = 0x0020_0000_0000_0000;
 const AUDIT_FAILURE: u64 = 0x0010_0000_0000_0000;
 
-/// Half of the range of the 32 low bits of `Keywords`, which no audit event uses.
+/// Half of the range of the low 32 bits of `Keywords`, which audit events do not use.
 const LOW_BITS_HALF: u64 = 1 << 31;
-/// Characters of the date at the beginning of a time; its hyphens are not the sign of an offset.
+/// Length of the date at the beginning of a time. Its hyphens must not be taken for the sign of an offset.
 const DATE_CHARS: usize = 10;
 
 /// Removes the wrapper that Wazuh puts around an event in its files.
@@ -67,7 +67,7 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
         "/winlog/keywords/0",
         "/KeywordsDisplayNames/0",
     ]);
-    // Event ids belong to their provider: other providers use the same numbers for other events.
+    // Event ids are defined by their provider: other providers use the same numbers for other events.
     let provider = at(&[
         "/winlog/provider_name",
         "/event/provider",
@@ -78,7 +78,7 @@ pub(super) fn event(record: &Pairs) -> Option<Pairs> {
         "/SourceName",
         "/ProviderName",
     ]);
-    // The time is UTC, though some programs that read the XML leave that out.
+    // The time is in UTC, although some programs that read the XML omit the zone.
     let time = at(&[
         "/Event/System/TimeCreated/#attributes/SystemTime",
         "/Event/System/TimeCreated/@SystemTime",
@@ -137,7 +137,7 @@ fn data_of(whole: &Value) -> Map<String, Value> {
     data
 }
 
-/// Collects the members that are texts, `Data` elements under the names in their attributes, and the members of the wrapper
+/// Collects the members that are texts, the `Data` elements under the names in their attributes, and the members of the wrapper
 /// elements `LogFileCleared` and `AuditEventsDropped`.
 fn collect(value: &Value, data: &mut Map<String, Value>) {
     let Some(members) = value.as_object() else { return };
@@ -163,20 +163,20 @@ fn collect(value: &Value, data: &mut Map<String, Value>) {
     }
 }
 
-/// Returns `success` or `failure`. The bits take precedence over localized text.
+/// Returns `success` or `failure`. The bits in `keywords` take precedence over localized text.
 fn result(keywords: Option<&str>, words: Option<&str>) -> Option<&'static str> {
     let bits = keywords.and_then(|keywords| match keywords.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => keywords.parse::<i64>().ok().map(i64::cast_unsigned),
     });
-    // Shippers that read the event log themselves write these words, which are English whatever the system's language is.
+    // Shippers that read the event log themselves write these words, which are in English regardless of the system's language.
     match words {
         Some("AUDIT_FAILURE") => return Some("failure"),
         Some("AUDIT_SUCCESS") => return Some("success"),
         _ => {}
     }
-    // Programs that parse the bits as a floating-point number change the low ones. Rounding to the nearest multiple restores the
-    // high ones.
+    // Programs that parse the bits as a floating-point number change the low bits. Rounding to the nearest multiple restores
+    // the high bits.
     let bits = bits.map(|bits| bits.wrapping_add(LOW_BITS_HALF));
     match bits {
         Some(bits) if bits & AUDIT_FAILURE != 0 => return Some("failure"),

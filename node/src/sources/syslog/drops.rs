@@ -1,13 +1,14 @@
 //! Counts the datagrams that the kernel dropped because the socket's buffer was full.
 //!
-//! The kernel reports drops by `SO_RXQ_OVFL`, but only together with a later datagram, so that the end of a burst would never be
-//! reported. `/proc/net/udp` has the same counter at any time, by the inode of the socket (proc_net_udp(5), column `drops`).
+//! The kernel reports drops by `SO_RXQ_OVFL`, but only together with a later datagram, so drops at the end of a burst would not
+//! be reported until then. `/proc/net/udp` has the same counter, by the inode of the socket, and can be read at any time
+//! (proc_net_udp(5), column `drops`).
 
 use std::os::fd::AsFd;
 
 /// Tables of this process's network namespace.
 const TABLES: [&str; 2] = ["/proc/self/net/udp", "/proc/self/net/udp6"];
-/// Column of the inode, counted from 0; `drops` is the last one.
+/// Column of the inode, counted from 0; `drops` is the last column.
 const INODE_COLUMN: usize = 9;
 
 /// Counts the drops of one socket since the last query.

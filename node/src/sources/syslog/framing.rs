@@ -1,7 +1,7 @@
 //! Finds the messages in a stream (RFC 6587 section 3.4).
 //!
-//! A message is framed by a count of its octets only where digits, a space and `<` follow one another, because a line may begin
-//! with a year. A malformed frame affects no other frame: the data after it is parsed from its first byte.
+//! Digits count as the octet count of a frame only if a space and `<` follow them, because a line may begin with a year. A
+//! malformed frame affects no other frame: the data after it is parsed from its first byte.
 
 use std::io;
 
@@ -10,9 +10,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
 use crate::sources::record::Cut;
 
-/// Maximum bytes that are kept of one message; a longer one keeps its length and hash as well.
+/// Maximum bytes that are kept of one message; of a longer message, the length and hash are kept as well.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Largest octet count that is accepted. A line that begins with a larger number only looks like a frame.
+/// Largest octet count that is accepted. A larger number is taken for the beginning of a line of text.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum number of digits of an octet count.
 const COUNT_DIGITS_MAX: usize = 8;
@@ -26,7 +26,7 @@ pub(super) struct Message {
     pub(super) missing: Option<usize>,
 }
 
-/// Reads the next message; `None` at the end.
+/// Reads the next message; `None` at the end of the stream.
 pub(super) async fn message(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Message>> {
     let mut begun = Vec::new();
     let count = frame_count(input, &mut begun).await?;
@@ -36,7 +36,8 @@ pub(super) async fn message(input: &mut (impl AsyncBufRead + Unpin)) -> io::Resu
     }
 }
 
-/// Reads the count before a frame and the space after it; `None` if there is no count. `begun` holds the bytes that were read.
+/// Reads the count before a frame and the space after it; `None` if there is no count. `begun` receives the bytes that were
+/// read.
 async fn frame_count(input: &mut (impl AsyncBufRead + Unpin), begun: &mut Vec<u8>) -> io::Result<Option<usize>> {
     loop {
         let Some(byte) = input.fill_buf().await?.first().copied() else { return Ok(None) };
@@ -99,7 +100,7 @@ async fn line(input: &mut (impl AsyncBufRead + Unpin), begun: &[u8]) -> io::Resu
     }
 }
 
-/// A message that is being received: its text up to the limit, and the hash of the whole message if it is longer.
+/// A message that is being received: its text up to the limit and, if the message is longer, the hash of all of it.
 #[derive(Default)]
 struct Parts {
     text: Vec<u8>,

@@ -18,9 +18,9 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 /// Requested size of the kernel's buffer for waiting datagrams; the kernel grants as much as `net.core.rmem_max` allows.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 const CONNECTIONS_MAX: usize = 256;
-/// Maximum time in which a connection that is closed in favor of a new one may still deliver data.
+/// Maximum time for which a connection that is being closed in favor of a new one may still deliver data.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Time without data after which such a connection counts as having delivered everything.
+/// A connection that is being closed counts as having delivered everything after this time without data.
 const QUIET: Duration = Duration::from_millis(20);
 /// Interval at which drops are reported.
 const DROPS_EVERY: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ pub(in crate::sources) struct Listeners {
 impl Listeners {
     pub(in crate::sources) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let udp = UdpSocket::bind(address).await?;
-        // A larger buffer holds longer bursts. Start even if the kernel grants a smaller one, because drops are counted.
+        // A larger buffer holds longer bursts. Start even if the kernel grants a smaller buffer, because drops are counted.
         let _ = nix::sys::socket::setsockopt(&udp, nix::sys::socket::sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES);
         Ok(Self { tcp: TcpListener::bind(address).await?, udp })
     }
@@ -91,8 +91,8 @@ struct OpenConnection {
     cut: CancellationToken,
 }
 
-/// Removes the connection that has been silent the longest, even if it is still in use: a new connection that is refused loses
-/// its messages, whereas a sender whose connection is closed between two messages can connect again.
+/// Removes the connection that has been silent the longest, even if it is still in use. Refusing the new connection instead
+/// would lose its messages, whereas a sender whose connection is closed between two messages can connect again.
 fn most_idle(open: &mut Vec<OpenConnection>) -> Option<OpenConnection> {
     let since = |open: &OpenConnection| *open.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (at, _) = open.iter().enumerate().map(|(at, open)| (at, since(open))).min_by_key(|(_, since)| *since)?;
@@ -132,8 +132,8 @@ async fn streams(listener: TcpListener, heards: Heards) {
     }
 }
 
-/// Reads the messages of one connection. After `cut` is cancelled, data that was already sent is still read; a message that is
-/// then incomplete is reported as lost.
+/// Reads the messages of one connection. After `cut` is cancelled, data that was already sent is still read, and a message that
+/// remains incomplete is reported as lost.
 pub(in crate::sources) async fn messages(
     stream: impl AsyncRead + Unpin,
     peer: SocketAddr,
@@ -187,7 +187,7 @@ pub(in crate::sources) async fn messages(
     }
 }
 
-/// Completes `QUIET` after `cut` is cancelled, unless the caller reads something first.
+/// Completes after `cut` is cancelled and `QUIET` has passed; the caller drops this future if data arrives first.
 async fn quiet(cut: &CancellationToken) {
     cut.cancelled().await;
     tokio::time::sleep(QUIET).await;

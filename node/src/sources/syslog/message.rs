@@ -1,4 +1,4 @@
-//! Parses a syslog message, RFC 5424 or RFC 3164, into JSON for a mapping.
+//! Converts a syslog message (RFC 5424 or RFC 3164) to JSON for a mapping.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use syslog_loose::{ProcId, Protocol, Variant, parse_message};
 use crate::sources::record::Cut;
 use crate::sources::text::{Decoded, decode};
 
-/// Converts a message to JSON. Text that does not look like syslog becomes `message` as a whole.
+/// Converts a message to JSON. Text that does not look like syslog is put into `message` as a whole.
 pub(in crate::sources) fn take_apart(bytes: &[u8], cut: Option<&Cut>, peer: IpAddr) -> String {
     let decoded = decode(bytes);
     let (note, is_exact) = (decoded.note(), matches!(decoded, Decoded::Utf8(_) | Decoded::Latin1(_)));
@@ -44,11 +44,11 @@ fn fields_of(text: &str) -> Map<String, Value> {
     let parsed = parse_message(text, Variant::Either);
     let is_modern = matches!(parsed.protocol, Protocol::RFC5424(_));
     let structured = structured_data(text);
-    // Keep the original text of data that was not parsed completely: an element that violates RFC 5424, or data in a message of
-    // the older kind, from which the parser removes text that looks like structured data.
+    // Keep the original text if the data was not parsed completely: because an element violates RFC 5424, or because the parser
+    // removed text that looks like structured data from a message in the form of RFC 3164.
     let is_whole = if is_modern { structured.is_some() } else { parsed.structured_data.is_empty() };
     let structured = structured.filter(|_| is_modern).unwrap_or_else(|| loose_data(&parsed));
-    // A time without its zone and year is incomplete. Relays write RFC 3339 times into messages of the older form.
+    // A time without its zone and year is incomplete. Relays write RFC 3339 times into messages of RFC 3164.
     let zoned =
         if is_modern { parsed.timestamp.map(|time| time.to_rfc3339()) } else { zoned_time(text).map(str::to_owned) };
     let local = parsed.timestamp.filter(|_| zoned.is_none()).map(|time| time.naive_local().to_string());
@@ -82,7 +82,7 @@ fn zoned_time(text: &str) -> Option<&str> {
     Timestamp::parse_rfc3339(time).ok().map(|_| time)
 }
 
-/// Extracts as much as possible from malformed data; the original message is kept too.
+/// Extracts as much structured data as possible from malformed data; the original message is kept as well.
 fn loose_data(parsed: &syslog_loose::Message<&str>) -> Map<String, Value> {
     let mut elements = Map::new();
     for element in &parsed.structured_data {
@@ -95,8 +95,8 @@ fn loose_data(parsed: &syslog_loose::Message<&str>) -> Map<String, Value> {
     elements
 }
 
-/// Adds a value under a name; if the name exists already, all its values become a list (RFC 5424 section 6.3.3 lets a parameter be
-/// repeated).
+/// Adds a value under a name. If the name exists already, all of its values become a list, because a parameter may be repeated
+/// (RFC 5424 section 6.3.3).
 fn add(values: &mut Map<String, Value>, name: &str, value: Value) {
     match values.get_mut(name) {
         None => drop(values.insert(name.to_owned(), value)),
@@ -105,7 +105,8 @@ fn add(values: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-/// Parses the structured data of an RFC 5424 message (section 6.3), by element and name. `None` if it is not in that form.
+/// Parses the structured data of an RFC 5424 message (section 6.3) into objects by element and name. `None` if the message is
+/// not in that form.
 fn structured_data(text: &str) -> Option<Map<String, Value>> {
     // <PRI>VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID
     const FIELDS: usize = 6;

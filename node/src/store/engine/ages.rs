@@ -1,9 +1,9 @@
 //! Tracks how long rows have been witnessed, for automatic retention.
 //!
-//! No single clock is trusted. The age is a sum over the cosignatures as they arrive. A cosignature adds the time since the
+//! No single clock is trusted. The age is a sum with one step for each cosignature that arrives. A step is the time since the
 //! previous cosignature of the same witness, according to that witness's timestamps, but at most one hour, and at most the time
-//! for which this process has run since the previous step. The first cosignature after a start adds at most one hour. A clock
-//! that jumps, several clocks that jump together, or an outage therefore adds almost nothing, and can only delay the removal of
+//! for which this process has run since the previous step. The first cosignature after a start adds at most one hour. Therefore
+//! a clock that jumps, several clocks that jump together, or an outage add almost nothing, and can only delay the removal of
 //! rows.
 
 use std::collections::BTreeMap;
@@ -17,19 +17,21 @@ use serde::{Deserialize, Serialize};
 
 /// Maximum duration that one step adds: longer steps are outages or clock changes.
 const STEP_MAX: Duration = Duration::from_hours(1);
-/// Interval between two samples; rows are removed late by at most this much.
+/// Minimum interval between two samples; rows are removed late by at most this much.
 const SAMPLE_EVERY: Duration = Duration::from_hours(1);
-/// Maximum number of samples; above it, every second sample of the older half is dropped.
+/// Maximum number of samples; when it is reached, every second sample of the older half is dropped.
 const SAMPLES_MAX: usize = 20_000;
-/// Interval between two cosigned checkpoints that are kept in full, as proof to others of how long rows were witnessed.
+/// Interval between two cosigned checkpoints that are kept in full, as evidence for third parties of how long rows were
+/// witnessed.
 const NOTE_EVERY: Duration = Duration::from_hours(24);
-/// Maximum number of kept checkpoints, enough for more than ten years; above it, every second one of the older half is dropped.
+/// Maximum number of kept checkpoints, which lasts for more than ten years; when it is reached, every second checkpoint of the
+/// older half is dropped.
 const NOTES_MAX: usize = 4_096;
-/// Interval between two writes of the file without a new sample; a crash loses up to this much age.
+/// Interval between two writes of the file while no sample is added; a crash loses at most this much of the age.
 const WRITE_EVERY: Duration = Duration::from_mins(5);
 const FILE: &str = "witnessed.json";
 
-/// Rows below `size` were witnessed when the age sum was `age_micros`.
+/// States that the rows below `size` were witnessed when the sum of all steps was `age_micros`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sample {
@@ -51,23 +53,25 @@ struct CosignedSample {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Book {
-    /// The log that the sizes refer to.
+    /// Generation of the log that the sizes refer to.
     generation: String,
     /// Sum of all counted steps.
     age_micros: i64,
-    /// Time of the newest cosignature of each witness, by the witness's name, in seconds since 1970 by the witness's own clock.
+    /// Time of each witness's newest cosignature, by the witness's name, in seconds since 1970 according to that witness's
+    /// clock.
     newest: BTreeMap<String, u64>,
-    /// Samples, ascending in both fields.
+    /// Samples, in ascending order of both fields.
     samples: Vec<Sample>,
-    /// Kept checkpoints, ascending in both fields; missing in files of earlier versions.
+    /// Kept checkpoints, in ascending order of size and age; missing in files of earlier versions.
     #[serde(default)]
     notes: Vec<CosignedSample>,
-    /// Rows below this seq are aged by their own timestamps, because an operator confirmed them.
+    /// The age of rows below this seq is computed from their own timestamps, because an operator has confirmed these
+    /// timestamps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     confirmed_below: Option<u64>,
 }
 
-/// Witnessed age of the rows, updated by the writer and read by retention.
+/// Tracks for how long rows have been witnessed. The writer updates this, and retention reads it.
 #[derive(Debug)]
 pub(in crate::store) struct Ages {
     path: PathBuf,
@@ -92,8 +96,8 @@ fn make_room<T>(list: &mut Vec<T>, most: usize) {
 }
 
 impl Ages {
-    /// Reads the stored ages. A damaged file is renamed as evidence, and a file of another log is ignored; in both cases, the age
-    /// of all rows counts from now.
+    /// Reads the stored ages. A damaged file is renamed and kept as evidence, and a file of another log is ignored. In both
+    /// cases, all rows start at age zero.
     pub(in crate::store) fn open(dir: &Path, generation: Generation, witnesses: Vec<VerifyingKey>) -> Self {
         let path = dir.join(FILE);
         let generation = generation.to_string();
@@ -114,26 +118,26 @@ impl Ages {
         Self { path, witnesses, book, counted: None, written: None, stranger: false }
     }
 
-    /// Returns empty ages for a read-only log: none are counted, and nothing is written.
+    /// Returns empty ages for a read-only log, for which nothing is counted or written.
     pub(in crate::store) fn none(generation: Generation) -> Self {
         let book = Book { generation: generation.to_string(), ..Book::default() };
         Self { path: PathBuf::new(), witnesses: Vec::new(), book, counted: None, written: None, stranger: false }
     }
 
-    /// Drops the samples of rows that no longer exist: a log restored from an older copy records new rows at these seqs, and the
-    /// age of these rows counts from the start.
+    /// Drops the samples of rows that no longer exist. A log that was restored from an older copy records new rows at these
+    /// seqs, and the age of the new rows must start at zero.
     pub(in crate::store) fn cut_to(&mut self, rows: u64) {
         self.book.samples.retain(|sample| sample.size <= rows);
         self.book.notes.retain(|shown| shown.size <= rows);
         self.book.confirmed_below = self.book.confirmed_below.map(|below| below.min(rows));
     }
 
-    /// Notes that an unknown witness has cosigned. Returns true the first time.
+    /// Notes that a witness that is not configured has cosigned. Returns true if it is the first time.
     pub(in crate::store) fn met_stranger(&mut self) -> bool {
         !std::mem::replace(&mut self.stranger, true)
     }
 
-    /// Whether an unknown witness has cosigned.
+    /// Whether a witness that is not configured has cosigned.
     pub(in crate::store) fn stranger(&self) -> bool {
         self.stranger
     }
@@ -143,7 +147,8 @@ impl Ages {
         !self.witnesses.is_empty()
     }
 
-    /// Time of the newest cosignature on a note by a configured witness, in seconds since 1970 by that witness's clock.
+    /// Returns the time of the newest cosignature of a configured witness on a note, in seconds since 1970 by that witness's
+    /// clock.
     pub(in crate::store) fn cosigned_at(&self, note: &Note) -> Option<u64> {
         self.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).max()
     }
@@ -192,7 +197,7 @@ impl Ages {
         true
     }
 
-    /// Keeps a cosigned checkpoint in full, unless the last kept one is recent.
+    /// Keeps a cosigned checkpoint in full, unless the last checkpoint that was kept is recent. Returns whether it was kept.
     fn show(&mut self, note: &Note, size: u64) -> bool {
         let every = i64::try_from(NOTE_EVERY.as_micros()).unwrap_or(i64::MAX);
         let due = self
@@ -208,14 +213,14 @@ impl Ages {
         true
     }
 
-    /// Oldest kept checkpoint that covers at least this many rows.
+    /// Returns the oldest kept checkpoint that covers at least this many rows.
     pub(in crate::store) fn note_over(&self, rows: u64) -> Option<String> {
         let first = self.book.notes.partition_point(|shown| shown.size < rows);
         self.book.notes.get(first).map(|shown| shown.note.clone())
     }
 
-    /// Seq below which rows have been witnessed for at least `long`. Kept checkpoints take precedence over samples, because they
-    /// can prove the age to others.
+    /// Returns the seq below which rows have been witnessed for at least `long`. Kept checkpoints take precedence over samples,
+    /// because they can prove the age to third parties.
     pub(in crate::store) fn rows_for(&self, long: Duration) -> u64 {
         let long = i64::try_from(long.as_micros()).unwrap_or(i64::MAX);
         let until = self.book.age_micros.saturating_sub(long);
@@ -227,17 +232,18 @@ impl Ages {
         old.checked_sub(1).map_or(0, |last| self.book.samples[last].size)
     }
 
-    /// Number of rows recorded before the first sample, whose age is known only from their own timestamps.
+    /// Returns the number of rows that were recorded before the first sample; their age is known only from their own
+    /// timestamps.
     pub(in crate::store) fn unsampled(&self) -> Option<u64> {
         self.book.samples.first().map(|sample| sample.size)
     }
 
-    /// Rows below this seq are aged by their own timestamps; see `confirm`.
+    /// Returns the seq below which a row's age is computed from its own timestamp; see [`Self::confirm`].
     pub(in crate::store) fn confirmed_below(&self) -> Option<u64> {
         self.book.confirmed_below
     }
 
-    /// Stores that an operator confirms the timestamps of the rows below this seq.
+    /// Stores that an operator has confirmed the timestamps of the rows below this seq.
     pub(in crate::store) fn confirm(&mut self, below: u64) -> std::io::Result<()> {
         let confirmed = Book { confirmed_below: Some(below), ..self.book.clone() };
         checked_json::write(&self.path, &confirmed)?;
@@ -245,7 +251,7 @@ impl Ages {
         Ok(())
     }
 
-    /// Duration for which the oldest rows have been witnessed.
+    /// Returns the duration for which the oldest rows have been witnessed.
     pub(in crate::store) fn oldest(&self) -> Duration {
         let first = self.book.samples.first().map_or(self.book.age_micros, |sample| sample.age_micros);
         Duration::from_micros(u64::try_from(self.book.age_micros.saturating_sub(first)).unwrap_or_default())
@@ -273,7 +279,7 @@ mod tests {
     }
 
     proptest! {
-        // Every step is synced to disk, so run few cases.
+        // Regardless of the witness's clock, the age never exceeds the elapsed time plus one hour for each start.
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         /// Whatever the witness's clock does, the age never exceeds the elapsed time plus one hour for each start.
@@ -326,7 +332,7 @@ mod tests {
         assert!((10..=10 + 60 * 24).contains(&old), "{old}");
         let note = book.note_over(old).expect("a checkpoint that shows it");
         assert!(note.contains("c/n/g") && book.note_over(u64::MAX).is_none(), "{note}");
-        // The age survives a restart, except for the last few minutes; a damaged file only delays removal.
+        // The age survives a restart, except for the last few minutes. A damaged file only delays the removal of rows.
         let again = ages(dir.path());
         assert!(again.oldest() > day * 2 + Duration::from_hours(23), "{:?}", again.oldest());
         std::fs::write(dir.path().join(FILE), b"{}").expect("a file");

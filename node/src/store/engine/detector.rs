@@ -1,4 +1,4 @@
-//! Rebuilds the state of the detection rules from the log at startup, so that the rules know the activity before a restart.
+//! Rebuilds the state of the detection rules from the log at startup, so that the rules take earlier activity into account.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use super::writer::Writer;
 use crate::store::read::scan::{Scan, ScanContext};
 use crate::store::table::error::ReadError;
 
-/// Maximum numbers of rows reread at startup, newest first, for recent activity and for the origins of logins. On a busier node,
-/// these rows cover a shorter period; 50,000 rows take about a tenth of a second.
+/// Maximum numbers of rows that are reread at startup, newest first: `LATE_ROWS_MAX` for recent activity, `LOGIN_ROWS_MAX` for
+/// the origins of logins. On a busier node, these rows cover a shorter period; 50,000 rows take about a tenth of a second.
 const LATE_ROWS_MAX: u64 = 50_000;
 const LOGIN_ROWS_MAX: u64 = 100_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Rebuilds the detector's state from the log. If the log cannot be read, a warning is logged and the detector starts without
-/// earlier state.
+/// Rebuilds the detector's state from the log. If the log cannot be read, logs a warning and returns a detector without earlier
+/// state.
 pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
     let mut detector = Detector::new(rules);
     let now = writer.now();
     let reach = detector.rules().reach();
-    // An entry may describe something that happened up to one window before the entry was recorded.
+    // An entry may describe an event that occurred up to one window before the entry was recorded.
     let late = (!reach.is_zero()).then(|| (String::new(), now.minus(reach * 2), LATE_ROWS_MAX));
     let days = detector.rules().login_days().map(u64::from);
     let logins = days.map(|days| {
@@ -108,7 +108,7 @@ fn rule_input(view: &EntryView<'_>) -> RuleInput {
         ip_address: text(&view.ip_address).or_else(|| text(&view.peer_address)),
         user_agent: text(&view.user_agent),
         has_changes: view.changes.is_some(),
-        // Rules on amounts check each entry by itself and need no earlier state.
+        // Rules on amounts check each entry on its own and need no earlier state.
         amounts: Vec::new(),
     }
 }

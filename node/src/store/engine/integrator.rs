@@ -1,5 +1,5 @@
-//! Integrates rows into the Merkle tree on a separate thread. Hashing is the most expensive part of appending an entry and needs
-//! only the row's own bytes, so this thread hashes while the writer inserts the next rows and waits for the disk.
+//! Integrates rows into the Merkle tree on a separate thread. Hashing is the most expensive part of appending an entry and
+//! needs only the row's own bytes, so this thread can hash while the writer inserts the next rows and waits for the disk.
 //!
 //! The writer waits for hashes only when its transaction needs them, which is when a tile becomes full.
 
@@ -8,17 +8,19 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use piperoll_format::limits::MAC_BYTES;
 use piperoll_format::merkle::{FullTile, Hash, TILE_WIDTH, TreeBuilder, leaf_hash};
 
-/// Number of rows handed over together: small enough that the thread never lags far, large enough that it is seldom woken.
+/// Number of rows that are sent to the thread together: small enough that the thread never lags far behind, and large enough
+/// that it is seldom woken.
 const ROWS_PER_HANDOVER: usize = 128;
-/// Maximum bytes of bodies per handover, so that a buffer of long bodies stays small too.
+/// Maximum bytes of bodies that are sent together, so that a buffer of long bodies stays small as well.
 const HANDOVER_BYTES: usize = 256 * 1_024;
-/// Minimum number of rows to hand over. Fewer rows wait for the next transaction: waking a thread costs more than hashing them.
+/// Minimum number of rows to send at the end of a transaction. Fewer rows wait for the next transaction, because waking the
+/// thread costs more than hashing them.
 const ROWS_WORTH_WAKING: usize = 32;
 /// Number of used buffers kept for reuse.
 const SPARE_BUFFERS_MAX: usize = 4;
 
-/// Bodies and MACs, one after another in one buffer. If one thread allocated rows and another freed them one by one, both would
-/// wait for the allocator.
+/// Bodies and MACs, one after another in one buffer. With one allocation per row, which one thread makes and the other frees,
+/// both threads would contend for the allocator.
 #[derive(Default)]
 struct RowBuffer {
     bytes: Vec<u8>,
@@ -53,11 +55,12 @@ impl RowBuffer {
 pub struct IntegratorStopped;
 
 enum Command {
-    /// Rolls back to this many rows; the rows after them were not committed.
+    /// Rolls the tree back to this many rows, because the rows after them were not committed.
     Back(u64),
-    /// The next rows. Those after the first `begun` rows belong to a transaction that may still fail.
+    /// The next rows. Rows after the first `begun` rows of the log belong to a transaction that may still fail.
     Rows { rows: RowBuffer, begun: u64 },
-    /// Requests the root over this many rows: either all rows of the newest transaction, or all rows before it.
+    /// Requests the root over this many rows: either all rows, including those of the newest transaction, or only the rows
+    /// before that transaction.
     Root(u64, Sender<Hash>),
 }
 
@@ -70,13 +73,13 @@ pub(in crate::store) struct TreeIntegrator {
     /// Rows that were pushed but not yet sent to the thread. They may include committed rows, because [`Self::full_tiles`] does not
     /// send fewer than `ROWS_WORTH_WAKING` rows.
     waiting: RowBuffer,
-    /// Number of rows pushed, including those of the open transaction.
+    /// Number of rows pushed so far, including those of the open transaction.
     size: u64,
     /// Number of rows before the open transaction.
     begun: u64,
-    /// Full tiles of the lowest level that the thread has not returned yet.
+    /// Number of full tiles of the lowest level that the thread has not returned yet.
     due: usize,
-    /// Adds nothing to the tree. Only for benchmarks, because such a log cannot be signed.
+    /// If set, rows are not added to the tree. Only for benchmarks, because such a log cannot be signed.
     #[cfg(feature = "without-tree")]
     pub(in crate::store) off: bool,
 }
@@ -135,8 +138,8 @@ impl TreeIntegrator {
         if full || self.waiting.is_full() { self.hand_over() } else { Ok(()) }
     }
 
-    /// Returns every tile that the transaction's rows filled. The rows after the last full tile are hashed during the commit, or
-    /// later if they are few.
+    /// Returns every tile that the transaction's rows filled. The rows after the last full tile are hashed during the commit
+    /// or, if there are only a few of them, later.
     pub(in crate::store) fn full_tiles(&mut self) -> Result<Vec<FullTile>, IntegratorStopped> {
         if self.waiting.macs.len() >= ROWS_WORTH_WAKING {
             self.hand_over()?;
@@ -180,7 +183,8 @@ struct Growing {
 }
 
 impl Growing {
-    /// Runs until the writer is dropped or sends an impossible command, because the root over other rows must never be signed.
+    /// Runs until the writer is dropped. Also ends if the writer sends an impossible command, because the root over other rows
+    /// must never be signed.
     fn run(mut self, orders: &Receiver<Command>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<RowBuffer>) {
         while let Ok(order) = orders.recv() {
             match order {
@@ -234,7 +238,7 @@ mod tests {
                     let (body, mac) = row(if fails { n + 1 } else { n });
                     grower.push(&body, mac)?;
                 }
-                // A transaction may fail before or after its tiles were taken.
+                // A transaction may fail before or after its tiles have been taken.
                 if fails && count % 2 == 0 {
                     continue;
                 }

@@ -48,7 +48,7 @@ pub(in crate::store) fn open_writer(
     }
     let detector = detector::remember(&writer, rules);
     writer.set_detector(detector);
-    // If a process was killed after an erasure, the erased content is still in the WAL.
+    // If a process was killed after an erasure, the erased content may still be in the WAL.
     writer.empty_wal(1);
     Ok(OpenWriter { writer, generation, identity, health, lock })
 }

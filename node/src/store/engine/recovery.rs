@@ -1,4 +1,4 @@
-//! Recovery at open: checks the last row, the tree, and the last signed checkpoint.
+//! Recovery when a log is opened: checks the last row, the tree, and the last signed checkpoint.
 
 use piperoll_format::entry::{NODE_CATEGORY, Prefix};
 use piperoll_format::ids::Generation;
@@ -22,7 +22,7 @@ use crate::store::table::rows::{SEQ_MAX, StoredRow, read_row};
 use crate::store::table::schema;
 use crate::store::table::tiles::{self, TreeError};
 
-/// Maximum number of rows read backwards to find out whether the last stop was clean.
+/// Maximum number of rows that are read, from the newest backwards, to find out whether the last stop was clean.
 const LOOK_BACK_ROWS: u32 = 10_000;
 
 /// State of the writer as read from disk.
@@ -37,7 +37,7 @@ pub(super) struct Recovered {
     pub(super) signer: Option<Signer>,
 }
 
-/// Reads the end of a log that was just opened for writing.
+/// Reads the state at the end of a log that was just opened for writing.
 pub(super) struct Recovery<'a> {
     pub(super) conn: &'a Connection,
     pub(super) dir: &'a LogDir,
@@ -55,14 +55,14 @@ impl Recovery<'_> {
         Ok(Recovered { end, last_epoch, tree, signer })
     }
 
-    /// Rebuilds the right edge of the tree and compares the log with what was signed before.
+    /// Rebuilds the right edge of the tree, and compares the log with the checkpoints that were signed earlier.
     fn read_tree(&self, size: u64) -> Option<(TreeIntegrator, Option<Signer>)> {
         match self.checked_tree(size) {
             Ok((tree, signer)) => {
                 for damaged in signer.iter().flat_map(Signer::damaged) {
                     let message = damaged.describe();
-                    // Keep the damaged file as evidence; the next signature rewrites the copy from the note that
-                    // could be read.
+                    // Keep the damaged file as evidence; the next signature rewrites this copy from the note that could be
+                    // read.
                     let aside = match damaged.place {
                         NoteCopy::File => self.dir.set_checkpoint_aside().ok(),
                         NoteCopy::Database | NoteCopy::Witnessed => None,
@@ -83,7 +83,7 @@ impl Recovery<'_> {
                     }
                 }
             }
-            // Signed rows are missing or changed, so the rows that can be read must not be taken for the complete log either.
+            // Signed rows are missing or changed, so the rows that can still be read must not be taken for the complete log.
             Err(fault) => {
                 self.health.distrust(format!(
                     "{fault}; run `piperoll node verify`, keep the file as evidence, and begin a new generation"
@@ -93,8 +93,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Returns the tree and its signer. The signer is `None` in an archived log whose signer cannot be opened because its key was
-    /// replaced since; changes to its rows are then still recorded, but stay unsigned.
+    /// Returns the tree and its signer. The signer is `None` in an archived log whose signer cannot be opened because the key
+    /// has been replaced; changes to the log's rows are still recorded, but stay unsigned.
     fn checked_tree(&self, size: u64) -> Result<(TreeBuilder, Option<Signer>), String> {
         let message = |error: TreeError| format!("the tree cannot be read: {error}");
         let keys = self.keys;
@@ -119,9 +119,9 @@ impl Recovery<'_> {
         Ok((tiles::resume(self.conn, size).map_err(message)?, signer))
     }
 
-    /// Finds the position after the last row from that row's signed bytes, and the key epoch of that row. If the schema or the
-    /// last row is not as expected, the log stays readable but refuses appends: new rows on top of tampered ones would look like
-    /// an endorsement.
+    /// Returns the position after the last row, according to that row's signed bytes, and the key epoch of that row. If the
+    /// schema or the last row is not as expected, the log stays readable but refuses appends: new rows after a row that was
+    /// tampered with would look like an endorsement of it.
     fn read_end(&self) -> rusqlite::Result<(AppendPosition, Option<u32>)> {
         let empty = AppendPosition { next_seq: 0, era: 0, last: Timestamp::MIN };
         let differences = schema::differences(self.conn)?;
@@ -145,7 +145,7 @@ impl Recovery<'_> {
         Ok((end, Some(row.epoch)))
     }
 
-    /// Reads and checks rows from the newest backwards.
+    /// Reads and checks rows, starting with the newest.
     fn newest_rows(&self, count: u32) -> rusqlite::Result<Vec<StoredRow>> {
         let mut checker = RowChecker::new(self.keys.ring.clone(), self.generation);
         let mut statement = self.conn.prepare(
@@ -161,23 +161,23 @@ impl Recovery<'_> {
         Ok(found)
     }
 
-    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read only from verified
-    /// rows, so that no application entry can be mistaken for one of the node.
+    /// Whether the newest entry that a daemon wrote is its `log.stopped`; `None` for a new log. Fields are read only from
+    /// verified rows, so that an application's entry cannot be mistaken for an entry of the node.
     pub(super) fn last_stop(&self) -> rusqlite::Result<Option<bool>> {
         let rows = self.newest_rows(LOOK_BACK_ROWS)?;
         if rows.is_empty() {
             return Ok(None);
         }
         for row in rows {
-            // Statements about rows and keys say nothing about a daemon, and an erased row has no content.
+            // A statement about rows or keys gives no information about a daemon, and an erased row has no content.
             if row.erased.is_some() || (Statement::read(&row.body).is_some() && row.is_sound()) {
                 continue;
             }
             let Some(view) = EntryView::parse(&row.body).filter(|_| row.checked.integrity == Integrity::Ok) else {
                 return Ok(Some(false));
             };
-            // Entries appended offline while the daemon was down say nothing about the daemon, and neither do the node's own
-            // audit entries about them.
+            // Skip entries that were appended offline while the daemon was down, and the node's own audit entries about them,
+            // because they give no information about a daemon.
             let (via, category) = (view.via.as_ref(), view.category.as_deref());
             let direct = via == "cli" || via == "import";
             let note = via == "node" && category == Some("audit");

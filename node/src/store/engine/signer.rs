@@ -1,5 +1,5 @@
-//! Signs checkpoints of this log: over committed rows only, at most once a second, stored before they leave the process, and never
-//! for fewer rows than were signed before.
+//! Signs checkpoints of this log. A checkpoint covers only committed rows, is signed at most once a second, is stored before it
+//! leaves the process, and never covers fewer rows than were signed before.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::integrator::IntegratorStopped;
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::tiles::{StoredTiles, TreeError};
 
-/// Minimum interval between two signatures while rows keep coming; a client's checkpoint is at most this old.
+/// Minimum interval between two signatures while rows are being added; the checkpoint that a client gets is at most this old.
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Selects one of the two stored notes.
@@ -64,7 +64,7 @@ pub enum CheckpointFault {
 /// Checkpoint signer, owned by the writer thread alone.
 pub(in crate::store) struct Signer {
     key: SigningKey,
-    /// Successor of `key`; both sign during the rotation.
+    /// Successor of `key`; during a key rotation both keys sign.
     next: Option<SigningKey>,
     newest: Option<SignedCheckpoint>,
     signed_at: Option<Instant>,
@@ -81,7 +81,7 @@ pub(in crate::store) enum NoteCopy {
     Witnessed,
 }
 
-/// A stored note that can no longer be read.
+/// A copy of a note that can no longer be read.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Damaged {
     pub(in crate::store) place: NoteCopy,
@@ -114,9 +114,9 @@ fn keep(conn: &Connection, which: StoredNote, signed: &SignedCheckpoint) -> rusq
 }
 
 impl Signer {
-    /// Reads the notes signed before, from the database and from the file next to it. Either may be missing, older than the
-    /// other, or damaged; the other one is still used. Opening fails if notes exist and none can be read, because then the number
-    /// of signed rows is unknown.
+    /// Reads the notes that were signed earlier, from the database and from the file next to it. Each copy may be missing,
+    /// damaged or older than the other copy, which is then used instead. Fails if notes exist and none can be read, because
+    /// then the number of signed rows is unknown.
     pub(in crate::store) fn open(
         conn: &Connection,
         dir: &LogDir,
@@ -127,7 +127,7 @@ impl Signer {
         let beside = dir.read_checkpoint().map_err(|e| CheckpointFault::Read(e.to_string()))?;
         let mut newest: Option<SignedCheckpoint> = None;
         let mut damaged: Vec<Damaged> = Vec::new();
-        // A note that a witness cosigned was signed by this node too, and may still exist when the other two are gone.
+        // A note that a witness cosigned was signed by this node as well, and may still exist if the other two copies are lost.
         let witnessed = kept(conn, StoredNote::Witnessed).map_err(|e| CheckpointFault::Store(e.to_string()))?;
         let places = [
             (NoteCopy::Database, stored.map(String::into_bytes)),
@@ -159,12 +159,12 @@ impl Signer {
         }
     }
 
-    /// Notes that could not be read while another one could. The next signature rewrites them.
+    /// Returns the copies of a note that could not be read although another copy could. The next signature rewrites them.
     pub(in crate::store) fn damaged(&self) -> &[Damaged] {
         &self.damaged
     }
 
-    /// Compares the log with what was signed: every signed row must exist, unchanged.
+    /// Compares the log with the newest signed checkpoint: every signed row must exist, unchanged.
     pub(in crate::store) fn check(&self, conn: &Connection, size: u64) -> Result<Result<(), String>, TreeError> {
         let Some(SignedCheckpoint { checkpoint, .. }) = &self.newest else { return Ok(Ok(())) };
         if checkpoint.size > size {
@@ -185,8 +185,8 @@ impl Signer {
         self.newest.as_ref()
     }
 
-    /// Returns the newest checkpoint. Signs a new one if rows were added since and the last one is old enough or `at_once` is set.
-    /// `size` is the number of committed rows, and `root` computes the root over them.
+    /// Returns the newest checkpoint. Signs a new one if rows were added since the last one, and if the last one is old enough
+    /// or `at_once` is set. `size` is the number of committed rows, and `root` computes the root over them.
     pub(in crate::store) fn sign(
         &mut self,
         conn: &Connection,
@@ -202,7 +202,7 @@ impl Signer {
                     "the log has {size} rows, but {then} rows were already signed"
                 )));
             }
-            // During a key rotation the new key signs the existing rows too, even on an idle node.
+            // During a key rotation, the new key signs the existing rows as well, even if no rows are added.
             let lacking = self.next.as_ref().is_some_and(|next| newest.note.verify(next.public()).is_err());
             let young = self.signed_at.is_some_and(|at| at.elapsed() < SIGN_INTERVAL);
             let lacking = lacking || !self.damaged.is_empty();
@@ -228,7 +228,8 @@ impl Signer {
         Ok(signed)
     }
 
-    /// Stores a note that a witness cosigned. It must be a note of this node, over no more rows than this node has signed.
+    /// Stores a note that a witness cosigned. It must be a note of this node, and must not cover more rows than this node has
+    /// signed.
     pub(in crate::store) fn keep_cosigned(&self, conn: &Connection, text: &str) -> Result<u64, CheckpointFault> {
         let cosigned = open_note(text, &self.key)?;
         let size = cosigned.checkpoint.size;
@@ -243,7 +244,7 @@ impl Signer {
         Ok(size)
     }
 
-    /// Number of rows that a witness has seen, as far as this node knows.
+    /// Returns the number of rows that a witness has seen, as far as this node knows.
     pub(in crate::store) fn witnessed_size(&self, conn: &Connection) -> rusqlite::Result<Option<u64>> {
         let note = kept(conn, StoredNote::Witnessed)?;
         Ok(note.and_then(|text| open_note(&text, &self.key).ok()).map(|cosigned| cosigned.checkpoint.size))

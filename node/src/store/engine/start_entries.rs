@@ -11,7 +11,7 @@ use super::writer::Writer;
 use crate::store::table::draft::Draft;
 use crate::store::table::keys::LogKeys;
 
-/// Records the start of the node. A log that refuses appends is opened anyway, so that it can be read; its start is then not
+/// Records the start of the node. A log that refuses appends is opened anyway, so that it can be read, but its start is not
 /// recorded.
 pub(in crate::store) fn record_start(writer: &mut Writer, last_stop: Option<bool>) {
     let word = match last_stop {

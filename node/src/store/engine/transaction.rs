@@ -1,4 +1,4 @@
-//! One group of entries in one transaction: numbers, timestamps, MACs, and duplicate IDs.
+//! Records one group of entries in one transaction: assigns numbers and timestamps, computes MACs, and handles duplicate IDs.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(super) struct Sealing {
 /// State of the writer that a transaction changes. After a transaction that failed, the writer restores all of it.
 pub(super) struct Pending<'a> {
     pub(super) tree: &'a mut TreeIntegrator,
-    /// Rows of this transaction, for the index.
+    /// Rows of this transaction, which the index will receive.
     pub(super) fresh: &'a mut PendingRows,
     pub(super) detector: &'a mut Detector,
     pub(super) end: &'a mut AppendPosition,
@@ -69,13 +69,13 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// Connection of this transaction, for changes to tables other than those of the rows.
+    /// Connection of this transaction, for changes to tables other than the table of rows.
     pub(in crate::store) fn conn(&self) -> &'a Connection {
         self.conn
     }
 
-    /// Advances the log's time to `now`. Within one era time never decreases: a small step back is clamped, and a large one begins
-    /// a new era and records `log.clock_stepped`.
+    /// Advances the log's time to `now`. Within one era, time never decreases: a small step back is ignored, and a large one
+    /// begins a new era and records `log.clock_stepped`.
     pub(super) fn advance_time(&mut self, now: Timestamp) -> Result<(), WriteError> {
         let back = self.pending.end.last.micros().saturating_sub(now.micros());
         if back > CLOCK_CLAMP_MICROS_MAX && self.pending.end.next_seq > 0 {
@@ -99,8 +99,8 @@ impl<'a> Transaction<'a> {
         self.record_own(statement.to_entry())
     }
 
-    /// Records an entry of the node about itself; returns its seq. Such an entry has a fresh ID and bounded fields, so it cannot be
-    /// refused. If it is, the error rolls back the whole transaction.
+    /// Records an entry of the node about itself; returns its seq. Such an entry has a fresh ID and bounded fields, so it
+    /// should never be refused. If it is refused, the error rolls back the whole transaction.
     fn record_own(&mut self, entry: CallerEntry) -> Result<u64, WriteError> {
         match self.record(Draft { entry, via: Arc::from("node") })? {
             Ok(Appended::New(receipt)) => Ok(receipt.seq),
@@ -109,8 +109,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Switches to another key epoch: the last row under the old secret and the first row under the new one both state the
-    /// rotation.
+    /// Switches to another key epoch. The rotation is recorded twice: in the last row under the old secret, and in the first
+    /// row under the new one.
     pub(super) fn rotate(&mut self, epoch: u32, key: MacKey, now: Timestamp) -> Result<(), WriteError> {
         self.advance_time(now)?;
         let first_seq = self.pending.end.next_seq + 1;
@@ -205,7 +205,7 @@ impl<'a> Transaction<'a> {
         });
         match CallerEntry::parse(note.to_string().as_bytes()) {
             Ok(entry) => {
-                // The note has an id of its own, so this cannot recurse.
+                // The entry about the refusal has an id of its own, so the recursion ends here.
                 let _ = self.record(Draft { entry, via: Arc::from("node") })?;
             }
             Err(error) => tracing::error!(%error, "cannot record the reuse of an ID"),
@@ -214,7 +214,7 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// Body and MAC of a row. A body or MAC of the wrong type reads as empty.
+/// Returns the body and the MAC of a row. A body or MAC of the wrong type is returned as empty.
 fn stored(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(String, Vec<u8>)>> {
     conn.query_row("SELECT body, mac FROM entries WHERE seq = ?1", [seq], |row| {
         let body = row.get_ref(0)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned();

@@ -13,10 +13,10 @@ pub(in crate::store) enum WriteError {
     Integrator(#[from] IntegratorStopped),
     #[error("key epoch {0} has no secret")]
     NoSecret(u32),
-    /// The tree in the database does not match the rows or the checkpoints; `Health` says why.
+    /// The tree in the database does not match the rows or the checkpoints; `Health` contains the reason.
     #[error("the stored tree cannot be extended")]
     NoTree,
-    /// The schema of the open database was changed.
+    /// The schema of the database was changed while the database was open.
     #[error("the database's schema was changed: {0}")]
     Schema(String),
     #[error("the system returned no random bytes: {0}")]

@@ -1,4 +1,4 @@
-//! The only thread that writes: it assigns seq, time and MAC, and acknowledges after the synced commit.
+//! The only thread that writes to a log. It assigns seq, time and MAC, and acknowledges entries after the commit was synced.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,30 +72,30 @@ pub(in crate::store) struct Writer {
     last_epoch: Option<u32>,
     clock: Arc<dyn Clock>,
     health: Arc<Health>,
-    /// Position after the last *committed* row; a failed commit leaves it unchanged.
+    /// Position after the last *committed* row. A commit that fails does not change it.
     end: AppendPosition,
     /// `None` when the stored tree cannot be used; the log then refuses appends.
     tree: Option<TreeIntegrator>,
     /// `None` when the earlier checkpoints cannot be used; the log then refuses appends.
     signer: Option<Signer>,
     schema_cookie: i64,
-    /// Notified of every commit and of every changed row.
+    /// The index, which is notified of every commit and of every row that was changed.
     index: Arc<Index>,
-    /// Rows of the open transaction, for the index.
+    /// Rows of the open transaction, which the index will receive.
     fresh: PendingRows,
     /// Decides which entries are flagged.
     detector: Detector,
     /// Set if the WAL still holds erased content, because a reader blocked its truncation.
     wal_to_empty: bool,
-    /// Witnessed age of the rows.
+    /// Tracks for how long rows have been witnessed.
     ages: Arc<Mutex<Ages>>,
     keys: LogKeys,
-    /// Time of the disk failure or of the last recovery attempt; `None` while the disk works.
+    /// Time of the disk failure, or of the latest recovery attempt; `None` while the disk works.
     broken: Cell<Option<Instant>>,
 }
 
 impl Writer {
-    /// Reads the end of the log. The key ring must hold at least one secret.
+    /// Creates a writer from the state at the end of the log. The key ring must contain at least one secret.
     pub(super) fn new(
         opened: Opened,
         dir: &LogDir,
@@ -163,7 +163,7 @@ impl Writer {
         self.detector = detector;
     }
 
-    /// Connection that only this thread writes to. Rows may be changed only in `transact`.
+    /// Returns the connection that only this thread writes to. Rows may be changed only in [`Self::transact`].
     pub(in crate::store) fn conn(&self) -> &Connection {
         &self.conn
     }
@@ -180,7 +180,7 @@ impl Writer {
         self.generation
     }
 
-    /// Number of rows that this log has had so far, which is the seq of the next row.
+    /// Returns the seq of the next row, which is also the number of rows that this log has had so far.
     pub(in crate::store) fn next_seq(&self) -> u64 {
         self.end.next_seq
     }
@@ -189,12 +189,12 @@ impl Writer {
         &self.index
     }
 
-    /// Witnessed age of the rows, shared with retention.
+    /// Returns the tracker of how long rows have been witnessed, which is shared with retention.
     pub(in crate::store) fn ages(&self) -> &Arc<Mutex<Ages>> {
         &self.ages
     }
 
-    /// Number of rows that a witness has seen, as far as this node knows.
+    /// Returns the number of rows that a witness has seen, as far as this node knows.
     pub(in crate::store) fn witnessed_size(&self) -> u64 {
         self.health.witnessed_size()
     }
@@ -213,7 +213,7 @@ impl Writer {
         }
     }
 
-    /// Appends all further rows to the log but not to its tree.
+    /// Stops adding rows to the tree: later rows are appended only to the log.
     #[cfg(feature = "without-tree")]
     pub(in crate::store) fn leave_out_tree(&mut self) {
         if let Some(tree) = &mut self.tree {
@@ -221,9 +221,9 @@ impl Writer {
         }
     }
 
-    /// Checkpoints the whole WAL into the database and truncates it, because the WAL still holds older content. A long-running
-    /// reader can block that; the writer then tries again every second. If the process is killed before it succeeds, the next
-    /// start empties the WAL.
+    /// Checkpoints the whole WAL into the database and truncates it, because the WAL may still hold older content. A
+    /// long-running reader can block this; the writer then tries again every second. If the process is killed before it
+    /// succeeds, the next start empties the WAL.
     pub(in crate::store) fn empty_wal(&mut self, tries: u32) -> bool {
         // Appends wait for this call, so do not wait for readers as well.
         let _ = self.conn.busy_timeout(Duration::ZERO);
@@ -340,7 +340,7 @@ impl Writer {
             Ok(results) => {
                 let mut results = results.into_iter();
                 for (count, reply) in counts.into_iter().zip(replies) {
-                    // A caller that has disconnected gets no receipt; the entry is recorded anyway.
+                    // A caller that has disconnected gets no receipt, but its entries are recorded anyway.
                     let _ = reply.send(results.by_ref().take(count).collect());
                 }
             }
@@ -366,8 +366,8 @@ impl Writer {
         })
     }
 
-    /// Runs `work` in one transaction, together with the entries that it records. On an error nothing is applied, and `end` still
-    /// describes what is on disk.
+    /// Runs `work` in one transaction, together with the entries that it records. On an error, nothing is applied, and `end`
+    /// still describes what is on disk.
     pub(in crate::store) fn transact<T>(
         &mut self,
         work: impl FnOnce(&mut Transaction<'_>, Timestamp) -> Result<T, WriteError>,
@@ -427,7 +427,8 @@ impl Writer {
             open.store_tiles()?;
             done
         };
-        // Publish the claim before the commit: a full check treats a row at or above it as not written by the writer.
+        // Publish the claim before the commit, because a full check treats a row at or above the claim as not written by the
+        // writer.
         self.health.claim(end.next_seq);
         transaction.commit()?;
         Ok(done)
@@ -458,12 +459,12 @@ impl Writer {
         }
     }
 
-    /// Starts over from the data on disk, as at startup. Data that could not be synced may be visible in the WAL through the page
-    /// cache without being on disk, so no row is appended to that WAL: the whole WAL is checkpointed into the database, synced,
-    /// and then reset. A crash before that loses only rows that were never acknowledged.
+    /// Reloads the state from disk, as at startup. Data that could not be synced may be visible in the WAL through the page
+    /// cache without being on disk, so no row is appended to that WAL: the whole WAL is first checkpointed into the database,
+    /// synced, and reset. A crash before that loses only rows that were never acknowledged.
     fn recover(&mut self) -> Result<(), String> {
         let describe = |error: &dyn std::fmt::Display| error.to_string();
-        // The failed connection may hold locks.
+        // Close the failed connection first, because it may hold locks.
         self.conn = Connection::open_in_memory().map_err(|e| describe(&e))?;
         let opened = self.dir.reopen_writer(self.ring.cluster(), self.ring.node_id()).map_err(|e| describe(&e))?;
         if opened.identity != self.identity || opened.generation != self.generation {
@@ -497,7 +498,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Checks that the path still names the open file: data written to an unlinked file is lost when the process ends.
+    /// Checks that the path still names the open file: data written to an unlinked file would be lost when the process ends.
     fn check_file(&self) -> Result<(), AppendError> {
         let problem = match file_identity(&self.dir.database()) {
             Ok(identity) if identity == self.identity => return Ok(()),
@@ -512,9 +513,9 @@ impl Writer {
         Err(AppendError::Fault(self.health.write_fault().unwrap_or_default()))
     }
 
-    /// Converts the error of a failed transaction into an error for the callers, and notes in `health` what it means for later
-    /// transactions. A full disk may get free space and a failed disk may recover; every other failure of the file stops the
-    /// writer until a restart, which rereads what is really on disk.
+    /// Converts the error of a failed transaction into an error for the callers, and notes its consequences for later
+    /// transactions in `health`. A full disk may get free space and a failed disk may recover; after any other failure of the
+    /// file, the writer stops until a restart, which rereads what is really on disk.
     fn fail(&self, error: &WriteError) -> AppendError {
         tracing::error!(%error, "append failed; no entry of the group was recorded");
         let error = match error {

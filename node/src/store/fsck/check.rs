@@ -21,13 +21,14 @@ use crate::store::table::mac_epochs::epochs;
 use crate::store::table::rows::{SEQ_MAX, StoredRow, read_unchecked};
 use crate::store::table::schema;
 
-/// Number of rows that are hashed together as a block, and number of blocks per step. A step is one read transaction.
+/// Number of rows that are hashed together as a block; [`BLOCKS_PER_STEP`] is the number of blocks per step. A step is one read
+/// transaction.
 const BLOCK_ROWS: u64 = 2_048;
 const BLOCKS_PER_STEP: u32 = 6;
-/// Maximum number of findings listed in full; the others are only counted.
+/// Maximum number of findings listed in full; any further findings are only counted.
 const FINDINGS_LISTED_MAX: u64 = 1_000;
 
-/// Progress of a check between two steps. Rows written after the check began are left to the next check, so that checking a log
+/// Progress of a check between two steps. Rows that are written after the check began are not checked, so that checking a log
 /// in use gives no false alarms.
 pub struct Check {
     pub(in crate::store) checker: RowChecker,
@@ -51,7 +52,7 @@ pub struct Check {
     /// Number of rows whose erasure is recorded by an entry that names them.
     erased: u64,
     pub(in crate::store) floor: Option<LogStart>,
-    /// Holds that were set, and not released, by the entries read so far.
+    /// Holds that were set by the entries read so far and not released by them.
     pub(in crate::store) held: BTreeMap<String, u64>,
     index: IndexCheck,
 }
@@ -99,7 +100,7 @@ impl Check {
         }
     }
 
-    /// Reports the fault of the file that a running daemon knows about as the first finding.
+    /// Makes the check report a fault of the file, which a running daemon has found, as its first finding.
     pub fn with_fault(mut self, fault: Option<String>) -> Self {
         self.fault = fault;
         self
@@ -115,10 +116,10 @@ impl Check {
         self.stage == Stage::Done
     }
 
-    /// Runs the next step and returns its output.
+    /// Runs the next step and returns the lines of its report.
     pub(in crate::store) fn step(&mut self, conn: &Connection) -> rusqlite::Result<Vec<VerifyLine>> {
-        // One read transaction for the whole step: otherwise each of its thousands of small queries would take and release the
-        // WAL's locks.
+        // Use one read transaction for the whole step; otherwise each of its thousands of small queries would acquire and
+        // release the WAL's locks.
         let transaction = conn.unchecked_transaction()?;
         let lines = self.piece(conn)?;
         transaction.finish()?;
@@ -199,12 +200,12 @@ impl Check {
         }
     }
 
-    /// Starts at the log start. If rows at the current position were pruned during the check, skips to the new log start.
+    /// Begins at the log start. If rows at the current position were pruned during the check, skips to the new log start.
     fn go_to_floor(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let floor = match floor(conn, &mut self.checker)? {
             Ok(floor) => floor.filter(|floor| floor.pruned.to_seq > self.next),
             Err(message) => {
-                // Report the message only once.
+                // Report the problem only once.
                 if self.stage == Stage::Schema {
                     self.find(lines, None, FindingKind::Derived, message);
                 }
@@ -227,7 +228,7 @@ impl Check {
         let head = self.head.unwrap_or_default();
         let mut block = read_block(conn, self.next, head)?;
         for number in 1..=BLOCKS_PER_STEP {
-            // Read the next block while this one is hashed.
+            // Read the next block while the current block is hashed.
             let behind = block.last().map_or(self.next, |row| row.seq + 1);
             let (leaves, ahead) = std::thread::scope(|scope| {
                 let hashing = scope.spawn(|| hash_both(&mut block, &mut self.checker));
@@ -235,7 +236,7 @@ impl Check {
                 (hashing.join(), ahead)
             });
             let ahead = ahead?;
-            // The hashing thread never panics; if it did, its work would be repeated here.
+            // The hashing thread never panics, but if it did, its work would be repeated here.
             let leaves = leaves.unwrap_or_else(|_| hash_both(&mut block, &mut self.checker));
             self.block(conn, &mut block, leaves, lines)?;
             if (block.len() as u64) < BLOCK_ROWS {
@@ -251,7 +252,7 @@ impl Check {
         Ok(())
     }
 
-    /// Reports the findings of one block of hashed rows.
+    /// Checks one block of rows that were hashed, and reports what it finds.
     fn block(
         &mut self,
         conn: &Connection,
@@ -263,7 +264,7 @@ impl Check {
         for row in stored.iter_mut() {
             erased::recognise(conn, &mut self.checker, row)?;
         }
-        // Collect the IDs in row order. This is almost the order of the index, because IDs grow with time.
+        // Collect the IDs in row order. This is almost the order of the index, because newer IDs are usually greater.
         let mut ids: Vec<([u8; 16], u64)> = Vec::new();
         for (row, leaf) in stored.iter().zip(leaves) {
             self.rows += 1;
@@ -309,7 +310,7 @@ impl Check {
         Ok(())
     }
 
-    /// Reports rows below the first valid seq or above the last valid one, because no read would ever return them.
+    /// Reports rows with a seq below 0 or above the last valid seq, because no read would ever return them.
     fn stray_rows(&mut self, conn: &Connection, lines: &mut Vec<VerifyLine>) -> rusqlite::Result<()> {
         let stray: u64 =
             conn.query_row("SELECT count(*) FROM entries WHERE seq < 0 OR seq > ?1", [SEQ_MAX], |row| row.get(0))?;
@@ -318,7 +319,7 @@ impl Check {
             self.find(lines, None, FindingKind::Sequence, detail);
         }
         let Some(health) = self.health.clone() else { return Ok(()) };
-        // Read the table first and the writer's claim second: rows that the writer commits in between are below its claim.
+        // Read the table first and the writer's claim afterwards: rows that the writer commits in between are below the claim.
         let newest: Option<u64> =
             conn.query_row("SELECT max(seq) FROM entries WHERE seq BETWEEN 0 AND ?1", [SEQ_MAX], |row| row.get(0))?;
         let claimed = health.claimed();
@@ -364,7 +365,7 @@ fn read_block(conn: &Connection, from: u64, head: u64) -> rusqlite::Result<Vec<S
     Ok(stored)
 }
 
-/// Checks the MACs of rows and computes their leaves on two threads: these two hashes per row take most of the time of a full
+/// Checks the MACs of rows and computes their leaves, on two threads. These two hashes per row take most of the time of a full
 /// check.
 fn hash_both(rows: &mut [StoredRow], checker: &mut RowChecker) -> Vec<Hash> {
     let shared: &[StoredRow] = rows;
@@ -374,7 +375,7 @@ fn hash_both(rows: &mut [StoredRow], checker: &mut RowChecker) -> Vec<Hash> {
         let checked: Vec<_> = shared.iter().map(|row| row.checked_by(checker)).collect();
         (leaves.join(), checked)
     });
-    // The hashing thread never panics; if it did, its work would be repeated here.
+    // The hashing thread never panics, but if it did, its work would be repeated here.
     let leaves = leaves.unwrap_or_else(|_| all());
     for (row, checked) in rows.iter_mut().zip(checked) {
         row.checked = checked;

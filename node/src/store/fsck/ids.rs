@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::check::Check;
 
 impl Check {
-    /// Checks that the index of IDs leads back to these rows. IDs mostly grow with time, so one range of the index is read that
-    /// covers most IDs of these rows; the others are looked up one by one.
+    /// Checks that the index of IDs maps the IDs of these rows to these rows. As newer IDs are usually greater, one range of
+    /// the index covers most of these IDs and is read at once; the other IDs are looked up one by one.
     pub(in crate::store) fn check_ids(
         &mut self,
         conn: &Connection,
@@ -70,8 +70,8 @@ impl Check {
         Ok(())
     }
 
-    /// Reports IDs that lead to no row, and rows with more than one ID. A row that fails verification keeps its ID, which is not
-    /// reported as a second fault.
+    /// Reports IDs that lead to no row, and rows with more than one ID. The ID of a row that fails verification is not reported
+    /// as a second fault.
     pub(in crate::store) fn leftover_ids(
         &mut self,
         conn: &Connection,

@@ -1,4 +1,4 @@
-//! Verification of the node's statements: checks holds and erased rows against the tables that refer to them.
+//! Verifies the node's statements about holds and erased rows against the tables that refer to these statements.
 
 use piperoll_format::statement::Statement;
 use piperoll_format::verify::Integrity;
@@ -50,7 +50,7 @@ impl Check {
         Ok(())
     }
 
-    /// Names of holds that were released by rows after those of this check.
+    /// Returns the names of holds that were released by rows after the last row of this check.
     fn released_since(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut statement =
             conn.prepare("SELECT seq FROM entries WHERE seq > ?1 AND body LIKE '%log.hold_released%'")?;

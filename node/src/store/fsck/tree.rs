@@ -1,5 +1,5 @@
-//! The part of a full check that covers the tree: rebuilds every tile from its rows, and compares every stored note with the root
-//! of the tree of its size.
+//! The part of a full check that covers the tree. It rebuilds every tile from its rows, and compares every stored note with the
+//! root over the number of rows that the note states.
 
 use piperoll_format::checkpoint::Checkpoint;
 use piperoll_format::merkle::{FullTile, Hash, TreeBuilder};
@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::store::engine::signer::{StoredNote, kept};
 use crate::store::table::tiles::{self, TreeError, stored_tile};
 
-/// Tree check, fed with all rows in order.
+/// Check of the tree, which is given all rows in order.
 pub(in crate::store) struct TreeCheck {
     key: Option<SigningKey>,
     builder: TreeBuilder,
@@ -27,7 +27,8 @@ impl TreeCheck {
         Self { key, builder: TreeBuilder::default(), whole: true, full: Vec::new(), notes: Vec::new(), beside }
     }
 
-    /// Reads the notes before the rows, because a note signed during the check may cover rows that only the next check reads.
+    /// Reads the notes before the rows, because a note that is signed during the check may cover rows that this check does not
+    /// read.
     pub(in crate::store) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let mut faults = Vec::new();
         let Some(key) = &self.key else { return Ok(faults) };
@@ -52,8 +53,9 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// Continues after pruned rows: the root over them was stated when they were pruned, and the remaining hashes must lead to
-    /// it. Tiles that were collected and not yet compared are discarded, because they were removed with the rows.
+    /// Continues after rows that were pruned: their root was recorded when they were pruned, and the remaining hashes must
+    /// result in the same root. Collected tiles that were not compared yet are discarded, because they were removed together
+    /// with the rows.
     pub(in crate::store) fn go_to(&mut self, conn: &Connection, pruned: &Pruned) -> rusqlite::Result<Option<String>> {
         self.full.clear();
         let fault = match tiles::resume(conn, pruned.to_seq) {
@@ -109,7 +111,7 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// Reports notes over more rows than the log has, and tiles at invalid positions.
+    /// Reports notes that cover more rows than the log has, and tiles at invalid positions.
     pub(in crate::store) fn end(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let size = self.builder.size();
         let mut faults: Vec<String> = self

@@ -13,8 +13,8 @@ use super::dictionary::Dictionary;
 use super::set::Set;
 use super::text::{GROUP_ROWS, Groups, buckets};
 
-/// Maximum number of a needle's trigrams that are considered, evenly spaced, and maximum number of these that are read, rarest
-/// first: the others exclude hardly any rows, and reading each of them takes time.
+/// Maximum number of a needle's trigrams that are considered, which are evenly spaced in it; of these, at most
+/// `TRIGRAMS_READ_MAX` are read, rarest first. The other trigrams exclude hardly any rows, and reading each of them takes time.
 const TRIGRAMS_MAX: usize = 12;
 const TRIGRAMS_READ_MAX: usize = 4;
 
@@ -26,7 +26,7 @@ pub(super) enum Text {
     Details,
 }
 
-/// A column's values as one number per row: 0 for no value, 1 for the first value of the dictionary.
+/// A column's values as one number per row: 0 means no value, and 1 means the first value of the dictionary.
 pub(super) enum Codes<'a> {
     Same(u32),
     One(Cow<'a, [u8]>),
@@ -34,7 +34,7 @@ pub(super) enum Codes<'a> {
     Four(Cow<'a, [u32]>),
 }
 
-/// A dictionary; its first value has the code 1.
+/// Values of a dictionary; the first value has the code 1.
 pub(super) enum Values<'a> {
     Borrowed(&'a [Box<str>]),
     Read(Dictionary),
@@ -60,7 +60,7 @@ impl Values<'_> {
 }
 
 impl Codes<'_> {
-    /// Calls `take` with the code of every row in a set. Returns false when there are fewer codes than rows.
+    /// Calls `take` with the code of every row in a set. Returns false if there are fewer codes than rows.
     pub(super) fn each(&self, set: &Set, mut take: impl FnMut(u32)) -> bool {
         match self {
             Self::Same(code) => (0..set.len()).for_each(|_| take(*code)),
@@ -84,8 +84,8 @@ impl Codes<'_> {
     }
 }
 
-/// Columns, texts and times of consecutive rows. Rows that are not sound entries are `odd`: the block has no information about
-/// them.
+/// Columns, texts and times of consecutive rows. Rows that are not sound entries are called odd; the block has no information
+/// about them.
 pub(super) trait Block {
     /// Number of rows in the block; the first `pruned` of them were pruned.
     fn rows(&self) -> usize;
@@ -94,24 +94,24 @@ pub(super) trait Block {
     /// Returns whether a column has so many distinct values that its dictionary holds only hashes.
     fn is_hashed(&self, column: Column) -> bool;
     fn code_of(&self, column: Column, value: &str) -> io::Result<Option<u32>>;
-    /// Dictionary of a column; empty when it is hashed.
+    /// Returns the dictionary of a column, which is empty if only hashes are stored.
     fn values(&self, column: Column) -> io::Result<Values<'_>>;
-    /// Codes of the addresses in a network.
+    /// Returns the codes of the addresses in a network.
     fn codes_in(&self, net: &IpNet) -> io::Result<Vec<u32>>;
     fn codes(&self, column: Column) -> io::Result<Codes<'_>>;
-    /// Bytes to read for a bucket.
+    /// Returns the number of bytes that have to be read for a bucket.
     fn groups_bytes(&self, text: Text, bucket: u16) -> io::Result<usize>;
     fn groups(&self, text: Text, bucket: u16) -> io::Result<Cow<'_, Groups>>;
     /// Earliest and latest time of the rows.
     fn span(&self) -> (i64, i64);
     /// Time of each row, in microseconds since 1970.
     fn times(&self) -> io::Result<Cow<'_, [i64]>>;
-    /// For each row, the time from the event to its recording, in microseconds; empty if no event happened earlier than it was
-    /// recorded.
+    /// For each row, the time in microseconds by which the event preceded its recording; empty if no event occurred before it
+    /// was recorded.
     fn earlier(&self) -> io::Result<Cow<'_, [i64]>>;
 }
 
-/// Rows that may match, and the subset that certainly does.
+/// Rows that may match, and the subset that is certain to match.
 struct MatchedRows {
     may: Set,
     must: Set,
@@ -131,7 +131,7 @@ impl MatchedRows {
 /// A filter condition to evaluate on every block.
 pub(in crate::store) struct IndexQuery<'a> {
     pub(in crate::store) condition: Condition<'a>,
-    /// Seqs of the IDs that the condition names.
+    /// Seqs of the entries whose IDs the condition names.
     pub(in crate::store) ids: &'a HashMap<EntryId, u64>,
 }
 
@@ -142,11 +142,11 @@ pub(in crate::store) struct Candidates {
     pub(in crate::store) rows: Set,
     /// The subset of `rows` about which the index has no information.
     pub(in crate::store) odd: Set,
-    /// Whether all rows of `rows` that are not `odd` certainly match.
+    /// Whether every row in `rows` that is not in `odd` is certain to match.
     pub(in crate::store) exact: bool,
 }
 
-/// Returns the rows that may match in the block that begins at seq `first`.
+/// Returns the rows that may match, for the block that begins at seq `first`.
 pub(super) fn candidates(block: &dyn Block, first: u64, ask: &IndexQuery<'_>) -> io::Result<Candidates> {
     let there = Set::from(block.pruned(), block.rows());
     let MatchedRows { may, must } = holds(block, first, &ask.condition, ask)?;
@@ -179,7 +179,8 @@ fn holds(block: &dyn Block, first: u64, condition: &Condition<'_>, ask: &IndexQu
             }
             any
         }
-        // Negation swaps the sets: a row that may match may also fail to match, and a row that certainly matches is excluded.
+        // Negation swaps the sets: a row that only may match may also fail to match, and a row that certainly matches is
+        // excluded.
         Condition::Not(part) => {
             let one = holds(block, first, part, ask)?;
             let all = Set::from(0, rows);
@@ -262,7 +263,7 @@ fn pick<T: Copy>(rows: usize, codes: &[T], number: impl Fn(T) -> u32, wanted: &[
     Set::of(rows, codes, |code| fits.get(number(code) as usize).copied().unwrap_or(false))
 }
 
-/// Returns the rows of the groups that contain every trigram of the needle, or all rows if the needle has no trigrams.
+/// Returns the rows of those groups that contain every trigram of the needle, or all rows if the needle has no trigrams.
 fn with_text(block: &dyn Block, text: Text, needle: &str) -> io::Result<Set> {
     let rows = block.rows();
     let mut wanted: Vec<u16> = buckets(needle).collect();
@@ -285,7 +286,7 @@ fn with_text(block: &dyn Block, text: Text, needle: &str) -> io::Result<Set> {
     let has_all = |group: usize| found.iter().all(|groups| groups.contains(group));
     let mut take = |group: usize| set.insert_range(group * GROUP_ROWS, (group + 1) * GROUP_ROWS);
     match found.first().map(|groups| &**groups) {
-        // The rarest bucket determines which groups to check.
+        // Check only the groups that the rarest bucket lists.
         Some(Groups::List(list)) => {
             list.iter().map(|group| usize::from(*group)).filter(|group| has_all(*group)).for_each(&mut take);
         }

@@ -26,13 +26,13 @@ use super::{block, count};
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::tiles::stored_roots;
 
-/// Tree level whose tiles correspond to blocks of 65,536 rows. A block is small enough to build in memory, and large enough that
-/// five million rows are searched in 77 blocks.
+/// Tree level whose tiles correspond to blocks of 65,536 rows. A block is small enough to build in memory, and large enough
+/// that a search over five million rows covers only 77 blocks.
 pub(in crate::store) const BLOCK_LEVEL: u32 = 1;
 /// Maximum number of open files: enough for seventeen million rows, and a quarter of the default limit of file descriptors.
 const OPEN_BLOCKS_MAX: usize = 256;
-/// Number of rows that may wait for the indexer: reading these rows directly takes less time than waking a thread for each
-/// commit.
+/// Number of rows that may wait for the indexer: reading up to this many rows directly takes less time than waking the thread
+/// for each commit.
 pub(super) const BACKLOG_ROWS: u64 = 128;
 
 /// The index of one log.
@@ -45,9 +45,9 @@ pub(in crate::store) struct Index {
     pub(super) open: Mutex<BTreeMap<u64, Arc<Stored>>>,
     /// Rows committed recently.
     pub(super) waiting: fresh::Waiting,
-    /// Number of committed rows, as reported by the writer.
+    /// Number of committed rows that the writer has reported.
     pub(super) head: AtomicU64,
-    /// Rows below this seq are in the index, except for the rows of blocks that are being rebuilt.
+    /// Rows below this seq are in the index, except for rows whose blocks are being rebuilt.
     pub(super) reached: AtomicU64,
     /// Whether the indexer sleeps until it is woken.
     pub(super) asleep: AtomicBool,
@@ -58,29 +58,29 @@ pub(in crate::store) struct Index {
 pub(super) struct LoadedBlocks {
     /// Blocks that have a file.
     pub(super) whole: BTreeSet<u64>,
-    /// Blocks in memory: the newest block, a block whose first rows were pruned, and a block that is being built.
+    /// Blocks in memory: the newest block, a block some of whose rows were pruned, and a block that is being built.
     pub(super) parts: BTreeMap<u64, Arc<RwLock<Builder>>>,
     /// Blocks that could not be built, and the time of the last attempt.
     pub(super) failed: BTreeMap<u64, Instant>,
-    /// First row of the log.
+    /// Log start: the seq of the first row that was not pruned.
     pub(super) floor: u64,
-    /// Number of invalidations of blocks: work that began before an invalidation is discarded.
+    /// Number of times that blocks were invalidated; work that began before the last time is discarded.
     pub(super) changes: u64,
-    /// Number of [`Held`] guards. While one exists, rows are being changed, and no block may be finished.
+    /// Number of [`Held`] guards that exist. While there is one, rows are being changed, and no block may be finished.
     pub(super) held: u32,
 }
 
-/// The index's answer for the indexed rows at the beginning of one block.
+/// The index's answer for those rows of one block that are indexed, which are the first rows of the block.
 pub(in crate::store) struct Look {
     /// Seq of the first row of the block, which is row 0 of the candidates.
     pub(in crate::store) first: u64,
-    /// Rows from this seq on are not in the index.
+    /// Seq after the last indexed row: rows from this seq on are not in the index.
     pub(in crate::store) end: u64,
     pub(in crate::store) candidates: Candidates,
 }
 
 impl Index {
-    /// Lists the existing files without reading or changing them. A log without index files has an empty index.
+    /// Lists the existing files without reading or changing them. A log without index files results in an empty index.
     pub(in crate::store) fn open(dir: &LogDir, generation: Generation, level: u32) -> Self {
         let dir = dir.path().join("index");
         let index = Self {
@@ -116,7 +116,7 @@ impl Index {
         self.dir.join(format!("{:012}.block", block * self.block_rows()))
     }
 
-    /// Blocks whose files exist.
+    /// Returns the blocks whose files exist.
     pub(super) fn files(&self) -> Vec<u64> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let named = entries.flatten().filter_map(|entry| {
@@ -127,8 +127,8 @@ impl Index {
         named.collect()
     }
 
-    /// Determines which rows of the block containing `seq` are worth reading. Returns `None` if the whole block must be read,
-    /// because the index has no block for these rows, or one that was built from other rows.
+    /// Determines which rows of the block containing `seq` must be read. Returns `None` if the whole block must be read,
+    /// because the index has no block for these rows, or its block was built from other rows.
     pub(in crate::store) fn candidates(&self, conn: &Connection, seq: u64, ask: &IndexQuery<'_>) -> Option<Look> {
         let block = seq / self.block_rows();
         self.ask(conn, block, |known| block::candidates(known, block * self.block_rows(), ask))
@@ -164,13 +164,13 @@ impl Index {
         }
     }
 
-    /// Removes a damaged block, so that the indexer rebuilds it. Without an indexer the file stays as it is.
+    /// Removes a damaged block, so that the indexer rebuilds it. Without an indexer, the file is left unchanged.
     pub(super) fn make_again(&self, block: u64) {
         if self.thread.get().is_none() {
             return;
         }
         let mut state = self.write();
-        // Another query may have found the same damage and removed the block already.
+        // Another query may have found the same damage and already removed the block.
         if state.whole.contains(&block)
             && let Err(error) = self.remove(&mut state, block)
         {
@@ -180,8 +180,8 @@ impl Index {
         self.wake();
     }
 
-    /// Like [`Index::look`], for counting: rows of `range` that the index can count are added to `counter` and are no longer
-    /// candidates.
+    /// Does the same as [`Index::candidates`], for counting: rows of `range` that the index can count are added to `counter`
+    /// and are no longer candidates.
     pub(in crate::store) fn count(
         &self,
         conn: &Connection,
@@ -203,7 +203,7 @@ impl Index {
         })
     }
 
-    /// Opens the file of a block, if it belongs to the rows of this log.
+    /// Opens the file of a block; fails if the file was built from other rows than those of this log.
     pub(super) fn stored(&self, conn: &Connection, block: u64) -> io::Result<Arc<Stored>> {
         let known = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&block).cloned();
         if let Some(known) = known.filter(|known| known.is_unchanged()) {
@@ -211,7 +211,7 @@ impl Index {
         }
         let stored = Arc::new(Stored::open(&self.path(block))?);
         let expected = self.expected_head(conn, block).map_err(io::Error::other)?;
-        // A damaged head may state more rows than a block has, and sets of that size would be allocated.
+        // A damaged head may state more rows than a block has; sets of that size would then be allocated.
         if stored.head != expected || stored.rows() as u64 != self.block_rows() {
             return Err(io::Error::other("it was built from other rows"));
         }
@@ -233,8 +233,8 @@ impl Index {
         Ok(Head { generation: self.generation, first: block * self.block_rows(), root })
     }
 
-    /// Writes the file of a block under a temporary name and syncs it. The caller renames it, so that a crash leaves either the
-    /// complete file or none.
+    /// Writes the file of a block under a temporary name and syncs it. The caller then renames it, so that a crash leaves
+    /// either the complete file or no file.
     pub(super) fn write_file(&self, block: u64, bytes: &[u8]) -> io::Result<PathBuf> {
         if !self.dir.exists() {
             fs::DirBuilder::new().mode(0o700).create(&self.dir)?;
@@ -246,14 +246,14 @@ impl Index {
         Ok(temporary)
     }
 
-    /// Notifies the index that the writer has committed these rows; `rows` is the total number.
+    /// Notifies the index that the writer has committed these rows; `rows` is the total number of committed rows.
     pub(in crate::store) fn grew(&self, rows: u64, fresh: &PendingRows) {
         // Without an indexer, nothing would ever remove the rows from the queue.
         if self.thread.get().is_some() {
             self.waiting.add(fresh);
         }
-        // Sequentially consistent with the indexer's accesses before it sleeps, so that at least one of the two threads sees the
-        // store of the other.
+        // Sequentially consistent with what the indexer does before it sleeps (it sets `asleep` and then reads `head`), so that
+        // at least one of the two threads sees the other's store.
         self.head.store(rows, Ordering::SeqCst);
         let backlog = rows.saturating_sub(self.reached.load(Ordering::Acquire));
         if backlog >= BACKLOG_ROWS || self.asleep.swap(false, Ordering::SeqCst) {
@@ -267,13 +267,14 @@ impl Index {
         }
     }
 
-    /// Removes the block of a row from the index, overwrites the content of its file, and keeps every block from being finished
-    /// until the guard is dropped. `Writer::erase` holds the guard across its commit.
+    /// Removes the block of a row from the index, overwrites the content of its file, and returns a guard. Until the guard is
+    /// dropped, no block can be finished. `erase` in `lifecycle/erase.rs` holds the guard across its commit.
     pub(in crate::store) fn forget(self: &Arc<Self>, seq: u64) -> io::Result<Held> {
         let mut state = self.write();
         state.held += 1;
         let removed = self.remove(&mut state, seq / self.block_rows());
-        // Release the lock before the guard exists: if the removal failed, the guard is dropped at once and takes the same lock.
+        // Release the lock before the guard is created: if the removal failed, the guard is dropped at once, which takes the
+        // same lock.
         drop(state);
         let held = Held(Arc::clone(self));
         removed.map(|()| held)
@@ -291,7 +292,7 @@ impl Index {
         for block in gone {
             self.remove(&mut state, block)?;
         }
-        // Set this last, so that a failed removal is retried the next time.
+        // Set this last, so that a removal that failed is retried in the next call.
         state.floor = floor;
         drop(state);
         self.wake();
@@ -323,7 +324,7 @@ impl Index {
                 _ => {}
             }
         }
-        // Remove the block last: a file that could not be removed still counts as present.
+        // Remove the block last, because a file that could not be removed still counts as present.
         state.whole.remove(&block);
         Ok(())
     }
@@ -344,8 +345,8 @@ fn rows_in(part: &RwLock<Builder>) -> u64 {
     (part.rows() - part.pruned()) as u64
 }
 
-/// Overwrites the file's content with zeros before removing it, so that the content is gone from the disk too, as far as the file
-/// system overwrites in place.
+/// Overwrites the file's content with zeros before removing it, so that the content is gone from the disk as well. This works
+/// only on file systems that overwrite in place.
 pub(super) fn overwrite_and_remove(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
     let bytes = file.metadata()?.len();
@@ -354,7 +355,7 @@ pub(super) fn overwrite_and_remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Keeps blocks from being finished; see [`Index::forget`].
+/// Guard that keeps blocks from being finished; see [`Index::forget`].
 pub(in crate::store) struct Held(Arc<Index>);
 
 impl Drop for Held {

@@ -1,4 +1,4 @@
-//! Builds a block of the index in memory, which can be queried like a finished block.
+//! Builds a block of the index in memory. The block can be queried like a finished one while it is being built.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -78,7 +78,7 @@ impl Builder {
         self.rows == self.rows_max
     }
 
-    /// Adds the next row. If its seq is higher than expected, the rows in between are missing.
+    /// Adds the next row. If its seq is higher than expected, the rows in between are added as missing.
     pub(super) fn push(&mut self, row: &StoredRow) {
         while self.next() < row.seq && !self.is_full() {
             self.push_missing();
@@ -114,7 +114,7 @@ impl Builder {
         }
         for raw in [view.changes, view.details].into_iter().flatten() {
             self.details.add(self.rows, raw.get());
-            // Escaped and plain text are both searchable.
+            // Index the text both as it is escaped in the entry and unescaped, so that a search finds either form.
             if let Cow::Owned(plain) = unescaped(raw.get()) {
                 self.details.add(self.rows, &plain);
             }
@@ -124,7 +124,7 @@ impl Builder {
         self.rows += 1;
     }
 
-    /// Adds a position whose row is missing or not sound, so that scans read it from the database.
+    /// Adds a position whose row is missing or not sound; scans read that row from the database.
     pub(super) fn push_missing(&mut self) {
         self.odd.push(self.rows);
         self.add_nothing();
@@ -149,7 +149,7 @@ impl Builder {
     }
 }
 
-/// Returns the time from an event to its recording. `None` if the columns cannot represent the entry.
+/// Returns the time between an event and its recording. `None` if the columns cannot represent the entry.
 fn earlier(view: &EntryView<'_>, recorded: Timestamp) -> Option<i64> {
     let happened = match &view.occurred_at {
         Some(text) => Timestamp::parse_rfc3339(text).ok()?,

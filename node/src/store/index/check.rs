@@ -13,7 +13,7 @@ use crate::store::table::rows::{StoredRow, extent};
 /// Source of the rows that a check compares with the index files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum RowSource {
-    /// Rows of a running node, whose writer knows the number of rows and which blocks are merely late.
+    /// Rows of a running node, whose writer knows the number of rows and which blocks are only not written yet.
     Live,
     /// Rows of a log that is read offline, without a running node.
     AtRest,
@@ -21,14 +21,14 @@ pub(in crate::store) enum RowSource {
     Copied,
 }
 
-/// Check of the index, fed with all rows of a log in order.
+/// Check of the index, which is given all rows of a log in order.
 pub(in crate::store) struct IndexCheck {
     index: Arc<Index>,
     rows: RowSource,
     builder: Option<Builder>,
     changes: u64,
     floor: u64,
-    /// Full blocks without a file.
+    /// Full blocks that have no file.
     unwritten: Vec<u64>,
     last_whole: Option<u64>,
 }
@@ -38,17 +38,18 @@ impl IndexCheck {
         Self { index, rows, builder: None, changes: 0, floor: 0, unwritten: Vec::new(), last_whole: None }
     }
 
-    /// Sets the first row of the log.
+    /// Sets the log start.
     pub(in crate::store) fn go_to(&mut self, floor: u64) {
         self.floor = floor;
         self.builder = None;
     }
 
-    /// Adds the next row, which was already read and verified. Returns the fault of the block that this row completes, if any.
+    /// Adds the next row, which was already read and verified. If that shows that the previous block has ended, or if the row
+    /// completes its block, returns the fault that was found in that block, if any.
     pub(in crate::store) fn row(&mut self, conn: &Connection, row: &StoredRow) -> Option<String> {
         let mut fault = None;
         if self.builder.as_ref().is_some_and(|builder| row.seq >= builder.first() + self.index.block_rows()) {
-            // The last rows of the block are missing.
+            // The last rows of the previous block are missing.
             fault = self.end(conn);
         }
         let block = row.seq / self.index.block_rows();
@@ -77,7 +78,7 @@ impl IndexCheck {
         };
         let path = self.index.path(block);
         let file = match std::fs::read(&path) {
-            // Rows were erased or pruned during the check, and the block was rebuilt.
+            // Rows were erased or pruned during the check, so the block is being rebuilt.
             _ if changed => return None,
             Ok(file) => file,
             Err(_) if !expected => {
@@ -99,7 +100,7 @@ impl IndexCheck {
         })
     }
 
-    /// Reports files that are missing and not merely late, and files that cover rows that do not exist.
+    /// Reports files that are missing, unless they are only not written yet, and files that cover rows that do not exist.
     pub(in crate::store) fn finish(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let last = self.last_whole;
         let gone = self
@@ -109,15 +110,15 @@ impl IndexCheck {
         let mut faults: Vec<String> = gone
             .map(|block| format!("{} is missing; run `piperoll node reindex`", self.index.path(*block).display()))
             .collect();
-        // List the files first and read the end of the log after that, so that files written in between cover rows that exist.
-        // The writer may know a later end than the connection of this check sees.
+        // List the files first and read the end of the log afterwards, so that files written in between cover rows that exist.
+        // The writer may know of rows that the connection of this check does not see yet.
         let (files, rows) = match self.rows {
             RowSource::Live => {
                 let files = self.index.files();
                 (files, self.index.head.load(Ordering::SeqCst))
             }
-            // Use only files that existed when the log was opened: the end of the log is read later, so these files cover rows
-            // that exist.
+            // Use only files that existed when the log was opened: the end of the log is read afterwards, so these files cover
+            // rows that exist.
             RowSource::AtRest => {
                 let files = self.index.read().whole.iter().copied().collect();
                 (files, extent(conn)?.head_seq.map_or(0, |head| head + 1))
@@ -131,7 +132,7 @@ impl IndexCheck {
         Ok(faults)
     }
 
-    /// Number of rows in full blocks without a file, which searches read one by one.
+    /// Returns the number of rows in full blocks that have no file; searches read these rows one by one.
     pub(in crate::store) fn unindexed(&self) -> u64 {
         self.unwritten.len() as u64 * self.index.block_rows()
     }

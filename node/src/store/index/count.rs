@@ -1,4 +1,4 @@
-//! Counts without reading rows: how often each value occurs in the rows that a filter selects.
+//! Counts without reading rows: determines how often each value occurs in the rows that a filter selects.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,13 +13,13 @@ use piperoll_query::stats::{Axis, Counter, Facet, Plan, Totals};
 use super::block::{Block, Candidates, Values};
 use super::set::Set;
 
-/// Part of a block to count: positions of rows in the block, and the times of these rows.
+/// Part of a block in which rows are counted: the positions of the rows in the block, and their times.
 pub(super) struct BlockPart {
     pub(super) rows: Range<usize>,
     pub(super) times: Range<Timestamp>,
 }
 
-/// Counts the rows of a block that certainly match. Returns false, and counts nothing, if some rows would have to be read.
+/// Counts the rows of a block that are certain to match. Returns false, and counts nothing, if some rows would have to be read.
 pub(super) fn count(
     block: &dyn Block,
     candidates: &Candidates,
@@ -103,8 +103,8 @@ fn totals(block: &dyn Block, set: &Set, plan: &Plan) -> io::Result<Vec<(Totals, 
     if earlier.is_empty() && first.div_euclid(width) == last.div_euclid(width) {
         return Ok(vec![(within(0, rows), Timestamp::from_micros(first))]);
     }
-    // Rows of one bucket are adjacent, except where the clock stepped back or entries were imported in another order than they
-    // happened.
+    // Rows of one bucket are adjacent, unless the clock was set back or entries were imported in an order other than that of
+    // the events.
     let times = block.times()?;
     let times: Cow<'_, [i64]> = if earlier.is_empty() {
         times

@@ -1,4 +1,4 @@
-//! Values of a column within a block.
+//! Dictionary of the values of a column within a block.
 
 use std::io;
 

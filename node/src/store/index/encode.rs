@@ -9,11 +9,11 @@ use super::builder::{Builder, Values};
 use super::layout::{HEAD_BYTES, Head, MAGIC, PARTS, Section, add_sums, place_of, short_hash};
 use super::text::write_varint;
 
-/// A column with fewer rows per distinct value than this stores hashes of its values: counts of its values would not be useful,
-/// and the text of the values would be as long as in the rows.
+/// If a column has fewer rows per distinct value than this, only hashes of its values are stored: counts of the values would
+/// not be useful, and the text of the values would take as much space as in the rows.
 const ROWS_PER_VALUE_MIN: usize = 4;
 
-/// Returns whether a column is only queried for whole values, so that it may store hashes.
+/// Whether a column is queried only for whole values, so that hashes of its values are sufficient.
 fn may_be_hashed(column: Column) -> bool {
     matches!(column, Column::Session | Column::Credential | Column::EntityId | Column::Target | Column::Request)
 }
@@ -65,11 +65,11 @@ pub(super) fn encode(builder: &Builder, head: &Head) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Writes dictionary and codes; the part's `middle` is relative to its start.
+/// Writes the dictionary and the codes of a column; `middle` of the returned section is relative to the section's start.
 fn write_column(column: Column, values: &Values, data: &mut Vec<u8>) -> Section {
     let start = data.len();
     let hashed = may_be_hashed(column) && values.values.len() * ROWS_PER_VALUE_MIN > values.codes.len();
-    // Maps each code in order of appearance to its code in the sorted dictionary.
+    // Maps each code, which was assigned in order of appearance, to the value's code in the sorted dictionary.
     let mut sorted = vec![0u32; values.values.len() + 1];
     let count;
     if hashed {
@@ -112,7 +112,7 @@ fn write_numbers(numbers: impl Iterator<Item = i64>) -> Vec<u8> {
     bytes
 }
 
-/// Writes the first time, and then the difference between each time and the next.
+/// Writes the first time, followed by the difference between each time and the previous one.
 fn write_times(times: &[i64]) -> Vec<u8> {
     let mut before = 0;
     write_numbers(times.iter().map(|time| time.wrapping_sub(std::mem::replace(&mut before, *time))))
@@ -136,7 +136,8 @@ mod tests {
     use super::*;
     use crate::store::table::rows::StoredRow;
 
-    /// Eight rows with two users, three notations of two addresses, and texts; one row happened earlier, and one is missing.
+    /// A block of eight positions, with two users, three notations of two addresses, and texts. One row describes an event that
+    /// occurred earlier than it was recorded, and one row is missing.
     fn block() -> Builder {
         let mut builder = Builder::new(8, 8, 0);
         let rows = [
@@ -186,7 +187,8 @@ mod tests {
         Ok(())
     }
 
-    /// A bit flipped anywhere in the file either causes an error or changes no answer; an error leaves no partial count.
+    /// A bit flipped anywhere in the file either causes an error or changes no answer. If it causes an error, nothing has been
+    /// counted.
     #[test]
     fn a_flipped_bit_is_an_error() -> io::Result<()> {
         let bytes = encode(&block(), &head())?;
@@ -230,7 +232,7 @@ mod tests {
         Ok(())
     }
 
-    /// A stored block gives the same answers as the built one.
+    /// A block read from its file gives the same answers as the block in memory from which the file was written.
     #[test]
     fn a_stored_block_answers_like_a_built_one() -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new()?;

@@ -5,14 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use piperoll_format::time::Timestamp;
 
-/// Maximum bytes of bodies that wait for the indexer. Rows beyond it are read from the database later.
+/// Maximum bytes of bodies that wait for the indexer. Rows above this limit are read from the database later.
 const WAITING_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 /// Capacity in bytes that the writer's buffer keeps from one commit to the next; the rest is freed.
 const KEPT_BYTES: usize = 1_024 * 1_024;
-/// Maximum number of rows from small commits that are combined, so that the indexer takes them at once.
+/// Maximum number of rows from small commits that are combined, so that the indexer takes them together.
 const ROWS_TOGETHER_MAX: usize = 256;
 
-/// Consecutive rows: the bodies in one buffer, and the position at which each body ends.
+/// Consecutive rows, with their bodies in one buffer and the position at which each body ends.
 #[derive(Debug, Default, Clone)]
 pub(in crate::store) struct PendingRows {
     first: u64,
@@ -32,7 +32,7 @@ impl PendingRows {
         self.full = false;
     }
 
-    /// Adds the next row. Rows beyond the queue's limit are left out; the indexer reads them from the database.
+    /// Adds the next row. Rows above the queue's limit are left out, and the indexer reads them from the database.
     pub(in crate::store) fn push(&mut self, timestamp: Timestamp, body: &str) {
         if self.bodies.len() + body.len() > WAITING_BYTES_MAX {
             self.full = true;
@@ -50,12 +50,12 @@ impl PendingRows {
         self.rows.extend(next.rows.iter().map(|(end, timestamp)| (start + end, *timestamp)));
     }
 
-    /// Seq after the last row.
+    /// Returns the seq after the last row.
     pub(super) fn end(&self) -> u64 {
         self.first + self.rows.len() as u64
     }
 
-    /// Returns the rows from `seq` on, each as the time when it was recorded and its body.
+    /// Returns the rows from `seq` on, each as the time of its recording and its body.
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = (Timestamp, &[u8])> {
         let skipped = usize::try_from(seq.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.rows.len());
         let mut start = skipped.checked_sub(1).map_or(0, |last| self.rows[last].0);
@@ -93,7 +93,7 @@ impl Waiting {
         }
     }
 
-    /// Removes and returns the waiting rows that contain `seq`, and drops the rows before them, which are no longer needed. If no
+    /// Removes and returns the waiting rows that contain `seq`, and drops earlier rows, which are no longer needed. If no
     /// waiting rows contain `seq`, returns the seq at which the next waiting rows begin.
     pub(super) fn take(&self, seq: u64) -> Result<PendingRows, Option<u64>> {
         let mut queue = self.lock();
@@ -106,14 +106,15 @@ impl Waiting {
         Err(queue.rows.front().map(|rows| rows.first))
     }
 
-    /// Puts back rows that were not used up.
+    /// Puts rows that were not used up back into the queue.
     pub(super) fn give_back(&self, rows: PendingRows) {
         let mut queue = self.lock();
         queue.bytes += rows.bodies.len();
         queue.rows.push_front(rows);
     }
 
-    /// Empties the queue before rows change: the queue's copies would be out of date, and no copy of the old content may remain.
+    /// Empties the queue before rows are changed: the copies in the queue would be out of date, and no copy of the old content
+    /// may remain.
     pub(super) fn clear(&self) {
         *self.lock() = Queue::default();
     }

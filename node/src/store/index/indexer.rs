@@ -1,4 +1,5 @@
-//! The thread that builds the index after the commits: newest rows first, then missing ones.
+//! The thread that builds the index after rows were committed. It indexes the newest rows first, and then rows that are
+//! missing.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,14 +24,15 @@ use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{StoredRow, extent, read_row};
 
-/// Number of rows that one statement reads and that are added to a block under one lock. Queries may have to wait for the lock.
+/// Number of rows that one statement reads and that are added to a block under one lock. Queries that need the lock wait as
+/// long.
 const BATCH_ROWS: u64 = 256;
-/// Time that a few new rows wait for more rows before they are added.
+/// Time for which a few new rows wait for more rows before they are added.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Delay before retrying a block that could not be built, for example because the disk was full.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Next piece of work: some rows of a block.
+/// The next task: to add some rows to a block.
 struct Task {
     block: u64,
     part: Arc<RwLock<Builder>>,
@@ -41,9 +43,9 @@ struct Task {
 
 /// Rows to add to a block.
 enum BlockRows {
-    /// Rows as committed by the writer.
+    /// Rows that the writer passed on after their commit.
     Fresh(PendingRows),
-    /// Rows that were read and verified, up to this seq.
+    /// Rows that were read from the database and verified, up to this seq.
     Stored(Vec<StoredRow>, u64),
 }
 
@@ -73,7 +75,7 @@ impl Indexer {
 
     /// Wraps the index of a read-only log, without a thread.
     pub(in crate::store) fn of_kept(index: Arc<Index>) -> Self {
-        // Rows that are not in the index are read from the database, and nothing waits for them to be indexed.
+        // Rows that are not in the index are read from the database, so nothing waits for them to be indexed.
         Self { index, stop: Arc::default(), thread: None }
     }
 
@@ -92,7 +94,7 @@ impl Drop for Indexer {
     }
 }
 
-/// Result of building an index in one run.
+/// Result of building an entire index at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Made {
     pub extent: IndexExtent,
@@ -100,7 +102,7 @@ pub struct Made {
     pub complete: bool,
 }
 
-/// Discards the index of a log and rebuilds it without a daemon. Holds the writer's lock meanwhile.
+/// Discards the index of a log and rebuilds it without a daemon. Holds the writer's lock while doing so.
 pub fn make_index(dir: &LogDir, keys: &LogKeys, mut progress: impl FnMut(u64)) -> Result<Made, OpenError> {
     let _lock = dir.lock_existing()?;
     let opened = dir.open_reader(keys.ring.cluster(), keys.ring.node_id())?;
@@ -132,10 +134,10 @@ impl Work {
         Self { index, conn, checker }
     }
 
-    /// Checks the existing files. Files that do not belong to these rows are rebuilt; files beyond the end of the log stem from a
-    /// longer log.
+    /// Checks the existing files. Removes files that do not belong to these rows, so that they are rebuilt, and files beyond
+    /// the end of the log, which come from a longer log.
     fn begin(&mut self) {
-        // Ignore a log start that cannot be trusted: every read reports it, and rows that do not match are marked as odd.
+        // Ignore a log start that cannot be trusted: every read reports it, and rows that do not match it are marked as odd.
         let floor = floor(&self.conn, &mut self.checker).ok().and_then(Result::ok).flatten();
         if let Err(error) = self.index.cut(first_seq(floor.as_ref())) {
             tracing::error!(%error, "cannot remove an index block with pruned rows");
@@ -161,7 +163,7 @@ impl Work {
             let head = self.index.head.load(Ordering::Acquire);
             self.index.reached.store(head, Ordering::Release);
             self.index.asleep.store(true, Ordering::SeqCst);
-            // If the writer committed in between, it has woken this thread, which then does not sleep.
+            // If the writer committed in between, it has already woken this thread, which then does not sleep.
             if self.index.head.load(Ordering::SeqCst) == head {
                 std::thread::park_timeout(RETRY);
             }
@@ -174,12 +176,12 @@ impl Work {
         self.advance(&task);
     }
 
-    /// Returns whether a task is at the end of the log, where waiting for more rows is worthwhile.
+    /// Whether a task ends with the newest row of the log; then it is worthwhile to wait for more rows.
     fn is_newest(&self, task: &Task) -> bool {
         task.to == self.index.head.load(Ordering::Acquire)
     }
 
-    /// Returns the newest rows that are not in a block yet.
+    /// Returns a task for the newest rows that are not in a block yet.
     fn task(&self) -> Option<Task> {
         let head = self.index.head.load(Ordering::Acquire);
         let rows = self.index.block_rows();
@@ -193,7 +195,7 @@ impl Work {
                 Arc::new(RwLock::new(Builder::new(first, usize::try_from(rows).unwrap_or(usize::MAX), *floor)))
             }));
             let (from, to) = (part.read().unwrap_or_else(PoisonError::into_inner).next(), head.min(first + rows));
-            // A full block is written to its file; a block whose first rows were pruned has no file.
+            // A full block is written to a file, unless some of its first rows were pruned.
             let unwritten = to == first + rows && *floor <= first;
             if from < to || unwritten {
                 return Some(Task { block, part, from, to, changes: *changes });
@@ -221,7 +223,7 @@ impl Work {
             }
         };
         let state = self.index.read();
-        // Rows changed since they were read, so read them again.
+        // Rows were changed after they had been read, so they must be read again.
         if state.changes != task.changes || state.held > 0 {
             return Ok(());
         }

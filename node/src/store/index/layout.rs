@@ -13,11 +13,11 @@ pub(super) const EARLIER: usize = ODD + 2;
 pub(super) const DESCRIPTION: usize = ODD + 3;
 pub(super) const DETAILS: usize = ODD + 4;
 pub(super) const PARTS: usize = ODD + 5;
-/// Bytes covered by one checksum.
+/// Number of bytes that one checksum covers.
 pub(super) const CHUNK_BYTES: u64 = 4_096;
 /// Length in bytes of one checksum, a CRC-32 as in IEEE 802.3, little-endian.
 pub(super) const SUM_BYTES: u64 = 4;
-/// Lengths in bytes: the fixed fields before the list of parts, one line of the list, and the whole head.
+/// Lengths in bytes: of the fixed fields before the list of parts, of one line of that list, and of the whole head.
 pub(super) const FIXED_BYTES: usize = 96;
 pub(super) const PART_BYTES: usize = 24;
 pub(super) const HEAD_BYTES: usize = FIXED_BYTES + PARTS * PART_BYTES;
@@ -31,7 +31,7 @@ pub(super) struct Head {
     pub(super) root: Hash,
 }
 
-/// A line of the list of parts.
+/// One line of the list of parts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Section {
     /// Whether the dictionary holds hashes.
@@ -41,7 +41,8 @@ pub(super) struct Section {
     /// Number of values in the dictionary.
     pub(super) count: u32,
     pub(super) at: u64,
-    /// Offset at which the dictionary ends and the codes begin; for other parts, the offset at which they end.
+    /// Offset at which the dictionary ends and the codes begin; for parts without a dictionary, the offset at which the part
+    /// ends.
     pub(super) middle: u64,
 }
 
@@ -56,8 +57,8 @@ pub(super) fn sum(bytes: &[u8]) -> [u8; SUM_BYTES as usize] {
     crc32fast::hash(bytes).to_le_bytes()
 }
 
-/// Primary sort key of a dictionary, used before the text: addresses are ordered by number, whatever their notation, so that a
-/// network is a contiguous range; other text follows the addresses.
+/// Primary sort key of a dictionary, which is compared before the text. Addresses are ordered by number, whatever their
+/// notation, so that the addresses of a network are adjacent; other text follows the addresses.
 pub(super) fn place_of(column: Column, value: &str) -> u128 {
     if column != Column::Ip {
         return 0;
@@ -72,7 +73,7 @@ pub(super) fn number_of(address: IpAddr) -> u128 {
     }
 }
 
-/// Computes a 64-bit FNV-1a hash and folds its halves together.
+/// Computes a 64-bit FNV-1a hash and combines its two halves into 32 bits.
 pub(super) fn short_hash(value: &str) -> u32 {
     let hash = value
         .bytes()

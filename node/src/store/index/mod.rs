@@ -1,9 +1,9 @@
-//! The search index: finds the entries that match a filter without reading the others (docs/index.md).
+//! The search index: finds the entries that match a filter without reading the other entries (docs/index.md).
 //!
 //! The log is divided into blocks, each with as many rows as one tile of the tree's second level covers. A full block is a file
-//! that never changes and contains the root of its rows. The newest block, which is not full, and the oldest, if some of its rows
-//! were pruned, are kept in memory and rebuilt at startup. One thread builds all blocks from the rows after their commit; rows
-//! without a block are read directly.
+//! that never changes and contains the root of its rows. Two blocks are kept in memory and rebuilt at startup: the newest
+//! block, which is not full, and the oldest block, if some of its rows were pruned. One thread builds all blocks from committed
+//! rows. Rows that are in no block are read directly.
 
 mod block;
 mod blocks;

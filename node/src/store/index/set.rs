@@ -1,6 +1,6 @@
 //! Bit sets of the rows of one block.
 
-/// A set of rows of one block, by their position in it.
+/// A set of rows of one block; each row is represented by its position in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Set {
     words: Vec<u64>,
@@ -24,7 +24,7 @@ impl Set {
         set
     }
 
-    /// Returns the set of rows whose item satisfies the predicate; `items` has one item per row.
+    /// Returns the set of rows whose item satisfies the predicate `fits`; `items` has one item per row.
     pub(super) fn of<T: Copy>(rows: usize, items: &[T], fits: impl Fn(T) -> bool) -> Self {
         let mut set = Self::none(rows);
         for (word, items) in set.words.iter_mut().zip(items[..rows.min(items.len())].chunks(64)) {
@@ -73,7 +73,7 @@ impl Set {
         self
     }
 
-    /// Removes the rows of `other`.
+    /// Removes the rows that are in `other`.
     pub(super) fn but(mut self, other: &Self) -> Self {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
         self
@@ -90,8 +90,8 @@ impl Set {
         self.words.iter().zip(&range.words).map(|(word, range)| u64::from((word & range).count_ones())).sum()
     }
 
-    /// Calls `take` with the item of each row of the set; `items` has one per row. Returns false when there are fewer items than
-    /// rows.
+    /// Calls `take` with the item of each row in the set; `items` has one item per row. Returns false if there are fewer items
+    /// than rows.
     pub(super) fn pick<T: Copy>(&self, items: &[T], mut take: impl FnMut(T)) -> bool {
         for (word, items) in self.words.iter().zip(items.chunks(64)) {
             if *word == u64::MAX && items.len() == 64 {
@@ -142,7 +142,7 @@ impl Set {
         Some(at * 64 + 63 - word.leading_zeros() as usize)
     }
 
-    /// Returns the stored form: one bit per row, lowest first.
+    /// Returns the set in its stored form: one bit per row, lowest row first.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
         bytes.truncate(self.rows.div_ceil(8));
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Compares the operations with those of a set of numbers.
+        /// Compares the operations of `Set` with those of a set of numbers.
         #[test]
         fn is_a_set(
             rows in 1usize..300,

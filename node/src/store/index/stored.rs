@@ -23,7 +23,7 @@ use super::layout::{
 use super::set::Set;
 use super::text::{BUCKETS, GROUP_ROWS, Groups, read_varint};
 
-/// Maximum size of a dictionary that is read into memory; a larger one is searched in the file.
+/// Maximum size of a dictionary that is read into memory; a larger dictionary is searched in the file.
 const DICTIONARY_WHOLE_BYTES: u64 = 64 * 1024;
 /// Number of hashes that are read around the position at which the wanted hash is expected.
 const HASHES_READ: u64 = 1_024;
@@ -34,7 +34,7 @@ fn read_numbers(bytes: &[u8], rows: usize) -> io::Result<Vec<i64>> {
     numbers.filter(|_| rest.is_empty()).ok_or_else(damaged)
 }
 
-/// Size, times and link count of a file, at least one of which differs after every change of the file.
+/// Size, times and link count of a file. Every change of the file changes at least one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Changed {
     bytes: u64,
@@ -53,10 +53,10 @@ impl Changed {
 /// An open block.
 pub(super) struct Stored {
     file: File,
-    /// Bytes of the head and the parts; the checksums of their chunks follow.
+    /// Number of bytes of the head and the parts together; the checksums of their chunks follow.
     bytes: u64,
     sums: Vec<[u8; SUM_BYTES as usize]>,
-    /// The file's change information when it was opened.
+    /// Size, times and link count of the file when it was opened.
     changed: Changed,
     rows: usize,
     pub(super) head: Head,
@@ -97,8 +97,8 @@ impl Stored {
         }
         let head = Head { generation, first, root };
         let stored = Self { file, bytes, sums, changed, rows, head, span, parts };
-        // Verify the head now: at first it was read without its checksum, because the head itself determines the checksum's
-        // position.
+        // Verify the head now. It was first read without its checksum, because the position of the checksum is known only from
+        // the head.
         if stored.read(0, HEAD_BYTES as u64)? != start {
             return Err(damaged());
         }
@@ -120,12 +120,12 @@ impl Stored {
         Ok(sums.as_chunks().0.to_vec())
     }
 
-    /// Whether the file is unchanged since it was opened and still has its name.
+    /// Whether the file has not changed since it was opened and still has its name.
     pub(super) fn is_unchanged(&self) -> bool {
         self.file.metadata().is_ok_and(|meta| Changed::of(&meta) == self.changed)
     }
 
-    /// Reads bytes together with all chunks that contain them, and verifies the checksums of these chunks.
+    /// Reads a range of bytes, and verifies the checksums of all chunks that contain any of them.
     fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
         if from > to || to > self.bytes {
             return Err(damaged());
@@ -151,13 +151,13 @@ impl Stored {
         self.read(self.parts[part].at, self.parts[part].middle)
     }
 
-    /// Reads the 32-bit number at position `index` of the array that begins at `at`.
+    /// Reads the 32-bit number with index `index` from the array that begins at `at`.
     fn number(&self, at: u64, index: u64) -> io::Result<u32> {
         let from = at + index * 4;
         Ok(short(&self.read(from, from + 4)?))
     }
 
-    /// Reads the value at this position in a dictionary of texts.
+    /// Reads the value with index `place` from a dictionary of texts.
     fn value(&self, part: &Section, place: u64) -> io::Result<String> {
         let texts = part.at + u64::from(part.count) * 4;
         let line = part.at + place * 4;
@@ -166,7 +166,7 @@ impl Stored {
         String::from_utf8(self.read(texts + u64::from(from), texts + u64::from(to))?).map_err(|_| damaged())
     }
 
-    /// Returns the range of the file that holds the groups of a bucket.
+    /// Returns the range of the file that contains the groups of a bucket.
     fn groups_place(&self, text: Text, bucket: u16) -> io::Result<Range<u64>> {
         let part = &self.parts[if text == Text::Description { DESCRIPTION } else { DETAILS }];
         let line = part.at + u64::from(bucket) * 4;
@@ -175,8 +175,8 @@ impl Stored {
         Ok(postings + u64::from(short(&ends[..4]))..postings + u64::from(short(&ends[4..])))
     }
 
-    /// Finds the code of a hash. Hashes are distributed evenly, so the wanted hash is close to the position that its value
-    /// suggests, and one read finds nearly every hash.
+    /// Finds the code of a hash. Hashes are evenly distributed, so the wanted hash is close to the position that its value
+    /// suggests, and nearly every hash is found with one read.
     fn hash_code(&self, part: &Section, wanted: u32) -> io::Result<Option<u32>> {
         let guess = (u64::from(wanted) * u64::from(part.count)) >> 32;
         let from = guess.saturating_sub(HASHES_READ / 2);
@@ -192,7 +192,7 @@ impl Stored {
         Ok(place.and_then(|place| u32::try_from(from + place as u64 + 1).ok()))
     }
 
-    /// Returns the first position in a sorted dictionary whose value is not less than the wanted value.
+    /// Returns the first position in a sorted dictionary whose value is at least the wanted value.
     fn first_not_below<T: Ord>(part: &Section, wanted: &T, at: impl Fn(u64) -> io::Result<T>) -> io::Result<u32> {
         Self::first_not_below_within(0..part.count, wanted, at)
     }
@@ -275,7 +275,8 @@ impl Block for Stored {
             let begin = Self::first_not_below(part, &number_of(first), number)?;
             let end = match number_of(last).checked_add(1) {
                 Some(behind) => {
-                    // A network contains few of a block's addresses, so search for its end in growing steps from its beginning.
+                    // A network usually contains few of a block's addresses, so search for its end from its beginning, in
+                    // growing steps.
                     let (mut low, mut step) = (begin, 1);
                     while low < part.count && number(u64::from(low))? < behind {
                         (low, step) = (low.saturating_add(step), step * 2);
@@ -287,12 +288,12 @@ impl Block for Stored {
             Ok(begin + 1..end + 1)
         };
         let found = range(net.network(), net.broadcast())?;
-        // An IPv6 network does not match IPv4 addresses, which are stored as mapped addresses.
+        // An IPv6 network does not match IPv4 addresses, which are stored as IPv4-mapped IPv6 addresses.
         let mapped = match net {
             IpNet::V4(_) => 0..0,
             IpNet::V6(_) => range(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST))?,
         };
-        // The all-ones address has the same sort key as other text, so compare its text.
+        // The all-ones address has the same sort key as text that is not an address, so compare the text as well.
         let values: Vec<u32> = found.filter(|code| !mapped.contains(code)).collect();
         let mut sure = Vec::with_capacity(values.len());
         for code in values {

@@ -2,20 +2,20 @@
 
 use piperoll_query::filter::{TRIGRAM_CHARS, fold};
 
-/// Number of rows that share a bit. Similar rows follow each other, so a group takes little more space than one of its rows; a
-/// false match costs only reading the rows of the group.
+/// Number of rows that share a bit. Adjacent rows are similar, so a group takes little more space than one of its rows. The
+/// only cost of a false match is that the rows of the group are read.
 pub(super) const GROUP_ROWS: usize = 8;
-/// Number of buckets that trigrams are hashed into. A collision only costs reading rows that do not match.
+/// Number of buckets into which trigrams are hashed. The only cost of a collision is that rows are read that do not match.
 pub(super) const BUCKETS: usize = 1 << 16;
 
-/// Returns the bucket of three characters: the upper bits of a product with 2^64 divided by the golden ratio, so that neighboring
-/// characters do not end up in neighboring buckets.
+/// Returns the bucket of three characters: the upper bits of their product with 2^64 divided by the golden ratio, so that
+/// neighboring characters are not in neighboring buckets.
 fn bucket(a: char, b: char, c: char) -> u16 {
     let packed = u64::from(u32::from(a)) << 42 | u64::from(u32::from(b)) << 21 | u64::from(u32::from(c));
     (packed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
 }
 
-/// The buckets of every three consecutive characters, one for each position.
+/// Returns the buckets of all trigrams of a text, one for each position.
 pub(super) fn buckets(lower: &str) -> impl Iterator<Item = u16> + '_ {
     let mut chars = lower.chars();
     let (mut a, mut b) = (chars.next().unwrap_or_default(), chars.next().unwrap_or_default());
@@ -27,7 +27,7 @@ pub(super) fn buckets(lower: &str) -> impl Iterator<Item = u16> + '_ {
     })
 }
 
-/// The groups in which one bucket occurs.
+/// The groups of rows in which one bucket occurs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Groups {
     /// Group numbers, ascending.
@@ -44,7 +44,7 @@ impl Groups {
         }
     }
 
-    /// Number of bytes to search; 0 for a bucket that never occurs.
+    /// Number of bytes that a search has to read; 0 for a bucket that never occurs.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::List(list) => list.len() * size_of::<u16>(),
@@ -52,8 +52,8 @@ impl Groups {
         }
     }
 
-    /// Writes the stored form: the gaps between the groups as LEB128, or one bit per group if that is not longer. Readers
-    /// distinguish the two by their length: bits always have the length for all groups.
+    /// Writes the stored form: the gaps between the groups as LEB128, or one bit per group if that is not longer. The two forms
+    /// can be distinguished by their length, because the bits always have the length for all groups.
     fn write(&self, groups: usize, out: &mut Vec<u8>) {
         let start = out.len();
         if let Self::List(list) = self {
@@ -97,7 +97,8 @@ pub(super) struct Texts {
     groups_max: usize,
     /// Indexed by bucket.
     postings: Vec<Groups>,
-    /// Buckets already seen in the open group, so that a text repeated in eight rows costs only one check per bucket and row.
+    /// Buckets already seen in the current group, so that a text that is repeated in eight rows costs only one check per bucket
+    /// and row.
     met: Vec<u64>,
     open: usize,
 }
@@ -137,8 +138,8 @@ impl Texts {
         &self.postings[usize::from(bucket)]
     }
 
-    /// Encodes the postings: the offset at which each bucket begins and at which the last one ends, 32 bits each, followed by the
-    /// buckets.
+    /// Encodes the postings: first the offsets at which the buckets begin and the offset at which the last bucket ends, 32 bits
+    /// each, and then the buckets.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut postings = Vec::new();
         let mut out = Vec::with_capacity(4 * (BUCKETS + 1));
@@ -153,8 +154,8 @@ impl Texts {
 }
 
 impl Groups {
-    /// Adds a group. A list that becomes longer than one bit per group is converted to bits, which bounds the size of a block of
-    /// random text.
+    /// Adds a group. If a list becomes longer than one bit per group, it is converted to bits, which bounds the size of a block
+    /// of random text.
     fn add(&mut self, group: usize, groups_max: usize) {
         match self {
             Self::List(list) => {
@@ -170,7 +171,7 @@ impl Groups {
     }
 }
 
-/// LEB128, as in DWARF 5, section 7.6.
+/// Writes a number as LEB128 (DWARF 5, section 7.6).
 pub(super) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -1,4 +1,4 @@
-//! Erases one row: deletes its content, keeps its number, time and hash, and records the erasure.
+//! Erases one row: deletes its content, but keeps its number, time and hash, and records the erasure.
 
 use piperoll_format::entry::Prefix;
 use piperoll_format::statement::{Begun, Erased, Hold, Statement};
@@ -12,8 +12,8 @@ use crate::store::table::holds;
 use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::load_epochs;
 
-/// Erases a row and records the erasure in the same transaction, so that a crash leaves both or neither. `holds` are additional
-/// holds, besides those of this log, that may protect the row.
+/// Erases a row and records the erasure in the same transaction, so that a crash leaves both or neither. `holds` are holds
+/// other than those of this log that may also protect the row.
 pub(in crate::store) fn erase(
     writer: &mut Writer,
     seq: u64,
@@ -61,12 +61,12 @@ pub(in crate::store) fn erase(
     let id = Prefix::parse(&row.body).map(|prefix| *prefix.id.as_bytes()).unwrap_or_default();
     let (reason, by) = (reason.to_owned(), by.to_owned());
     let statement = Statement::Erased(Erased { seq, leaf, era, timestamp, reason, by });
-    // The index holds the content too. The guard keeps the indexer from writing the content again before the row is empty.
+    // The index contains the content as well. The guard keeps the indexer from writing it again before the row is empty.
     let _held = writer
         .index()
         .forget(seq)
         .map_err(|error| AdminError::Refused(format!("cannot remove row {seq} from the index: {error}")))?;
-    // Overwrite erased content in the file with zeros, overflow pages included.
+    // Overwrite erased content in the database file with zeros, including overflow pages.
     writer.conn().pragma_update(None, "secure_delete", true)?;
     let entry_seq = writer.transact(|transaction, now| {
         let entry_seq = transaction.state(&statement, now)?;

@@ -12,15 +12,15 @@ const HOLDS_MAX: u64 = 1_000;
 /// Maximum bytes of a hold's name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Records that an operator confirms the timestamps of rows; returns the seq of the entry.
+/// Records that an operator has confirmed the timestamps of rows; returns the seq of the entry.
 pub(in crate::store) fn confirm_times(writer: &mut Writer, confirmed: &TimesConfirmed) -> Result<u64, AdminError> {
     check_reason(&confirmed.reason)?;
     let statement = Statement::TimesConfirmed(confirmed.clone());
     Ok(writer.transact(|transaction, now| transaction.state(&statement, now))?)
 }
 
-/// Sets a hold; returns the seq of its entry. Refuses a hold over rows of an unfinished prune, because these rows can no longer
-/// be kept.
+/// Sets a hold; returns the seq of the entry that records it. Refuses a hold over rows of an unfinished prune, because these
+/// rows can no longer be kept.
 pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64, AdminError> {
     check_reason(&hold.reason)?;
     let named = hold.name.trim() == hold.name && !hold.name.is_empty() && hold.name.len() <= NAME_BYTES_MAX;

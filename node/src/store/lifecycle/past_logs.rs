@@ -1,5 +1,5 @@
 //! Archived logs. `new-generation` moves the old log into a folder next to the current log's folder, and the node reads it from
-//! there. Only holds and erasures by an operator write to an archived log.
+//! there. Nothing is written to an archived log except holds and erasures by an operator.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,7 +27,8 @@ use crate::store::table::tiles::StoredTiles;
 
 /// Number of reader threads for each archived log.
 const THREADS: usize = 1;
-/// Maximum number of archived logs that are open at a time; no node has this many. Further logs can be read with `--direct`.
+/// Maximum number of archived logs that are open at a time; no node is expected to have as many. Further logs can be read with
+/// `--direct`.
 const LOGS_MAX: usize = 16;
 /// Time for which the list of folders is cached.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -37,13 +38,13 @@ fn stamp(dir: &LogDir) -> FileStamp {
         let mut path = dir.database().into_os_string();
         path.push(suffix);
         let file = std::fs::metadata(path).ok()?;
-        // Ignore an empty WAL: opening the database for reading is enough to create one.
+        // Ignore an empty WAL, because merely opening the database for reading may create one.
         (file.len() > 0).then(|| Some((file.len(), file.modified().ok()?)))?
     };
     [of(""), of("-wal")]
 }
 
-/// All archived logs in folders next to a log.
+/// All archived logs, which are in folders next to the current log's folder.
 pub(in crate::store) struct ArchivedLogs {
     dir: PathBuf,
     known: Mutex<Known>,
@@ -57,7 +58,7 @@ struct Known {
     failed: BTreeMap<Generation, String>,
 }
 
-/// Returns the path of a folder next to the current log's folder; `suffix` is the generation for an archived log.
+/// Returns the path of a folder next to the current log's folder; for an archived log, `suffix` is its generation.
 pub(in crate::store) fn folder_of(dir: &std::path::Path, suffix: &str) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{suffix}"));
@@ -87,7 +88,7 @@ impl ArchivedLogs {
         Self { dir: dir.path().to_owned(), known: Mutex::default() }
     }
 
-    /// Returns the archived logs that can be read. Blocks on the file system if the cached list is too old.
+    /// Returns the archived logs that can be read. If the cached list is too old, blocks on the file system.
     fn scan_directory(&self, keys: &LogKeys) -> Vec<ArchivedLog> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
@@ -159,7 +160,7 @@ impl ArchivedLog {
         Ok(Self { readers, generation, extent, index, tiles: Arc::default(), stamp })
     }
 
-    /// Returns the times of the log's rows, and the last checkpoint that the log signed, with a proof that this checkpoint
+    /// Returns the times of the log's rows, and the last checkpoint that the log signed, with a proof that the checkpoint
     /// extends the first `old` rows.
     pub(in crate::store) async fn last_signed(&self, old: u64) -> Result<CheckpointAnswer, ReadError> {
         let rows = self.extent.head_seq.map_or(0, |head| head.saturating_add(1));
@@ -203,7 +204,7 @@ impl ArchivedLog {
     }
 }
 
-/// Returns whether an archived log has enough rows for proofs under a tree of `size` rows.
+/// Whether an archived log has at least `size` rows, so that it can provide proofs for a tree of that size.
 pub(in crate::store) fn covers(aside: &ArchivedLog, size: u64) -> bool {
     let rows: Range<u64> = 0..aside.extent.head_seq.map_or(0, |head| head.saturating_add(1));
     size <= rows.end

@@ -1,9 +1,9 @@
-//! Retention of archived logs. The rows of an archived log are older than those of the log that replaced it, so when the first
-//! rows of the current log are pruned, the archived logs are removed with them, each as a whole.
+//! Retention of archived logs. The rows of an archived log are older than those of the log that replaced it. So when the first
+//! rows of the current log are pruned, the archived logs are removed together with them, each log as a whole.
 //!
-//! A log is removed only if the current log, or another log that is removed, names it in its first row. A hold on its rows keeps
-//! it, together with all later logs and rows. A log that is damaged, lacks rows or fails verification is evidence: it is kept,
-//! and so are the logs before it.
+//! A log is removed only if the first row of the current log, or of another log that is removed, names it. If a hold applies to
+//! its rows, the log is kept, together with all later logs and rows. A log that is damaged, lacks rows or fails verification is
+//! evidence: it is kept, and so are the logs before it.
 
 use std::path::PathBuf;
 
@@ -27,12 +27,12 @@ use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{self, entry_at};
 use crate::store::table::time_search::Search;
 
-/// Maximum number of logs that are removed with one prune; no node has this many.
+/// Maximum number of logs that are removed in one prune; no node is expected to have as many.
 const LOGS_MAX: usize = 16;
-/// Maximum number of logs that one statement names, including those removed by earlier prunes.
+/// Maximum number of logs that one `log.pruned` entry names, including those removed by earlier prunes.
 const NAMED_MAX: usize = 64;
 
-/// Location of a log, and the keys for its MACs and signatures.
+/// Location of a log, with the keys for its MACs and signatures.
 #[derive(Clone)]
 pub(in crate::store) struct LogLocation {
     pub(in crate::store) dir: LogDir,
@@ -98,7 +98,8 @@ struct EarlierLog {
     opened: Opened,
     checker: RowChecker,
     rows: u64,
-    /// First row of the log, newest time of the rows that were pruned before it, and the logs that were removed with those rows.
+    /// The first row of the log, the newest time of the rows that were pruned before that row, and the logs that were removed
+    /// with them.
     first: u64,
     newest_gone: Timestamp,
     gone: Vec<EarlierPruned>,
@@ -108,7 +109,8 @@ impl EarlierLog {
     fn open(place: &LogLocation, generation: Generation) -> Result<Self, Obstacle> {
         let evidence = Obstacle::Evidence;
         let dir = place.aside(generation);
-        // Refuse a log that this user cannot remove, so that no entry states that the log was pruned.
+        // Refuse a log that this user cannot remove; otherwise an entry would state that the log was pruned although it still
+        // exists.
         dir.check_owner()?;
         if !dir.may_write() {
             return Err(evidence(format!("{} is not writable by this user", dir.path().display())));
@@ -139,7 +141,8 @@ impl EarlierLog {
         Ok(row_at(&self.opened.conn, &mut self.checker, seq)?.map(|row| row.era))
     }
 
-    /// Describes a hold that keeps some rows of this log: a hold of the log itself, or one of the current log (`present`).
+    /// Returns a description of a hold that applies to rows of this log: a hold of the log itself, or one of the current log
+    /// (`present`).
     fn held(&mut self, present: &[HeldBy]) -> Result<Option<String>, Obstacle> {
         let own = holds(&self.opened.conn, &mut self.checker)?.map_err(Obstacle::Evidence)?;
         if let Some(held) = own.first() {
@@ -157,7 +160,8 @@ impl EarlierLog {
     }
 }
 
-/// Newest time of the rows in `from..to`, over all eras. A row that is missing or fails verification counts as `Timestamp::MAX`.
+/// Returns the newest time of the rows in `from..to`, over all eras. A row that is missing or fails verification counts as
+/// `Timestamp::MAX`.
 pub(in crate::store) fn newest(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -172,27 +176,27 @@ pub(in crate::store) fn newest(
     Ok(newest)
 }
 
-/// Reads what the first row of a log states about the log that it replaced, if that row is authentic.
+/// Returns what the first row of a log states about the log that it replaced, if that row is authentic.
 pub(in crate::store) fn begun(conn: &Connection, checker: &mut RowChecker) -> rusqlite::Result<Option<Begun>> {
     let first = entry_at(conn, checker, 0)?.filter(|row| row.checked.integrity == Integrity::Ok);
     Ok(first.and_then(|row| Begun::read(&row.body)))
 }
 
-/// The archived logs to remove when the first rows of a log are pruned, and the reasons why others are kept.
+/// The archived logs to remove when the first rows of a log are pruned, and the reasons why other archived logs are kept.
 #[derive(Default)]
 pub(in crate::store) struct Leaving {
-    /// Logs to remove, the newest first.
+    /// Logs to remove, newest first.
     pub(in crate::store) logs: Vec<EarlierPruned>,
-    /// Reason why a log must be kept, and with it all later rows.
+    /// Reason why a log, and therefore all later rows, must be kept.
     pub(in crate::store) kept: Option<String>,
-    /// Reason why a log is kept although later rows may be pruned.
+    /// Reason why a log is kept as evidence; later rows may be pruned nevertheless.
     pub(in crate::store) evidence: Option<String>,
 }
 
 /// Decision about one archived log.
 enum Fate {
     Goes(EarlierPruned, Option<Begun>),
-    /// The log must be kept, and with it all later rows.
+    /// The log, and therefore all later rows, must be kept.
     Kept(String),
 }
 
@@ -257,8 +261,8 @@ fn fate(
     if let Some(hold) = log.held(held)? {
         return Ok(Fate::Kept(format!("is kept by {hold}")));
     }
-    // Rows that existed when the log was archived are older than the current log's rows, so their own age matters only if the
-    // request prunes by time.
+    // Rows that existed when the log was archived are older than the current log's rows, so check their age only if the request
+    // prunes by time.
     let added_from = begun_after.rows.or(signed).unwrap_or_default();
     let added = log.newest(added_from)?;
     if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
@@ -273,8 +277,8 @@ fn fate(
     Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
 }
 
-/// Opens the logs to be removed once more. Returns the logs that the `log.pruned` entry will name, and the newest time of all
-/// rows that are removed with them or were removed by earlier prunes.
+/// Opens the logs that will be removed once more. Returns the logs that the `log.pruned` entry will name, and the newest time
+/// of all rows in these logs and of rows that earlier prunes removed.
 pub(in crate::store) fn named(
     place: &LogLocation,
     logs: &[EarlierPruned],
@@ -284,14 +288,14 @@ pub(in crate::store) fn named(
         let mut open =
             EarlierLog::open(place, log.generation).map_err(|found| AdminError::Refused(found.describe()))?;
         newest = newest.max(open.newest(0)?.unwrap_or(Timestamp::MIN)).max(open.newest_gone);
-        // Do not copy an old statement about a log that still exists: only the current state of that log counts.
+        // Do not copy an old statement about a log that still exists, because only the current state of that log counts.
         open.gone.retain(|gone| !place.aside(gone.generation).path().is_dir());
         add(&mut all, &open.gone);
     }
     Ok((all, newest))
 }
 
-/// Adds the logs that are not in the list yet, up to `NAMED_MAX`.
+/// Adds the logs in `more` that are not in the list yet, up to `NAMED_MAX` logs in total.
 pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]) {
     for log in more {
         if all.len() < NAMED_MAX && all.iter().all(|known| known.generation != log.generation) {
@@ -300,7 +304,7 @@ pub(in crate::store) fn add(all: &mut Vec<EarlierPruned>, more: &[EarlierPruned]
     }
 }
 
-/// Returns the oldest time of a row in the archived logs that would be removed with the first rows of the current log.
+/// Returns the oldest time of a row in the archived logs that would be removed together with the first rows of the current log.
 pub(in crate::store) fn oldest(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -317,8 +321,8 @@ pub(in crate::store) fn oldest(
     Ok(oldest)
 }
 
-/// Verifies an entire log as `node verify` does, including all checkpoints signed over it. Returns a description of the first
-/// fault; a damaged index does not count as a fault.
+/// Verifies an entire log as `node verify` does, including all checkpoints that were signed over it. Returns a description of
+/// the first fault; a damaged index does not count as a fault.
 pub(in crate::store) fn verify(place: &LogLocation, log: &EarlierPruned) -> Result<Option<String>, AdminError> {
     let verified = || -> Result<Option<String>, Obstacle> {
         let direct = OfflineLog::open(&place.aside(log.generation), place.keys.clone())?;
@@ -346,11 +350,11 @@ fn not_now(generation: Generation, message: &str) -> AdminError {
     AdminError::Refused(format!("the archived log {generation} cannot be read now: {message}"))
 }
 
-/// Removes a log that a `log.pruned` entry names, unless something was recorded or changed in the log since then; the error
-/// states why the log was kept.
+/// Removes a log that a `log.pruned` entry names, unless something was recorded or changed in the log after that entry; the
+/// error states why the log was kept.
 ///
-/// The caller must make sure that a witness has cosigned that entry. The folder is renamed first: after a crash, the renamed
-/// folder is not mistaken for a log, and the next call removes it.
+/// The caller must make sure that a witness has cosigned the `log.pruned` entry. The folder is renamed first, so that after a
+/// crash it is not mistaken for a log; the next call removes the renamed folder.
 pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &[HeldBy]) -> Result<bool, String> {
     let going: PathBuf = folder_of(place.dir.path(), &format!("going-{}", log.generation));
     let io = |error: std::io::Error| error.to_string();
@@ -361,8 +365,8 @@ pub(in crate::store) fn remove(place: &LogLocation, log: &EarlierPruned, held: &
     if !folder.path().is_dir() {
         return Ok(false);
     }
-    // Hold the lock until everything is removed, so that an operator records something in the log either before the removal or
-    // not at all.
+    // Hold the lock until everything is removed, so that an operator can record something in the log only before the removal,
+    // and not during it.
     let _lock = folder.lock_existing().map_err(|e| e.to_string())?;
     let mut open = EarlierLog::open(place, log.generation).map_err(Obstacle::describe)?;
     if open.rows != log.rows {

@@ -1,9 +1,10 @@
 //! Prunes the oldest rows. The order of the steps ensures that a crash never loses rows that were not recorded as pruned.
 //!
-//! 1. *Plan*: determine the cut, rounded down to a full tile, below what is witnessed and below every hold.
+//! 1. *Plan*: determine the cut, that is, the seq below which rows are pruned. It is rounded down to a full tile, and no row
+//!    below it is unwitnessed or under a hold.
 //! 2. *Check*: read every row that would be pruned. A row that fails verification is evidence; in that case nothing is dropped.
-//! 3. *State*: one transaction writes the entry `log.pruned` and moves the log start. From then on, the rows do not belong to the
-//!    log.
+//! 3. *State*: one transaction writes the entry `log.pruned` and moves the log start. From then on, the rows no longer belong to
+//!    the log.
 //! 4. Once a witness has cosigned that entry: *drop* the rows in small batches, comparing each tile with its rows once more, and
 //!    remove the archived logs that the entry names.
 //! 5. *Finish*: shrink the file in small steps, and record the space freed in a second `log.pruned` entry.
@@ -177,8 +178,8 @@ impl PruneCheck {
     }
 }
 
-/// Returns whether the root of a tile's hashes matches the stored root, both in the tile's own row and, if the tile above is
-/// full, in that tile.
+/// Returns whether the root of a tile's hashes equals the stored roots: the root in the tile's own row and, if the tile above is
+/// full, the root in that tile.
 fn root_fits(conn: &Connection, index: u64, tile: &[Hash]) -> Result<bool, AdminError> {
     let root = perfect_root(tile);
     let above = stored_tile(conn, 1, index / TILE_WIDTH).ok();
@@ -196,7 +197,8 @@ impl<'a> Pruner<'a> {
         Self { writer }
     }
 
-    /// Moves the log start to the end of the plan's rows and records this. The caller must have checked the rows.
+    /// Records the planned prune in a `log.pruned` entry, and moves the log start to the end of the planned rows. The caller must
+    /// have checked the rows.
     pub(in crate::store) fn state(
         &mut self,
         wish: PruneTarget,
@@ -260,8 +262,8 @@ impl<'a> Pruner<'a> {
         Ok(pruned)
     }
 
-    /// Drops the next batch of rows below the log start. Returns whether no rows are left. The caller must make sure that a
-    /// witness has cosigned the `log.pruned` entry.
+    /// Drops the next batch of pruned rows. Returns whether no rows below the log start are left. The caller must make sure that
+    /// a witness has cosigned the `log.pruned` entry.
     pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, AdminError> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(true) };
@@ -340,7 +342,7 @@ impl<'a> Pruner<'a> {
         Ok(())
     }
 
-    /// Returns some free pages to the file system. Returns whether no free pages are left.
+    /// Gives some free pages back to the file system. Returns whether no free pages are left.
     pub(in crate::store) fn shrink(&mut self) -> Result<bool, AdminError> {
         let before: u64 = self.writer.conn().query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if before > 0 {
@@ -377,8 +379,8 @@ pub(in crate::store) fn file_bytes(conn: &Connection) -> rusqlite::Result<u64> {
     Ok(read("page_count")? * read("page_size")?)
 }
 
-/// Drops the hashes of tiles below the log start. The tile above contains the root of each tile; until that tile is full, the root
-/// stays in the row of the lower tile, because the tile above is built from it.
+/// Drops the hashes of the tiles `indexes`, which are below the log start. A full tile of the next level contains their roots.
+/// Until that tile is full, the roots stay in the tiles' own rows, because the tile of the next level is built from them.
 fn drop_tiles(conn: &Connection, level: u32, indexes: std::ops::Range<u64>, full_above: u64) -> rusqlite::Result<()> {
     let gone = indexes.end.min(full_above).max(indexes.start);
     conn.prepare_cached("DELETE FROM tiles WHERE id >= ?1 AND id < ?2")?

@@ -9,7 +9,7 @@ pub struct PruneTarget {
     pub before: Timestamp,
     /// Seq at which pruning stops: no row from this seq on is pruned.
     pub to_max: u64,
-    /// An archived log is removed only if all entries that were recorded in it after it was archived are older than this time. If
-    /// `before` is a time, this applies to all rows of the log.
+    /// An archived log is removed only if all of its rows are older than this time. If `before` is [`Timestamp::MAX`], only the
+    /// rows that were added after the log was archived count.
     pub earlier_before: Timestamp,
 }

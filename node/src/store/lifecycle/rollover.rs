@@ -102,7 +102,7 @@ pub fn begin_generation(
 /// Beginning of the suffix in the folder name of a log that is being created.
 const BEGUN: &str = "begun-";
 
-/// Renames the log that the current log replaced, if a crash prevented that after the exchange. The caller holds the lock.
+/// Gives the replaced log its final name if a crash after the exchange of the two logs prevented that. The caller holds the lock.
 pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io::Result<()> {
     let Some(generation) = generation_before(dir, keys) else { return Ok(()) };
     let old = folder_of(dir.path(), &generation.to_string());
@@ -112,7 +112,7 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
     for entry in std::fs::read_dir(parent)? {
         let path = entry?.path();
         let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
-        // A new log that was created but never used has another generation.
+        // Skip new logs that were created but never used: their generation is another one.
         if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
             tracing::warn!(from = %path.display(), to = %old.display(), "starting a new generation was interrupted; finishing the archiving of the old log");
             return std::fs::rename(&path, &old);

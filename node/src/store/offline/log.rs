@@ -146,7 +146,7 @@ impl OfflineLog {
         Ok(signer::kept(&self.conn, kept)?)
     }
 
-    /// Writes the rows `from..to` and their proofs to a file that can replace these rows after a prune. The proofs lead to the
+    /// Writes the rows `from..to` and their proofs to a file that can replace these rows after a prune. The proofs are for the
     /// newest checkpoint that a witness cosigned. The file is synced to disk.
     pub fn archive(&self, path: &Path, from: u64, to: u64) -> Result<(), ArchiveError> {
         let keep = |kept| signer::kept(&self.conn, kept).map_err(ReadError::from);

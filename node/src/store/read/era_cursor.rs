@@ -86,7 +86,7 @@ impl EraCursor {
         }
     }
 
-    /// Returns the part of the era that has been returned so far.
+    /// Describes the part of the era whose rows have been returned so far.
     pub(in crate::store) fn read(&self, order: Order) -> ProofPart {
         let given = match order {
             Order::Asc => self.part.start..self.buffer.front().map_or(self.from, |row| row.seq),
@@ -110,8 +110,8 @@ impl EraCursor {
         Ok(())
     }
 
-    /// Returns the next range of consecutive rows that may match, and skips the rows before it. Returns `None` if the rest of a
-    /// block contains no such rows.
+    /// Returns the next range of consecutive rows that may match, and skips the rows before that range. Returns `None` if no row
+    /// in the rest of a block may match.
     fn next_range(&mut self, reading: &mut Reading<'_>) -> Option<Range<u64>> {
         let Some(index) = reading.index.filter(|_| !reading.filter.is_empty() || reading.counter.is_some()) else {
             return Some(self.from..self.to);
@@ -181,7 +181,7 @@ impl EraCursor {
             let seq = stored.seq;
             stored.indexed = self.is_known_to_fit(seq);
             if stored.checked.reason == Some(ERA_COLUMN) {
-                // The row's bytes and MAC are valid, so no other check would notice this.
+                // A wrong era column must be reported here: the row's bytes and MAC are valid, so no other check notices it.
                 reading.faults.note(|| format!("row {seq}: {ERA_COLUMN}"));
             }
             match reading.order {

@@ -1,5 +1,5 @@
-//! Creates the proofs that accompany a scan: they prove that its rows are in the tree that the client trusts and, with the border
-//! rows, where the range ends (docs/format.md, "Completeness of a range").
+//! Creates the proofs that accompany a scan: they prove that its rows are in the tree that the client trusts and, together with
+//! the border rows, that no row of the range was left out (docs/format.md, "Completeness of a range").
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::store::table::tiles::{StoredTiles, TreeError};
 /// Maximum number of rows in one proof. A proof may contain two hashes per level of the tree for each row.
 pub(in crate::store) const ROWS_PER_PROOF: usize = 512;
 
-/// Proves rows of one scan under one tree size.
+/// Proves that rows of one scan are in the tree of one size.
 pub(in crate::store) struct Prover {
     size: u64,
     met: TileMemory,

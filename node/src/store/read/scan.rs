@@ -61,7 +61,7 @@ pub struct Scan {
     limit: Option<u64>,
     runs: Vec<EraCursor>,
     checker: RowChecker,
-    /// Rows at or before this position were delivered already.
+    /// Position up to which rows were already delivered, including the row at this position.
     after: Option<Position>,
     range: (Timestamp, Timestamp),
     from_seq: u64,
@@ -74,7 +74,7 @@ pub struct Scan {
     node_id: NodeId,
     /// Number of erased rows of the range whose match with the filter depends on their erased content.
     erased: u64,
-    /// Every row up to this position, in the requested order, has been examined.
+    /// Position up to which every row, in the requested order, has been examined.
     reached: Option<Position>,
     /// The archived log, if the scan reads one.
     aside: Option<ArchivedLog>,
@@ -214,12 +214,12 @@ impl Scan {
         self.erased
     }
 
-    /// Key epochs, and the rows whose MACs use each of them.
+    /// Epochs of the MAC key, each with its first row.
     pub fn epochs(&self) -> &[EpochSpan] {
         &self.epochs
     }
 
-    /// Takes the counts, once all rows have been read.
+    /// Removes the counts from the scan and returns them. They are final once all rows have been read.
     pub fn take_counts(&mut self) -> Option<Counter> {
         self.counter.take()
     }
@@ -240,7 +240,7 @@ impl Scan {
     }
 
     /// Reads the next batch. A row that fails its check is returned regardless of the filter, because tampering must not be able
-    /// to hide a row from a search. With an index, only the rows are read that matched, or were not sound, when they were
+    /// to hide a row from a search. With an index, only those rows are read that matched, or were not sound, when they were
     /// indexed.
     pub(in crate::store) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
         let until = Instant::now() + BATCH_TIME;
@@ -263,8 +263,8 @@ impl Scan {
             }
             let (from, to) = self.range;
             if row.is_sound() && !(from..to).contains(&row.timestamp) {
-                // After too many consecutive unsound rows, a search returns more than the requested range, and this sound row is
-                // outside it.
+                // Skip sound rows outside the requested range. The range found by the time search is larger than requested if it
+                // contains too many consecutive unsound rows.
                 continue;
             }
             if self.is_wanted(&row) {

@@ -49,8 +49,8 @@ pub(in crate::store) fn row_at(
     Ok(row)
 }
 
-/// Counts the erased rows in a part of the log that a filter can neither select nor exclude by their seqs. The count relies on
-/// the table `erased`, which a full check compares with the rows. It is only informative and proves nothing.
+/// Counts, in a part of the log, the erased rows that a filter can neither select nor exclude by their seqs alone. The count
+/// relies on the table `erased`, which a full check compares with the rows. It is only informative and proves nothing.
 pub(in crate::store) fn count_undecided(
     conn: &Connection,
     filter: &Filter,

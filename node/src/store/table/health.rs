@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use piperoll_format::time::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Time after the last attempt for which a transient fault is reported. Callers that wait for health before they retry would
-/// otherwise wait forever.
+/// Period after a failed commit in which its transient fault is reported. Without this limit, callers that wait for health before
+/// they retry would wait forever.
 const TRANSIENT_FAULT_LASTS: Duration = Duration::from_secs(15);
 
 /// Upper bounds of the buckets for the duration of a group commit, in seconds: a disk with a write cache commits within a
@@ -52,7 +52,8 @@ pub struct Health {
     /// Number of rows covered by the newest checkpoint, and by the newest cosigned one; 0 if there is none.
     signed_size: AtomicU64,
     witnessed_size: AtomicU64,
-    /// Durations of group commits.
+    /// Time and reason of the last failed commit, until a commit succeeds. Such a fault may pass: a full disk may have space
+    /// again.
     pub commits: CommitTimes,
     write_fault: Mutex<Option<String>>,
     /// Reason why the last commit failed, until one succeeds: space may become available again on a full disk.
@@ -73,13 +74,13 @@ impl Health {
         self.stamping_since.store(now.micros(), Ordering::SeqCst);
     }
 
-    /// Marks that the stamped rows were committed, or never will be.
+    /// Marks that the stamped rows have been committed, or that they never will be.
     pub(in crate::store) fn stamped(&self) {
         self.stamping_since.store(0, Ordering::SeqCst);
     }
 
-    /// Returns the number of rows, and a time that no later row precedes, unless the clock steps back. `now` must be read before
-    /// the call: a transaction that begins later stamps its rows with a later time.
+    /// Returns the number of rows, and a lower bound for the times of all later rows, which holds unless the clock steps back.
+    /// `now` must be read before the call: a transaction that begins later stamps its rows with a later time.
     pub(in crate::store) fn watermark(&self, now: Timestamp) -> (u64, Timestamp) {
         let since = self.stamping_since.load(Ordering::SeqCst);
         let time = if since == 0 { now } else { now.min(Timestamp::from_micros(since)) };

@@ -18,7 +18,7 @@ pub struct LogKeys {
 }
 
 impl LogKeys {
-    /// Returns the origin of a generation: the name of its log, and of the key that signs its checkpoints.
+    /// Returns the origin of a generation: the name of its log and of the key that signs the log's checkpoints.
     pub fn origin(&self, generation: Generation) -> String {
         let (cluster, node_id) = (self.ring.cluster().clone(), self.ring.node_id().clone());
         Origin { cluster, node_id, generation }.to_text()

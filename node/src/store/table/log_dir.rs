@@ -96,7 +96,8 @@ impl LogDir {
         match (&marker, database.exists()) {
             (Some(_), false) => return Err(OpenError::Missing { path: database, marker: self.marker() }),
             (None, true) if self.is_leftover()? => {
-                // This file was left by a crash between creating it and its first entry; nothing in it was acknowledged.
+                // A crash between the creation of this file and its first entry left the file behind; nothing in it was
+                // acknowledged.
                 for suffix in ["", "-wal", "-shm"] {
                     let _ = fs::remove_file(self.dir.join(format!("{DATABASE}{suffix}")));
                 }
@@ -349,7 +350,7 @@ impl LogDir {
         }
     }
 
-    /// Renames a damaged checkpoint file to keep it as evidence, so that the next one does not overwrite it.
+    /// Renames a damaged checkpoint file to keep it as evidence, so that the next checkpoint does not overwrite it.
     pub(in crate::store) fn set_checkpoint_aside(&self) -> std::io::Result<PathBuf> {
         let aside = self.dir.join(format!("{CHECKPOINT}.damaged"));
         fs::rename(self.dir.join(CHECKPOINT), &aside)?;

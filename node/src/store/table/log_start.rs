@@ -1,7 +1,7 @@
 //! Log start: an entry of the node itself states that the rows below the log start were pruned.
 //!
-//! The table `pruned` only locates that entry. The entry with its MAC is authoritative: a table that names another entry hides
-//! nothing, because the missing rows are then reported as missing.
+//! The table `pruned` only locates that entry. The entry with its MAC is authoritative: changing the table so that it names
+//! another entry hides nothing, because the rows are then reported as missing.
 
 use piperoll_format::statement::{Pruned, Statement};
 use piperoll_format::verify::RowChecker;

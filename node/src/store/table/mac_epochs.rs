@@ -8,8 +8,8 @@ use super::log_start::LogStart;
 use super::rows::entry_at;
 
 /// Reads the key epochs and the rows of each; returns a message about the first rotation that the entries do not confirm. The
-/// first row of every epoch states the rotation under that epoch's own secret; the row before it states the same under the
-/// previous secret.
+/// first row of every epoch states the rotation and has a MAC with that epoch's own key; the row before it states the same and
+/// has a MAC with the previous key.
 pub(in crate::store) fn epochs(
     conn: &Connection,
     checker: &mut RowChecker,

@@ -1,8 +1,8 @@
-//! The tables of the database, and the check that it contains exactly these (docs/format.md, "Database").
+//! The schema of the database, and the check that the database has exactly this schema (docs/format.md, "Database").
 
 use rusqlite::{Connection, OptionalExtension};
 
-/// Incremented when the tables change; stored in `PRAGMA user_version`.
+/// Version of the schema, stored in `PRAGMA user_version`. It is incremented when the tables change.
 pub(in crate::store) const SCHEMA_VERSION: i64 = 1;
 /// `PRAGMA application_id`: "PRoL", so that `file` and people can identify the database.
 pub(in crate::store) const APPLICATION_ID: i64 = 0x5052_6f4c;
@@ -64,7 +64,7 @@ const OBJECTS: [(&str, &str, &str); 23] = [
     refuse!("ids_append_only_update", "UPDATE", "ids"),
     refuse!("meta_append_only_delete", "DELETE", "meta"),
     refuse!("meta_append_only_update", "UPDATE", "meta"),
-    // The rows of a tile end where those of the next one begin: (index + 1) << 8 * (level + 1).
+    // The first seq after the rows of a tile is (index + 1) << 8 * (level + 1).
     refuse!(
         "tiles_append_only_delete", "DELETE", "tiles", unless
         "((OLD.id & 72057594037927935) + 1) << (8 * ((OLD.id >> 56) + 1)) <= ", floor!()
@@ -127,7 +127,7 @@ pub(in crate::store) fn differences(conn: &Connection) -> rusqlite::Result<Vec<S
     Ok(message)
 }
 
-/// Returns SQLite's counter of schema changes. While it does not change, the schema is the one that was checked last.
+/// Returns SQLite's counter of schema changes. As long as the counter is the same, the schema is the one that was checked last.
 pub(in crate::store) fn cookie(conn: &Connection) -> rusqlite::Result<i64> {
     // Queried before every commit, so cache the statement.
     conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))

@@ -131,7 +131,7 @@ impl TileSource for StoredTiles<'_> {
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, TreeError> {
         let first = index * TILE_WIDTH;
         match stored_tile(self.0, level, index) {
-            // A tree of an earlier size ends inside a tile that is full by now.
+            // The tree of an earlier size may end inside a tile that is full by now, so truncate the tile.
             Ok(mut tile) => {
                 tile.truncate(usize::try_from(width).unwrap_or(usize::MAX));
                 Ok(tile)

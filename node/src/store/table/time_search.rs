@@ -139,8 +139,8 @@ impl Search<'_> {
         Ok((first.map_or(to, |row| row.seq), first))
     }
 
-    /// Finds the first row in `from..to` whose MAC is valid. Also returns `None` if too many consecutive rows are invalid; the
-    /// range that is read then becomes larger, never smaller.
+    /// Finds the first row in `from..to` whose MAC is valid. Also returns `None` if too many consecutive rows are invalid; this
+    /// can only make the range that is read larger, never smaller.
     fn landmark(&mut self, from: u64, to: u64) -> rusqlite::Result<Option<SoundRow>> {
         let mut statement = self.conn.prepare_cached(
             "SELECT seq, ts, era, epoch, mac, body FROM entries WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",

@@ -9,7 +9,7 @@ const FORMAT: &str = "piperoll archive v1";
 /// Name of the first member of an archive. No bundle has a member of this name.
 pub const ARCHIVE: &str = "archive";
 
-/// Identity that an archive states for itself. The other members imply the same identity.
+/// Identity of an archive: its log and its range of rows. The head states it, and the other members imply the same identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveHead {

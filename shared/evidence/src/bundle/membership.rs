@@ -34,7 +34,7 @@ impl Membership {
     }
 }
 
-/// One of the two instants at which a node's membership begins and ends.
+/// One of the two instants at which a node's membership begins or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Instant {
@@ -52,8 +52,8 @@ impl Instant {
     }
 }
 
-/// Record of a changed membership instant. A verdict lists it as a note, because a change of an instant changes which nodes were
-/// expected.
+/// Record of a changed membership instant. A verdict lists the change as a note, because it affects which nodes were expected to
+/// answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moved {

@@ -10,8 +10,8 @@ pub const FORMAT_2: &str = "piperoll bundle v2";
 pub const EARLIER_LOGS_MAX: usize = 64;
 /// Maximum size of a bundle, which is held in memory while it is checked.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;
-/// Maximum time by which a checkpoint's cosignature may precede the end of the range for the checkpoint to cover the whole range.
-/// Nodes sign once a second, and cosignatures have a resolution of one second.
+/// A checkpoint covers the whole range if its cosignature precedes the end of the range by at most this time. Nodes sign once a
+/// second, and cosignatures have a resolution of one second.
 pub(super) const CHECKPOINT_AGE_SECONDS_MAX: i64 = 2;
 /// Maximum size of a trust file.
 pub const TRUST_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -52,8 +52,8 @@ impl BundleQuery {
     }
 }
 
-/// Checks the members of one log against `node`, the node's entry in the trust file. Returns the log's entries in the timeline,
-/// in ascending `seq`, and adds faults to the verdict.
+/// Checks the members of one log against `node`, the node's entry in the trust file. Returns those entries of the log that belong
+/// in the timeline, in ascending `seq`, and adds faults to the verdict.
 pub(super) fn check_node<'a>(
     trust: &Trust,
     node: Option<&NodeTrust>,
@@ -139,7 +139,7 @@ fn open_checkpoint(
     Ok((checkpoint, generation.to_owned()))
 }
 
-/// Converts the time of a cosignature.
+/// Converts the time of a cosignature, in seconds since 1970, to a timestamp.
 fn time_of(seconds: u64) -> Timestamp {
     Timestamp::from_micros(i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000))
 }
@@ -155,7 +155,7 @@ fn read_proof(member: &[u8]) -> Result<Vec<Hash>, String> {
     lines.split('\n').map(|line| decode_hash(line).ok_or_else(bad)).collect()
 }
 
-/// Checks each entry in turn: its content, its position under the checkpoint, and whether it matches the request.
+/// Checks each entry in turn: its content, its position in the tree of the checkpoint, and whether it matches the request.
 fn walk<'a>(
     trust: &Trust,
     question: &BundleQuery,
@@ -169,12 +169,12 @@ fn walk<'a>(
     let mut root = RangeRoot::new(checkpoint.size, proof);
     let (mut shown, mut sequence) = (Coverage::default(), SequenceWalk::default());
     let mut wanted = Vec::new();
-    // Time of the newest entry under the checkpoint, if that entry is in the bundle.
+    // Time of the newest entry that the checkpoint covers, if that entry is in the bundle.
     let (mut count, mut newest) = (0u64, Timestamp::MIN);
     // The `log.pruned` statement with the highest `to_seq`, and the time of its entry.
     let mut floor = None;
-    // Erasure statements that replace erased entries and must also occur at their own `seq`, and the statements that do occur
-    // there.
+    // `needed`: erasure statements found in place of erased entries; each of them must also occur at its own `seq`. `met`: the
+    // erasure statements that do occur at their own `seq`.
     let (mut needed, mut met) = (Vec::new(), BTreeMap::new());
     for row in Rows::new(entries) {
         let row = match row {
@@ -220,7 +220,8 @@ fn walk<'a>(
             }
             _ => {}
         }
-        // Decreasing times of entries that are not adjacent are not a fault: the entries between them are not in the bundle.
+        // Report decreasing times only for entries with consecutive `seq`. A gap is not a fault here: the bundle does not contain
+        // the entries between.
         if let Some(fault @ piperoll_format::verify::SequenceFault::TimeDecreases { .. }) =
             sequence.step(seq, Some((row.era(), row.timestamp())))
             && checks.on(Check::TimeOrder)

@@ -15,14 +15,15 @@ pub enum PolicyFit {
     Kept,
     /// The entries were pruned earlier than the policy allows; the text gives the times.
     Early(String),
-    /// The prune cannot be shown to be either; the text gives the reason.
+    /// Reason why it cannot be shown whether the entries were kept for long enough.
     Unshown(String),
 }
 
-/// Compares a prune with the policy that was in effect when the prune was stated. `origin` is the log's origin, `stated` is the
+/// Compares a prune with the policy that was in effect when the prune was recorded. `origin` is the log's origin, `stated` is the
 /// time of the `log.pruned` entry, which is proven to be in the log, and `witnesses` are the cluster's witnesses.
 ///
-/// The age counts from the cosignature in the statement: by that time, a witness had seen all entries up to the last pruned one.
+/// The age of the entries is counted from the cosignature in the `log.pruned` entry: by that time, a witness had seen all entries
+/// up to the last pruned one.
 pub fn kept_to_policy(
     origin: &str,
     pruned: &Pruned,

@@ -15,7 +15,7 @@ pub fn timeline_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Appends the same entry as a line of CSV.
+/// Appends one line of the CSV timeline, including its line end.
 pub fn csv_line(row: &StoredEntry<'_>, out: &mut Vec<u8>) {
     csv::write_row(&row.to_row(), out);
 }

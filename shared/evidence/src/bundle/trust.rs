@@ -14,10 +14,10 @@ use piperoll_format::time::Timestamp;
 use piperoll_query::human_time;
 
 const FORMAT: &str = "piperoll trust v1";
-/// Format of a trust file with membership instants, retention policies or replaced keys. A program that reads only the first
-/// version would expect the wrong nodes.
+/// Format of a trust file with membership instants, retention policies or replaced keys. A program that knows only the first
+/// version would expect the wrong nodes, so it must not accept such a file.
 const FORMAT_2: &str = "piperoll trust v2";
-/// Maximum number of policies of one cluster, and of moved instants of one node.
+/// Maximum number of policies of one cluster, and of changed membership instants of one node.
 const POLICIES_MAX: usize = 1_024;
 const MOVES_MAX: usize = 1_024;
 
@@ -50,7 +50,7 @@ pub struct KeySpan {
     pub public: [u8; 32],
     /// Generation that the key is for; `None` for every generation without a key of its own.
     pub generation: Option<String>,
-    /// First and last size that the key may sign, both inclusive.
+    /// First and last log size for which the key may sign checkpoints, both inclusive.
     pub from_size: u64,
     pub to_size: Option<u64>,
     /// Set for a former key: it is valid for checkpoints that a witness cosigned at or before this time, and therefore for logs
@@ -59,8 +59,8 @@ pub struct KeySpan {
 }
 
 impl NodeTrust {
-    /// Returns whether a key may sign this size of this generation's log. `cosigned` is the time at which a trusted witness first
-    /// cosigned the checkpoint.
+    /// Returns whether the key of `span` may sign a checkpoint of this size for the log of this generation. `cosigned` is the
+    /// time at which a trusted witness first cosigned the checkpoint.
     pub fn allows(&self, span: &KeySpan, generation: &str, size: u64, cosigned: Option<Timestamp>) -> bool {
         let own = |named: &KeySpan| named.generation.as_deref() == Some(generation);
         let for_it = own(span) || (span.generation.is_none() && !self.keys.iter().any(own));

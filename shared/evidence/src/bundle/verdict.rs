@@ -11,7 +11,7 @@ use piperoll_format::time::Timestamp;
 /// Maximum number of findings that are listed; further ones are only counted.
 const FINDINGS_LISTED_MAX: usize = 100;
 
-/// Aggregator's verdict on a node that pruned entries earlier than the policy allows.
+/// The aggregator's verdict on a node that pruned entries earlier than the policy allows.
 pub const PRUNED_EARLY: &str = "pruned_early";
 
 /// One fault in a bundle. It shows that the bundle differs from what its signers signed.
@@ -30,12 +30,12 @@ pub struct NodeVerdict {
     /// Status of the node according to the exporter: `ok`, or why its part is missing or incomplete.
     pub status: String,
     pub generation: Option<String>,
-    /// Number of entries under the checkpoint.
+    /// Number of entries that the checkpoint covers.
     pub size: Option<u64>,
     /// Number of entries in the timeline, as counted by the verifier.
     pub rows: u64,
     pub borders: u64,
-    /// Number of entries under the checkpoint that are not in the bundle.
+    /// Number of entries that the checkpoint covers and that are not in the bundle.
     pub withheld: u64,
     /// Number of entries in the timeline whose content was erased, each with a proven erasure statement in the bundle.
     pub erased: u64,
@@ -83,8 +83,8 @@ impl NodeVerdict {
     }
 }
 
-/// One check that a verifier performs. The variants exist for the negative control of the tests: if any single check is disabled,
-/// some bundle that must be refused is accepted.
+/// One check that a verifier performs. The variants exist for the negative control of the tests, which disables each check in
+/// turn and shows that a bundle that must be refused is then accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     ManifestSignature,
@@ -145,7 +145,7 @@ pub struct Verdict {
     /// this time on, the bundle contains every expected node in full, and no entry can be missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub complete_since: Option<Timestamp>,
-    /// Remarks for the user that are not faults: changed membership instants.
+    /// Changed membership instants: remarks for the user, not faults.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     pub rows: u64,
@@ -153,13 +153,13 @@ pub struct Verdict {
     /// Faults of the bundle. The bundle is refused if there are any.
     pub findings: Vec<Finding>,
     pub findings_count: usize,
-    /// Whether the file could not be checked with this trust file, which implies nothing about its author. The only finding
-    /// contains the reason.
+    /// Whether the file could not be checked with this trust file. This alone does not mean that the file was altered or forged.
+    /// The only finding contains the reason.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_checked: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
-    /// Head of an archive of pruned entries, which has no manifest.
+    /// Head of the verified file, if the file is an archive of pruned entries. An archive has no manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveHead>,
 }
@@ -172,7 +172,7 @@ impl Verdict {
         }
     }
 
-    /// Ends without a conclusion, because the file or the trust file is not the intended one.
+    /// Ends the verification without a conclusion, because the file or the trust file is not the intended one.
     pub(super) fn set_aside(mut self, why: impl Into<String>) -> Self {
         self.find(None, why);
         self.not_checked = true;

@@ -74,7 +74,7 @@ impl CallerEntry {
         format!("{{{}{}}}", self.fields.trim_start_matches(','), self.redacted)
     }
 
-    /// Returns whether the stored `body` contains the same caller's fields, byte for byte.
+    /// Returns whether the caller's fields in the stored `body` are the same as these, byte for byte.
     pub fn is_same_text(&self, body: &str) -> bool {
         let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
         let Some(after_id) = body.get(prefix.len + ID_FIELD_BYTES..) else { return false };

@@ -1,4 +1,5 @@
-//! Decides which bytes are a valid entry: those that [`super::write_body`] can write, plus fields that a later version may add.
+//! Decides which bytes are a valid entry: those that [`super::write_body`] can write, with or without additional fields of a
+//! later version.
 
 use std::borrow::Cow;
 

@@ -48,7 +48,7 @@ impl RuleInput {
         matches!(self.outcome.as_deref(), Some("failure" | "denied"))
     }
 
-    /// The outcome of a login attempt, or `None` if the entry is not one.
+    /// The outcome of a login attempt, or `None` if the entry does not record a login attempt.
     pub fn login(&self) -> Option<Login> {
         if !matches!(self.category.as_str(), "auth" | "audit") {
             return None;

@@ -21,7 +21,7 @@ impl FullTile {
     }
 }
 
-/// Right edge of a growing tree. Cloning is cheap (a few tiles), so a group of rows can be tried on a copy.
+/// Right edge of a growing tree. Cloning is cheap (a few tiles), so a group of rows can first be added to a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TreeBuilder {
     size: u64,
@@ -30,8 +30,8 @@ pub struct TreeBuilder {
 }
 
 impl TreeBuilder {
-    /// Continues from a stored tree: `edge` contains the hashes of each level's unfinished tile. Returns `None` if their
-    /// numbers do not match `size`.
+    /// Creates a builder that continues a stored tree: `edge` contains the hashes of each level's unfinished tile. Returns `None`
+    /// if the numbers of hashes do not match `size`.
     pub fn resume(size: u64, mut edge: Vec<Vec<Hash>>) -> Option<Self> {
         while edge.last().is_some_and(Vec::is_empty) {
             edge.pop();
@@ -89,7 +89,8 @@ impl TreeBuilder {
     }
 }
 
-/// Root over a power of two of hashes of one level; for a full tile, this is one hash of the tile above.
+/// Root over `hashes`, which belong to one level and whose number must be a power of two. The root of a full tile is one hash of
+/// the tile above.
 pub fn perfect_root(hashes: &[Hash]) -> Hash {
     let mut level = hashes.to_vec();
     while level.len() > 1 {

@@ -1,8 +1,8 @@
 //! Defines the dimensions of a tree, and computes the perfect subtrees that cover a range.
 
-/// Hashes in a full tile (C2SP tlog-tiles, "Merkle Tree").
+/// Number of hashes in a full tile (C2SP tlog-tiles, "Merkle Tree").
 pub const TILE_WIDTH: u64 = 256;
-/// Levels of the tree that one level of tiles spans.
+/// Number of levels of the tree that one level of tiles spans.
 pub const TILE_LEVELS: u32 = 8;
 pub const HASH_BYTES: usize = 32;
 

@@ -12,8 +12,8 @@ pub type Hash = [u8; HASH_BYTES];
 const LEAF: [u8; 1] = [0];
 const NODE: [u8; 1] = [1];
 
-/// Leaf of a row: `SHA-256(0x00 ‖ body ‖ mac)`. The hash covers the mac too, so that re-sealing old rows after a key
-/// change does not go unnoticed.
+/// Leaf of a row: `SHA-256(0x00 ‖ body ‖ mac)`. The hash also covers the mac, so that sealing old rows again with another key is
+/// detected.
 pub fn leaf_hash(body: &[u8], mac: &[u8]) -> Hash {
     sha256([&LEAF, body, mac])
 }

@@ -24,7 +24,8 @@ fn split(size: u64) -> u64 {
     1 << (size - 1).ilog2()
 }
 
-/// Returns the sibling hashes from leaf `index` up to the root of the first `size` rows. `index < size`, both within the tree.
+/// Returns the sibling hashes from leaf `index` up to the root of the first `size` rows. `index` must be less than `size`, and
+/// the tree must have at least `size` rows.
 pub fn inclusion_proof<S: TileSource>(tree: &mut TreeReader<S>, index: u64, size: u64) -> Result<Vec<Hash>, S::Error> {
     let (mut begin, mut end) = (0, size);
     let mut siblings = Vec::new();

@@ -1,8 +1,8 @@
 //! Range proofs: prove that rows are in a tree, at their positions and without omissions (docs/format.md, "Range proof").
 //!
-//! A proof contains the perfect subtrees that cover everything the rows leave out, from left to right. For one contiguous
-//! range, that is the compact range of transparency-dev/merkle: two short lists, about 1 KiB for any range. The shape
-//! follows from the positions of the rows and the size of the tree, so a proof of any other shape is refused, and the
+//! A proof contains, from left to right, the perfect subtrees that cover all rows of the tree except the given ones. For one
+//! contiguous range, that is the compact range of transparency-dev/merkle: two short lists, about 1 KiB for any range. The shape
+//! of a proof follows from the positions of the rows and the size of the tree, so a proof of any other shape is refused, and the
 //! number and positions of the rows left out cannot be hidden.
 
 use std::ops::Range;

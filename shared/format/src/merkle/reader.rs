@@ -10,7 +10,7 @@ use super::hash::{Hash, empty_root, node_hash};
 pub trait TileSource {
     type Error;
 
-    /// Returns the first `width` hashes of a tile (1 to 256). All of them cover existing rows.
+    /// Returns the first `width` hashes of a tile (1 to 256). The tree has all rows that these hashes cover.
     fn tile(&mut self, level: u32, index: u64, width: u64) -> Result<Vec<Hash>, Self::Error>;
 }
 
@@ -64,7 +64,7 @@ fn pairs(level: &[Hash]) -> Vec<Hash> {
 /// Reads hashes of perfect subtrees.
 pub struct TreeReader<S> {
     source: S,
-    /// Number of rows in the tree; subtrees beyond it are never requested.
+    /// Creates a reader that reuses the tiles that an earlier reader of the same tree and size has read.
     size: u64,
     met: TileMemory,
     cache: Option<Arc<TileCache>>,

@@ -23,7 +23,7 @@ fn leaves(count: u64) -> Vec<Hash> {
     (0..count).map(|n| leaf_hash(&n.to_be_bytes(), b"mac")).collect()
 }
 
-/// Keeps full tiles as the store does; unfinished tiles are computed from the rows.
+/// Stores full tiles as the node's log does, and computes unfinished tiles from the leaves.
 struct Memory {
     full: HashMap<(u32, u64), Vec<Hash>>,
     leaves: Vec<Hash>,

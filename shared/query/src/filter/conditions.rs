@@ -95,7 +95,7 @@ fn any<'a, T>(list: &'a [T], condition: impl Fn(&'a T) -> Condition<'a>) -> Cond
     Condition::Any(list.iter().map(condition).collect())
 }
 
-/// Returns the condition that the column has a value that one of the patterns matches.
+/// Returns a condition that is met if one of the patterns matches the column's value.
 fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> Condition<'a> {
     let patterns: Vec<&Pattern> = patterns.collect();
     let literals: Option<Vec<&str>> = patterns.iter().map(|pattern| pattern.literal()).collect();
@@ -105,7 +105,8 @@ fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> C
     })
 }
 
-/// Requires the pieces in any order and at any position, which is all that an index can check about a text.
+/// Returns a condition that requires the pieces in any order and at any position. The condition is only necessary, because an
+/// index cannot check more about a text.
 fn text<'a>(needle: &TextPattern, atom: impl Fn(String) -> Atom<'a>) -> Condition<'a> {
     Condition::AtMost(Box::new(Condition::All(
         needle.lower().iter().map(|piece| Condition::Atom(atom(piece.clone()))).collect(),

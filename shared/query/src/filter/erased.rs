@@ -7,7 +7,7 @@ use crate::column::Column;
 /// Whether a filter selects an erased row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErasedFit {
-    /// The row's position alone decides that it is selected: the filter refers only to nodes, row numbers and `is:erased`.
+    /// The row's position alone selects the row: the filter refers only to nodes, row numbers and `is:erased`.
     Yes,
     /// The row's position alone rules the row out.
     No,

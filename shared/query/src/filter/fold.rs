@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// Converts to lower case, character by character. The result for a character does not depend on its neighbors, so any part of a
 /// text, once folded, is found in the folded text; by contrast, `str::to_lowercase` turns `Σ` into `ς` at the end of a word and
-/// into `σ` elsewhere. In terms of Unicode this is simple caseless comparison, with `ς` as `σ`.
+/// into `σ` elsewhere. In terms of Unicode this is simple caseless comparison, except that `ς` is treated as `σ`.
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {

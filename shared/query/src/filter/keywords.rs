@@ -69,7 +69,7 @@ pub(super) const FLAG_WORDS: [&str; 9] = [
     "impersonation",
 ];
 
-/// First words of `via`.
+/// Possible first words of `via`.
 pub(super) const VIA_WORDS: [&str; 8] = ["node", "socket", "http", "import", "cli", "syslog", "journald", "file"];
 
 /// Each key, the field by which its values can be counted (`GET /stats?by=`), and a description of what it matches. The most

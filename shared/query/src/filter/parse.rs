@@ -78,7 +78,8 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Like [`Self::parse_pair`], for a pair of a query that was begun before version 2.
+    /// Like [`Self::parse_pair`], for a pair of a query that continues from a cursor of a version that knew only version 1 of the
+    /// language.
     pub fn parse_stored_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let quoted = |part: &str| if part.contains(char::is_whitespace) { quote_piece(part) } else { part.to_owned() };
         let value = if value.contains('"') {
@@ -106,7 +107,7 @@ impl Filter {
         }
     }
 
-    /// Returns text for a hand-written configuration file, which [`Filter::parse_config`] parses as this filter.
+    /// Returns text that [`Filter::parse_config`] parses as this filter, for a hand-written configuration file.
     pub fn config_text(&self) -> String {
         let texts = self.in_version_1().into_iter().chain([self.typed()]);
         let mut read =

@@ -260,8 +260,8 @@ fn term_of_version_1(part: &Expr) -> Option<String> {
     Some(format!("{minus}{}{}", key.map(|key| format!("{key}:")).unwrap_or_default(), written.join(",")))
 }
 
-/// Returns, for each source of an address test, whether it is a name. Names are quoted, because they would otherwise be read as
-/// addresses.
+/// Returns, for each pattern of an address test, whether it is a name; for other tests, returns an empty list. Names are quoted,
+/// because they would otherwise be read as addresses.
 fn test_names(test: &Test) -> Vec<bool> {
     match test {
         Test::Ip(patterns) => patterns.iter().map(|pattern| matches!(pattern, IpPattern::Text(_))).collect(),

@@ -156,7 +156,7 @@ fn expr() -> impl Strategy<Value = Expr> {
     })
 }
 
-/// Text that a person could type, valid or not.
+/// Generates text that a person could type, valid or not.
 fn typed() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         4 => text(),
@@ -183,7 +183,7 @@ proptest! {
         }
     }
 
-    /// Any text in either version is either refused or parsed as a filter whose written text is parsed as the same filter.
+    /// In each version, any text is either refused, or parsed as a filter whose printed form is parsed as the same filter again.
     #[test]
     fn what_can_be_read_can_be_written(text in typed()) {
         let now = Now::from(Timestamp::from_micros(1_776_240_000_000_000));
@@ -197,7 +197,7 @@ proptest! {
         }
         if let Ok(filter) = version_1::parse(&text, now.at) {
             prop_assert_eq!(again(&filter).map_err(|e| TestCaseError::fail(e.to_string()))?, filter.clone(), "{}", text);
-            // A person now has to type this filter in version 2, or with the mark of version 1.
+            // A person who types this filter today must write it in version 2, or add the mark of version 1.
             let lifted = filter.clone().into_version_2();
             prop_assert_eq!(&version_2::parse(&lifted.typed(), now, true).map_err(|(_, problem)| TestCaseError::fail(problem))?.filter, &lifted, "{}", text);
             let retyped = Filter::parse(&Filter::retyped(&text, now), now).map_err(|e| TestCaseError::fail(e.to_string()))?;

@@ -145,7 +145,7 @@ impl Test {
         )
     }
 
-    /// Number of texts that the test searches for in other texts.
+    /// Returns the number of texts that the test searches for in other texts.
     pub(super) fn texts(&self) -> usize {
         match self {
             Self::Details(needles) | Self::Text(needles) | Self::Agent(needles) => needles.len(),

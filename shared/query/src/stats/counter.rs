@@ -81,7 +81,8 @@ impl Counter {
         &self.plan
     }
 
-    /// Adds `count` entries that have this value of a field, or no value. `None` for the field means the users.
+    /// Adds `count` entries that have this value of a field; if `value` is `None`, the entries have no value. If `field` is
+    /// `None`, the value is counted among the users.
     pub fn add_value(&mut self, field: Option<usize>, value: Option<&str>, count: u64) {
         let values = match field {
             None => &mut self.users,

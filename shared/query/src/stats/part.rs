@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::counter::Counter;
 use super::result::Totals;
 
-/// Maximum size in bytes of the values in one piece, which can become six times larger in JSON, and maximum number of buckets in
-/// one piece.
+/// Maximum size in bytes of the values in one piece, and maximum number of buckets in one piece. In JSON, the values can become
+/// six times larger.
 const PIECE_BYTES: usize = 32 * 1024;
 const PIECE_BUCKETS: usize = 1_000;
 
@@ -94,7 +94,7 @@ impl Counter {
         other.into_parts().into_iter().for_each(|part| self.add_part(part));
     }
 
-    /// Entries counted so far.
+    /// Returns the number of entries counted so far.
     pub fn entries(&self) -> u64 {
         self.totals.entries
     }

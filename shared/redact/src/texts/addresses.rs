@@ -7,12 +7,12 @@ use crate::values::{looks_made_up, looks_secret};
 
 /// Maximum number of bytes after the scheme in which user information is searched for.
 const AUTHORITY_BYTES_MAX: usize = 1_024;
-/// Minimum length of a bare user name in an HTTP address that is taken for a token.
+/// Minimum length at which a bare user name in an HTTP address is taken for a token.
 const TOKEN_USER_BYTES_MIN: usize = 10;
-/// Minimum length of a path segment after a word such as `reset` that is taken for a code. The segment must also contain a digit;
-/// ordinary names are shorter or contain none.
+/// Minimum length at which a path segment after a word such as `reset` is taken for a code. The segment must also contain a
+/// digit; ordinary names are shorter or contain none.
 const SEGMENT_BYTES_MIN: usize = 16;
-/// Number of path segments after such a word that are examined: `/password/reset/MQ/c2x5-0123…`.
+/// Number of path segments that are examined after such a word: `/password/reset/MQ/c2x5-0123…`.
 const SEGMENTS_BEHIND: usize = 3;
 /// Words in a path that are followed by codes. Most plurals, and `secret`, are not listed, because they name collections.
 const CODE_WORDS: [&str; 13] = [
@@ -89,7 +89,7 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
                 .next()
                 .is_none_or(|c| matches!(c, ':' | '/' | '?' | '#' | ',' | ';' | ')' | '\'' | '\\' | '*' | '&' | '|'))
     };
-    // Search only the part before a query or a nested address, because those are examined for credentials of their own.
+    // Search only the part before a query or a nested address, because both are examined for credentials separately.
     let limit = run.find("?").unwrap_or(run.len());
     let limit = run.find("://").map_or(limit, |at| limit.min(at));
     let ends: Vec<usize> = run[..limit].match_indices('@').map(|(at, _)| at).filter(|at| host_follows(*at)).collect();

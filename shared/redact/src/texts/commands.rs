@@ -136,7 +136,7 @@ const ASKING: [&str; 16] = [
 ];
 /// Programs that accept a password as `/p:S`.
 const WINDOWS: [&str; 4] = ["xfreerdp", "wlfreerdp", "psexec", "schtasks"];
-/// Options that have a secret's name, but whose value is the name of a secret or a number.
+/// Options that have a secret's name, but whose value is a number or the name of a secret.
 const NAMING: [(&str, &[&str]); 5] = [
     ("docker", &["--secret"]),
     ("podman", &["--secret"]),

@@ -88,7 +88,7 @@ pub(crate) struct Texts {
 
 type Context = fn(&Texts, &Look<'_>, &mut Parts);
 
-/// The contexts and their names (docs/recording.md, "Secrets"). Each reads a text in time linear in its length.
+/// The contexts and their names (docs/recording.md, "Secrets"). Each examines a text in time linear in the text's length.
 const CONTEXTS: [(&str, Context); 9] = [
     ("private keys", |texts, look, parts| shapes::private_keys(&texts.shapes, look, parts)),
     ("well-known token shapes", |texts, look, parts| shapes::tokens(&texts.shapes, look, parts)),
@@ -131,7 +131,7 @@ impl Texts {
     }
 
     /// Returns the text with its secrets masked, together with the secrets, or `None` if there are none. `json` lists the ranges
-    /// of JSON that was examined before.
+    /// of JSON in the text that was already examined as JSON.
     pub(crate) fn masked_parts(
         &self,
         names: &Names,

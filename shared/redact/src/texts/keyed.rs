@@ -83,7 +83,8 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         }
         let sign = text[..name.start].chars().next_back();
         let is_about = match separator {
-            // A list of names looks like a pair of a name and its value; only the pair is preceded by a bracket.
+            // A list of names looks like a name and its value. Take it for such a pair only if the name is quoted and directly
+            // follows an opening bracket.
             Separator::Comma => !name.is_quoted || !matches!(sign, Some('(' | '[')),
             // `secret 'db-creds' was read`
             Separator::Space => name.is_quoted || sign != Some(':') && !quoted_looks_secret(text, to),
@@ -154,7 +155,7 @@ fn separator(text: &str, at: usize) -> Option<(Separator, usize, usize)> {
     None
 }
 
-/// Returns the end of the name in `password is "S"`.
+/// Returns the end of a name without the verb that follows it, as in `password is "S"`.
 fn without_verb(text: &str, end: usize) -> usize {
     let before = text[..end].trim_end_matches([' ', '\t']);
     for verb in [" is", " was", " to", " now", " set to", " as"] {
@@ -370,7 +371,7 @@ fn block(text: &str, name_start: usize, begin: usize, parts: &mut Parts) -> usiz
     let indent_of = |line: &str| line.len() - line.trim_start_matches([' ', '\t', '-']).len();
     let indent = indent_of(&text[line_start..name_start]);
     let Some(first) = text[begin..].find('\n') else {
-        // There is no next line, so this is not a block: the sign is part of the value.
+        // There is no next line, so this is not a block: the `|` or `>` is part of the value.
         let end = begin + text[begin..].find(char::is_whitespace).unwrap_or(text.len() - begin);
         parts.add(begin, end);
         return end;

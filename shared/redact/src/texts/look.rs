@@ -9,7 +9,7 @@ use regex::Regex;
 use crate::names::{Class, Names};
 use crate::values::{is_spared, is_state};
 
-/// Compiles a constant pattern. Any test that uses an invalid pattern panics here.
+/// Compiles a constant pattern. Panics if the pattern is invalid, so any test that uses the pattern detects the mistake.
 pub(super) fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a constant pattern")
 }
@@ -18,7 +18,8 @@ pub(super) fn pattern(text: &str) -> Regex {
 pub(super) struct Look<'t> {
     pub(super) names: &'t Names,
     pub(super) text: &'t str,
-    /// Computed once per text. Testing this at every name would read the whole text once for each name.
+    /// Whether the text has several lines, and whether it contains "fail". Both are computed once per text, because testing them
+    /// at every name would read the whole text once for each name.
     pub(super) has_lines: bool,
     pub(super) says_fail: bool,
     /// Ranges of JSON in the text that was already examined as JSON, in ascending order.

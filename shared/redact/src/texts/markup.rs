@@ -10,7 +10,7 @@ use super::look::{Look, Parts, is_no_secret, pattern};
 
 /// Maximum number of bytes of one tag that are read.
 const TAG_BYTES_MAX: usize = 2_048;
-/// Attributes that name the content of an element (`LABELS`), and attributes that hold it (`HOLDERS`).
+/// Attributes that name the content of an element (`LABELS`), and attributes that contain this content (`HOLDERS`).
 const LABELS: [&str; 8] = ["name", "key", "id", "property", "param", "type", "field", "fieldname"];
 const HOLDERS: [&str; 7] = ["value", "val", "data", "content", "newvalue", "oldvalue", "default"];
 

@@ -117,7 +117,8 @@ impl Shapes {
                 r"(?s)-{4,5}\s?BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?\s?-{4,5}.*?(?:-{4,5}\s?END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?\s?-{4,5}|\z)",
             ),
             putty: pattern(r"(?s)Private-Lines: *[0-9]+(?:\\r)?(?:\\n|\r?\n).*?(?:Private-MAC: *[0-9a-f]+|\z)"),
-            // A token must not follow a letter or digit, so that a word that ends like a prefix does not match.
+            // A token must not directly follow a letter or digit, so that a word that ends with the prefix of a token does not
+            // match.
             tokens: pattern(&format!(r"(?:^|[^A-Za-z0-9_])({})", TOKENS.join("|"))),
             schemes: pattern(
                 r#"(?i)(?:^|[^a-z0-9_])(?:bearer|basic|negotiate|ntlm|apikey|splunk)(?:\s|\\t|%20|\+|: ?)+([a-z0-9._~+/=-]{6,})"#,
@@ -179,7 +180,7 @@ pub(super) fn tokens(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
         if let Some(path) = token.as_str().strip_prefix("hooks.slack.com/") {
             from = token.end() - path.len() + path.find('/').map_or(0, |at| at + 1);
         }
-        // `sk-learn-something-else` has no digit, and `pypi-publish-to-test-index` is the name of a job.
+        // Skip ordinary words after a token's prefix: `sk-learn-something-else`, or `pypi-publish-to-test-index`, a job's name.
         if looks_made_up(
             look.text[from..token.end()].trim_start_matches(|c: char| c.is_ascii_lowercase() || matches!(c, '-' | '_')),
         ) {
@@ -204,7 +205,7 @@ pub(in super::super) fn is_basic(text: &str) -> bool {
     decoded.is_some_and(|text| text.contains(':') && !text.contains(char::is_control))
 }
 
-/// Returns whether base64 decodes to JSON with a secret's name in it.
+/// Returns whether a base64 text decodes to JSON that contains the name of a secret.
 fn holds_secret(look: &Look<'_>, token: &str) -> bool {
     use base64::Engine as _;
     const KEYS_MAX: usize = 256;

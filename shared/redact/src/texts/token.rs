@@ -41,8 +41,8 @@ pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
         || is_spared(look.names, look.names.class(&name.text), value)
 }
 
-/// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends it only if it is
-/// followed by another pair, a delimiter or the end of the text.
+/// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends the value only if
+/// another pair, a delimiter or the end of the text follows.
 pub(super) fn token_at(text: &str, at: usize, name: &Name, separator: Separator) -> (usize, usize) {
     let rest = &text[at..];
     let in_query = name.in_query || separator == Separator::Encoded;
@@ -104,7 +104,7 @@ fn has_open(value: &str, close: char) -> bool {
         ']' => '[',
         _ => '{',
     };
-    // Brackets are not counted, so that the cost of this test depends only on the length of the value; a value with many brackets
-    // is one token.
+    // Brackets are only searched for, not counted, to keep this test cheap. A value with many brackets is therefore taken for one
+    // token.
     value.contains(open)
 }

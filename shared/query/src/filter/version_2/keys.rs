@@ -135,7 +135,7 @@ pub(super) fn hint(key: &Key, values: &[Value]) -> Option<String> {
     }
 }
 
-/// Parses text that is found anywhere in a longer one, regardless of case.
+/// Parses text to search for anywhere in a longer text, ignoring case.
 fn needle(value: &Value) -> Result<TextPattern> {
     let needle = value.needle();
     if needle.pieces.iter().all(String::is_empty) && !value.bare().contains('*') {

@@ -140,7 +140,7 @@ fn what_could_mean_something_else_is_refused_at_its_place() {
     }
 }
 
-/// Text in the syntax of other tools, which this language would otherwise search for literally.
+/// Text in the syntax of other tools is refused, because this language would otherwise search for it literally.
 #[test]
 fn spellings_of_other_tools_are_refused() {
     for (text, at, part) in [
@@ -221,7 +221,7 @@ fn a_filter_is_bounded() {
     assert!(
         typed(&format!("details:{}", vec!["abc"; 129].join(","))).is_err_and(|error| error.problem.contains("128"))
     );
-    // Combining it with another filter nests it one level deeper; the result must still be accepted.
+    // Combining a deeply nested filter with another filter adds one level of nesting; the result must still be accepted.
     let nested =
         (0..15).fold("user:a OR user:b".to_owned(), |inner, n| format!("is:failed {} ({inner})", ["", "OR"][n % 2]));
     let filter = Filter::parse(&nested, now()).unwrap_or_else(|error| panic!("{error}"));

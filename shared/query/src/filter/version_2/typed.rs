@@ -45,7 +45,7 @@ pub(super) struct Value {
     pub(super) comparison: Option<Comparison>,
 }
 
-/// Whether the character would appear on a terminal as its code point instead.
+/// Whether `escape` replaces the character with its code point, because a terminal would not show it as it is.
 pub(in super::super) fn is_hidden(c: char) -> bool {
     let mut bytes = [0; 4];
     let text = &*c.encode_utf8(&mut bytes);
