@@ -8,6 +8,7 @@ mod archived_log_pruning;
 mod authorization_matrix;
 mod bad_input;
 mod bundle;
+mod busy_log;
 mod byzantine_node;
 mod certificates;
 mod clocks;
