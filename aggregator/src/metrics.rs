@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::audit::Audit;
 use crate::cluster::node_handle::NodeHandle;
-use crate::cluster::witness::watch::VERDICTS;
+use crate::cluster::witness::status::VERDICTS;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NodeLabel {

@@ -233,15 +233,19 @@ impl Authority {
                 // An end in the past means that the node has not been expected since then, so every verification shows that the
                 // end was set retroactively.
                 if is < now.plus_micros(-AFTERWARDS_MICROS) {
-                    let reason =
-                        wanted.reason.clone().unwrap_or_else(|| "it had left before this was recorded".to_owned());
+                    let reason = wanted
+                        .reason
+                        .clone()
+                        .unwrap_or_else(|| "the node had left before this was recorded".to_owned());
                     node.moved.push(Moved { instant, was: None, at: now, reason });
                 }
                 continue;
             }
             let Some(reason) = wanted.reason.clone().filter(|reason| !reason.trim().is_empty()) else {
-                let message =
-                    format!("{} of {id} is already {was}; say with --reason why it is changed", instant.as_str());
+                let message = format!(
+                    "{} of {id} is already {was}; give the reason for the change with --reason",
+                    instant.as_str()
+                );
                 return Err(CertsError::Keys(message));
             };
             node.moved.push(Moved { instant, was: Some(was).filter(|was| *was != open), at: now, reason });

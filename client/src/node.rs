@@ -289,7 +289,7 @@ fn last_cause(error: &(dyn StdError + 'static)) -> String {
 type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
 /// A response body that is split into lines.
-#[must_use = "lines are read with `next`"]
+#[must_use = "no line is read until `next` is called"]
 pub struct LineStream {
     body: ByteStream,
     buffer: BytesMut,

@@ -194,14 +194,18 @@ impl ForwardGauges {
             "Age of the oldest row that the destination has not confirmed",
             self.lag_seconds.clone(),
         );
-        registry.register("rows_sent", "Rows sent since the start, including retransmissions", self.rows_sent.clone());
+        registry.register(
+            "rows_sent",
+            "Rows sent since the node started, including retransmissions",
+            self.rows_sent.clone(),
+        );
         registry.register(
             "rows_reduced",
-            "Rows sent with parts left out and marked as such",
+            "Rows sent in reduced form, with the omitted fields listed",
             self.rows_reduced.clone(),
         );
-        registry.register("errors", "Failed attempts since the start", self.errors.clone());
-        registry.register("failing", "1 while the last attempt failed", self.failing.clone());
+        registry.register("errors", "Failed forwarding attempts since the node started", self.errors.clone());
+        registry.register("failing", "1 if the last forwarding attempt failed", self.failing.clone());
         registry.register("paused", "1 while paused by an operator", self.paused.clone());
     }
 

@@ -24,7 +24,7 @@ const NO_WITNESSES: &str = "nothing is pruned, because no witness is known: copy
                             `node.toml`, and restart the node";
 const UNKNOWN_WITNESS: &str = "a witness that is not in the file `witnesses` cosigned this log: copy that file from this node's directory in the cluster directory, and restart the node";
 const EARLIER_LATE: &str =
-    "an archived log is removed in one piece, together with the first 256 rows of the current log";
+    "an archived log can be removed only as a whole, together with the first 256 rows of the current log";
 const DAY: Duration = Duration::from_hours(24);
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
@@ -276,7 +276,7 @@ impl Retention {
             let message = format!("only rows below {} can be pruned now, not below {to_seq}; plan again", plan.to_seq);
             return Err(AdminError::Refused(message));
         }
-        let pruned = self.begin(wish, plan, format!("requested by {by}: before {before}"), archive).await?;
+        let pruned = self.begin(wish, plan, format!("rows before {before}, requested by {by}"), archive).await?;
         {
             // Set the state before the response is sent: a client that asks for the progress must not see the state of an earlier
             // prune.

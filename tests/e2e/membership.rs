@@ -77,7 +77,7 @@ async fn joining_and_leaving_change_nothing_about_older_evidence() {
 
     // Changing a membership date needs a reason, and everyone who verifies a bundle sees the change.
     let moved = cluster_command(&cluster, "retire", &["mx9", "--at", "2030-01-01"]);
-    assert!(moved.code == 1 && moved.stderr.contains("say with --reason"), "{}", moved.stderr);
+    assert!(moved.code == 1 && moved.stderr.contains("the reason for the change with --reason"), "{}", moved.stderr);
     let reason = ["mx9", "--until", &before, "--from", "2000-01-01", "--reason", "it was never started"];
     let moved = cluster_command(&cluster, "membership", &reason);
     assert_eq!(moved.code, 0, "{}", moved.stderr);

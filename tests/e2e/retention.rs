@@ -341,7 +341,7 @@ async fn old_rows_go_and_what_is_left_is_whole() {
         .collect();
     assert_eq!(stages, ["begun", "finished"]);
     let status = cluster.on_node(0, &["status", "--table"]).stdout;
-    assert!(status.contains("rows below 1,280") && status.contains("rows are kept 365 days"), "{status}");
+    assert!(status.contains("rows below 1,280") && status.contains("rows are kept for 365 days"), "{status}");
     let socket = cluster.nodes[0].folder.join("node.sock");
     let scraper = reqwest::Client::builder().unix_socket(socket).build().unwrap();
     let metrics = scraper.get("http://node/metrics").send().await.unwrap().text().await.unwrap();

@@ -407,7 +407,7 @@ impl World {
         let begun = self.cluster.on_node(node, &["new-generation", "--reason", "a life"]);
         succeeded(&begun);
         let generation = begun.stdout.split_whitespace().nth(1).unwrap().to_owned();
-        let old = begun.stdout.lines().find_map(|line| line.strip_prefix("the old log is kept as it was in ")).unwrap();
+        let old = begun.stdout.lines().find_map(|line| line.strip_prefix("the old log is kept unchanged in ")).unwrap();
         self.begun(node, &generation, PathBuf::from(old)).await;
     }
 

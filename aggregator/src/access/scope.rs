@@ -25,7 +25,7 @@ pub enum ScopeError {
     TooLong,
     #[error("the scope: {0}")]
     Filter(#[from] FilterError),
-    #[error("admins create tokens, so a scope cannot limit them; use the role viewer or auditor")]
+    #[error("a scope cannot limit an admin, who can create tokens without one; use the role viewer or auditor")]
     Admin,
 }
 

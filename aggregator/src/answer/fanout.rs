@@ -13,7 +13,7 @@ use piperoll_protocol::verdict::Verdict;
 
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::log_start::LogStart;
-use crate::cluster::witness::watch::{LostHere, WitnessStatus};
+use crate::cluster::witness::status::{LostHere, WitnessStatus};
 use crate::scan::node_reader::{COUNTED_THERE, NodeCounters};
 use crate::scan::plan::AsideOf;
 use crate::scan::proof_verifier::RangeCompleteness;
@@ -174,7 +174,9 @@ impl NodeOutcome {
                 "they had been kept for as long as the cluster's policy requires".to_owned()
             }
             (None, Some(LogStart { fit: PolicyFit::Unshown(message) | PolicyFit::Early(message), .. })) => message,
-            (None, None) => "the entry about the prune has not been read and checked against the policy yet".to_owned(),
+            (None, None) => {
+                "the entry that records the prune has not been read and checked against the policy yet".to_owned()
+            }
         };
         let reason = self.reason.take().unwrap_or_default();
         self.reason = Some(format!("{reason}; {message}"));
@@ -383,9 +385,11 @@ fn rest_words(parts: &[NodeOutcome], since: Timestamp, query: &Query) -> String 
     let from_there = if parts.iter().all(proven) {
         format!("proven complete from {since} on: no row is missing")
     } else if query.count.is_some() {
-        format!("nothing is missing from {since} on, but the counts are not verified: {COUNTED_THERE}")
+        format!("no row is known to be missing from {since} on, but the counts are not verified: {COUNTED_THERE}")
     } else {
-        format!("nothing is missing from {since} on, but it is not proven that no matching row was left out")
+        format!(
+            "no row is known to be missing from {since} on, but it is not proven that every matching row was returned"
+        )
     };
     format!(
         "{from_there}; older rows of {} were pruned after being kept for as long as the cluster's policy requires (`--from {since}` gives a complete answer)",

@@ -199,8 +199,7 @@ impl NodeConnection {
 
     /// Waits for an answer, at most `timeout` (longer by the duration of the probe if the probe succeeds). An existing connection
     /// does not show whether the node is reachable now. If no answer has arrived for most of that time, `Endpoint::probe` tries a
-    /// second connection in parallel. Its result distinguishes a machine that is gone, one that is frozen and a node that is
-    /// busy.
+    /// second connection in parallel. Its result distinguishes a machine that is gone, a frozen one and a busy node.
     async fn answered<T>(&self, sending: impl Future<Output = T>, timeout: Duration) -> Result<T, Failure> {
         let mut sending = std::pin::pin!(sending);
         let beside = PROBE_LIMIT.min(timeout);

@@ -89,7 +89,7 @@ impl NodeHandle {
         }
         (state.failures >= DOWN_AFTER_FAILURES).then(|| {
             let failure = state.last_failure.clone().unwrap_or_default();
-            (Status::Unreachable, format!("known to be down; probed until it returns ({failure})"))
+            (Status::Unreachable, format!("known to be down; probed until it responds ({failure})"))
         })
     }
 

@@ -105,14 +105,14 @@ pub(super) async fn record_verdict(
         ApiError::new(
             409,
             "entry_invalid",
-            format!("{place} fails verification, so no verdict can be given on its content"),
+            format!("{place} fails verification, so no verdict can be recorded on its content"),
         )
     })?;
     if view.flag_rules().is_empty() {
         return Err(ApiError::new(
             409,
             "not_flagged",
-            format!("{place} is not flagged, so there is no flag to give a verdict on"),
+            format!("{place} is not flagged; a verdict can be recorded only on a flagged entry"),
         ));
     }
     audit.details(json!({ "entry": place, "node": request.node, "generation": view.generation, "seq": request.seq,

@@ -319,7 +319,7 @@ impl OfLog {
 pub(super) type LogOfRow = Result<Pairs<OfLog>, QueryRejection>;
 
 pub(super) fn log_of_row(asked: LogOfRow) -> Result<Option<Generation>, ApiError> {
-    let bad = |_| ApiError::new(400, "bad_parameter", "the address of a row accepts only the parameter generation");
+    let bad = |_| ApiError::new(400, "bad_parameter", "the URL of a row accepts only the parameter generation");
     asked.map_err(bad)?.0.generation()
 }
 

@@ -57,7 +57,8 @@ pub(super) async fn tail(
     let room = app.tails.take(caller.name());
     let room = room.map_err(|full| ApiError::new(429, "busy", format!("too many concurrent live tails: {full}")))?;
     if let Some(unknown) = asked.positions.unknown(&app.cluster) {
-        let message = format!("{unknown:?} is not in the roster; send back the id of the last event of this cluster");
+        let message =
+            format!("{unknown:?} is not in the roster; send the id of the last event received from this cluster");
         return Err(ApiError::new(400, "no_such_node", message));
     }
     let tail = start(&app.cluster, &asked.query, asked.positions, asked.since);

@@ -293,7 +293,7 @@ impl NodeReader {
                 None => return Err(Failure::Broken("the stream ended without its end record".to_owned())),
             }
             if self.proving.as_ref().is_some_and(ProofVerifier::is_overfull) || self.borders.len() > BORDERS_MAX {
-                return Err(Failure::Error("the node sends rows without their proofs".to_owned()));
+                return Err(Failure::Error("the node sent too many rows without their proofs".to_owned()));
             }
         }
     }
@@ -421,7 +421,7 @@ impl NodeReader {
         // Only a node that was asked for a limited number of rows and returned that many may have more.
         self.counters.more = end.more && self.limit == Some(self.counters.rows);
         if end.more && !self.counters.more {
-            self.fault("the node stopped before the end although it was not asked to".to_owned());
+            self.fault("the node stopped early although no limit was reached".to_owned());
         }
         if end.rows != self.counters.rows {
             self.fault(format!("the node reports that it sent {} rows, but {} arrived", end.rows, self.counters.rows));
@@ -470,7 +470,7 @@ impl NodeReader {
         if let Some(last) = self.last.take() {
             if !self.order.before(&last, &key) {
                 if sound {
-                    self.fault(format!("row {} came out of order", entry.seq));
+                    self.fault(format!("row {} arrived out of order", entry.seq));
                 }
                 key.timestamp = last.timestamp;
             }

@@ -204,7 +204,8 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
     let left = member.node.life.until;
     let missing = |why: &str| {
         let folder = member.unreadable.iter().map(|message| format!("; its folder: {message}")).collect::<String>();
-        let reason = format!("left the cluster at {left}, and its rows of this range cannot be read here{why}{folder}");
+        let reason =
+            format!("left the cluster at {left}, and this aggregator cannot read its rows of this range{why}{folder}");
         NodePlan::Not { status: Status::Retired, reason }
     };
     if member.node.life.overlaps(query.from, query.to) {

@@ -141,7 +141,7 @@ impl ProofVerifier {
         }
         let rows = if of_borders { &mut self.borders } else { &mut self.sound };
         if !proof.runs.is_sorted_by(|a, b| a.end < b.start) {
-            return Err("the runs of a proof are not in order".to_owned());
+            return Err("the row ranges of a proof are not sorted".to_owned());
         }
         let covered = |row: &mut Sound| {
             let seq = row.place.seq;

@@ -262,15 +262,15 @@ impl NodeWitness {
                 if written.seen > pin.seen && (pin.origin != checkpoint.origin || pin.size < checkpoint.size) =>
             {
                 let message = format!(
-                    "the state directory has a pin of {} rows of {}, but this aggregator's own log has one of {} rows of {}, seen at {}: an older copy of the state directory was restored",
+                    "the pinned checkpoint in the state directory covers {} rows of {}, but the one in this aggregator's own log covers {} rows of {} and was seen at {}: an older copy of the state directory was restored",
                     pin.size, pin.origin, checkpoint.size, checkpoint.origin, written.seen
                 );
                 self.adopt(&mut remembered, &checkpoint, written, message);
             }
             (None, Some((checkpoint, written))) if was_gone => {
                 let message = format!(
-                    "the node's pinned checkpoint is missing from the state directory; this aggregator's own log records {} rows of {} at {}, and the node is checked \
-                     against that",
+                    "the node's pinned checkpoint is missing from the state directory; the one in this aggregator's own log covers {} rows of {} and was seen at {}, and the node is checked \
+                     against it",
                     checkpoint.size, checkpoint.origin, written.seen
                 );
                 self.adopt(&mut remembered, &checkpoint, written, message);
@@ -296,7 +296,7 @@ impl NodeWitness {
             remembered.note_early(early.clone());
         }
         if let Err(error) = self.memory.store(&remembered) {
-            tracing::error!(%error, "cannot store the pin recovered from this aggregator's own log");
+            tracing::error!(%error, "cannot store the pinned checkpoint recovered from this aggregator's own log");
         }
         state.pinned = remembered.pin.as_ref().and_then(|pin| self.open_pin(pin).ok());
         state.remembered = remembered;
@@ -372,7 +372,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::witness::log_start::Keeping;
-    use crate::cluster::witness::watch::NotTaken;
+    use crate::cluster::witness::status::NotTaken;
     use crate::config::RosterNode;
 
     /// A node that answers before this aggregator has read its own log did nothing wrong, so nothing is recorded about it.

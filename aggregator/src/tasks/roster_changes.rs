@@ -173,7 +173,7 @@ impl Membership {
             Err(error) => {
                 let aside = path.with_extension("json.damaged");
                 let moved = std::fs::rename(&path, &aside).is_ok();
-                tracing::error!(file = %path.display(), %error, moved, "the known state of the cluster is damaged; recording all of it again");
+                tracing::error!(file = %path.display(), %error, moved, "the stored state of the cluster is damaged; recording all of it again");
                 None
             }
         });
@@ -215,7 +215,7 @@ impl Membership {
             let now = self.now(&app);
             if now != self.known && self.record(&app, &now).await {
                 if let Err(error) = checked_json::write(&self.path, &now) {
-                    tracing::warn!(%error, file = %self.path.display(), "cannot store the known state of the cluster");
+                    tracing::warn!(%error, file = %self.path.display(), "cannot store the state of the cluster");
                 }
                 self.known = now;
             }

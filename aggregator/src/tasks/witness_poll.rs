@@ -7,7 +7,7 @@ use piperoll_client::{Category, EmitError, Entry, Outcome};
 use piperoll_protocol::verdict::Verdict;
 
 use crate::cluster::node_handle::NodeHandle;
-use crate::cluster::witness::watch::WitnessStatus;
+use crate::cluster::witness::status::WitnessStatus;
 use crate::state::App;
 use crate::witness::poll::poll;
 

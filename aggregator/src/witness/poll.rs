@@ -8,7 +8,8 @@ use piperoll_protocol::node::{CheckpointAnswer, NodeStatus, peer_path};
 use super::{earlier, log_start_check};
 use crate::cluster::connection::Failure;
 use crate::cluster::node_handle::NodeHandle;
-use crate::cluster::witness::watch::{NotTaken, POLL_TIMEOUT};
+use crate::cluster::witness::status::NotTaken;
+use crate::cluster::witness::watch::POLL_TIMEOUT;
 
 pub(crate) async fn poll(member: &Arc<NodeHandle>) {
     let _one = member.witness.polling.lock().await;

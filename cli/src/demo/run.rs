@@ -32,7 +32,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let dir = match (&args.dir, &temporary) {
         (Some(dir), _) => dir.clone(),
         (None, Some(temporary)) => temporary.path().to_owned(),
-        (None, None) => bail!("no directory to work in"),
+        (None, None) => bail!("no working directory"),
     };
     // Catch signals from here on, so that a signal at any moment also stops the daemons.
     let mut stop = std::pin::pin!(crate::serve::asked_to_stop()?);
@@ -148,7 +148,10 @@ async fn show_timeline(cluster: &DemoCluster, imported: bool) -> anyhow::Result<
         outln!("\n   Which forwarding rules were not confirmed by a second person?");
         expect(cluster.run(&["report", "four-eyes"], true).await?.0, Exit::Complete)?;
         let (_, text) = cluster.run(&["report", "four-eyes", "--format", "json"], false).await?;
-        ensure!(text.contains("2 actions WITHOUT a second person"), "the report does not list them");
+        ensure!(
+            text.contains("2 actions WITHOUT a second person"),
+            "the four-eyes report does not list 2 actions without a second person"
+        );
     }
     Ok(())
 }

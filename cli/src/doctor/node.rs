@@ -125,7 +125,7 @@ async fn daemon(findings: &mut Findings, config: &NodeConfig) {
             return findings.bad(
                 "daemon",
                 format!("{socket} does not answer"),
-                "check the disk; a node blocks on nothing else",
+                "check the disk; a node blocks only on disk I/O",
             );
         }
     };
@@ -175,7 +175,7 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
         match (&forward.paused, &forward.problem) {
             (Some(paused), _) => findings.warn(
                 "forwarding",
-                format!("{name} is paused since {paused}"),
+                format!("{name} has been paused since {paused}"),
                 "run `piperoll node forward resume`",
             ),
             (None, Some(problem)) => {

@@ -147,7 +147,7 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
     outln!("the content of row {seq} was erased, recorded as entry {}; its leaf stays in the tree", done.entry_seq);
     if !done.wal_emptied {
         errln!(
-            "The file log.db-wal still contains it, because a reader is active; a running node empties the file within a second after the reader ends, a stopped one at its next start."
+            "The file log.db-wal still contains it, because a reader is active. A running node empties the file within a second after the reader finishes; a stopped node does so at its next start."
         );
     }
     errln!(
@@ -168,7 +168,7 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
     let dir = LogDir::new(&config.data_dir);
     let begun = begin_generation(&dir, &config.keys, Arc::new(SystemClock), reason, &by())?;
     outln!("generation {} started in {}", begun.generation, dir.path().display());
-    outln!("the old log is kept as it was in {}", begun.old.display());
+    outln!("the old log is kept unchanged in {}", begun.old.display());
     match &begun.holds {
         Ok(holds) if holds.is_empty() => {}
         Ok(holds) => outln!("holds carried over to the new log: {}", escape(&holds.join(", "))),
@@ -188,7 +188,7 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
     let before = human_time::parse(&args.before, SystemClock.now())?;
     let LogAccess::Socket(client) = LogAccess::find(&args.place).await? else {
         bail!(
-            "the node is not running; start it first: rows are pruned only after a witness has seen the statement about it"
+            "the node is not running; start it first: rows are deleted only after a witness has seen the entry that records the prune"
         );
     };
     let request = PruneRequest { before, to_seq: None, archive: None, confirm: args.confirm };
@@ -293,7 +293,7 @@ async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
         if tokio::time::Instant::now() > deadline {
             bar.finish_and_clear();
             outln!(
-                "the prune statement is recorded and the rows no longer count; they are deleted once a witness has seen the statement (now: {})",
+                "the prune is recorded and the log now starts after these rows; they are deleted once a witness has seen the entry that records the prune (now: {})",
                 status.doing
             );
             return Ok(Exit::Incomplete);

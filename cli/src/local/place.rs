@@ -50,8 +50,11 @@ impl LogAccess {
         let all = generations_aside(&config.data_dir);
         let Some((_, data_dir)) = all.iter().find(|(aside, _)| *aside == generation) else {
             let known: Vec<String> = all.iter().map(|(aside, _)| aside.to_string()).collect();
-            let known =
-                if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
+            let known = if known.is_empty() {
+                "there are no archived logs".to_owned()
+            } else {
+                format!("the archived logs are {}", known.join(", "))
+            };
             bail!(
                 "no log of generation {generation} was archived next to {}; {known}. Omit --generation to read the current log",
                 config.data_dir.display()
@@ -67,7 +70,10 @@ impl LogAccess {
     pub(super) async fn own_row(&self, row: RowAddress) -> anyhow::Result<u64> {
         let RowAddress { node, seq, generation } = row;
         if let Some(generation) = generation {
-            return Err(UsageError(format!("use --generation {generation} for a row of that log")).into());
+            return Err(UsageError(format!(
+                "the address of a row of this node cannot include a generation; use --generation {generation} instead"
+            ))
+            .into());
         }
         let Some(node) = node else { return Ok(seq) };
         let own = match self {

@@ -87,7 +87,7 @@ async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Res
                     group_digits(summary.rows)
                 );
                 if let Some(to) = summary.pruned {
-                    head.push_str(&format!(", rows below {to} pruned with their root unchanged"));
+                    head.push_str(&format!(", rows below {to} pruned (root unchanged)"));
                 }
                 if summary.erased > 0 {
                     head.push_str(&format!(", {} erased", group_digits(summary.erased)));
@@ -205,7 +205,7 @@ fn print_status(status: &NodeStatus) {
 }
 
 fn retention_words(retention: &RetentionStatus) -> String {
-    let keep = retention.keep_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
+    let keep = retention.keep_days.map_or("for ever".to_owned(), |days| format!("for {days} days"));
     let mut message = format!("rows are kept {keep}");
     if let Some(size_max) = retention.size_max {
         let used = group_digits(retention.used_bytes);

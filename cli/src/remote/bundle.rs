@@ -130,7 +130,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
     let page: OneRow<'_> = serde_json::from_str(&text).context("cannot parse the row")?;
     let line = page.entries.first().with_context(|| format!("{node} did not return row {seq}"))?;
     if let Some(gone) = &line.erased {
-        anyhow::bail!("row {seq} of {node} was {}; that entry holds its hash", gone.describe());
+        anyhow::bail!("row {seq} of {node} was {}; that entry holds the row's hash", gone.describe());
     }
     let row = line.to_row();
     ensure!(

@@ -85,7 +85,7 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
     let presented = info.alarm.as_ref().and_then(|alarm| alarm.presented.as_ref());
     if let Some(presented) = presented.filter(|presented| presented.generation != generation) {
         bail!(
-            "{node} presents generation {} with {}; pass that one to --new-generation if you mean to accept it",
+            "{node} presents generation {} with {}; to accept it, pass that generation to --new-generation",
             presented.generation,
             counted(presented.size, "row", "rows")
         );

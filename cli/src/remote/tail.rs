@@ -215,7 +215,9 @@ impl Following {
                 }
             }
             "dropped" => {
-                errln!("the aggregator dropped this tail because it read too slowly; resuming after the last entry")
+                errln!(
+                    "the aggregator dropped this tail because this client read too slowly; resuming after the last entry"
+                )
             }
             _ => {}
         }

@@ -38,7 +38,7 @@ pub(super) fn report(events: &[Event], person: &str) -> Report {
         actions.entry(&event.action).or_default().add(event);
         let message = match (event.impersonator.as_deref(), event.user.as_deref()) {
             (Some(real), user) if real == person => Some(format!("acted as {}", user.unwrap_or("-"))),
-            (Some(real), _) => Some(format!("{real} acted as them")),
+            (Some(real), _) => Some(format!("impersonated by {real}")),
             (None, _) => None,
         };
         if let Some(message) = message {
@@ -55,7 +55,7 @@ pub(super) fn report(events: &[Event], person: &str) -> Report {
     report.grids.push(grid("By address", "address", &addresses));
     report.grids.push(grid("By action", "action", &actions));
     if !others.is_empty() {
-        report.grids.push(grid("Under another name", "who", &others));
+        report.grids.push(grid("Impersonation", "who", &others));
     }
     let mut all = Grid::new("Every entry", &["time", "entry", "as", "action", "address", "what", "outcome"]);
     for event in events {

@@ -211,7 +211,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: BundleRequest, now:
                 }
                 Verdict::Unknown => {
                     broken += 1;
-                    ("UNKNOWN", "the entry names no entity with an id, or no person".to_owned())
+                    ("UNKNOWN", "the entry lacks a person or an entity with an id".to_owned())
                 }
             };
             let who = done.person().unwrap_or("-").to_owned();

@@ -49,7 +49,7 @@ pub(crate) fn detail(line: &RowLine<'_>) -> String {
         out.push_str(&format!(": {}", escape(reason)));
     }
     if line.integrity == Integrity::Ok && !line.withheld {
-        let message = "(the MAC is valid; that is proof for those who trust the node's MAC key, checkpoints are proof for everyone else)";
+        let message = "(the MAC is valid: that is proof for those who trust the node's MAC key; checkpoints are proof for everyone else)";
         out.push_str(&format!("\n{}", wrap(message, usize::from(width()), &" ".repeat(NAME_WIDTH + 2))));
     }
     out.push('\n');

@@ -213,7 +213,7 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     let held = envelope.nodes.iter().filter(|node| is_held_against(node));
     let held: Vec<String> = held.map(|node| format!("{}: {}", escape(&node.node_id), node.verdict)).collect();
     if !held.is_empty() {
-        let message = format!("{}HELD AGAINST A LOG{}", paint::RED, paint::PLAIN);
+        let message = format!("{}UNRESOLVED VERDICT{}", paint::RED, paint::PLAIN);
         lines.push(format!("{message}: {}; `piperoll nodes` shows why", held.join(", ")));
     }
     match envelope.order_uncertainty_ms {

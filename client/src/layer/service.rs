@@ -185,7 +185,7 @@ where
                 Ok(answer) => answer,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Ok(not_recorded("the operation was interrupted; the log holds only its beginning")),
+                    Err(_) => Ok(not_recorded("the operation was interrupted; only its start was recorded")),
                 },
             }
         })

@@ -25,10 +25,10 @@ const LOCK: &str = "lock";
 /// Counts as lost the acknowledged entries that are missing from a segment. After a crash before `extent::remove`, they are
 /// counted again at the next start: counting a loss twice is better than missing it.
 fn lost_from(folder: &Path, number: u64, missing: u64, ledger: &LossCounters) {
-    tracing::error!(folder = %folder.display(), segment = number, missing, "a spool segment became shorter; counting the missing entries as lost");
+    tracing::error!(folder = %folder.display(), segment = number, missing, "a spool segment was truncated; counting the missing entries as lost");
     ledger.lost(Cause::Damaged, Some(missing), now().micros());
     if let Err(error) = extent::remove(folder, number) {
-        tracing::warn!(%error, segment = number, "cannot remove the count of a spool segment; it is counted again at the next start");
+        tracing::warn!(%error, segment = number, "cannot remove the entry count of a spool segment; the loss is counted again at the next start");
     }
 }
 

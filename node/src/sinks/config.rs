@@ -240,7 +240,7 @@ impl TypedForward {
 
 fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), String> {
     let text = text.trim_end_matches('/');
-    let bad = || format!("{text:?} is not host:port");
+    let bad = || format!("{text:?} is not of the form host:port");
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.ends_with(':') && (!host.contains(':') || host.ends_with(']')) => {
             (host, Some(port.parse().map_err(|_| bad())?))

@@ -55,7 +55,10 @@ fn find(table: &str, (local, remote): &(String, String)) -> Option<u64> {
 
 /// Formats an address as the kernel's table does, such as `0100007F:1F90`: the address in groups of 32 bits in this machine's byte order,
 /// and the port.
-#[expect(clippy::host_endian_bytes, reason = "the kernel prints words in network order as if they were in its own")]
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "the kernel prints words in network byte order as if they were in host byte order"
+)]
 fn kernel_form(end: SocketAddr) -> String {
     let word =
         |bytes: &[u8]| bytes.try_into().map_or(String::new(), |bytes| format!("{:08X}", u32::from_ne_bytes(bytes)));

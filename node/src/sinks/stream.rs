@@ -96,7 +96,7 @@ impl StreamSink {
                 Ok(result) => result.map_err(|error| self.problem("the connection broke", error))?,
                 Err(_) => {
                     let timeout = format!("no progress within {} s", PROGRESS_TIMEOUT.as_secs());
-                    return Err(self.problem("the receiver accepts no data", timeout));
+                    return Err(self.problem("the receiver is not accepting data", timeout));
                 }
             }
         }
@@ -151,8 +151,10 @@ impl StreamSink {
                 Err(self.problem("the receiver closed the connection before it had read everything", error))
             }
             Err(_) => {
-                let message =
-                    format!("not finished within {} s; less will be sent at a time", GOODBYE_TIMEOUT.as_secs());
+                let message = format!(
+                    "not finished within {} s; the next attempt sends less at a time",
+                    GOODBYE_TIMEOUT.as_secs()
+                );
                 Err(self.problem("the receiver did not read everything", message))
             }
         }

@@ -188,7 +188,7 @@ impl Pipeline {
         let Work { mut drafts, mark, passed_over, dropped } = match worked {
             Ok(work) => work,
             Err(error) => {
-                tracing::error!(intake = self.config.name, %error, "cannot process a batch; it is read again after a restart");
+                tracing::error!(intake = self.config.name, %error, "cannot process a batch; it will be read again after a restart");
                 self.is_held = true;
                 return;
             }
@@ -213,7 +213,7 @@ impl Pipeline {
                     // Another entry already has the id derived from this record's position: record it under a new id, and
                     // report the conflict.
                     Err(error @ AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
-                        tracing::warn!(intake = self.config.name, %error, "the ID of a record was taken; recording it under a new one");
+                        tracing::warn!(intake = self.config.name, %error, "the ID of a record is already in use; recording the record under a new ID");
                         self.counts.add(&self.config.name, "conflict", 1);
                         let mut fresh = pending;
                         (fresh.draft.entry.id, fresh.place) = (None, None);
@@ -241,7 +241,7 @@ impl Pipeline {
             }
             drafts = again;
             if let Some(error) = problem {
-                tracing::warn!(intake = self.config.name, %error, waiting = drafts.len(), "records are waiting for the log");
+                tracing::warn!(intake = self.config.name, %error, waiting = drafts.len(), "cannot append records to the log yet; retrying");
                 tokio::time::sleep(delay.next().unwrap_or(RETRY_MAX)).await;
             }
         }

@@ -245,7 +245,7 @@ impl Store {
         }
         if let Some(below) = self.confirmed_below() {
             return refused(format!(
-                "the times of the rows below {below} are confirmed already, and later rows are witnessed"
+                "the times of the rows below {below} have been confirmed already, and later rows are witnessed"
             ));
         }
         let Some(to_seq) = self.ages().unsampled() else {

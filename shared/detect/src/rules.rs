@@ -85,7 +85,7 @@ impl Rules {
         for (name, burst) in bursts {
             let Some((count, within)) = burst else { continue };
             if !(1..=COUNT_MAX).contains(&count) {
-                return Err(format!("flags.{name}: the count is {count}; write 1 to {COUNT_MAX}"));
+                return Err(format!("flags.{name}: the count must be 1 to {COUNT_MAX}, not {count}"));
             }
             if within.is_zero() || within > WITHIN_MAX {
                 return Err(format!("flags.{name}.within must be more than zero and at most 7d"));
@@ -94,7 +94,7 @@ impl Rules {
         if let Some(rule) = &self.value_changed.0
             && !(0.0..=1_000_000.0).contains(&rule.over_percent)
         {
-            return Err(format!("flags.value_changed.over_percent is {}; write 0 to 1000000", rule.over_percent));
+            return Err(format!("flags.value_changed.over_percent must be 0 to 1000000, not {}", rule.over_percent));
         }
         let days = [
             ("new_address", self.new_address.0.as_ref().map(|rule| rule.days)),
@@ -102,7 +102,7 @@ impl Rules {
         ];
         for (name, days) in days {
             if let Some(days) = days.filter(|days| !(1..=DAYS_MAX).contains(days)) {
-                return Err(format!("flags.{name}.days is {days}; write 1 to {DAYS_MAX}"));
+                return Err(format!("flags.{name}.days must be 1 to {DAYS_MAX}, not {days}"));
             }
         }
         let names = [
@@ -112,7 +112,7 @@ impl Rules {
         ];
         for (name, list) in names {
             if list.is_some_and(|l| l.len() > NAMES_MAX || l.iter().any(|n| n.is_empty() || n.len() > NAME_BYTES_MAX)) {
-                return Err(format!("flags.{name}: at most {NAMES_MAX} names of 1 to {NAME_BYTES_MAX} bytes"));
+                return Err(format!("flags.{name} must have at most {NAMES_MAX} names of 1 to {NAME_BYTES_MAX} bytes"));
             }
         }
         Ok(())

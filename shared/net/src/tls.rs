@@ -91,7 +91,7 @@ impl TlsCredentials {
         let material = Self { chain, key, roots: Arc::new(roots), crls, identity, not_after };
         material
             .server_config(ClientAuth::Required)
-            .map_err(|e| bad(&files.certificate, format!("certificate, key and authority do not match: {e}")))?;
+            .map_err(|e| bad(&files.certificate, format!("the certificate, key and authority do not match: {e}")))?;
         Ok(material)
     }
 

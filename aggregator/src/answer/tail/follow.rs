@@ -275,7 +275,10 @@ async fn read_earlier(
             Err(failure) => return Ok(Err(ended(failure, false))),
         };
     if reader.head.generation != generation {
-        return Ok(Err(ended(Failure::Error("the node answers from another log".to_owned()), false)));
+        return Ok(Err(ended(
+            Failure::Error("the node answered from a different log than requested".to_owned()),
+            false,
+        )));
     }
     send_news(send, News::Begun { node }).await?;
     let mut held_up_at: Option<Instant> = None;
@@ -326,7 +329,7 @@ async fn read_on(
         }
         if rows < next_seq {
             return Ok(ended(Failure::Error(format!(
-                "the node reports {rows} rows, but row {} was read before",
+                "the node reports {rows} rows, but row {} has already been read",
                 next_seq - 1
             ))));
         }

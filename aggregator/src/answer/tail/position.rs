@@ -26,7 +26,7 @@ pub(crate) struct Positions(BTreeMap<NodeId, TailPosition>);
 
 /// Error for text that is not a position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a position in a tail; send the id of the last event")]
+#[error("{0:?} is not a valid tail position; send the id of the last event")]
 pub(crate) struct BadPosition(String);
 
 impl Positions {

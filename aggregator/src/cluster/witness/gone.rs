@@ -54,7 +54,7 @@ impl NodeWitness {
         let mut remembered = state.remembered.clone();
         remembered.let_go(logs, with, to_seq, is_kept);
         if remembered != state.remembered {
-            self.memory.store(&remembered).map_err(|e| format!("cannot store which logs were deleted: {e}"))?;
+            self.memory.store(&remembered).map_err(|e| format!("cannot store the record of deleted logs: {e}"))?;
             state.remembered = remembered;
         }
         Ok(())

@@ -383,7 +383,7 @@ impl Memory {
             // Starting without the file would let a node present any history as the first one.
             Ok(bytes) => checked_json::from_bytes(&bytes).map_err(|error| {
                 std::io::Error::other(format!(
-                    "{}: {error}; restore the file from a backup: without it, this aggregator does not know what the node had signed",
+                    "{}: {error}; restore the file from a backup: without it, this aggregator does not know which checkpoints the node has signed",
                     path.display()
                 ))
             })?,

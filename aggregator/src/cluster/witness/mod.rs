@@ -9,4 +9,5 @@ pub(crate) mod gone;
 pub(crate) mod log_start;
 pub(crate) mod memory;
 pub(crate) mod pinned;
+pub(crate) mod status;
 pub(crate) mod watch;

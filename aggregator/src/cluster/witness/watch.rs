@@ -20,6 +20,7 @@ use super::memory::{
     Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span,
 };
 use super::pinned::Pinned;
+use super::status::{LostHere, NotTaken, WitnessStatus};
 use crate::config::RosterNode;
 
 pub(crate) const POLL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,72 +30,6 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 const LOST_SHOWN_MAX: usize = 3;
 /// Hashes in a consistency proof: at most two per level of a tree of 2^64 rows.
 const PROOF_HASHES_MAX: usize = 128;
-
-/// All verdicts of a witness. Metrics export one value for each.
-pub(crate) const VERDICTS: [Verdict; 8] = [
-    Verdict::Ok,
-    Verdict::Unreachable,
-    Verdict::Stale,
-    Verdict::Rollback,
-    Verdict::Fork,
-    Verdict::RowInvalid,
-    Verdict::FirstSeenAgain,
-    Verdict::Unverifiable,
-];
-
-/// The witness's conclusion about one node's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WitnessStatus {
-    /// One of `VERDICTS`.
-    pub(crate) verdict: Verdict,
-    /// Explanation of the verdict; `None` if it is `ok`.
-    pub(crate) reason: Option<String>,
-    /// Number of rows covered by the pinned checkpoint.
-    pub(crate) size: Option<u64>,
-    pub(crate) seen: Option<Timestamp>,
-    /// Whether the verdict only means that this aggregator has not yet been able to check the node, for example shortly
-    /// after a start. Such a verdict says nothing about the node, so its change is not recorded.
-    pub(crate) is_pending: bool,
-}
-
-/// Reason why a node's checkpoint was not accepted although the checkpoint raises no alarm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NotTaken {
-    /// The node could not be reached.
-    Unreachable(String),
-    /// The node presented no checkpoint, or one that could not be checked.
-    Unverifiable(String),
-    /// This aggregator is not ready yet to check the node's checkpoint; a later poll will check it.
-    TooEarly(String),
-}
-
-impl From<String> for NotTaken {
-    fn from(reason: String) -> Self {
-        Self::Unverifiable(reason)
-    }
-}
-
-impl WitnessStatus {
-    /// Whether the verdict stays until an operator accepts it, regardless of the node's answers.
-    pub(crate) fn is_held_against(&self) -> bool {
-        self.is_alarm() || self.verdict == Verdict::RowInvalid
-    }
-
-    /// Whether the node's log is not the one that was witnessed.
-    pub(crate) fn is_alarm(&self) -> bool {
-        self.verdict.is_alarm()
-    }
-}
-
-/// Rows of a queried range that the accepted log lacks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LostHere {
-    /// Lower bound for the times of the rows; `None` if unknown.
-    pub(crate) oldest: Option<Timestamp>,
-    /// Upper bound for the times of the rows.
-    pub(crate) until: Timestamp,
-    pub(crate) message: String,
-}
 
 /// Witness state of one node.
 pub(crate) struct NodeWitness {
@@ -565,7 +500,7 @@ impl NodeWitness {
     pub(crate) fn opened_by(&self, note: &Note, key: &[u8; 32]) -> Result<Checkpoint, String> {
         let origin = note.text().lines().next().unwrap_or_default();
         if !origin.starts_with(&self.origins) {
-            return Err(format!("the checkpoint is of another log, {origin:?}"));
+            return Err(format!("the checkpoint belongs to another log, {origin:?}"));
         }
         let key =
             VerifyingKey::new(origin, KeyKind::Log, key).ok_or("the origin of the checkpoint is not a valid name")?;

@@ -222,7 +222,7 @@ impl Totals {
         );
         if self.without_id > 0 {
             errln!(
-                "{} without an ID of their own: importing such records again records them again",
+                "{} without an ID of their own: importing them again would record them twice",
                 group_digits(self.without_id)
             );
         }

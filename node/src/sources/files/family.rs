@@ -109,7 +109,7 @@ fn rotation_number(path: &Path, other: &Path) -> Option<u32> {
 /// Returns the compression of a rotated file of this path: `Some(None)` if the compression is not supported, `None` if the file
 /// is not in the family. A rotated name is the followed name with a number after it or before its extension. A name with
 /// letters in that place belongs to another log of the same program.
-#[expect(clippy::option_option, reason = "not in the family, in it but unreadable, in it and readable")]
+#[expect(clippy::option_option, reason = "three cases: not in the family, in the family but unreadable, readable")]
 fn rotated_name(path: &Path, other: &Path) -> Option<Option<Packing>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let end = |path: &Path| path.extension().unwrap_or_default().to_string_lossy().into_owned();

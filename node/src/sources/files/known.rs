@@ -371,7 +371,7 @@ impl Follower {
 
     fn words_not_found(&self, family: &Family, unread: u64) -> String {
         let packed = match family.unreadable.first() {
-            Some(path) => format!("; it may be {}, which has an unsupported compression", path.display()),
+            Some(path) => format!("; it may be {}, which uses an unsupported compression format", path.display()),
             None => String::new(),
         };
         format!(

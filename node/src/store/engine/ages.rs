@@ -108,7 +108,7 @@ impl Ages {
                 Err(error) => {
                     let aside = path.with_extension("json.damaged");
                     let moved = std::fs::rename(&path, &aside).is_ok();
-                    tracing::error!(file = %path.display(), %error, moved, "the witnessed times of rows are lost; their age counts from now");
+                    tracing::error!(file = %path.display(), %error, moved, "the witnessed times of rows were lost; the ages of these rows are counted from now on");
                     None
                 }
             },

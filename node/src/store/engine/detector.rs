@@ -39,7 +39,7 @@ pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
     let logins = logins.map(|(filter, from, limit)| (filter, from, limit, Detector::remember_login as Remember));
     for (filter, from, limit, remember) in logins.into_iter().chain(late) {
         if let Err(error) = learn(writer, &mut detector, &filter, from, limit, remember) {
-            tracing::warn!(%error, "the detection rules start without earlier state");
+            tracing::warn!(%error, "cannot restore the earlier state of the detection rules; starting without it");
         }
     }
     detector.commit();

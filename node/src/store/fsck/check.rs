@@ -329,7 +329,7 @@ impl Check {
             let mut rows = statement.query((claimed, SEQ_MAX, FINDINGS_LISTED_MAX))?;
             while let Some(row) = rows.next()? {
                 let seq = row.get(0)?;
-                let detail = "the row is numbered above the newest row that the node wrote".to_owned();
+                let detail = "the row's number is higher than that of the newest row that the node wrote".to_owned();
                 self.find(lines, Some(seq), FindingKind::Sequence, detail);
             }
         }

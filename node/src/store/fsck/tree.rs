@@ -68,7 +68,7 @@ impl TreeCheck {
                 pruned.to_seq
             ),
             Err(TreeError::Sqlite(error)) => return Err(error),
-            Err(problem) => format!("the hashes of the pruned rows: {problem}"),
+            Err(problem) => format!("the hashes of the pruned rows are damaged: {problem}"),
         };
         self.whole = false;
         Ok(Some(fault))

@@ -209,7 +209,9 @@ impl<'a> Pruner<'a> {
         check_archive(archive.as_ref())?;
         let mut checker = self.writer.checker();
         if unfinished(self.writer.conn(), &mut checker)?.is_some() {
-            return Err(AdminError::Refused("an earlier prune is not finished yet; try again when it is".to_owned()));
+            return Err(AdminError::Refused(
+                "an earlier prune is not finished yet; try again when it has finished".to_owned(),
+            ));
         }
         // Plan once more, because a hold may have been set since the check.
         let place = LogLocation { dir: self.writer.dir().clone(), keys: self.writer.keys().clone() };

@@ -20,7 +20,7 @@ pub enum TreeError {
     Sqlite(#[from] rusqlite::Error),
     #[error("tile {index} of level {level} is missing")]
     TileMissing { level: u32, index: u64 },
-    #[error("tile {index} of level {level} is not {TILE_WIDTH} hashes")]
+    #[error("tile {index} of level {level} does not consist of {TILE_WIDTH} hashes")]
     TileForm { level: u32, index: u64 },
     #[error("row {0} is missing")]
     RowMissing(u64),

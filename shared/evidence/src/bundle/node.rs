@@ -113,7 +113,10 @@ fn open_checkpoint(
                 opened = Some(checkpoint);
             }
             Ok(checkpoint) => {
-                problem = format!("its checkpoint is signed with a key that is not valid for {} rows", checkpoint.size);
+                problem = format!(
+                    "its checkpoint of {} rows is signed with a key that is not valid for that size",
+                    checkpoint.size
+                );
             }
             Err(error) if opened.is_none() => problem = format!("its checkpoint is invalid: {error}"),
             Err(_) => {}

@@ -76,7 +76,7 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         );
     }
     if node.generation.as_deref() != Some(&head.generation) {
-        verdict.find(Some(id), "its rows belong to another log than its head names");
+        verdict.find(Some(id), "its rows belong to a different log than the one named in its head");
     }
     for message in node.take_faults() {
         verdict.find(Some(id), message);

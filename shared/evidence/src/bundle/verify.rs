@@ -72,7 +72,7 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
         None => match own_trust(rest) {
             Ok(own) => Some(own),
             Err(message) => {
-                verdict.find(None, format!("{TRUST} of the bundle: {message}"));
+                verdict.find(None, format!("{TRUST} in the bundle: {message}"));
                 return verdict;
             }
         },

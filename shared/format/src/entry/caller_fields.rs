@@ -173,12 +173,12 @@ impl<'a> CallerFields<'a> {
 
     fn check_words(&self) -> Result<(), EntryError> {
         let Some(action) = self.action.as_deref() else {
-            return Err(EntryError::field("action", "it is required, for example \"auth.login\""));
+            return Err(EntryError::field("action", "is required, for example \"auth.login\""));
         };
         let Some(category) = self.category.as_deref() else {
             return Err(EntryError::field(
                 "category",
-                format!("it is required: one of {}, or a lower-case word of your own", CATEGORIES.join(", ")),
+                format!("is required: one of {}, or a custom lower-case word", CATEGORIES.join(", ")),
             ));
         };
         if category == NODE_CATEGORY || action == "log" || action.starts_with("log.") {
@@ -230,7 +230,7 @@ impl<'a> CallerFields<'a> {
             }
         }
         if self.details.is_some_and(|details| !details.get().starts_with('{')) {
-            return Err(EntryError::field("details", "it must be a JSON object"));
+            return Err(EntryError::field("details", "must be a JSON object"));
         }
         if self.redacted.as_ref().is_some_and(|paths| paths.len() > limits::REDACTED_COUNT_MAX) {
             return Err(EntryError::field("redacted", format!("more than {} paths", limits::REDACTED_COUNT_MAX)));

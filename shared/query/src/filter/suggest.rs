@@ -77,7 +77,7 @@ pub(super) fn unknown_key(typed: &str) -> String {
             .map(|(_, meant)| (*meant).to_owned())
             .or_else(|| nearest(bare, &KEYS))
     };
-    let why = if typed.starts_with('+') { " (all conditions must hold anyway)" } else { "" };
+    let why = if typed.starts_with('+') { " A plus is not needed: all conditions must hold." } else { "" };
     match meant {
         Some(meant) => {
             format!("unknown key {typed:?}; did you mean {meant}?{why} Quote text to search for it literally")

@@ -239,7 +239,7 @@ fn seq(value: &Value) -> Result<(u64, u64)> {
     let problem = |problem: String| (value.at, problem);
     let Some(comparison) = value.comparison else { return value::seq(&text).map_err(problem) };
     let number: u64 = text.parse().map_err(|_| problem("seq must be a number".to_owned()))?;
-    let none = || problem("no row has such a number".to_owned());
+    let none = || problem("no row number satisfies this comparison".to_owned());
     Ok(match comparison {
         Comparison::Less => (0, number.checked_sub(1).ok_or_else(none)?),
         Comparison::LessOrEqual => (0, number),

@@ -22,10 +22,7 @@ pub(in crate::filter) fn parse(text: &str, now: Now, is_stored: bool) -> Result<
     filter.check_written_length()?;
     let texts: usize = filter.tests().map(Test::texts).sum();
     if texts > FILTER_TEXTS_MAX {
-        return Err((
-            0,
-            format!("{texts} texts to search for inside others, more than the limit of {FILTER_TEXTS_MAX}"),
-        ));
+        return Err((0, format!("{texts} texts to search for, more than the limit of {FILTER_TEXTS_MAX}")));
     }
     Ok(TypedFilter { filter, hints: parser.hints })
 }
@@ -172,7 +169,7 @@ impl Parser {
                 return Err((
                     item.at,
                     format!(
-                        "write {word}:alice, or {word}:alice,bob for one of several; quote {word:?} to search for the word"
+                        "write {word}:alice, or {word}:alice,bob for one of several values; quote {word:?} to search for the word"
                     ),
                 ));
             }

@@ -68,7 +68,9 @@ impl Value {
             }
             let problem = match text.as_str() {
                 _ if text.starts_with('\'') => "use \" as the quote; quote a value that begins with '",
-                _ if text.starts_with('+') => "all conditions must hold anyway; quote text that begins with +",
+                _ if text.starts_with('+') => {
+                    "a plus is not needed, because all conditions must hold anyway; quote text that begins with +"
+                }
                 _ if text.starts_with(',') => {
                     "a comma separates the values of one key, as in user:alice,bob; quote text that begins with one"
                 }

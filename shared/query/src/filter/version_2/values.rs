@@ -95,7 +95,7 @@ impl Parser {
         Err((
             self.at,
             format!(
-                "the parentheses after a key contain only values joined by OR; write the others as conditions of their own, as in {name}:a AND -{name}:b"
+                "the parentheses after a key can contain only values joined by OR; write other conditions separately, as in {name}:a AND -{name}:b"
             ),
         ))
     }
