@@ -62,7 +62,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let recorder =
         Recorder::builder(FilePath::new(&socket))?.spool(FilePath::new(&spool)).source("axum-service").open()?;
-    // An event without a request takes a single call. `cluster` is strict: the service does not start without the entry.
+    // An event that belongs to no request is recorded with a single call. The category `cluster` is strict, so the service does
+    // not start unless the entry is recorded.
     recorder.emit(Entry::new(Category::Cluster, "service.start").user("axum-service").user_type("service")).await?;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

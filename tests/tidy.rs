@@ -206,7 +206,7 @@ const PRIVATE_DIALECT: [(&str, &str); 14] = [
     (r"\bstands (in|at|for it|behind|before|beside)\b", "is"),
 ];
 
-/// Checks the comments of the code and of the pages, and the documents.
+/// Checks the comments of the code and of the pages, the documents, and the sentences in strings of the programs.
 #[test]
 fn comments_and_documents_use_the_words_of_the_field() {
     let patterns = PRIVATE_DIALECT.map(|(pattern, instead)| (regex::Regex::new(pattern).unwrap(), instead));
@@ -230,20 +230,34 @@ fn comments_and_documents_use_the_words_of_the_field() {
             }
         }
     }
-    let (mut wrong, mut read) = (Vec::new(), 0);
+    // A literal without a space is a value, such as the user name "nobody".
+    let sentence = regex::Regex::new(r#""(?:[^"\\]|\\.)* (?:[^"\\]|\\.)*""#).unwrap();
+    let (mut wrong, mut read, mut sentences) = (Vec::new(), 0, 0);
     for (path, text) in &texts {
+        let is_program = path.ends_with(".rs") && !path.starts_with("tests/") && !path.contains("/tests");
+        let mut in_tests = false;
         for (number, line) in text.lines().enumerate() {
+            in_tests |= line.starts_with("#[cfg(test)]");
             let is_comment = ["//", "/*", "* "].iter().any(|begin| line.trim_start().starts_with(begin));
-            if !is_comment && !path.ends_with(".md") {
+            let found: Vec<&str> = if is_comment || path.ends_with(".md") {
+                read += 1;
+                vec![line]
+            } else if is_program && !in_tests {
+                let found: Vec<&str> = sentence.find_iter(line).map(|literal| literal.as_str()).collect();
+                sentences += found.len();
+                found
+            } else {
                 continue;
-            }
-            read += 1;
-            for (pattern, instead) in patterns.iter().filter(|(pattern, _)| pattern.is_match(line)) {
-                wrong.push(format!("{path}:{}: {pattern}: write {instead}: {}", number + 1, line.trim()));
+            };
+            for (pattern, instead) in &patterns {
+                if found.iter().any(|text| pattern.is_match(text)) {
+                    wrong.push(format!("{path}:{}: {pattern}: write {instead}: {}", number + 1, line.trim()));
+                }
             }
         }
     }
     assert!(read > 5_000, "only {read} lines of comments and documents were found");
+    assert!(sentences > 1_000, "only {sentences} sentences in strings were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -291,4 +305,110 @@ fn the_code_map_is_the_code() {
             assert!(root().join(word).exists(), "ARCHITECTURE.md names {word}, which does not exist");
         }
     }
+}
+
+/// Names that this project no longer uses for types, functions, modules and constants, and the name that replaced each. A name that is
+/// stored or signed never changes, but none of those is the name of an item.
+const FORMER_NAMES: [(&str, &str); 62] = [
+    ("Door", "Route"),
+    ("Floor", "LogStart"),
+    ("Grower", "TreeIntegrator"),
+    ("Growing", "Integration"),
+    ("Draft", "NewEntry"),
+    ("DirectLog", "OfflineLog"),
+    ("DirectUpkeep", "OfflineAdmin"),
+    ("Slice", "read_range"),
+    ("Beside", "ScanContext"),
+    ("Facts", "RuleInput"),
+    ("Spoken", "CallerFields"),
+    ("Stamp", "NodeFields"),
+    ("FreshRows", "PendingRows"),
+    ("CopyAside", "SnapshotCopy"),
+    ("keep_time", "advance_clock"),
+    ("teach", "load_epochs"),
+    ("strays", "orphans"),
+    ("PruneWish", "PruneRequest"),
+    ("upkeep", "admin"),
+    ("Standing", "WitnessStatus"),
+    ("Look", "Lookup, or poll"),
+    ("look", "poll"),
+    ("looked", "polled"),
+    ("Link", "NodeConnection"),
+    ("Way", "Endpoint, or Route"),
+    ("Lane", "Channel"),
+    ("Asking", "StreamOptions"),
+    ("Tally", "NodeCounters"),
+    ("Proving", "ProofVerifier"),
+    ("PlacedRow", "VerifiedRow"),
+    ("Place", "ProvenRow, or Offset"),
+    ("Gone", "what ended: the client, the session, the stream"),
+    ("Feed", "Prefetch"),
+    ("pump", "read_ahead"),
+    ("known_down", "circuit_open"),
+    ("Shown", "Coverage"),
+    ("UNATTENDED", "BACKGROUND"),
+    ("with_done", "audited"),
+    ("Unrecorded", "RecordingFault"),
+    ("Outlet", "Destination"),
+    ("Wanted", "DesiredConfig"),
+    ("PlaceFile", "OffsetFile"),
+    ("Heard", "SourceMessage"),
+    ("Landmark", "SeekAnchor"),
+    ("Material", "TlsCredentials"),
+    ("Life", "Membership"),
+    ("Kept", "Spooled"),
+    ("LossPolicy", "DeliveryPolicy"),
+    ("is_passing", "is_transient"),
+    ("capturing", "in_memory"),
+    ("emit_under", "emit_with_policy"),
+    ("turned_away", "reject"),
+    ("unremarkable", "skip_on_success"),
+    ("first_words", "initial_entry, or response_excerpt"),
+    ("last_words", "final_entry"),
+    ("Ledger", "LossCounters"),
+    ("turn_over", "rotate"),
+    ("Dice", "SeededRng"),
+    ("greet", "probe"),
+    ("judge", "check, detect, or verdict"),
+    ("Judge", "Detector"),
+    ("settle", "commit, or wait_until_settled"),
+];
+/// Beginnings of former names of types.
+const FORMER_BEGINNINGS: [(&str, &str); 2] =
+    [("Typed", "Raw, for parts of a configuration file"), ("judge_", "check_")];
+/// Names that begin like former ones but mean something else, each with the file that defines it.
+const OTHER_MEANINGS: [(&str, &str); 1] = [("TypedFilter", "shared/query/src/filter/expr.rs")];
+
+/// Returns the former names among the items that a source text defines, each with its replacement.
+fn former_names(path: &str, text: &str) -> Vec<String> {
+    let item = regex::Regex::new(r"\b(?:struct|enum|union|trait|type|fn|mod|const|static)\s+([A-Za-z_]\w*)").unwrap();
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let names = code.flat_map(|line| item.captures_iter(line).map(|found| found[1].to_owned()).collect::<Vec<_>>());
+    let replaced = names.filter(|name| !OTHER_MEANINGS.contains(&(name.as_str(), path))).filter_map(|name| {
+        let same = FORMER_NAMES.iter().find(|(former, _)| *former == name);
+        let alike = FORMER_BEGINNINGS.iter().find(|(begin, _)| name.starts_with(begin));
+        same.or(alike).map(|(_, instead)| format!("{path}: {name}: call it {instead}"))
+    });
+    replaced.collect()
+}
+
+#[test]
+fn items_have_the_names_of_the_field() {
+    let mut texts = files();
+    texts.retain(|(path, _)| path != "tests/tidy.rs");
+    let wrong: Vec<String> = texts.iter().flat_map(|(path, text)| former_names(path, text)).collect();
+    assert!(texts.len() > 300, "only {} files were found", texts.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Each kind of definition is recognized.
+    for text in [
+        "pub(crate) struct Door {",
+        "enum Gone {",
+        "async fn look(",
+        "mod upkeep;",
+        "struct TypedNode {",
+        "const UNATTENDED: u8",
+    ] {
+        assert_eq!(former_names("x.rs", text).len(), 1, "{text}");
+    }
+    assert!(former_names("x.rs", "// struct Door\nstruct Doorway;\nfn looked_up() {}").is_empty());
 }

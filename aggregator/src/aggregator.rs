@@ -41,7 +41,7 @@ pub enum StartError {
     Identity { found: String, expected: String },
     #[error("cannot listen on {place}: {source}")]
     Listen { place: String, source: std::io::Error },
-    #[error("{path}: {source}; the aggregator keeps its cursor key and tokens there")]
+    #[error("cannot use the state directory {path} (cursor key, tokens): {source}")]
     State { path: std::path::PathBuf, source: std::io::Error },
     #[error("cannot use the node's socket: {0}")]
     Audit(#[from] piperoll_client::ClientError),
@@ -49,8 +49,8 @@ pub enum StartError {
     Recorder(#[from] piperoll_client::OpenError),
 }
 
-/// Time limit at shutdown for storing pins. The same limit applies again to requests that are still in progress although their
-/// callers are gone.
+/// Time limit at shutdown for storing the pins. Afterwards, requests that are still in progress, and whose callers are gone, have
+/// the same time to finish.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An aggregator whose listener is bound but which does not serve requests yet.

@@ -1,8 +1,8 @@
 //! The aggregator's own audit entries, recorded by the client library's layer as in any application.
 //!
 //! Every request under `/api/v1`, reads included, is one entry, and no answer is sent before that entry is on disk. No
-//! intents are recorded: a client that is not identified yet must not be able to write. Instead, a change is refused in
-//! advance while entries cannot be recorded.
+//! intents are recorded: the layer would record them before the client is identified, and an unidentified client must not
+//! be able to write. Instead, a change is refused in advance while entries cannot be recorded.
 
 use std::time::Duration;
 

@@ -26,8 +26,8 @@ use crate::access::rate_limit::Rates;
 use crate::access::scope::{Scope, Written};
 use crate::access::sessions::SESSION_IDLE_DEFAULT;
 
-/// Default interval between polls, five seconds. An intruder on a node can change only the rows written since the last
-/// poll without being noticed.
+/// Default interval between polls, five seconds. The rows written since the last poll are the only ones that an intruder on
+/// a node can change without being noticed.
 const WITNESS_POLL_MS: u64 = 5_000;
 /// Default and maximum exchange interval, one hour. A witness that loses its memory loses at most the pins of one interval.
 const WITNESS_EXCHANGE: Duration = Duration::from_hours(1);
@@ -81,7 +81,7 @@ pub struct RosterNode {
     pub id: NodeId,
     pub address: String,
     pub life: Membership,
-    /// Changes to the instants at which the membership begins or ends.
+    /// Recorded changes to the time at which the membership begins or ends.
     pub moved: Vec<Moved>,
     /// Seq of the last row of a node that left.
     pub last_seq: Option<u64>,
@@ -137,24 +137,24 @@ struct RawConfig {
     secrets_dir: PathBuf,
     embedded_node: Option<PathBuf>,
     #[serde(default)]
-    retired: Vec<TypedKept>,
+    retired: Vec<RawKept>,
     audit_socket: PathBuf,
     witness_key: PathBuf,
     export_key: PathBuf,
     #[serde(default)]
-    witness: TypedWitness,
+    witness: RawWitness,
     #[serde(default)]
-    limits: TypedLimits,
+    limits: RawLimits,
     #[serde(default)]
-    rates: TypedRates,
+    rates: RawRates,
     #[serde(default)]
-    session: TypedSession,
+    session: RawSession,
 }
 
 /// Folder of a node that left the cluster and whose log this aggregator reads.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedKept {
+struct RawKept {
     node: NodeId,
     /// Contains the node's `node.toml`, secrets and log.
     folder: PathBuf,
@@ -162,14 +162,14 @@ struct TypedKept {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedWitness {
+struct RawWitness {
     poll_ms: Option<u64>,
     exchange_seconds: Option<NonZeroU32>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedLimits {
+struct RawLimits {
     connect_ms: Option<u64>,
     first_row_ms: Option<u64>,
     idle_ms: Option<u64>,
@@ -179,27 +179,27 @@ struct TypedLimits {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedRates {
+struct RawRates {
     per_address: Option<NonZeroU32>,
     per_caller: Option<NonZeroU32>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedSession {
+struct RawSession {
     idle_seconds: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedRoster {
+struct RawRoster {
     /// Format of the roster; missing in rosters of the first version.
     format: Option<String>,
     /// C2SP verification keys.
     #[serde(default)]
     witnesses: Vec<String>,
     #[serde(default)]
-    node: Vec<TypedNode>,
+    node: Vec<RawNode>,
     #[serde(default)]
     retention: Vec<KeepPolicy>,
 }
@@ -209,7 +209,7 @@ const ROSTER_FORMAT: &str = "piperoll roster v2";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedNode {
+struct RawNode {
     id: NodeId,
     address: String,
     checkpoint_key: Option<String>,
@@ -218,7 +218,7 @@ struct TypedNode {
     former_checkpoint_keys: Vec<String>,
     /// Used together with `first_day` and `last_day` in rosters of the first version.
     #[serde(default)]
-    status: TypedStatus,
+    status: RawStatus,
     first_day: Option<String>,
     last_day: Option<String>,
     member_from: Option<Timestamp>,
@@ -231,7 +231,7 @@ struct TypedNode {
 
 #[derive(Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum TypedStatus {
+enum RawStatus {
     #[default]
     Active,
     Retired,
@@ -239,14 +239,14 @@ enum TypedStatus {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedUsers {
+struct RawUsers {
     #[serde(default)]
-    user: Vec<TypedUser>,
+    user: Vec<RawUser>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedUser {
+struct RawUser {
     name: String,
     role: Role,
     scope: Option<String>,
@@ -264,7 +264,7 @@ impl AggregatorConfig {
             None => HashMap::new(),
         };
         let mut kept: Vec<(NodeId, PathBuf)> = Vec::new();
-        for TypedKept { node, folder } in typed.retired {
+        for RawKept { node, folder } in typed.retired {
             let problem = if roster.iter().any(|known| known.id == node) {
                 kept.iter().any(|(known, _)| *known == node).then_some("is named twice")
             } else {
@@ -320,7 +320,7 @@ impl AggregatorConfig {
     }
 }
 
-impl TypedLimits {
+impl RawLimits {
     fn check(&self) -> Result<FanOutLimits, String> {
         let default = FanOutLimits::default();
         let pick = |name: &str, typed: Option<u64>, default: Duration| match typed {
@@ -339,8 +339,8 @@ impl TypedLimits {
 }
 
 fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
-    let typed: TypedUsers = config_files::read_toml(path)?;
-    let user = |typed: TypedUser| {
+    let typed: RawUsers = config_files::read_toml(path)?;
+    let user = |typed: RawUser| {
         let bad =
             |problem| ConfigError::Content { path: path.to_owned(), problem: format!("{}: {problem}", typed.name) };
         let scope = Scope::of(typed.role, typed.scope.as_deref(), Written::InFile, SystemClock.now()).map_err(bad)?;
@@ -351,7 +351,7 @@ fn load_users(path: &Path) -> Result<HashMap<String, User>, ConfigError> {
 
 fn load_roster(path: &Path, secrets: &Path, cluster: &ClusterName) -> Result<Roster, ConfigError> {
     let bad = |problem: String| ConfigError::Content { path: path.to_owned(), problem };
-    let mut typed: TypedRoster = config_files::read_toml(path)?;
+    let mut typed: RawRoster = config_files::read_toml(path)?;
     if let Some(format) = typed.format.filter(|format| format != ROSTER_FORMAT) {
         return Err(bad(format!("unknown roster format {format:?}; this program reads {ROSTER_FORMAT:?}")));
     }
@@ -401,8 +401,8 @@ struct Roster {
     witnesses: Vec<VerifyingKey>,
 }
 
-fn life(node: &TypedNode) -> Result<Membership, String> {
-    if node.status == TypedStatus::Active {
+fn life(node: &RawNode) -> Result<Membership, String> {
+    if node.status == RawStatus::Active {
         let from = node.member_from.unwrap_or(Timestamp::MIN);
         let until = node.member_until.unwrap_or(Timestamp::MAX);
         if until < from {

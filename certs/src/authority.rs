@@ -39,9 +39,9 @@ pub struct Authority {
     pub(crate) dir: PathBuf,
     pub(crate) members: Members,
     ca: CertificateAuthority,
-    /// Folders of machines that are no longer in the cluster directory and could not be updated.
+    /// Members' folders that are missing from the cluster directory and therefore could not be updated.
     absent: Vec<PathBuf>,
-    /// New paths of the folders that interrupted commands left over, which were moved aside.
+    /// New paths of the folders that were left over from interrupted commands and were moved aside.
     set_aside: Vec<PathBuf>,
 }
 
@@ -89,7 +89,7 @@ impl Authority {
         &self.members.list
     }
 
-    /// Returns the new paths of folders that an interrupted command left over and that were moved aside.
+    /// Returns the new paths of the folders that were left over from interrupted commands and were moved aside.
     pub fn set_aside(&self) -> &[PathBuf] {
         &self.set_aside
     }
@@ -391,7 +391,7 @@ impl Authority {
     /// Lists the witnesses whose cosignatures a node accepts, one C2SP verification key per line.
     fn witnesses(&self) -> Result<String> {
         let mut text =
-            "# The cluster's witnesses. Retention deletes rows only after these have seen them for long enough.\n"
+            "# The cluster's witnesses. Retention deletes only rows that these have witnessed for the configured time.\n"
                 .to_owned();
         for witness in &self.trust()?.witnesses {
             text.push_str(&format!("{witness}\n"));

@@ -61,7 +61,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             warn_of_absent(&authority);
             outln!("{count} {} of {id} revoked; ca.crl was updated in every folder.", certificates(count));
             outln!(
-                "Copy ca.crl to every machine: daemons refuse new connections within seconds and close open ones within a minute."
+                "Copy ca.crl to every machine: daemons then refuse new connections with a revoked certificate within seconds, and close open ones within a minute."
             );
         }
         command @ (ClusterCommand::RotateMac { .. }
@@ -165,8 +165,10 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.rotate_mac(&id)?;
             warn_of_absent(&authority);
-            outln!("epoch {} of {id}: {}/{}", changed.number, changed.folder.display(), changed.file);
-            outln!("1. Copy the aggregators' folders (they hold the new secret too) and restart the aggregators.");
+            outln!("new secret for epoch {} of {id}: {}/{}", changed.number, changed.folder.display(), changed.file);
+            outln!(
+                "1. Copy the aggregators' folders to their machines (they contain the new secret too) and restart the aggregators."
+            );
             outln!(
                 "2. Copy {} and node.toml to {id}, keep the older secrets there, and restart the node.",
                 changed.file
@@ -178,18 +180,23 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
             let changed = authority.rotate_key(&id)?;
             warn_of_absent(&authority);
             outln!("next checkpoint key of {id}: {}/{}", changed.folder.display(), changed.file);
-            outln!("1. Copy the aggregators' folders and restart the aggregators.");
+            outln!("1. Copy the aggregators' folders to their machines and restart the aggregators.");
             outln!("2. Copy {} and node.toml to {id} and restart the node: it signs with both keys.", changed.file);
-            outln!("3. On the node, once witnessed: piperoll node checkpoint --witnessed > both.note");
+            outln!(
+                "3. When `piperoll nodes` shows ok, run on the node: piperoll node checkpoint --witnessed > both.note"
+            );
             outln!("4. piperoll cluster rotate-key {} {id} --finish both.note", dir.display());
         }
         ClusterCommand::RotateKey { dir, id, finish: Some(note) } => {
             let mut authority = Authority::open(&dir)?;
             let changed = authority.finish_key(&id, &read_note(&note)?)?;
             warn_of_absent(&authority);
-            outln!("from {} on, only the new key of {id} is valid", counted(changed.number, "row", "rows"));
+            outln!(
+                "from a log size of {} on, only the new key of {id} is valid",
+                counted(changed.number, "row", "rows")
+            );
             outln!("1. Copy node.toml to {id} and restart the node; delete its old checkpoint key.");
-            outln!("2. Copy the aggregators' folders and restart the aggregators.");
+            outln!("2. Copy the aggregators' folders to their machines and restart the aggregators.");
             outln!("3. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
         }
         ClusterCommand::NewGeneration { dir, id, frozen } => {
@@ -201,9 +208,9 @@ fn change_keys(command: ClusterCommand) -> anyhow::Result<()> {
                 counted(changed.number, "row", "rows")
             );
             outln!(
-                "1. On {id}: stop the node, copy the folder, run piperoll node new-generation --reason \"…\", and start the node."
+                "1. On {id}: stop the node, copy its new folder there, run piperoll node new-generation --reason \"…\", and start the node."
             );
-            outln!("2. Copy the aggregators' folders and restart the aggregators.");
+            outln!("2. Copy the aggregators' folders to their machines and restart the aggregators.");
             outln!("3. piperoll nodes accept {id} --new-generation …, with the generation that the node printed.");
             outln!("4. Give auditors the new trust file: piperoll cluster trust {}", dir.display());
         }
@@ -224,15 +231,18 @@ fn made(what: &str, folder: &Path) {
 /// Warns about folders that were set aside, and about folders that are missing here, because they were moved to their machines.
 fn warn_of_absent(authority: &Authority) {
     for folder in authority.set_aside() {
-        errln!("an interrupted command had left a folder of this name; it was moved to {}", folder.display());
+        errln!("moved aside a folder that an interrupted command had left: {}", folder.display());
     }
     for folder in authority.absent_folders() {
-        errln!("{} not found; copy the cluster's new ca.crl to that machine by hand", folder.display());
+        errln!(
+            "{} not found, so the copy of ca.crl there was not updated; copy the cluster's new ca.crl to that machine by hand",
+            folder.display()
+        );
     }
 }
 
 fn copy_aggregators() {
-    outln!("The aggregators' folders were updated too (roster, secrets, users): copy them again.");
+    outln!("The aggregators' folders were updated too (roster, secrets, users): copy them to their machines again.");
 }
 
 fn layout(packaged: bool) -> Layout {

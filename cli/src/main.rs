@@ -32,8 +32,8 @@ fn main() -> std::process::ExitCode {
     piperoll_net::crypto::install();
     let args = Args::parse_from(args::protect_negation(std::env::args_os()));
     if args.command.only_prints() {
-        // Restore the default of SIGPIPE, so that `piperoll query | head` ends quietly like other commands. A daemon must outlive
-        // its terminal.
+        // Restore the default of SIGPIPE, so that `piperoll query | head` ends quietly like other commands. For a daemon the
+        // signal stays ignored, because a daemon must outlive its terminal.
         sigpipe::reset();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

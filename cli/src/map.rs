@@ -139,7 +139,7 @@ fn say(counts: &Counts, rows: usize, json: bool) {
     );
     if counts.without_id > 0 {
         errln!(
-            "{} without an ID of their own: importing the file twice would record such records twice",
+            "entries without an ID of their own: {}; importing the file twice would record them twice",
             group_digits(counts.without_id)
         );
     }

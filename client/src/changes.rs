@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use piperoll_format::limits::{CHANGES_COUNT_MAX, LONG_TEXT_BYTES_MAX};
 use piperoll_redact::{MARK, MASK, Redactor};
 
-/// Field name that represents the changes beyond [`CHANGES_COUNT_MAX`]; its new value is their number.
+/// Field name that represents the changes beyond [`CHANGES_COUNT_MAX`]; the new value of this field is the number of those
+/// changes.
 const UNLISTED: &str = "(fields not listed)";
 /// Maximum number of changes named in a sentence; the others are counted.
 const SAID_MAX: usize = 4;

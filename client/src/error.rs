@@ -7,7 +7,7 @@ use piperoll_protocol::problem::Problem;
 #[non_exhaustive]
 pub enum ClientError {
     /// No process listens on the socket or address; nothing was recorded.
-    #[error("no node is listening on {place}; start the node, or set its socket")]
+    #[error("no node is listening on {place}; start the node, or correct this path or address")]
     Down {
         /// The socket's path, or the address.
         place: String,

@@ -53,7 +53,7 @@ impl TrustedProxies {
     }
 
     /// Returns the client's address: the rightmost one that is not a trusted proxy. If the list ends or becomes unreadable before
-    /// that, returns the leftmost proxy that is known.
+    /// such an address is found, returns the leftmost address that could be read.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut known = peer.to_canonical();
@@ -89,8 +89,9 @@ impl TrustedProxies {
         known
     }
 
-    /// Splits off the element that the last proxy added, and returns it and the rest. A comma inside quotes does not separate
-    /// elements. A quote that is left open further to the left was written by another sender and has no effect.
+    /// Splits off the last element, which the last proxy added, and returns it and the rest. A comma inside quotes does not
+    /// separate elements. An unclosed quote in an earlier element was written by another sender and has no effect on the last
+    /// element.
     fn last_element<'a>(&self, line: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>) {
         if self.header == ProxyHeader::XRealIp {
             return (line, None);

@@ -9,7 +9,7 @@ use super::recorded_entries::RecordedEntries;
 /// A route that is not recorded as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Unrecorded {
+pub enum RecordingFault {
     /// The route recorded no entry.
     #[error("{method} {path} was answered without an entry; wrap the route in RecordLayer")]
     Nothing {
@@ -52,7 +52,7 @@ pub async fn check_routes<S, B>(
     service: S,
     captured: &RecordedEntries,
     routes: impl IntoIterator<Item = (Method, &str)>,
-) -> Result<(), Unrecorded>
+) -> Result<(), RecordingFault>
 where
     S: Service<Request<B>> + Clone,
     S::Error: std::fmt::Debug,
@@ -68,15 +68,15 @@ where
         let entries: Vec<Value> =
             captured.entries().into_iter().filter(|entry| entry["reason"] != super::layer::INTENT).collect();
         match entries.as_slice() {
-            [] => return Err(Unrecorded::Nothing { method, path }),
+            [] => return Err(RecordingFault::Nothing { method, path }),
             [one] => {
                 let action = one["action"].as_str().unwrap_or_default();
                 let was_refused = one["outcome"] == "denied";
                 if action.starts_with("http.") && !was_refused {
-                    return Err(Unrecorded::Unnamed { method, path, action: action.to_owned() });
+                    return Err(RecordingFault::Unnamed { method, path, action: action.to_owned() });
                 }
             }
-            several => return Err(Unrecorded::Several { method, path, count: several.len() }),
+            several => return Err(RecordingFault::Several { method, path, count: several.len() }),
         }
     }
     Ok(())

@@ -17,8 +17,8 @@ use piperoll_net::tls::TlsFiles;
 use piperoll_redact::Redactor;
 use serde::Deserialize;
 
-use crate::sinks::{ForwardConfig, TypedForward};
-use crate::sources::{IntakeConfig, TypedIntake};
+use crate::sinks::{ForwardConfig, RawForward};
+use crate::sources::{IntakeConfig, RawIntake};
 use crate::store::LogKeys;
 
 /// Longest path that `sockaddr_un` can hold (unix(7)): 108 bytes, less the terminating NUL.
@@ -112,31 +112,31 @@ struct RawConfig {
     data_dir: PathBuf,
     #[serde(default)]
     log_format: LogFormat,
-    secrets: Vec<TypedSecret>,
+    secrets: Vec<RawSecret>,
     checkpoint_key: PathBuf,
     next_checkpoint_key: Option<PathBuf>,
     #[serde(default)]
-    socket: TypedSocket,
+    socket: RawSocket,
     #[serde(default)]
-    http: TypedHttp,
-    peer: TypedPeer,
+    http: RawHttp,
+    peer: RawPeer,
     #[serde(default)]
-    metrics: TypedMetrics,
+    metrics: RawMetrics,
     #[serde(default)]
-    retention: TypedRetention,
+    retention: RawRetention,
     #[serde(default)]
     flags: Rules,
     #[serde(default)]
-    redact: TypedRedact,
+    redact: RawRedact,
     #[serde(default)]
-    forward: Vec<TypedForward>,
+    forward: Vec<RawForward>,
     #[serde(default)]
-    intake: Vec<TypedIntake>,
+    intake: Vec<RawIntake>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedRedact {
+struct RawRedact {
     /// Additional names of secrets.
     #[serde(default)]
     keys: Vec<String>,
@@ -144,7 +144,7 @@ struct TypedRedact {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedRetention {
+struct RawRetention {
     keep: Option<String>,
     size_max_gib: Option<f64>,
     every: Option<String>,
@@ -152,14 +152,14 @@ struct TypedRetention {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedSecret {
+struct RawSecret {
     epoch: u32,
     file: PathBuf,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedSocket {
+struct RawSocket {
     path: Option<PathBuf>,
     mode: Option<String>,
     group: Option<String>,
@@ -170,14 +170,14 @@ struct TypedSocket {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedHttp {
+struct RawHttp {
     listen: Option<SocketAddr>,
     tokens: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedPeer {
+struct RawPeer {
     listen: String,
     certificate: PathBuf,
     key: PathBuf,
@@ -187,7 +187,7 @@ struct TypedPeer {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedMetrics {
+struct RawMetrics {
     listen: Option<String>,
 }
 
@@ -251,8 +251,8 @@ impl NodeConfig {
         let retention = typed.retention.check().map_err(bad)?;
         typed.flags.check().map_err(bad)?;
         let redactor = Redactor::new(&typed.redact.keys).map_err(|e| bad(format!("redact.keys: {e}")))?;
-        let intake = TypedIntake::check_all(typed.intake, &base).map_err(bad)?;
-        let forward = TypedForward::check_all(typed.forward, &base).map_err(bad)?;
+        let intake = RawIntake::check_all(typed.intake, &base).map_err(bad)?;
+        let forward = RawForward::check_all(typed.forward, &base).map_err(bad)?;
         Ok(Self {
             cluster: typed.cluster,
             node_id: typed.node_id,
@@ -289,7 +289,7 @@ impl NodeConfig {
     }
 }
 
-impl TypedRetention {
+impl RawRetention {
     fn check(self) -> Result<RetentionConfig, String> {
         let default = RetentionConfig::default();
         let duration = |name: &str, text: &str| {
@@ -324,7 +324,7 @@ impl TypedRetention {
     }
 }
 
-impl TypedSocket {
+impl RawSocket {
     fn check(self, base: &Path) -> Result<SocketConfig, String> {
         let path = base.join(self.path.unwrap_or_else(|| PathBuf::from("node.sock")));
         let bytes = path.as_os_str().len();

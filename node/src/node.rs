@@ -63,7 +63,7 @@ impl Node {
         let socket = bind_socket(&config.socket).map_err(listen(config.socket.path.display().to_string()))?;
         let forwarding = Forwarding::open(store.clone(), Arc::clone(&clock), &config.forward).await?;
         let app = Arc::new(App::new(store.clone(), clock, Some(Arc::clone(&tls)), &config, forwarding));
-        // No file of the node may be followed as the log of another program.
+        // The intake must not follow the node's own files as if they were another program's log.
         let own = vec![config.data_dir.clone(), config.folder.clone()];
         let intake = Intake::open(&config.intake, &config.data_dir, own, app.metrics().intake.clone()).await?;
         Ok(Self { store, app, tls, peer, socket, metrics, http, intake, config })
@@ -124,8 +124,8 @@ impl Node {
     }
 }
 
-/// Signs a checkpoint over new entries regularly, even if no client requests one, because signed entries cannot be truncated
-/// unnoticed.
+/// Signs a checkpoint over new entries regularly, even if no client requests one, because entries that a checkpoint covers cannot
+/// be removed unnoticed.
 async fn sign_regularly(store: Store) {
     let mut last_fault = None;
     loop {

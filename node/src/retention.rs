@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 use crate::config::RetentionConfig;
 use crate::store::{AdminError, PruneTarget, Store};
 
-/// Interval between checks whether a witness has seen the prune statement.
+/// Interval for checking whether a witness has seen the prune statement.
 const WITNESS_PAUSE: Duration = Duration::from_millis(200);
-/// Interval between checks whether there is a witness at all.
+/// Interval for checking whether any witness has cosigned a checkpoint of this log.
 const WITNESS_LOOK: Duration = Duration::from_secs(2);
 const NO_WITNESSES: &str = "nothing is pruned, because no witness is known: copy the file `witnesses` from this node's directory in the cluster directory to the directory of its \
                             `node.toml`, and restart the node";
@@ -119,8 +119,8 @@ impl Retention {
         self.config.keep_days.is_some() || self.config.size_max.is_some()
     }
 
-    /// Selects rows for automatic pruning that were witnessed at least `days` ago, regardless of their timestamps. Only for rows
-    /// that were recorded in an archived log after it was archived are timestamps compared with `sober_now`.
+    /// Selects rows for automatic pruning that were witnessed at least `days` ago, regardless of their timestamps. Archived logs
+    /// are compared with `sober_now`, but only by the timestamps of rows that were added after the log was archived.
     async fn witnessed_for(&self, days: u32) -> Result<PruneTarget, AdminError> {
         let earlier_before = self.sober_now().await?.minus(DAY * days);
         Ok(PruneTarget { before: Timestamp::MAX, to_max: self.store.rows_witnessed_for(DAY * days), earlier_before })
@@ -194,7 +194,7 @@ impl Retention {
         let used = self.store.used_bytes().await?;
         if used > size_max {
             return Err(AdminError::Refused(format!(
-                "the database uses {used} bytes, more than the {size_max} of retention.size_max, and nothing more can be pruned: \
+                "the database uses {used} bytes, more than the {size_max} bytes that retention.size_max_gib allows, and nothing more can be pruned: \
                  rows are kept for at least {RETENTION_DAYS_MIN} days, until they are witnessed, and while they are under a hold"
             )));
         }
@@ -273,7 +273,10 @@ impl Retention {
             )));
         }
         if plan.to_seq != to_seq {
-            let message = format!("only rows below {} can be pruned now, not below {to_seq}; plan again", plan.to_seq);
+            let message = format!(
+                "the plan is out of date: now only rows below {} can be pruned, not below {to_seq}; try again",
+                plan.to_seq
+            );
             return Err(AdminError::Refused(message));
         }
         let pruned = self.begin(wish, plan, format!("rows before {before}, requested by {by}"), archive).await?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use piperoll_evidence::bundle::Members;
 use piperoll_format::merkle::leaf_hash;
-use piperoll_tests::{Cluster, append_in_flight, caller_entry, draft, median, new_store, piperoll};
+use piperoll_tests::{Cluster, append_in_flight, caller_entry, median, new_entry, new_store, piperoll};
 use rusqlite::Connection;
 
 const WRITERS: usize = 128;
@@ -92,8 +92,8 @@ async fn verify() {
     let store = new_store(&path);
     let via: Arc<str> = Arc::from("socket uid=0");
     for first in (0..VERIFY_ROWS).step_by(1_000) {
-        let drafts = (first..first + 1_000).map(|n| draft(&caller_entry(n), &via));
-        assert!(store.append(drafts.collect()).await.iter().all(Result::is_ok));
+        let new_entries = (first..first + 1_000).map(|n| new_entry(&caller_entry(n), &via));
+        assert!(store.append(new_entries.collect()).await.iter().all(Result::is_ok));
     }
     let (mut reading, mut checking) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

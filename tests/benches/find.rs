@@ -16,7 +16,7 @@ use piperoll_net::clock::{Clock, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{LogDir, Store};
 use piperoll_protocol::node::ScanRequest;
-use piperoll_tests::{Cluster, Fault, draft};
+use piperoll_tests::{Cluster, Fault, new_entry};
 
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../browser/driver.rs"]
@@ -192,9 +192,9 @@ async fn fill(store: &Store, rows: u64, node: u64) {
     let mut dice = node + 1;
     let mut waiting = tokio::task::JoinSet::new();
     for first in (0..rows).step_by(1_000) {
-        let drafts = (first..rows.min(first + 1_000)).map(|n| draft(&entry(n, &mut dice), &via)).collect();
+        let new_entries = (first..rows.min(first + 1_000)).map(|n| new_entry(&entry(n, &mut dice), &via)).collect();
         let store = store.clone();
-        waiting.spawn(async move { assert!(store.append(drafts).await.iter().all(Result::is_ok)) });
+        waiting.spawn(async move { assert!(store.append(new_entries).await.iter().all(Result::is_ok)) });
         while waiting.len() > 4 {
             waiting.join_next().await.unwrap().unwrap();
         }
@@ -204,7 +204,8 @@ async fn fill(store: &Store, rows: u64, node: u64) {
     }
 }
 
-/// Returns an entry of a mail platform with a thousand users, some of them busy, five actions and twenty thousand addresses.
+/// Returns an entry of a mail platform with a thousand users (some more active than others), five actions and twenty thousand
+/// addresses.
 fn entry(n: u64, dice: &mut u64) -> String {
     let mut roll = |sides: u64| {
         *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,8 +1,8 @@
 //! Measures the cost of recording for an application: `cargo bench --bench record -p piperoll-tests`. Prints the figures without
 //! checking them.
 //!
-//! Compares the rates of strict entries with one task and with 128 tasks, through a real node, and compares a service that uses
-//! the layer with the same service without it, to obtain the layer's own work per request.
+//! Compares the rates of strict entries with one task and with 128 tasks, through a real node. Also compares a service that uses
+//! the layer with the same service without it; the difference is the layer's own work per request.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue panics")]
 
@@ -27,7 +27,7 @@ fn main() {
     piperoll_net::crypto::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(strict());
-    // The layer's own work is measured on one thread, where CPU time is the time of this work alone.
+    // Measure the layer on a runtime with one thread, so that the CPU time of the process is the time of this work alone.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(layer());
 }

@@ -56,7 +56,7 @@ async fn an_auditor_leaves_with_a_verified_bundle() {
     browser.press("main", "Verify all entries").await;
     browser.says("main", "all entries verified").await;
 
-    // With a node missing the export is refused and the node is named, or the result is labelled as partial.
+    // While a node is missing, an export either fails and names the node, or its result is labeled as partial.
     cluster.kill(2);
     browser.go("/exports").await;
     browser.says("table", "case 17").await;
@@ -97,7 +97,7 @@ async fn whoever_is_limited_sees_that_and_nothing_else() {
     assert_eq!(browser.places().await.len(), 1);
     assert!(!browser.texts(".filter-toolbar .actions button").await.contains(&"Export".to_owned()));
     browser.is_accessible("a limited reader").await;
-    // The server counts suggestions within the client's scope.
+    // The server derives suggestions only from entries within the client's scope.
     browser.write("input[role=combobox]", "user:").await;
     browser.says(".suggestions", "alice").await;
     for filter in ["user:mallory", "-user:alice", ""] {

@@ -25,7 +25,7 @@ async fn witnessed(cluster: &Cluster) {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_two_logs_and_a_finding_are_told_apart() {
     let mut cluster = Cluster::witnessed(&["mx1"], 100).await;
-    // The new log begins with two entries of the node itself, the old one with one.
+    // The new log begins with two entries by the node itself, but the old log with only one.
     cluster
         .append(0, &[entry("carol", "auth.logout"), entry("carol", "auth.logout"), entry("alice", "auth.login")])
         .await;

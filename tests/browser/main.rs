@@ -6,7 +6,7 @@
 
 mod driver;
 mod evidence;
-mod hostile;
+mod injection;
 mod live;
 mod logs;
 mod safety;

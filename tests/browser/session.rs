@@ -58,7 +58,7 @@ async fn a_session_begins_with_a_token_and_ends_by_itself() {
     browser.says("h1", "Sign in to Piperoll").await;
     browser.go("/healthz").await;
     browser.go(&path).await;
-    browser.says("#sign-in-error", "this address has already been used").await;
+    browser.says("#sign-in-error", "this sign-in URL has already been used").await;
 
     // All of these sign-ins and sign-outs are in the log.
     let log =
@@ -104,7 +104,7 @@ async fn a_link_asks_before_it_replaces_a_session_and_back_leads_to_this_server(
         let origin = browser.js("return location.origin", json!([])).await;
         assert_eq!(origin, json!(cluster.url), "{back}");
     }
-    // Without slashes the scheme is ignored: the rest is a path on this server, which does not exist.
+    // A scheme without slashes is ignored: the rest is treated as a path on this server, and this path does not exist.
     browser.go("/sign-in?back=https:evil.example").await;
     browser.says("body", "not found: /evil.example").await;
 

@@ -140,7 +140,8 @@ fn pruned() -> Case {
     case
 }
 
-/// A bundle that lacks the predecessor of its log is incomplete, unless that log had no rows or the range begins after its end.
+/// If the log in a bundle replaced another log, the bundle is incomplete without that other log, unless the other log had no rows
+/// or the range begins after the other log ended.
 #[test]
 fn a_range_that_reaches_back_before_its_log_is_incomplete() {
     let before = |rows: Option<u64>, from: i64| {
@@ -276,7 +277,7 @@ fn nodes_lies() -> Vec<Lie> {
                 case.logs[1].signer = seed(9);
             }),
         ),
-        lie("no witness", "no witness of the trust file", Check::Witness, {
+        lie("no witness", "no witness in the trust file", Check::Witness, {
             // The log has a row after the range, so the age of the checkpoint does not matter.
             let mut case = ranged();
             case.logs[0].cosigned_at = None;
@@ -345,7 +346,7 @@ fn nodes_lies() -> Vec<Lie> {
     ]
 }
 
-/// Returns forgeries that remove rows without a statement by the node that accounts for them.
+/// Returns forgeries about erased, dropped and pruned rows, such as erasures that no statement of the node confirms.
 fn lies_about_what_is_gone() -> Vec<Lie> {
     vec![
         lie(
@@ -481,7 +482,7 @@ fn nothing_can_be_changed_without_a_key() {
     // Sizes that do not match the rows: a wrong size in the manifest, and the checkpoint of another log.
     let mut parts = Case::new().parts();
     parts.manifest.nodes[0].size = Some(301);
-    assert!(refused(&parts.seal(), "a wrong size").contains("another log than the checkpoint"));
+    assert!(refused(&parts.seal(), "a wrong size").contains("a different log than the checkpoint"));
     let mut case = Case::new();
     case.logs[0].checkpoint = Some(case.logs[1].note());
     assert!(refused(&case.parts().seal(), "a foreign checkpoint").contains("another log"));

@@ -52,7 +52,7 @@ pub(crate) fn nothing_changed_is_shown_as_sound(known: &[Known], rows: &[Row]) -
     Ok(())
 }
 
-/// Checks that the rows of one log, in any order, are numbered from `first` without gaps and duplicates.
+/// Checks that the rows of one log, in any order, are numbered from `first` without gaps or duplicates.
 pub(crate) fn dense(node: &str, rows: &[Row], first: u64) -> Outcome {
     let mut numbers: Vec<u64> = rows.iter().map(|row| row.seq).collect();
     numbers.sort_unstable();

@@ -1,6 +1,6 @@
 //! Damages one file of a stopped daemon at a time and checks the answers against the model. A daemon may refuse to start only if
-//! its message names the file. An answer may claim to be complete, and a row to be valid, only if that is true. The folders are
-//! restored afterwards.
+//! its message names the file. No answer may falsely claim to be complete, and no row may falsely be marked as valid. The folders
+//! are restored afterwards.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use piperoll_format::time::Timestamp;
 
 use super::checks::{self, Outcome};
 use super::faults::{Edit, NODES, Target};
-use super::judge;
 use super::model::{Known, Row};
 use super::probe::WRITTEN;
 use super::setup;
+use super::verdicts;
 use super::world::World;
 use piperoll_tests::Rng;
 
@@ -30,7 +30,7 @@ pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &
     for node in 0..NODES {
         world.finish_writers(node).await?;
     }
-    world.settle().await?;
+    world.wait_until_settled().await?;
     for node in (0..NODES).filter(|node| target != Target::Node(*node)) {
         world.start_writers(node)?;
     }
@@ -48,7 +48,7 @@ pub(crate) async fn damage(world: &mut World, target: Target, edit: Edit, rng: &
         // The first two of `folders` are the aggregator's, and the last one is the damaged node's.
         let (file, what) = edited(if target == Target::Aggregator { &folders } else { &folders[2..] }, edit, rng)?;
         eprintln!("  {what}");
-        judged(world, target, &file).await.map_err(|found| format!("{what}, after {signal}: {found}"))?;
+        answers_are_true(world, target, &file).await.map_err(|found| format!("{what}, after {signal}: {found}"))?;
         for daemon in [target, Target::Aggregator] {
             if world.exit_code(daemon).is_none() {
                 world.end(daemon, Signal::SIGKILL).await?;
@@ -136,7 +136,7 @@ fn edited(folders: &[PathBuf], edit: Edit, rng: &mut Rng) -> Result<(PathBuf, St
 }
 
 /// Starts the stopped daemons again and checks all of their answers.
-async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
+async fn answers_are_true(world: &mut World, target: Target, file: &Path) -> Outcome {
     let daemons = if target == Target::Aggregator { vec![target] } else { vec![target, Target::Aggregator] };
     for daemon in daemons {
         let before = world.cluster.log_text(&world.name(daemon)).len();
@@ -148,14 +148,14 @@ async fn judged(world: &mut World, target: Target, file: &Path) -> Outcome {
             world.tally.check("a refusal names the file", outcome)?;
         }
     }
-    judge::panics(world)?;
+    verdicts::panics(world)?;
     if let Target::Node(node) = target {
         local(world, node).await?;
     }
     if world.exit_code(Target::Aggregator).is_none() {
         remote(world, target).await?;
     }
-    judge::panics(world)
+    verdicts::panics(world)
 }
 
 /// Returns the names by which an error message may refer to the file. For a `-wal` or `-shm` file of SQLite, these include the

@@ -9,12 +9,12 @@ mod clock;
 mod damage;
 mod faults;
 mod inflict;
-mod judge;
 mod model;
 mod orders;
 mod probe;
 mod report;
 mod setup;
+mod verdicts;
 mod world;
 mod writers;
 
@@ -29,10 +29,10 @@ use args::Args;
 use checks::Outcome;
 use faults::{Fault, NODES};
 use piperoll_tests::Rng;
-use report::Tally;
+use report::Counters;
 use world::World;
 
-/// Runs of at least this duration first fill a block of the index.
+/// Minimum duration of a run that first fills a block of the index.
 const LONG: Duration = Duration::from_secs(300);
 
 #[tokio::main]
@@ -46,7 +46,7 @@ async fn main() -> ExitCode {
         }
     };
     println!("campaign: seed {}, {} s; repeat with: {}", args.seed, args.duration.as_secs(), args.command());
-    let (tally, folder) = (Tally::default(), Arc::new(OnceLock::new()));
+    let (tally, folder) = (Counters::default(), Arc::new(OnceLock::new()));
     let task = tokio::spawn(campaign(args, tally.clone(), Arc::clone(&folder)));
     let abort = task.abort_handle();
     let mut terminate = signal(SignalKind::terminate()).unwrap();
@@ -68,7 +68,7 @@ async fn main() -> ExitCode {
 /// Prints the result. The daemons were killed when the campaign's `World` was dropped; the folder is kept only after a violation.
 fn finish(
     args: &Args,
-    tally: &Tally,
+    tally: &Counters,
     outcome: Result<Outcome, tokio::task::JoinError>,
     folder: Option<&PathBuf>,
 ) -> ExitCode {
@@ -104,7 +104,7 @@ fn remove(folder: Option<&PathBuf>) {
     }
 }
 
-async fn campaign(args: Args, tally: Tally, folder: Arc<OnceLock<PathBuf>>) -> Outcome {
+async fn campaign(args: Args, tally: Counters, folder: Arc<OnceLock<PathBuf>>) -> Outcome {
     let mut world = setup::world(tally, args.duration >= LONG, |made| {
         let _ = folder.set(made.to_owned());
     })
@@ -123,7 +123,7 @@ async fn campaign(args: Args, tally: Tally, folder: Arc<OnceLock<PathBuf>>) -> O
     for target in [0, 1, 2].map(faults::Target::Node).into_iter().chain([faults::Target::Aggregator]) {
         world.end(target, nix::sys::signal::Signal::SIGTERM).await?;
     }
-    judge::panics(&mut world)
+    verdicts::panics(&mut world)
 }
 
 /// Runs faults under load, ends them, and checks the cluster.
@@ -153,5 +153,5 @@ async fn round(world: &mut World, faults: &[Fault], rng: &mut Rng) -> Outcome {
     }
     probe.end().await?;
     world.tally.round();
-    judge::round(world, from).await
+    verdicts::round(world, from).await
 }

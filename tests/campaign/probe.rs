@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::checks::{self, Outcome};
 use super::model::{Model, Row};
-use super::report::Tally;
+use super::report::Counters;
 
 /// Time limit for a page. The aggregator ends a page after 5 s; the rest allows for a busy machine.
 const PAGE_LIMIT: Duration = Duration::from_secs(15);
@@ -28,7 +28,7 @@ pub(crate) struct Asker {
     pub(crate) url: String,
     pub(crate) token: String,
     pub(crate) model: Model,
-    pub(crate) tally: Tally,
+    pub(crate) tally: Counters,
 }
 
 /// The rows of a stream, and the contents of its final record.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Counters shared by rounds, probes and checks.
 #[derive(Clone, Default)]
-pub(crate) struct Tally(Arc<Mutex<Counts>>);
+pub(crate) struct Counters(Arc<Mutex<Counts>>);
 
 #[derive(Default)]
 struct Counts {
@@ -19,7 +19,7 @@ struct Counts {
     slowest: Duration,
 }
 
-impl Tally {
+impl Counters {
     fn with<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
         change(&mut self.0.lock().unwrap())
     }
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_closing_line_says_what_was_done_and_what_was_not() {
-        let tally = Tally::default();
+        let tally = Counters::default();
         tally.round();
         tally.fault("kill");
         tally.skipped("no strace".to_owned());

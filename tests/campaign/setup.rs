@@ -11,7 +11,7 @@ use super::checks::Outcome;
 use super::faults::{AGED, NODES, Target};
 use super::model::Model;
 use super::probe::Asker;
-use super::report::Tally;
+use super::report::Counters;
 use super::world::World;
 use super::writers;
 
@@ -34,7 +34,7 @@ const INDEXED: usize = 66_000;
 const BATCH_MAX: usize = 6_000;
 
 /// Starts the cluster. Calls `made` with the folder as soon as the folder exists, so that a failed start can be examined too.
-pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path)) -> Result<World, String> {
+pub(crate) async fn world(tally: Counters, is_long: bool, made: impl FnOnce(&Path)) -> Result<World, String> {
     let mut cluster = Cluster::made(&IDS, |id| (id == IDS[AGED]).then(|| ago(AGES[0]))).await;
     made(cluster.dir.path());
     // The folder is the evidence of a violation, so it must outlive the process. If there was no violation, main.rs removes it.
@@ -100,7 +100,7 @@ pub(crate) async fn world(tally: Tally, is_long: bool, made: impl FnOnce(&Path))
                 .to_owned(),
         );
     }
-    world.settle().await?;
+    world.wait_until_settled().await?;
     Ok(world)
 }
 

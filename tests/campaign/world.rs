@@ -16,7 +16,7 @@ use super::checks::{self, Outcome};
 use super::faults::{AGED, NODES, Target};
 use super::model::Model;
 use super::probe::Asker;
-use super::report::Tally;
+use super::report::Counters;
 use super::writers::Writers;
 
 /// Time limits far above what a healthy run needs on a busy machine.
@@ -28,7 +28,7 @@ pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(180);
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) model: Model,
-    pub(crate) tally: Tally,
+    pub(crate) tally: Counters,
     pub(crate) asker: Asker,
     pub(crate) writers: Vec<Option<Writers>>,
     /// Number of each node's current log; see `Known::generation`.
@@ -242,7 +242,7 @@ impl World {
     }
 
     /// Waits until every node accepts entries, has the verdict `ok`, and has no unwitnessed rows.
-    pub(crate) async fn settle(&self) -> Outcome {
+    pub(crate) async fn wait_until_settled(&self) -> Outcome {
         let is_settled = |line: &Value| {
             line["verdict"] == "ok"
                 && line["status"] == "ok"

@@ -171,7 +171,7 @@ async fn rows_that_were_never_signed_are_missed() {
     assert_eq!((made, checked), (3, 3), "{verdict:#}");
     let missing = of_mx1(&verdict)["missing"].as_str().unwrap();
     assert!(missing.contains("superseded"), "{missing}");
-    // If the exporter concealed the unsigned rows, the size stated in the log itself would expose it.
+    // If the exporter concealed the unsigned rows, the size stated in the log itself would reveal that they are missing.
     assert!(of_mx1(&verdict)["earlier"][0]["size"].as_u64().unwrap() > 0, "{verdict:#}");
     cluster.verify_all();
 }

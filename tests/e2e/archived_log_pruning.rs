@@ -93,7 +93,7 @@ async fn an_earlier_log_goes_with_the_rows_of_the_present_one() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     // The entry about the release is from today, so the archived log is kept until this entry reaches the retention time.
     let plan = cluster.on_node(0, &["prune", "--before", "200d", "--dry-run"]);
-    assert!(plan.code == 0 && plan.stdout.contains("has a row recorded at"), "{}{}", plan.stdout, plan.stderr);
+    assert!(plan.code == 0 && plan.stdout.contains("it has a row as recent as"), "{}{}", plan.stdout, plan.stderr);
     cluster.verify_all();
 }
 
@@ -129,7 +129,7 @@ async fn an_earlier_log_that_outlived_the_policy_is_no_loss() {
     let run = cluster.run(&["query", "--from", &since, "--limit", "1000", "--require-complete"]);
     assert!(run.code == 0 && run.stderr.contains("proven complete"), "{} {}", run.code, run.stderr);
     // A range may begin after the time that the pruning statement gives for the archived log's last row, but before the time that
-    // the witness remembers. It is then reported as PRUNED, and not as a violation.
+    // the witness remembers. Such a range is reported as PRUNED, and not as a violation.
     let run = cluster.run(&["query", "--from", "391d", "--limit", "1000", "--require-complete"]);
     assert!(run.code == 3 && run.stderr.contains("PRUNED"), "{} {}", run.code, run.stderr);
     let page = cluster.page("from=391d&limit=1000").await.json();

@@ -16,97 +16,98 @@ enum Needs {
     /// No authentication.
     Nothing,
     /// Any authenticated caller.
-    Anybody,
+    Authenticated,
     One(Permission),
     /// The permission, held without a limiting scope.
     Everything(Permission),
 }
 
-struct Way {
+struct RouteCase {
     method: &'static str,
     path: &'static str,
     needs: Needs,
     /// Returns the path and the body of the request.
-    asks: fn() -> (String, Option<Value>),
-    gives: u16,
+    request: fn() -> (String, Option<Value>),
+    status: u16,
     /// Status that a limited caller gets for the row outside its scope.
     outside: Option<u16>,
 }
 
-fn ways() -> Vec<Way> {
-    use Needs::{Anybody, Everything, Nothing, One};
+fn route_cases() -> Vec<RouteCase> {
+    use Needs::{Authenticated, Everything, Nothing, One};
     use Permission::{AcceptHistory, Export, ManageTokens, Verify, View};
-    let way = |method, path, needs, asks, gives| Way { method, path, needs, asks, gives, outside: None };
-    let row = |method, path, needs, asks| Way { method, path, needs, asks, gives: 200, outside: Some(404) };
+    let case = |method, path, needs, request, status| RouteCase { method, path, needs, request, status, outside: None };
+    let row =
+        |method, path, needs, request| RouteCase { method, path, needs, request, status: 200, outside: Some(404) };
     vec![
-        way("GET", "/audit-log", One(View), || ("/audit-log?filter=node:mx1".into(), None), 200),
-        way("GET", "/audit-log/tail", One(View), || ("/audit-log/tail?filter=node:mx1&from=1h".into(), None), 200),
+        case("GET", "/audit-log", One(View), || ("/audit-log?filter=node:mx1".into(), None), 200),
+        case("GET", "/audit-log/tail", One(View), || ("/audit-log/tail?filter=node:mx1&from=1h".into(), None), 200),
         row("GET", "/audit-log/{node}/{seq}", One(View), || ("/audit-log/mx1/1".into(), None)),
         row("GET", "/audit-log/{node}/{seq}/body", One(View), || ("/audit-log/mx1/1/body".into(), None)),
         row("GET", "/audit-log/{node}/{seq}/proof", One(Export), || ("/audit-log/mx1/1/proof".into(), None)),
-        way(
+        case(
             "POST",
             "/exports",
             One(Export),
             || ("/exports".into(), Some(json!({ "reason": "a look", "format": "ndjson" }))),
             200,
         ),
-        way("GET", "/stats", One(View), || ("/stats?by=user,action&filter=node:mx1".into(), None), 200),
-        way("POST", "/verify", Everything(Verify), || ("/verify".into(), Some(json!({}))), 200),
-        way("POST", "/bundles/verify", One(Verify), || ("/bundles/verify".into(), Some(json!("no bundle"))), 200),
-        way(
+        case("GET", "/stats", One(View), || ("/stats?by=user,action&filter=node:mx1".into(), None), 200),
+        case("POST", "/verify", Everything(Verify), || ("/verify".into(), Some(json!({}))), 200),
+        case("POST", "/bundles/verify", One(Verify), || ("/bundles/verify".into(), Some(json!("no bundle"))), 200),
+        case(
             "POST",
             "/acknowledgements",
             Everything(Verify),
             || ("/acknowledgements".into(), Some(json!({ "node": "mx1", "verdict": "fork", "reason": "seen" }))),
             204,
         ),
-        Way {
+        RouteCase {
             method: "POST",
             path: "/verdicts",
             needs: One(Verify),
-            asks: || {
+            request: || {
                 (
                     "/verdicts".into(),
                     Some(json!({ "node": "mx1", "seq": 1, "verdict": "true_positive", "reason": "x" })),
                 )
             },
             // The row is found, but it is not flagged.
-            gives: 409,
+            status: 409,
             outside: None,
         },
-        way("GET", "/nodes", One(View), || ("/nodes".into(), None), 200),
-        way(
+        case("GET", "/nodes", One(View), || ("/nodes".into(), None), 200),
+        case(
             "POST",
             "/nodes/{node}/accept",
             One(AcceptHistory),
             || ("/nodes/mx1/accept".into(), Some(json!({ "generation": "0".repeat(32), "reason": "seen" }))),
             409,
         ),
-        way("GET", "/filter", Anybody, || ("/filter".into(), None), 200),
-        way("GET", "/searches", Anybody, || ("/searches".into(), None), 200),
-        way(
+        case("GET", "/filter", Authenticated, || ("/filter".into(), None), 200),
+        case("GET", "/searches", Authenticated, || ("/searches".into(), None), 200),
+        case(
             "POST",
             "/searches",
             One(View),
             || ("/searches".into(), Some(json!({ "name": "x", "parameters": "" }))),
             204,
         ),
-        way("DELETE", "/searches/{name}", One(View), || ("/searches/x".into(), None), 204),
-        way("GET", "/session", Anybody, || ("/session".into(), None), 200),
-        way("POST", "/session", Nothing, || ("/session".into(), Some(json!({ "token": "prl_x" }))), 401),
+        case("DELETE", "/searches/{name}", One(View), || ("/searches/x".into(), None), 204),
+        case("GET", "/session", Authenticated, || ("/session".into(), None), 200),
+        case("POST", "/session", Nothing, || ("/session".into(), Some(json!({ "token": "prl_x" }))), 401),
         // The request carries a token, so there is no session to end.
-        way("DELETE", "/session", Anybody, || ("/session".into(), None), 409),
-        way("POST", "/session/links", Anybody, || ("/session/links".into(), None), 201),
-        way("GET", "/tokens", One(ManageTokens), || ("/tokens".into(), None), 200),
-        way(
+        case("DELETE", "/session", Authenticated, || ("/session".into(), None), 409),
+        case("POST", "/session/links", Authenticated, || ("/session/links".into(), None), 201),
+        case("GET", "/tokens", One(ManageTokens), || ("/tokens".into(), None), 200),
+        case(
             "POST",
             "/tokens",
             One(ManageTokens),
             || ("/tokens".into(), Some(json!({ "name": "y", "role": "viewer" }))),
             201,
         ),
-        way("DELETE", "/tokens/{name}", One(ManageTokens), || ("/tokens/y".into(), None), 204),
+        case("DELETE", "/tokens/{name}", One(ManageTokens), || ("/tokens/y".into(), None), 204),
     ]
 }
 
@@ -126,15 +127,15 @@ fn allowed(needs: Needs, caller: &Caller) -> bool {
         )
     };
     match needs {
-        Needs::Nothing | Needs::Anybody => true,
+        Needs::Nothing | Needs::Authenticated => true,
         Needs::One(permission) => may(permission),
         Needs::Everything(permission) => may(permission) && !caller.limited,
     }
 }
 
-fn request(client: &Client, cluster: &Cluster, way: &Way) -> RequestBuilder {
-    let (path, body) = (way.asks)();
-    let method: Method = way.method.parse().unwrap();
+fn request(client: &Client, cluster: &Cluster, case: &RouteCase) -> RequestBuilder {
+    let (path, body) = (case.request)();
+    let method: Method = case.method.parse().unwrap();
     let request = client.request(method, format!("{}/api/v1{path}", cluster.url));
     match body {
         Some(body) => request.json(&body),
@@ -161,7 +162,7 @@ async fn every_way_in_for_every_role_and_limit() {
     });
 
     let known: Vec<(String, String)> =
-        ways().iter().map(|way| (way.method.to_owned(), format!("/api/v1{}", way.path))).collect();
+        route_cases().iter().map(|case| (case.method.to_owned(), format!("/api/v1{}", case.path))).collect();
     let real = piperoll_aggregator::api_routes();
     for (method, path) in &real {
         assert!(known.contains(&((*method).to_owned(), path.clone())), "{method} {path} is not expected here");
@@ -174,33 +175,33 @@ async fn every_way_in_for_every_role_and_limit() {
     assert_eq!(documented, real.len());
 
     wait_for_proof(&cluster).await;
-    for way in ways() {
-        let name = format!("{} {}", way.method, way.path);
+    for case in route_cases() {
+        let name = format!("{} {}", case.method, case.path);
         for caller in &callers {
-            let answer = request(&client, &cluster, &way).bearer_auth(&caller.token).send().await.unwrap();
-            let expected = if allowed(way.needs, caller) { way.gives } else { 403 };
+            let answer = request(&client, &cluster, &case).bearer_auth(&caller.token).send().await.unwrap();
+            let expected = if allowed(case.needs, caller) { case.status } else { 403 };
             assert_eq!(answer.status().as_u16(), expected, "{} {name}", caller.name);
             if expected == 403 {
                 let words = answer.text().await.unwrap();
                 assert!(words.contains("this needs") || words.contains("limited to"), "{name}: {words}");
-            } else if caller.limited && !way.path.ends_with("/tail") {
+            } else if caller.limited && !case.path.ends_with("/tail") {
                 let words = answer.text().await.unwrap();
                 assert!(!words.contains(SECRET), "{} {name}: {words}", caller.name);
             }
-            if let Some(outside) = way.outside {
-                let path = (way.asks)().0.replace("/mx1/1", "/mx1/2");
+            if let Some(outside) = case.outside {
+                let path = (case.request)().0.replace("/mx1/1", "/mx1/2");
                 let answer = client.get(format!("{}/api/v1{path}", cluster.url)).bearer_auth(&caller.token);
                 let expected = if caller.limited && expected != 403 { outside } else { expected };
                 assert_eq!(answer.send().await.unwrap().status().as_u16(), expected, "{} {path}", caller.name);
             }
         }
         // An unauthenticated request is refused, and so is one that a page of another site sends.
-        let stranger = request(&client, &cluster, &way).send().await.unwrap();
+        let stranger = request(&client, &cluster, &case).send().await.unwrap();
         assert_eq!(stranger.status().as_u16(), 401, "{name}");
         for (header, value) in
             [("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-site"), ("origin", "https://evil.example")]
         {
-            let answer = request(&client, &cluster, &way).header(header, value).send().await.unwrap();
+            let answer = request(&client, &cluster, &case).header(header, value).send().await.unwrap();
             assert_eq!(answer.status().as_u16(), 403, "{name} with {header}: {value}");
         }
     }

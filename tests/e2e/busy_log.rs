@@ -1,5 +1,5 @@
-//! Verifies a log while it is written. The test takes two minutes, so it has a module that begins early in the alphabet: a test that
-//! starts last would let the others wait for it.
+//! Verifies a log while it is written. The test takes two minutes. Tests start in alphabetical order, and the name of this module
+//! comes early in the alphabet, so that the test run does not have to wait for this test at the end.
 
 use std::time::{Duration, Instant};
 

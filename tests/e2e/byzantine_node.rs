@@ -93,7 +93,7 @@ async fn what_was_witnessed_cannot_be_left_out() {
     let lies: [(&str, &str, Lie<'_>); 4] = [
         (
             "one row, and more to come that nobody asked to hold back",
-            "was not asked to",
+            "although no limit was reached",
             Box::new(|out| {
                 truth.head(out, Some(last), truth.generation);
                 write_entry(out, &truth.row(0));
@@ -121,7 +121,7 @@ async fn what_was_witnessed_cannot_be_left_out() {
         ),
         (
             "another log",
-            "the node answers from the log",
+            "the node answers from the log of generation",
             Box::new(|out| {
                 truth.head(out, None, Generation::from_bytes([9; 16]));
                 end(out, 0, false);

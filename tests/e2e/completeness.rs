@@ -106,7 +106,7 @@ async fn new_rows_are_told_apart() {
         }
     };
     assert_eq!(words["proven"], true, "what was witnessed is all here: {words}");
-    assert!(words["completeness"].as_str().unwrap().contains("newer and authenticated only"), "{words}");
+    assert!(words["completeness"].as_str().unwrap().contains("authentic but not proven"), "{words}");
 }
 
 /// An attacker with the node's secret can give an edited row a valid MAC, but cannot make it match the witnessed checkpoint.

@@ -49,7 +49,7 @@ async fn openapi_is_served_and_names_what_answers() {
             );
         }
     }
-    // The response has the required headers, and no other headers that would reveal internals.
+    // The response has the required headers, and no headers that reveal internals.
     let run = std::process::Command::new("curl")
         .args(["-sS", "-D", "-", "-o", "/dev/null", "--cacert"])
         .arg(cluster.ca())

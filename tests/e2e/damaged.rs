@@ -151,7 +151,7 @@ async fn the_names_in_a_running_database_are_checked() {
     ))
     .unwrap();
     let run = cluster.on_node(0, &["verify"]);
-    assert!(run.code == 4 && run.stdout.contains("the table `meta` has"), "{}", run.stdout);
+    assert!(run.code == 4 && run.stdout.contains("in the table `meta`, generation is"), "{}", run.stdout);
 }
 
 /// A command that creates a folder can be killed at any time: running the same command again succeeds.

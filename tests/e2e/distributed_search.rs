@@ -1,5 +1,5 @@
-//! For random queries over three nodes, pages, streams and counts equal the result of reading every row of the nodes that are up, and
-//! name the node that is down.
+//! Tests random queries over three nodes: their pages, streams and counts equal the result of reading every row of the nodes that
+//! are up, and name the node that is down.
 
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
@@ -18,7 +18,7 @@ const QUERIES_PER_ROUND: usize = 6;
 /// Arbitrary fixed seed, so that every run of the test is the same.
 const SEED: u64 = 20_261_121;
 
-/// HTTP status of an answer if no node that the filter selects answered. The response body is then only the envelope.
+/// HTTP status if none of the nodes that the filter selects answered. The response body is then only the envelope.
 const NOBODY: u16 = 503;
 
 /// Reads the rows of one node from its database.
@@ -47,7 +47,7 @@ fn naive(rows: &[Vec<Raw>], missing: Option<usize>, filter: &str, order: &str) -
     found.into_iter().map(|(_, node, seq)| format!("{node}/{seq}")).collect()
 }
 
-/// Checks that the answer states which nodes contributed to it. A filter may exclude some of the three.
+/// Checks that the answer states which nodes contributed to it. A filter may exclude some of the three nodes.
 fn check_names(envelope: &Value, missing: Option<usize>) {
     let mut lacking = false;
     for (index, id) in IDS.iter().enumerate() {

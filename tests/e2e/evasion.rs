@@ -79,7 +79,7 @@ async fn planted_values_are_named_and_break_nothing() {
     // A row above the head of a running node: queries do not reach it, but the full verification does.
     edit(&database, "INSERT INTO entries SELECT 5000, ts, era, epoch, mac, body FROM entries WHERE seq = 6");
     let run = cluster.on_node(0, &["verify"]);
-    assert!(run.code == 4 && run.stdout.contains("above the newest"), "{}{}", run.stdout, run.stderr);
+    assert!(run.code == 4 && run.stdout.contains("higher than that of the newest row"), "{}{}", run.stdout, run.stderr);
     edit(&database, "DELETE FROM entries WHERE seq = 5000");
     edit(
         &database,

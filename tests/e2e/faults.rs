@@ -65,7 +65,7 @@ async fn every_network_fault_has_its_status() {
     check(&cluster.page("").await, "mx2", "unreachable", "");
     heal().await;
 
-    // The connection is accepted, but then no byte arrives: before the TLS handshake, and after it.
+    // The connection is accepted, but no byte arrives: first from the start, and in the second case after the TLS handshake.
     proxy.set(Fault::Silent);
     proxy.cut();
     check(&cluster.page("").await, "mx2", "timeout", "no TLS handshake");
@@ -206,7 +206,7 @@ async fn a_known_dead_node_costs_nothing() {
         assert_eq!(answer.status_of("mx3"), "unreachable", "{}", answer.node("mx3"));
         let known = |id| answer.node(id)["reason"].as_str().unwrap().starts_with("known to be down");
         if known("mx2") && known("mx3") {
-            assert!(answer.node("mx2")["took_ms"].is_null(), "it was not dialled");
+            assert!(answer.node("mx2")["took_ms"].is_null(), "it was not dialed");
             assert_eq!(answer.node("mx3")["last_seen"], serde_json::Value::Null);
             break;
         }

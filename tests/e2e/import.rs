@@ -119,8 +119,8 @@ async fn cloudtrail_records_are_all_there_and_nothing_of_them_is_lost() {
         let entry = &row["entry"];
         let original = by_id[entry["id"].as_str().unwrap()];
         let mut restored = record_of(entry);
-        // Put back the user name if it was moved. `eventName` and `eventSource` were rewritten, so `details` has kept the
-        // originals.
+        // Put the user name back if it was moved. `eventName` and `eventSource` need not be put back: the mapping rewrote
+        // them, so `details` kept the originals.
         if let Some((Some(pointer), name)) = person(original) {
             let mut place = &mut restored;
             for step in pointer.split('/').skip(1) {

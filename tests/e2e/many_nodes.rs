@@ -30,7 +30,7 @@ async fn a_page_over_a_hundred_nodes_is_the_merge_of_all_their_rows() {
         lines.filter(|row| row["entry"].is_object()).collect()
     };
     for order in ["asc", "desc"] {
-        // A stream reads every node to its end, so its rows are the expected ones.
+        // A stream reads every node to the end, so its rows are the rows that the pages must have.
         let all = cluster.page(&format!("from=1h&format=ndjson&order={order}&filter=action:many.*")).await;
         let expected: Vec<String> = rows(&all.text).iter().map(place).collect();
         assert_eq!(expected.len(), NODES + 190);

@@ -171,7 +171,7 @@ async fn the_folder_of_a_node_that_left_is_read() {
     // A folder that is a copy of a member's folder is not read while the node is a member.
     the_folder_of_a_member_is_not_read(&mut cluster).await;
     let folder = folder.clone();
-    // The folder is checked like any other log.
+    // The log in the folder is verified like any other log.
     let sql = "UPDATE entries SET body = replace(body, 'carol', 'mario') WHERE body LIKE '%carol%'";
     edit(&folder.join("data/log.db"), sql);
     let page = cluster.page(&format!("from={since}&limit=1000")).await;

@@ -205,7 +205,7 @@ async fn there_and_back(cluster: &Cluster, order: &str, limit: usize) -> (Vec<Ve
     };
     while let Some(cursor) = before {
         let (places, again, next) = ask(&Some(cursor)).await;
-        // Paging forward from this page must lead back to the page that was read before it.
+        // The page that follows this one must share rows with the page from which paging backward led to this one.
         let (behind, ..) = ask(&next).await;
         let known = back.last().unwrap_or(there.last().unwrap());
         let way = || format!("{order} {limit}: {places:?} is followed by {behind:?}, not by {known:?}; {next:?}");
@@ -265,7 +265,7 @@ async fn everything_is_seen_both_ways(cluster: &Cluster, limit: usize) {
 /// reached, reports that position, and its cursor continues there. No row is found twice or skipped, and every node stays `ok`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_search_goes_on_page_by_page() {
-    /// Number of rows with which a search is cut off on any machine.
+    /// Maximum number of rows. With that many rows, a search is cut off on any machine.
     const ROWS_MAX: usize = 2_000_000;
 
     let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;

@@ -130,8 +130,8 @@ pub(crate) fn cosigned_for(cluster: &Cluster, rows: u64, days: u64) {
     checked_json::write(&path, &book).unwrap();
 }
 
-/// Pruning rows older than the cluster's policy, as confirmed by a witness, is not a loss: all newer rows are complete, and every
-/// answer states the time since which it is complete.
+/// Pruning rows after the time for which the cluster's policy keeps them, as confirmed by a witness, is not a loss: all newer
+/// rows are complete, and every answer states the time since which it is complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_outlived_the_policy_leave_a_complete_rest() {
     let mut cluster = aged(1_500, "keep = \"forever\"").await;
@@ -367,8 +367,8 @@ async fn old_rows_go_and_what_is_left_is_whole() {
     assert_eq!(verdict["findings_count"], 0, "{verdict}");
 }
 
-/// A folder of an earlier version has no file `witnesses`: no row is deleted, not even on request, and the message says how to
-/// get the file.
+/// A node's folder that was created by an earlier version has no file `witnesses`: no row is deleted, not even on request, and
+/// the message says how to get the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let mut cluster = aged(700, "keep = \"forever\"").await;
@@ -384,7 +384,7 @@ async fn without_known_witnesses_nothing_goes_and_that_is_said() {
     let refused = cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
     assert!(refused.code == 1 && refused.stderr.contains("copy the file `witnesses`"), "{}", refused.stderr);
     assert_eq!(rows_in(&cluster).0, 0);
-    // If the file contains other witnesses' keys, this aggregator's cosignatures do not count, and the status reports this.
+    // If the file contains only another witness's key, this aggregator's cosignatures do not count, and the status reports this.
     cluster.stop(0);
     let other = SigningSeed::from_bytes([9; 32]);
     let other = other.named("test/aggregator/other", KeyKind::Witness).unwrap();
@@ -552,14 +552,14 @@ async fn rows_dropped_by_hand_are_missing_rows() {
         (
             "a prefix under an entry that says nothing of the kind",
             "INSERT INTO pruned VALUES (256, 700, 701); DELETE FROM entries WHERE seq < 256;",
-            "does not confirm it",
+            "but it does not",
         ),
         (
             "an emptied row under an entry that does not confirm it",
             "INSERT INTO erased VALUES (20, 700, x'00', x'00'); UPDATE entries SET body = NULL, mac = NULL WHERE seq = 20;",
             "the signature is missing",
         ),
-        ("a hold that nobody set", "INSERT INTO holds VALUES ('x', 700);", "does not confirm it"),
+        ("a hold that nobody set", "INSERT INTO holds VALUES ('x', 700);", "but it does not"),
     ] {
         put_back(&cluster, &intact);
         let conn = rusqlite::Connection::open(cluster.database(0)).unwrap();

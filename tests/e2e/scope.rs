@@ -169,7 +169,7 @@ async fn scopes_that_cannot_be_are_refused() {
     let ask =
         |body: Value| async { cluster.send(Method::POST, "/api/v1/tokens", Some(&cluster.token), Some(body)).await };
     for (role, scope, words) in [
-        ("admin", "user:alice", "a scope cannot limit them"),
+        ("admin", "user:alice", "a scope cannot limit an admin"),
         ("viewer", "", "the scope is empty; omit it"),
         ("viewer", "nosuchkey:x", "nosuchkey"),
         ("auditor", "user:\"open", "scope"),

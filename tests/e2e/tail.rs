@@ -208,7 +208,7 @@ async fn the_command_follows_and_bad_input_is_refused() {
     wait_for("tail.before").await;
     cluster.append(1, &[entry("bob", "tail.during")]).await;
     wait_for("tail.during").await;
-    // After the aggregator was restarted, the command resumes and no row is lost.
+    // After a restart of the aggregator, the command resumes and no row is lost.
     cluster.kill_aggregator();
     cluster.append(1, &[entry("bob", "tail.meanwhile")]).await;
     cluster.spawn_aggregator();
@@ -224,7 +224,7 @@ async fn the_command_follows_and_bad_input_is_refused() {
     }
 
     for (parameters, words) in [
-        ("after=mx1", "not a position"),
+        ("after=mx1", "not a valid tail position"),
         ("limit=4", "a tail accepts from, after and a filter"),
         ("from=yesterdayish", "from"),
         ("filter=user:", "needs a value"),

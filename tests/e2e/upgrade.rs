@@ -70,5 +70,5 @@ async fn a_log_of_an_earlier_build_goes_on() {
     let database = cluster.database(0);
     rusqlite::Connection::open(&database).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let refused = old(&["verify"]);
-    assert!(refused.code == 1 && refused.stderr.contains("use a newer program"), "{}", refused.stderr);
+    assert!(refused.code == 1 && refused.stderr.contains("upgrade Piperoll"), "{}", refused.stderr);
 }

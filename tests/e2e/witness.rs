@@ -11,7 +11,7 @@ use piperoll_tests::{Cluster, copy_log, edit, entry, until};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-/// The aggregator polls every quarter of a second in these tests, so waiting longer than this would be useless.
+/// Longest wait for a report. The aggregator polls every quarter of a second in these tests, so waiting longer would be useless.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn cluster_of(rows: usize) -> Cluster {
@@ -83,7 +83,7 @@ async fn a_checkpoint_is_signed_cosigned_and_reads_anywhere() {
     let checkpoint = Checkpoint::open(&Note::parse(&run.stdout).unwrap(), &key).unwrap();
     assert_eq!(checkpoint.size, 301, "log.started and 300 entries");
     assert!(checkpoint.origin.starts_with("test/mx1/"));
-    // The node receives the cosigned checkpoint and keeps it; both versions can still be read while the daemon is down.
+    // The node keeps the cosigned checkpoint that it receives. The newest signed checkpoint can be read while the daemon is down.
     let cosigned = cluster.on_node(0, &["checkpoint", "--witnessed"]);
     assert_eq!(cosigned.stdout.lines().filter(|line| line.starts_with('\u{2014}')).count(), 2, "{}", cosigned.stderr);
     cluster.stop(0);
@@ -314,7 +314,8 @@ fn what_was_put_aside_is_looked_after(cluster: &Cluster, generation: &str) {
     assert!(verified.code == 4 && verified.stdout.contains("row 3"), "{}{}", verified.stdout, verified.stderr);
 }
 
-/// A diverged copy raises the alarm, and then the right log is restored: accepting applies to the log that is present now.
+/// A diverged copy raises the alarm, and then the right log is restored: accepting applies to the log that is present at the time
+/// of accepting.
 #[tokio::test(flavor = "multi_thread")]
 async fn accepting_means_the_log_that_is_there_now() {
     let mut cluster = cluster_of(20).await;
@@ -352,7 +353,7 @@ async fn accepting_means_the_log_that_is_there_now() {
     assert_eq!(cluster.page("limit=5").await.json()["complete"], true);
 }
 
-/// A node that runs with a copy of the database and its keys records other rows.
+/// A node that is run with an earlier copy of its database records rows other than the witnessed ones: the verdict is `fork`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_goes_its_own_way_is_a_fork() {
     let mut cluster = cluster_of(20).await;

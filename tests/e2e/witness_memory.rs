@@ -73,8 +73,8 @@ async fn a_split_view_is_found_by_comparing() {
     assert!(kept["pinned"].as_str().unwrap().contains("test/mx1/"), "{kept}");
 }
 
-/// A second aggregator's checkpoint of a different end of an archived log, at the same size or a smaller one, raises the alarm as
-/// well. Once an operator has accepted it, it is not reported again.
+/// A second aggregator's checkpoint that contradicts an archived log, at the size of that log's end or at a smaller size, raises
+/// the alarm as well. Once an operator has accepted the alarm, this checkpoint is not reported again.
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_of_an_earlier_log_are_compared() {
     let mut cluster = cluster_of(20).await;

@@ -18,7 +18,7 @@ use piperoll_net::clock::Clock;
 use piperoll_node::store::{LogDir, LogKeys, PruneTarget, Store};
 use piperoll_protocol::node::{FindingKind, ScanRequest};
 use piperoll_query::filter::{ErasedFit, Filter};
-use piperoll_tests::{draft, findings};
+use piperoll_tests::{findings, new_entry};
 use proptest::prelude::*;
 
 use entries::{Raw, dice, entry, filter};
@@ -61,8 +61,8 @@ impl Log {
         let mut roll = dice(seed);
         let via: Arc<str> = Arc::from("socket uid=0");
         let now = || Timestamp::from_micros(self.clock.0.load(Ordering::Relaxed));
-        let drafts = (0..rows).map(|_| draft(&entry(&mut roll, now()), &via)).collect();
-        assert!(self.store.append(drafts).await.iter().all(Result::is_ok));
+        let new_entries = (0..rows).map(|_| new_entry(&entry(&mut roll, now()), &via)).collect();
+        assert!(self.store.append(new_entries).await.iter().all(Result::is_ok));
     }
 
     /// Waits until every full block has its file, and all other rows are indexed in memory.
@@ -373,7 +373,8 @@ async fn changed_rows_show_where_they_were_found() {
     let (found, faults) = log.query("user:alice", Order::Asc, whole, 7).await;
     assert_eq!(found, expected.iter().copied().filter(|seq| *seq != gone).collect::<Vec<_>>());
     assert!(faults.iter().any(|words| words.contains(&gone.to_string())), "{faults:?}");
-    // Once the index is rebuilt from the changed rows, their original content is unknown: every search reports them.
+    // After the index is rebuilt from the changed rows, their original content is unknown. Therefore every search returns the
+    // edited row and reports the deleted one.
     log.store.reindex().await.unwrap();
     log.indexed().await;
     for order in [Order::Asc, Order::Desc] {
@@ -390,7 +391,7 @@ async fn what_is_erased_or_pruned_leaves_the_index() {
     log.append(BLOCK_ROWS, 5).await;
     let via: Arc<str> = Arc::from("socket uid=0");
     let secret = r#"{"category":"auth","action":"auth.login","user":"unmistakable-person"}"#;
-    log.store.append(vec![draft(secret, &via)]).await;
+    log.store.append(vec![new_entry(secret, &via)]).await;
     let seq = log.store.health().head().unwrap();
     log.append(2 * BLOCK_ROWS, 6).await;
     log.indexed().await;

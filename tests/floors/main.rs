@@ -66,7 +66,7 @@ const FOLDERS: [(&str, &[&str]); 2] = [
 
 /// Returns the edges that point up, as "from uses to".
 fn upward(edges: &Edges, folders: &[&str]) -> Vec<String> {
-    // The longest folder path that contains a module decides: `store::read` before `store`.
+    // The longest folder path that contains a module determines the layer of the module: `store::read` before `store`.
     let floor = |module: &ModulePath| {
         let path = name(module);
         let is_in = |folder: &str| path == folder || path.starts_with(&format!("{folder}::"));

@@ -26,7 +26,7 @@ impl World {
         for row in &mut known.rows {
             row.state = match row.state {
                 State::Lost | State::LostUnknown if unknown.contains(&row.id) => State::LostUnknown,
-                // Only the first aggregator was restored to a time before it knew of the row.
+                // Only the first aggregator was restored to a time before it knew of the row; the second knows of the loss.
                 State::LostUnknown => State::Lost,
                 state => state,
             };
@@ -145,7 +145,7 @@ impl World {
 
     pub(crate) async fn restore_aggregator(&mut self) {
         let Some((copy, then)) = self.aggregator_backup.clone() else { return self.back_up_aggregator().await };
-        self.settle().await;
+        self.wait_until_settled().await;
         self.cluster.stop_aggregator();
         self.copy_aggregator(&copy, false);
         let mut replaced = Vec::new();

@@ -38,7 +38,7 @@ async fn life(seed: u64) {
             continue;
         }
         events.push(event);
-        world.settle().await;
+        world.wait_until_settled().await;
         let begin = if world.marks.is_empty() { 0 } else { *rng.pick(&world.marks) };
         let between = Range { from: begin, to: world::now() };
         let is_followed = events.len() % TAIL_EVERY == 0;
@@ -56,7 +56,7 @@ async fn life(seed: u64) {
             panic!("life {seed}, after {events:?} (in {folder}): {found}");
         }
         world.heal().await;
-        world.settle().await;
+        world.wait_until_settled().await;
         world.marks.push(world::now());
     }
     eprintln!("life {seed}: {EVENTS} events, statements compared: {}", statements::tally());

@@ -29,8 +29,8 @@ pub(crate) struct Bundle {
 
 /// Maximum time to wait for the next event of a tail.
 const TAIL_PATIENCE: Duration = Duration::from_secs(20);
-/// Number of heartbeats, which arrive every five seconds, within which a tail must reach the end of every log. `TAIL_BEATS_MAX`
-/// applies if no row is missing, and allows for a busy machine.
+/// Number of heartbeats, which arrive every five seconds, within which a tail must reach the end of every log. If no row is
+/// missing, the limit is `TAIL_BEATS_MAX`, which allows for a busy machine.
 const TAIL_BEATS: usize = 1;
 const TAIL_BEATS_MAX: usize = 8;
 
@@ -38,12 +38,12 @@ type Outcome = Result<(), String>;
 
 /// Rows of an answer: ids of readable rows, each with its number of occurrences, and positions of erased rows.
 #[derive(Default)]
-struct Shown {
+struct ReturnedRows {
     ids: HashMap<String, usize>,
     erased: HashSet<(String, u64)>,
 }
 
-impl Shown {
+impl ReturnedRows {
     fn add(&mut self, row: &Value) -> Outcome {
         let place = row.get("found_at").filter(|place| place.is_object()).unwrap_or(&row["entry"]);
         match row["integrity"].as_str() {
@@ -95,7 +95,7 @@ fn was_pruned_early(world: &World) -> bool {
 }
 
 /// Checks that every readable row is shown exactly once, and that no other rows are shown.
-fn rows_are_true(world: &World, range: Range, only: Option<usize>, is_complete: bool, shown: &Shown) -> Outcome {
+fn rows_are_true(world: &World, range: Range, only: Option<usize>, is_complete: bool, shown: &ReturnedRows) -> Outcome {
     let by_id: HashMap<&str, &Row> = world.model.rows.iter().map(|row| (row.id.as_str(), row)).collect();
     for (id, count) in &shown.ids {
         let row = by_id.get(id.as_str()).ok_or_else(|| format!("nobody recorded the row {id}"))?;
@@ -132,7 +132,7 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
 
     let path = format!("/api/v1/audit-log?format=ndjson&order=asc&{parameters}");
     let stream = world.cluster.get(&path, Some(&world.cluster.token)).await;
-    let (mut shown, mut end) = (Shown::default(), Value::Null);
+    let (mut shown, mut end) = (ReturnedRows::default(), Value::Null);
     // Status 503 means that no node answered; the body is then the envelope alone.
     if stream.status == 503 {
         end = stream.json();
@@ -148,7 +148,7 @@ async fn answers(world: &World, range: Range, only: Option<usize>) -> Outcome {
     is_true("a stream", is_complete, expected, &end)?;
     rows_are_true(world, range, only, is_complete, &shown).map_err(|e| format!("a stream: {e}: {end}"))?;
 
-    let (mut shown, mut cursor, mut all_complete) = (Shown::default(), String::new(), true);
+    let (mut shown, mut cursor, mut all_complete) = (ReturnedRows::default(), String::new(), true);
     let last = loop {
         let page = world.cluster.page(&format!("limit=400&order=asc&{parameters}{cursor}")).await;
         let (status, page) = (page.status, page.json());
@@ -202,7 +202,7 @@ async fn tail(world: &World, from: i64) -> Outcome {
         members().map(|node| world.model.expected_of_tail(node, from)).fold(Expected::Complete, Expected::and);
     let beats_max = if expected == Expected::Complete { TAIL_BEATS_MAX } else { TAIL_BEATS };
     let mut tail = Tail::open(&world.cluster, &format!("from={}", text(from)), None).await;
-    let (mut shown, mut beats, mut said) = (Shown::default(), 0, Value::Null);
+    let (mut shown, mut beats, mut said) = (ReturnedRows::default(), 0, Value::Null);
     let is_complete = loop {
         let event = tail.next(TAIL_PATIENCE).await.ok_or_else(|| format!("a tail ended: {said}"))?;
         match event.name.as_str() {
@@ -332,7 +332,7 @@ fn a_false_statement_is_found() {
     ] {
         assert_eq!(is_true("an answer", is_complete, expected, &said).is_ok(), holds, "{is_complete} {expected:?}");
     }
-    let mut shown = Shown::default();
+    let mut shown = ReturnedRows::default();
     let row = |integrity: &str| serde_json::json!({ "integrity": integrity, "entry": { "action": ACTION, "id": "a", "node_id": "mx1", "seq": 7 } });
     assert!(shown.add(&row("ok")).is_ok() && shown.add(&row("erased")).is_ok());
     assert_eq!((shown.ids["a"], shown.erased.contains(&("mx1".to_owned(), 7))), (1, true));

@@ -141,7 +141,7 @@ impl World {
                 world.restart(node).await;
             }
         }
-        world.settle().await;
+        world.wait_until_settled().await;
         world.marks.push(now());
         world
     }
@@ -173,7 +173,7 @@ impl World {
     }
 
     /// Waits until every aggregator reports that every running node has the verdict `ok` and all rows witnessed.
-    pub(crate) async fn settle(&mut self) {
+    pub(crate) async fn wait_until_settled(&mut self) {
         for index in 0..self.model.nodes.len() {
             if self.model.nodes[index].is_up && !self.model.nodes[index].is_retired {
                 self.witnessed(index).await;

@@ -58,7 +58,7 @@ impl Three {
         [self.asides[0].1.is_dir(), self.asides[1].1.is_dir()]
     }
 
-    fn upkeep(&self, aside: usize, day: i64) -> OfflineAdmin {
+    fn offline_admin(&self, aside: usize, day: i64) -> OfflineAdmin {
         OfflineAdmin::open(&LogDir::new(&self.asides[aside].1), &keys(1), clock_at(day)).unwrap()
     }
 
@@ -147,7 +147,7 @@ async fn the_newest_time_is_of_all_logs() {
         PruneTarget { before, to_max: u64::MAX, earlier_before: before }
     };
     let plan = log.store.plan_prune(by_times(30)).await.unwrap();
-    assert!(plan.to_seq == 0 && plan.limits[0].contains("has a row recorded at"), "{plan:?}");
+    assert!(plan.to_seq == 0 && plan.limits[0].contains("it has a row as recent as"), "{plan:?}");
     let wish = wish(256, 9);
     let plan = log.store.plan_prune(wish).await.unwrap();
     assert_eq!(plan.earlier.len(), 1, "an age that was witnessed needs no time: {plan:?}");
@@ -166,9 +166,9 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
     };
     // A hold that was set in one of the archived logs keeps all rows and logs, whatever its time range.
     for aside in [0, 1] {
-        three.upkeep(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
+        three.offline_admin(aside, 1).add_hold(&hold("inside", 500, 501)).unwrap();
         kept("\"inside\" of that log (release it with --generation)").await;
-        three.upkeep(aside, 1).release_hold(&release("inside")).unwrap();
+        three.offline_admin(aside, 1).release_hold(&release("inside")).unwrap();
     }
     // A hold that was set in the current log and covers times of an archived log has the same effect, although the entry about
     // the hold is not among the rows to be pruned.
@@ -178,8 +178,8 @@ async fn holds_and_later_records_keep_them_and_all_that_follows() {
     three.log.store.add_hold(hold("elsewhere", 3, 4)).await.unwrap();
     assert_eq!(three.plan(wish(256, 9)).await.earlier.len(), 2, "a hold over other times keeps nothing here");
     // An erasure in an archived log is recorded there with the time of the erasure, and this newer entry keeps the log.
-    three.upkeep(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
-    kept("has a row recorded at").await;
+    three.offline_admin(0, 9).erase(5, "r", "uid=0", &[]).unwrap();
+    kept("it has a row as recent as").await;
     assert_eq!(three.plan(wish(256, 10)).await.earlier.len(), 2);
     assert_eq!(three.there(), [true, true]);
     three.log.store.close().await;
@@ -213,7 +213,7 @@ async fn one_that_is_evidence_stays() {
     three.log.store.close().await;
     // A hold that was deleted from its table still keeps the log.
     let three = Three::made().await;
-    three.upkeep(1, 1).add_hold(&hold("hidden", 0, 2)).unwrap();
+    three.offline_admin(1, 1).add_hold(&hold("hidden", 0, 2)).unwrap();
     three.database(1).execute("DELETE FROM holds", []).unwrap();
     assert!(three.state(wish(256, 9)).await.unwrap().earlier.is_empty());
     three.log.store.close().await;
@@ -255,7 +255,7 @@ fn copy_folder(from: &Path, to: &Path) {
 async fn one_that_was_used_since_stays_and_that_is_said() {
     let three = Three::made().await;
     three.state(wish(256, 9)).await.unwrap();
-    three.upkeep(0, 2).erase(5, "r", "uid=0", &[]).unwrap();
+    three.offline_admin(0, 2).erase(5, "r", "uid=0", &[]).unwrap();
     three.log.witnessed().await;
     let left = three.log.store.remove_earlier().await.unwrap_err().to_string();
     assert!(left.contains("still exists") && left.contains("rows when it was recorded"), "{left}");
@@ -319,7 +319,7 @@ async fn a_damaged_one_stays_and_the_rest_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_under_a_clock_that_was_set_back_stays() {
     let three = Three::made().await;
-    three.upkeep(0, 0).erase(5, "r", "uid=0", &[]).unwrap();
+    three.offline_admin(0, 0).erase(5, "r", "uid=0", &[]).unwrap();
     let plan = three.plan(wish(256, 9)).await;
     assert_eq!(plan.earlier.iter().map(|log| log.generation).collect::<Vec<_>>(), [three.asides[1].0], "{plan:?}");
     assert!(plan.to_seq == 256 && plan.limits[0].contains("set back"), "{plan:?}");

@@ -17,9 +17,9 @@ use piperoll_format::note::{KeyKind, SigningKey, SigningSeed};
 use piperoll_format::statement::Hold;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::Clock;
-use piperoll_node::store::{Draft, LogDir, LogKeys, PruneTarget, Store};
+use piperoll_node::store::{LogDir, LogKeys, NewEntry, PruneTarget, Store};
 use piperoll_protocol::node::PrunePlan;
-use piperoll_tests::{Leaves, draft, findings};
+use piperoll_tests::{Leaves, findings, new_entry};
 
 /// A clock that stays at one time until a test sets another.
 #[derive(Default)]
@@ -63,10 +63,10 @@ impl Log {
 
     async fn append(&self, rows: usize) {
         let via: Arc<str> = Arc::from("socket uid=0");
-        let draft = draft(r#"{"category":"auth","action":"auth.login"}"#, &via);
+        let new_entry = new_entry(r#"{"category":"auth","action":"auth.login"}"#, &via);
         for chunk in (0..rows).collect::<Vec<_>>().chunks(4_000) {
-            let drafts: Vec<Draft> = chunk.iter().map(|_| draft.clone()).collect();
-            assert!(self.store.append(drafts).await.iter().all(Result::is_ok));
+            let new_entries: Vec<NewEntry> = chunk.iter().map(|_| new_entry.clone()).collect();
+            assert!(self.store.append(new_entries).await.iter().all(Result::is_ok));
         }
     }
 
@@ -191,8 +191,8 @@ async fn at_every_boundary_of_a_small_tree() {
     }
 }
 
-/// Prunes across the first boundary between two tiles of the second level, and again across the next one, whose tile fills after
-/// some of its rows were pruned.
+/// Prunes across the first boundary between two tiles of the second level. Then fills the second of these tiles, some of whose
+/// rows are pruned by then, and prunes across the boundary after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_many_boundaries_of_a_large_tree() {
     let dir = tempfile::tempdir().unwrap();
@@ -233,7 +233,7 @@ async fn at_many_boundaries_of_a_large_tree() {
     log.store.close().await;
 }
 
-/// A step that fails was either not stored, or was stored although its caller received no success. In both cases the log
+/// If a step fails, either it was not stored, or it was stored but its caller was not told of the success. In both cases the log
 /// verifies, and the step can be repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_fails_is_not_half_done() {

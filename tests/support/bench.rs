@@ -8,7 +8,7 @@ use piperoll_detect::Rules;
 use piperoll_format::mac::{EpochSecret, KeyRing};
 use piperoll_format::note::SigningSeed;
 use piperoll_net::clock::SystemClock;
-use piperoll_node::store::{Draft, LogDir, LogKeys, Store, parse_draft};
+use piperoll_node::store::{LogDir, LogKeys, NewEntry, Store, parse_new_entry};
 use piperoll_redact::Redactor;
 
 /// Returns an entry as a mail gateway would record it; its row has about 620 bytes.
@@ -21,8 +21,8 @@ pub fn caller_entry(n: usize) -> String {
 }
 
 /// Parses an entry as the node's socket does, ready to be appended.
-pub fn draft(text: &str, via: &Arc<str>) -> Draft {
-    parse_draft(text.as_bytes(), via, Redactor::shared()).unwrap()
+pub fn new_entry(text: &str, via: &Arc<str>) -> NewEntry {
+    parse_new_entry(text.as_bytes(), via, Redactor::shared()).unwrap()
 }
 
 /// Returns the median.
@@ -49,8 +49,8 @@ pub async fn append_in_flight(store: &Store, writers: usize, time: Duration) -> 
                 let via: Arc<str> = Arc::from("socket uid=0");
                 let mut rows = 0;
                 while started.elapsed() < time {
-                    let draft = draft(&caller_entry(writer * 1_000_003 + rows), &via);
-                    assert!(store.append(vec![draft]).await[0].is_ok());
+                    let new_entry = new_entry(&caller_entry(writer * 1_000_003 + rows), &via);
+                    assert!(store.append(vec![new_entry]).await[0].is_ok());
                     rows += 1;
                 }
                 rows

@@ -15,7 +15,7 @@ mod tree;
 mod until;
 
 pub use answer::{Answer, Run, copy_log, edit, findings, place};
-pub use bench::{append_in_flight, caller_entry, draft, median, new_store};
+pub use bench::{append_in_flight, caller_entry, median, new_entry, new_store};
 pub use cluster::{Cluster, Guard, Member, entry, free_address, piperoll};
 pub use interference::Interference;
 pub use proxy::{BlackHole, Fault, FaultProxy};

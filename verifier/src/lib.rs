@@ -13,7 +13,7 @@ pub struct VerifyBundleArgs {
     /// The bundle, as `piperoll export --bundle` wrote it
     pub bundle: PathBuf,
     /// The cluster's trust file, from its administrators (`piperoll cluster trust`), never from the author of the bundle. Without
-    /// it, the keys inside the bundle are used, which shows nothing, and the exit code is never 0
+    /// it, the keys inside the bundle are used, which proves nothing, and the exit code is never 0
     #[arg(long)]
     pub trust: Option<PathBuf>,
     /// Print the verdict as one JSON object

@@ -10,7 +10,7 @@ use piperoll_verify::{VerifyBundleArgs, run};
 #[command(
     name = "piperoll-verify",
     version,
-    after_help = "Exit codes: 0 complete and verified, 1 not checked, 2 usage, 3 incomplete, 4 refused.\n\n\
+    after_help = "Exit codes: 0 complete and verified, 1 unchecked or failed to run, 2 usage error or wrong file, 3 incomplete, 4 refused.\n\n\
                   Example:\n  piperoll-verify audit-2026-04-15_to_2026-05-12.tar --trust trust.toml"
 )]
 struct Args {

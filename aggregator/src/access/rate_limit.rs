@@ -70,7 +70,7 @@ impl RequestLimits {
         check(&self.callers, &name.to_owned())
     }
 
-    /// Counts one sign-in attempt before it is checked, so that a correct guess has to wait as well.
+    /// Counts one sign-in attempt. Called before the attempt is checked, so that a correct guess has to wait as well.
     pub(crate) fn sign_in(&self, ip: IpAddr) -> Result<(), Duration> {
         check(&self.sign_ins, &network(ip))
     }

@@ -28,7 +28,7 @@ pub(crate) enum SearchError {
     TooLong,
     #[error("you have {SEARCHES_MAX} saved searches, which is the limit; delete one first")]
     Full,
-    #[error("{PEOPLE_MAX} users have saved searches, which is the limit")]
+    #[error("cannot save the search: {PEOPLE_MAX} users already have saved searches, which is the limit")]
     TooManyPeople,
     #[error("cannot save the change: {0}")]
     Failed(String),

@@ -29,7 +29,7 @@ pub enum ScopeError {
     Admin,
 }
 
-/// Origin of a scope's text, which decides the version of the filter language that it is parsed in.
+/// Origin of a scope's text. The origin decides in which version of the filter language the text is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// Typed by a user now.
@@ -149,7 +149,7 @@ mod tests {
         Ok(())
     }
 
-    /// A scope such as "their own entries, or those of their customer" cannot be expressed as one list of conditions.
+    /// A scope such as "their own entries, or those of their customer" is not a single list of conditions; it needs `OR`.
     #[test]
     fn a_scope_may_have_alternatives() -> Result<(), ScopeError> {
         let scope = Scope::parse("actor:reseller-7 OR (entity:subscriber/* domain:example.org)", Timestamp::MIN)?;

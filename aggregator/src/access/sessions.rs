@@ -19,9 +19,9 @@ pub const SESSION_IDLE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 const SESSION_LIFE_MAX: Duration = Duration::from_secs(12 * 3_600);
 /// Maximum number of sessions. Beyond it, the least recently used one ends.
 const SESSIONS_MAX: usize = 10_000;
-/// Maximum number of sessions of one credential. Beyond it, the credential's own least recently used session ends, and no other.
+/// Maximum number of sessions of one credential. Beyond it, the least recently used session of that credential ends.
 const SESSIONS_OF_ONE_MAX: usize = 20;
-/// Lifetime of a one-time sign-in address.
+/// Lifetime of a one-time sign-in link.
 const LINK_LIFE: Duration = Duration::from_secs(5 * 60);
 const LINKS_MAX: usize = 1_000;
 const LINKS_OF_ONE_MAX: usize = 10;
@@ -65,16 +65,16 @@ struct Session {
     ends: Timestamp,
 }
 
-struct NodeConnection {
+struct LoginLink {
     credential: Credential,
     made: Instant,
 }
 
-/// All sessions and one-time addresses.
+/// All sessions and one-time sign-in links.
 pub(crate) struct Sessions {
     pub(crate) idle: Duration,
     sessions: Mutex<HashMap<Hash, Session>>,
-    links: Mutex<HashMap<Hash, NodeConnection>>,
+    links: Mutex<HashMap<Hash, LoginLink>>,
 }
 
 impl Sessions {
@@ -150,14 +150,14 @@ impl Sessions {
         links.retain(|_, link| link.made.elapsed() < LINK_LIFE);
         // A credential with too many links loses its own oldest link. The oldest link of any credential is removed only
         // when there are too many in total.
-        let own = |link: &NodeConnection| link.credential == credential;
+        let own = |link: &LoginLink| link.credential == credential;
         while links.len() >= LINKS_MAX || links.values().filter(|link| own(link)).count() >= LINKS_OF_ONE_MAX {
             let crowded = links.len() >= LINKS_MAX;
             let oldest = links.iter().filter(|(_, link)| crowded || own(link)).min_by_key(|(_, link)| link.made);
             let Some(hash) = oldest.map(|(hash, _)| *hash) else { break };
             links.remove(&hash);
         }
-        links.insert(hash, NodeConnection { credential, made: Instant::now() });
+        links.insert(hash, LoginLink { credential, made: Instant::now() });
         Ok((secret, now.plus_micros(i64::try_from(LINK_LIFE.as_micros()).unwrap_or(i64::MAX))))
     }
 

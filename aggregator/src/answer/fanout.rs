@@ -96,7 +96,8 @@ impl NodeOutcome {
         let joined = part.member.node.life.from;
         let silent = matches!(part.status, Status::Unreachable | Status::Timeout | Status::Error);
         if query.to <= joined && silent && part.member.witness.saw_rows_in(query.from, query.to).is_none() {
-            // The node is queried anyway because its clock may have been wrong, but it does not count as missing.
+            // The node joined after the range. It is queried anyway because its clock may have been wrong, but it does not
+            // count as missing.
             part.status = Status::Excluded;
             part.reason = Some(format!("joined the cluster at {joined}, after this range"));
             return part;
@@ -320,7 +321,7 @@ pub(crate) fn envelope(
         _ if future => "not proven: the range begins in the future".to_owned(),
         (true, Some(last)) => part_proven(&nodes, last.timestamp, query.order),
         (true, None) if query.to != Timestamp::MAX && query.to > query.asked_at => format!(
-            "{}, up to {}, the time of the query; the rest of the range is in the future",
+            "{} (up to {}, the time of the query; the rest of the range is in the future)",
             completeness(&nodes, proven, query.count.is_some()),
             query.asked_at
         ),
@@ -401,7 +402,7 @@ fn rest_words(parts: &[NodeOutcome], since: Timestamp, query: &Query) -> String 
 fn part_proven(nodes: &[NodeReport], last: Timestamp, order: Order) -> String {
     let towards = if order == Order::Desc { "back to" } else { "up to" };
     let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
-    let rest = if newer == 0 { String::new() } else { format!("; {newer} of the rows shown are not cosigned yet") };
+    let rest = if newer == 0 { String::new() } else { format!("; {newer} of the rows shown are not witnessed yet") };
     format!("proven complete {towards} {last}, where this page ends{rest}")
 }
 
@@ -411,11 +412,10 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
         let newer: u64 = nodes.iter().map(|node| node.verified - node.rows_witnessed.min(node.verified)).sum();
         return match newer {
             0 => "proven complete: no row of this range is missing".to_owned(),
-            1 => {
-                "proven complete up to the last cosigned checkpoints; 1 row is newer and authenticated only".to_owned()
-            }
+            1 => "proven complete up to the last cosigned checkpoints; 1 newer row is authentic but not proven"
+                .to_owned(),
             n => format!(
-                "proven complete up to the last cosigned checkpoints; {n} rows are newer and authenticated only"
+                "proven complete up to the last cosigned checkpoints; {n} newer rows are authentic but not proven"
             ),
         };
     }
@@ -464,7 +464,7 @@ fn complete_through(parts: &[NodeOutcome], query: &Query, through: Option<&Key>)
     })?;
     parts.iter().filter(|part| part.cut_short() || part.has_gaps()).try_fold(end, |end, part| {
         if part.has_gaps() {
-            // The position of the missing rows is known only as text, so no time can be guaranteed.
+            // Missing rows are reported only as messages without a time, so no time up to which the answer is complete is known.
             return None;
         }
         let reached = part.last.as_ref()?.timestamp;

@@ -53,7 +53,7 @@ struct NodeAnswer {
     reached: Option<Key>,
     /// The request that was sent, used to request the rows after the last one received.
     asked: Option<NodeRequest>,
-    /// Whether to request no more rows from this node, because its bytes are used up or its search was stopped.
+    /// Whether to request no more rows from this node, because its byte limit was reached or its search was stopped.
     is_full: bool,
 }
 
@@ -114,8 +114,8 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<NodeAnswer> {
             std::iter::once(ask(member, query, None)).chain(asides(member)).map(move |ask| (member, ask))
         })
         .collect();
-    let dialled = asks.iter().filter(|(_, ask)| matches!(ask, NodePlan::Scan(_))).count();
-    let share = (limit.saturating_mul(3) / (2 * dialled.max(1))).max(SHARE_MIN).min(limit);
+    let dialed = asks.iter().filter(|(_, ask)| matches!(ask, NodePlan::Scan(_))).count();
+    let share = (limit.saturating_mul(3) / (2 * dialed.max(1))).max(SHARE_MIN).min(limit);
     let mut under_way = Vec::new();
     for (member, ask) in asks {
         match ask {
@@ -347,7 +347,8 @@ fn assemble(
     let here = answers.into_iter().zip(&fronts).zip(&taken);
     let parts: Vec<NodeOutcome> =
         here.map(|((answer, front), taken)| finish_outcome(answer.part, front.is_some(), taken)).collect();
-    // A page reached through `previous_cursor` always has a next page.
+    // With an `anchor`, `last` is set even if there are no more rows: a page that was reached through `previous_cursor`
+    // always has a next page.
     let full = rows.len() >= limit || bytes >= query.page_bytes || short;
     let searched = barrier.filter(|_| !full);
     let last = rows.last().map(|row| row.key.clone()).filter(|_| more || anchor.is_some());

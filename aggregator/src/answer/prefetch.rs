@@ -87,7 +87,7 @@ impl Prefetch {
                 part.counters = reader.counters.clone();
                 (part.status, part.reason) = conclude(&part.counters, true, None);
                 let (send, receive) = mpsc::channel(BATCHES_WAITING);
-                tokio::spawn(pump(reader, send));
+                tokio::spawn(read_ahead(reader, send));
                 let incoming = Some(receive);
                 Self { began: true, incoming, ..Self::none(part) }
             }
@@ -117,7 +117,7 @@ impl Prefetch {
                     self.failure = failure;
                     self.incoming = None;
                 }
-                // `pump` always reports how it ended; without that report the answer must not count as complete.
+                // `read_ahead` always reports how it ended; without that report the answer must not count as complete.
                 None => {
                     self.failure = Some(Failure::Broken("reading the node was aborted".to_owned()));
                     self.part.status = Status::Incomplete;
@@ -163,7 +163,7 @@ impl Counts {
 
 /// Reads a node's rows and sends them to the channel. When the channel is full, this task waits outside of every
 /// network timeout, so that a slow client never makes a healthy node look slow.
-async fn pump(mut reader: NodeReader, send: mpsc::Sender<Message>) {
+async fn read_ahead(mut reader: NodeReader, send: mpsc::Sender<Message>) {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let failure = loop {
         let next = tokio::select! {

@@ -135,7 +135,8 @@ impl Stream {
         while emitted < limit {
             let Some(index) = merge.take() else { break };
             let Some(row) = self.feeds[index].rows.pop_front() else { break };
-            // A row that is repeated or out of order is a fault of its node. Counting it would make a count too large.
+            // A row that is repeated or out of order is a fault of its node. Such a row is not counted, because the count would
+            // be too large.
             let fresh = self.feeds[index].latest.as_ref().is_none_or(|latest| *latest < row.key);
             if fresh {
                 self.feeds[index].latest = Some(row.key.clone());
@@ -164,8 +165,8 @@ impl Stream {
             mine.map(Prefetch::rows_in_answer).sum()
         };
         let envelope = envelope(&parts, &self.query, &rows_of, last.as_ref().filter(|_| more), Cursors::default());
-        // Find losses that were unknown when the headers were sent and that no row of the answer shows: a node that
-        // stopped early, or missing rows.
+        // Detect losses that were unknown when the headers were sent and that the rows do not reveal: a node stopped early, or
+        // rows are missing.
         let lost = self.feeds.iter().any(|feed| {
             let gap = !feed.part.counters.faults.is_empty();
             let whole = [Status::Ok, Status::Pruned].contains(&feed.part.status);
@@ -246,8 +247,8 @@ impl Writer {
         if self.output == Output::Csv {
             self.flush().await?;
             if lost {
-                // A CSV file cannot contain a notice, so an incomplete one must not look complete. A reset overtakes data that is
-                // still queued for sending, so wait a moment until the rows that were received have been sent.
+                // A CSV file cannot contain a notice, so an incomplete file must not look complete. A reset overtakes data that
+                // is still queued, so wait a moment, until the rows written so far have been sent.
                 tokio::time::sleep(RESET_DELAY).await;
                 return self
                     .send

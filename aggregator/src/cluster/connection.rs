@@ -35,7 +35,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// Buffer size of a stream inside this process.
 const LOCAL_BUFFER_BYTES: usize = 64 * 1024;
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// Bytes a node may send ahead: per stream, and for all streams of one node together.
+/// Maximum bytes that a node may send before they are read: per stream, and for all streams of one node together.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const SMALL_ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -106,16 +106,16 @@ struct Sender {
     refusal: Refusal,
 }
 
-type Dialled = Result<Sender, Failure>;
+type Dialed = Result<Sender, Failure>;
 
 #[derive(Default)]
 struct DialState {
     open: Option<OpenConnection>,
     /// Number of connections opened so far.
     made: u64,
-    /// The dial in progress. All requests that need it wait for it together, so that a node that hangs costs them one time limit in
-    /// total, not one after the other.
-    dialling: Option<watch::Receiver<Option<Dialled>>>,
+    /// The dial in progress. All requests that need it wait for it together, so that a node that hangs delays them all by a
+    /// single time limit.
+    dialing: Option<watch::Receiver<Option<Dialed>>>,
 }
 
 struct OpenConnection {
@@ -213,7 +213,7 @@ impl NodeConnection {
         };
         let (answer, probed) = match (answer, probed) {
             (Some(answer), _) => return Ok(answer),
-            // The probe succeeded, so keep waiting for the answer for as long as was reserved for the probe.
+            // The probe succeeded, so continue to wait for the answer, for the time limit that the probe had.
             (None, Some(Ok(()))) => (tokio::time::timeout(beside, &mut sending).await.ok(), Ok(())),
             (None, Some(Err(failure))) => (None, Err(failure)),
             (None, None) => (None, Err(Failure::Frozen(no_handshake(beside)))),
@@ -226,7 +226,7 @@ impl NodeConnection {
         Err(match probed {
             Ok(()) => Failure::Timeout(format!("{silent}; the node accepts other connections, so it is busy")),
             Err(Failure::Frozen(message)) => {
-                Failure::Frozen(format!("{silent}, and on another connection {message}: the node does not respond"))
+                Failure::Frozen(format!("the node does not respond: {silent}; another connection: {message}"))
             }
             Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
             Err(other) => Failure::Timeout(format!("{silent}; another connection: {}", other.reason())),
@@ -291,7 +291,7 @@ impl NodeConnection {
 
     /// Returns the open connection, or a new one and `true`.
     async fn connection(&self) -> Result<(Sender, bool), Failure> {
-        let mut dialled = {
+        let mut dialed = {
             let mut state = self.state();
             let material = self.way.tls.current();
             if let Some(known) = &state.open
@@ -303,17 +303,17 @@ impl NodeConnection {
                 return Ok((known.sender.clone(), false));
             }
             state.open = None;
-            match state.dialling.clone().filter(|dialled| dialled.has_changed().is_ok()) {
-                Some(dialled) => dialled,
+            match state.dialing.clone().filter(|dialed| dialed.has_changed().is_ok()) {
+                Some(dialed) => dialed,
                 None => {
-                    let (tell, dialled) = watch::channel(None);
-                    state.dialling = Some(dialled.clone());
-                    tokio::spawn(dial_for_all(Arc::clone(&self.way), Arc::clone(&self.state), material, tell));
-                    dialled
+                    let (result_sender, dialed) = watch::channel(None);
+                    state.dialing = Some(dialed.clone());
+                    tokio::spawn(dial_for_all(Arc::clone(&self.way), Arc::clone(&self.state), material, result_sender));
+                    dialed
                 }
             }
         };
-        let result = match dialled.wait_for(Option::is_some).await {
+        let result = match dialed.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
             Err(_) => None,
         };
@@ -335,21 +335,21 @@ async fn dial_for_all(
     way: Arc<Endpoint>,
     state: Arc<Mutex<DialState>>,
     material: Arc<TlsCredentials>,
-    tell: watch::Sender<Option<Dialled>>,
+    result_sender: watch::Sender<Option<Dialed>>,
 ) {
     let is_local = way.local().is_some();
-    let dialled = way.dial(&material).await;
+    let dialed = way.dial(&material).await;
     {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.dialling = None;
-        if let Ok(sender) = &dialled {
+        state.dialing = None;
+        if let Ok(sender) = &dialed {
             state.made += 1;
             let number = state.made;
             state.open =
                 Some(OpenConnection { number, sender: sender.clone(), material, since: Instant::now(), is_local });
         }
     }
-    let _ = tell.send(Some(dialled));
+    let _ = result_sender.send(Some(dialed));
 }
 
 fn no_handshake(limit: Duration) -> String {
@@ -397,7 +397,7 @@ impl Endpoint {
         }
     }
 
-    async fn dial(&self, material: &Arc<TlsCredentials>) -> Dialled {
+    async fn dial(&self, material: &Arc<TlsCredentials>) -> Dialed {
         let limit = self.connect_timeout;
         if let Some(local) = self.local() {
             let (ours, theirs) = tokio::io::duplex(LOCAL_BUFFER_BYTES);
@@ -413,7 +413,7 @@ impl Endpoint {
 }
 
 /// Begins HTTP/2 on a stream; the connection ends when `distrusted` resolves, with its reason.
-async fn begin<S>(stream: S, limit: Duration, distrusted: impl Future<Output = String> + Send + 'static) -> Dialled
+async fn begin<S>(stream: S, limit: Duration, distrusted: impl Future<Output = String> + Send + 'static) -> Dialed
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -85,7 +85,7 @@ impl NodeHandle {
     pub(crate) fn circuit_open(&self) -> Option<(Status, String)> {
         let state = self.state();
         if let Some(reason) = &state.frozen {
-            return Some((Status::Timeout, format!("does not respond, and is probed every second ({reason})")));
+            return Some((Status::Timeout, format!("does not respond; probed every second ({reason})")));
         }
         (state.failures >= DOWN_AFTER_FAILURES).then(|| {
             let failure = state.last_failure.clone().unwrap_or_default();
@@ -105,7 +105,7 @@ impl NodeHandle {
         state.last_seen = Some(SystemClock.now());
     }
 
-    /// Whether the node is no longer a member of the cluster; such a node is not queried.
+    /// Whether the node is no longer a member of the cluster. Its log may still be read in this process; see `is_out_of_reach`.
     pub(crate) fn has_left(&self) -> bool {
         self.node.life.has_ended_by(SystemClock.now())
     }
@@ -140,7 +140,8 @@ impl NodeHandle {
         if self.link.is_local() {
             return Ok(FILTER_VERSION);
         }
-        // The version reported on a closed connection may be that of another version of the program.
+        // The node may have been restarted with another version of the program, so a filter version that was reported on a closed
+        // connection is not used.
         let known = || {
             let (version, number) = self.state().filter_version?;
             (self.link.connection_number() == Some(number)).then_some(version)

@@ -1,8 +1,8 @@
-//! Middleware of every route: names the audit entry, checks the permission, and refuses a change that could not be
+//! Middleware for every route: sets the action of the audit entry, checks the permission, and refuses a change that could not be
 //! recorded.
 //!
 //! [`crate::audit::Audit::layer`], which wraps this middleware, writes the entry itself. A handler adds details through
-//! [`AuditEntry`] as soon as it knows them, so none of its return paths can forget the action.
+//! [`AuditEntry`] as soon as it knows them, so that the entry contains them however the handler returns.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -36,7 +36,7 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Exports an evidence bundle, or rows.
 #[utoipa::path(post, path = "/exports", tag = "evidence", request_body = ExportRequest, responses(
-    (status = 200, description = "An evidence bundle (application/x-tar), or rows as text/csv or application/x-ndjson. The header audit-complete states whether every expected node is included in full, or is `pending` while a stream cannot know yet; on a bundle, audit-complete-since is the time from which on nothing is missing, older rows having been pruned by retention", content((Vec<u8> = "application/x-tar"), (String = "text/csv"), (String = "application/x-ndjson"))),
+    (status = 200, description = "An evidence bundle (application/x-tar), or rows as text/csv or application/x-ndjson. The header audit-complete states whether every expected node is included in full, or is `pending` while a stream cannot know yet; on a bundle, audit-complete-since is the time since which nothing is missing; retention pruned older rows", content((Vec<u8> = "application/x-tar"), (String = "text/csv"), (String = "application/x-ndjson"))),
     (status = 400, description = "Missing reason, or invalid filter or range", body = Problem),
     (status = 429, description = "Too many concurrent exports and checks", body = Problem),
     (status = 503, description = "Expected nodes are missing, and no partial bundle was requested", body = Envelope),
@@ -138,7 +138,7 @@ fn download(mut file: std::fs::File, query: &Query, envelope: &Envelope) -> Resu
     ("seq" = u64, Path, description = "Row number in that node's log", example = 1),
     ("generation" = Option<String>, Query, description = "Generation of the log that contains the row, as given in the row; the node's current log by default"),
 ), responses(
-    (status = 200, description = "c2sp.org/tlog-proof@v1: inclusion under the newest cosigned checkpoint; the leaf is SHA-256(0x00 ‖ entry ‖ signature)", body = String, content_type = "text/plain"),
+    (status = 200, description = "c2sp.org/tlog-proof@v1: proof of inclusion in the newest cosigned checkpoint; the leaf is SHA-256(0x00 ‖ entry ‖ signature)", body = String, content_type = "text/plain"),
     (status = 404, description = "No such node, or no cosigned checkpoint covers the row yet", body = Problem),
     (status = 503, description = "The node did not answer", body = Problem),
 ))]

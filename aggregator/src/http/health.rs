@@ -11,7 +11,7 @@ use super::error::ApiError;
 use crate::state::App;
 
 /// Answers while the process runs.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "The process answers")))]
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "The process is running")))]
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }

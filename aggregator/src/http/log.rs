@@ -54,14 +54,14 @@ pub(super) const AUDIT_COMPLETE_SINCE: HeaderName = HeaderName::from_static(COMP
 /// Reads one page of the merged log, or streams all rows of a range.
 #[utoipa::path(get, path = "/audit-log", tag = "log", params(
     ("filter" = Option<String>, Query, description = "Filter string; filter keys are also accepted as separate parameters"),
-    ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
+    ("from" = Option<String>, Query, description = "Start of the range: RFC 3339, a date, or an age such as 24h; 7d by default"),
     ("to" = Option<String>, Query, description = "End of the range, exclusive; now by default"),
-    ("tz" = Option<String>, Query, description = "Time zone of dates and times that have none: UTC (the default), +02:00, or Europe/Berlin"),
+    ("tz" = Option<String>, Query, description = "Time zone for dates and times without one: UTC (the default), +02:00, or Europe/Berlin"),
     ("order" = Option<String>, Query, description = "desc (default) or asc"),
     ("format" = Option<String>, Query, description = "json (a page, default), ndjson or csv (a stream; needs auditor or admin)"),
     ("limit" = Option<usize>, Query, description = "Number of rows; 50 by default, at most 1,000 for a page"),
     ("cursor" = Option<String>, Query, description = "next_cursor or previous_cursor of another page"),
-    ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
+    ("require" = Option<String>, Query, description = "any (default), or all to get status 503 unless every expected node answers"),
 ), responses(
     (status = 200, description = "Complete or partial, as stated in the header audit-complete. In addition to the envelope, a page has `entries`: rows of {entry, signature, integrity, witnessed}; for an erased row, `entry` is null and `erased` is {entry_seq, timestamp, reason}. An NDJSON stream ends with a final record", content((Envelope = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"))),
     (status = 400, description = "Invalid filter, range, parameter or cursor", body = Problem),
@@ -143,8 +143,8 @@ pub(super) fn outcome(envelope: &Envelope) -> Value {
     json!({ "rows": envelope.count, "complete": envelope.complete, "not_ok": missing })
 }
 
-/// Returns 200 for a complete or partial answer, and 503 with the same body if the caller requires all nodes or if no
-/// node answered.
+/// Returns 200 for a complete or partial answer. Returns 503 if no node answered, or if the caller requires all nodes and the
+/// answer is not complete; the body is the same.
 fn status_of(envelope: &Envelope, require: Require) -> (StatusCode, Option<&'static str>) {
     let gave_rows = |status| {
         matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
@@ -220,7 +220,7 @@ pub(super) async fn answer_stream(
     };
     let opening = stream.opening();
     let (status, refused) = status_of(&opening, require);
-    // The entry is written before the first row is sent, so it cannot count the rows.
+    // The entry is written before the first row is sent, so it cannot contain the number of rows.
     let mut details = outcome(&opening);
     if let Some(fields) = details.as_object_mut() {
         fields.remove("rows");
@@ -319,7 +319,7 @@ impl OfLog {
 pub(super) type LogOfRow = Result<Pairs<OfLog>, QueryRejection>;
 
 pub(super) fn log_of_row(asked: LogOfRow) -> Result<Option<Generation>, ApiError> {
-    let bad = |_| ApiError::new(400, "bad_parameter", "the URL of a row accepts only the parameter generation");
+    let bad = |_| ApiError::new(400, "bad_parameter", "the URL of a row accepts only the parameter `generation`");
     asked.map_err(bad)?.0.generation()
 }
 

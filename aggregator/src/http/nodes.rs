@@ -109,7 +109,7 @@ async fn ask(member: Arc<NodeHandle>, limits: FanOutLimits) -> NodeInfo {
 }
 
 fn info(member: &NodeHandle, part: &NodeOutcome, status: Option<&NodeStatus>) -> NodeInfo {
-    // No rows were requested, so the report does not describe a range.
+    // No rows were requested, so the report contains the size of the log and no statement about a range.
     let rows = status.and_then(|s| s.head_seq).map_or(0, |head| head + 1);
     let report = NodeReport { proven: None, unproven: None, ..part.report(rows) };
     let alarm = member.witness.standstill().map(|alarm| AlarmInfo {

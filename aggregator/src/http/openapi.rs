@@ -46,7 +46,7 @@ const EVERYWHERE: [(&str, &str); 6] = [
     ),
 ];
 
-/// Adds what every route has in common: how callers identify themselves, the roles that may use it, and the common answers.
+/// Adds what every route has in common: how callers identify themselves, the roles that may use the route, and common responses.
 fn complete(operation: &mut Operation, needs: Option<Permission>) {
     if operation.security.is_none() {
         let schemes = ["bearer", "certificate", "session"];

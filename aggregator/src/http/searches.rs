@@ -101,7 +101,7 @@ pub(super) struct FilterWords {
 
 /// Lists the keys and words of the filter language.
 #[utoipa::path(get, path = "/filter", tag = "log", responses(
-    (status = 200, description = "Keys and words of the filter language", body = FilterWords),
+    (status = 200, description = "Keys of the filter language, and values allowed after `is:`", body = FilterWords),
 ))]
 pub(super) async fn filter_words(Extension(audit): Extension<AuditEntry>) -> Json<FilterWords> {
     audit.skip_on_success();

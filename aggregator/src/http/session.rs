@@ -92,7 +92,7 @@ fn who(app: &App, peer: &TlsPeer, body: &Bytes, now: Timestamp) -> Result<Caller
         (Some(token), None) => app.holder_of(token.trim(), now),
         (None, Some(code)) => {
             let credential = app.sessions.redeem(code.trim()).ok_or_else(|| {
-                let detail = "this address has already been used, or is older than five minutes; request a new one";
+                let detail = "this sign-in URL has already been used, or is older than five minutes; request a new one";
                 ("invalid_link", ApiError::new(401, "invalid_link", detail))
             })?;
             app.holder(&credential, now)
@@ -150,16 +150,16 @@ pub(super) async fn sign_out(State(app): State<Arc<App>>, Extension(caller): Ext
 
 /// Creates an address that signs one browser in as the caller, once.
 #[utoipa::path(post, path = "/session/links", tag = "session", responses(
-    (status = 201, description = "An address that signs one browser in as the caller, once, within five minutes", body = SignInLink),
+    (status = 201, description = "A URL that signs one browser in as the caller, once, within five minutes", body = SignInLink),
 ))]
 pub(super) async fn link(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<SignInLink>), ApiError> {
-    // A link created in a session could extend it without end, and a link created with a certificate would work without
-    // the certificate.
+    // A link created in a session could be used to extend the session without end, and a link created with a certificate
+    // would work without the certificate.
     if caller.session().is_some() || !matches!(caller.credential(), Credential::Token { .. }) {
-        let detail = "a one-time address can only be created with a token (`piperoll browse`), not in a session or with a certificate";
+        let detail = "a one-time URL can only be created with a token (`piperoll browse`), not in a session or with a certificate";
         return Err(ApiError::new(403, "needs_token", detail));
     }
     let made = app.sessions.link(caller.credential().clone(), SystemClock.now());

@@ -29,15 +29,15 @@ const BUCKET_MIN: Duration = Duration::from_secs(1);
 /// Counts entries, values of fields, and a histogram.
 #[utoipa::path(get, path = "/stats", tag = "log", params(
     ("filter" = Option<String>, Query, description = "Filter string; filter keys are also accepted as separate parameters"),
-    ("from" = Option<String>, Query, description = "RFC 3339, a date, or an age such as 24h; 7d by default"),
+    ("from" = Option<String>, Query, description = "Start of the range: RFC 3339, a date, or an age such as 24h; 7d by default"),
     ("to" = Option<String>, Query, description = "End of the range, exclusive; now by default"),
-    ("tz" = Option<String>, Query, description = "Time zone of dates and times that have none: UTC (the default), +02:00, or Europe/Berlin"),
+    ("tz" = Option<String>, Query, description = "Time zone for dates and times without one: UTC (the default), +02:00, or Europe/Berlin"),
     ("by" = Option<String>, Query, description = "Fields whose values to count, such as ip_address or user,action; up to 8"),
     ("top" = Option<usize>, Query, description = "Values listed per field; 20 by default and at most 1,000"),
     ("verify" = Option<bool>, Query, description = "true: the aggregator reads, verifies and counts every row itself. Otherwise the nodes count from their indexes"),
     ("bucket" = Option<String>, Query, description = "Width of the histogram's buckets, such as 15m, 1h or 1d; no histogram by default"),
     ("axis" = Option<String>, Query, description = "Time that determines the bucket: recorded (the default) or occurred. The range always refers to the time of recording"),
-    ("require" = Option<String>, Query, description = "any (default) or all: 503 unless every expected node answers"),
+    ("require" = Option<String>, Query, description = "any (default), or all to get status 503 unless every expected node answers"),
 ), responses(
     (status = 200, description = "Exact counts; `verified` is true if the aggregator read and verified every row. While `complete` is false, every number is a lower bound. Whitespace may precede the object", body = StatsAnswer),
     (status = 400, description = "Invalid filter, range, field or bucket", body = Problem),
@@ -153,7 +153,8 @@ impl RawParameters {
 fn bucket(text: &str, query: &Query, now: Timestamp) -> Result<i64, QueryError> {
     let width = parse_duration(text).filter(|width| *width >= BUCKET_MIN && width.subsec_nanos() == 0);
     let width = width.and_then(|width| i64::try_from(width.as_micros()).ok());
-    let width = width.ok_or_else(|| bad("bucket", text, "use whole seconds or more, such as 15m, 1h or 1d"))?;
+    let width = width
+        .ok_or_else(|| bad("bucket", text, "use a whole number of seconds, at least 1s, such as 15m, 1h or 1d"))?;
     let range = query.to.min(now).micros().saturating_sub(query.from.micros());
     if range / width >= BUCKETS_MAX {
         let message = format!(

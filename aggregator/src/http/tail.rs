@@ -39,7 +39,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
     ("from" = Option<String>, Query, description = "Start with entries recorded from this time on: RFC 3339, a date, or an age such as 5m; now by default"),
     ("after" = Option<String>, Query, description = "Resume after this event id: `node:generation:next seq` for every node, separated by commas. The header Last-Event-ID takes precedence"),
 ), responses(
-    (status = 200, description = "An endless stream of server-sent events. `entry`: a row as on a page, with `late: true` if a later row was sent before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or fails verification. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; its id resumes the tail. `ended`: the credential is no longer valid. The id of an event is the position after it", body = String, content_type = "text/event-stream"),
+    (status = 200, description = "An endless stream of server-sent events. `entry`: a row as on a page, with `late: true` if a later row was sent before it. `node`: {node_id, status, reason, since} of a node that is missing, is back, or fails verification. `heartbeat`, every five seconds: {watermark, complete, nodes}. `dropped`: the client was too slow; reconnect with the id of this event to resume. `ended`: the credential is no longer valid. The id of an event is the position after it", body = String, content_type = "text/event-stream"),
     (status = 400, description = "Invalid filter, time or position", body = Problem),
     (status = 429, description = "Too many concurrent tails", body = Problem),
 ))]
@@ -50,7 +50,7 @@ pub(super) async fn tail(
     headers: HeaderMap,
     pairs: Result<Pairs<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let asked = NodeRequest::read(&app, &caller, &headers, pairs_of(pairs)?, SystemClock.now())?;
+    let asked = TailRequest::read(&app, &caller, &headers, pairs_of(pairs)?, SystemClock.now())?;
     audit.details(json!({ "filter": asked.query.filter.to_string(), "from": asked.since,
         "resumed": asked.positions != Positions::default() }));
     known_nodes(&app, &asked.query)?;
@@ -116,13 +116,13 @@ fn ended() -> Sent {
 }
 
 /// Query and starting position of a tail.
-struct NodeRequest {
+struct TailRequest {
     query: Query,
     positions: Positions,
     since: Timestamp,
 }
 
-impl NodeRequest {
+impl TailRequest {
     fn read(
         app: &App,
         caller: &Caller,

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use hyper::body::Incoming;
-use piperoll_format::completeness::Place;
+use piperoll_format::completeness::ProvenRow;
 use piperoll_format::merkle::{RangeProof, leaf_hash};
 use piperoll_format::order::{Key, Order, Position};
 use piperoll_format::statement::Statement;
@@ -55,10 +55,10 @@ pub(crate) struct NodeReader {
     /// Counts from the node, if it was asked to count.
     pub(crate) counted: Option<Counter>,
     ready: VecDeque<VerifiedRow>,
-    /// Number of rows that the node reports to have read, and the time at which that number last grew.
+    /// Number of rows that the node has read, according to its reports, and the time at which that number last grew.
     scanned: u64,
     advanced: Instant,
-    /// Position up to which the node reports to have checked every row.
+    /// Position up to which the node has checked every row, according to its reports.
     reached: Option<Position>,
     /// Valid rows adjacent to the range: a few for every era.
     pub(crate) borders: Vec<BorderRow>,
@@ -82,7 +82,8 @@ pub(crate) struct NodeCounters {
     pub(crate) pruned: Option<String>,
     /// Seq of the first retained row, if rows were pruned.
     pub(crate) floor: Option<u64>,
-    /// Number of erased rows of the range that could only be selected by their content, as reported by the node.
+    /// Number of erased rows of the range that the node did not send, because only their content could decide whether the
+    /// filter selects them; as reported by the node.
     pub(crate) erased: u64,
 }
 
@@ -142,7 +143,7 @@ const FAULTS_MAX: usize = 20;
 const FAULT_CHARS_MAX: usize = 512;
 
 /// Adapts a request to the node's version. Returns the request to send and, if the node cannot apply the filter, the filter that
-/// its rows must be checked against here. New syntax is never sent to a node that has not reported that it supports it.
+/// its rows must be checked against here. New syntax is sent only to a node that has reported that it supports that syntax.
 async fn fitting(member: &NodeHandle, request: &ScanRequest) -> Result<(ScanRequest, Option<Filter>), Failure> {
     let needs_more = |plan: &Plan| plan.facets.contains(&Facet::Verb) || plan.axis != Axis::Recorded;
     let counts_more = request.count.as_ref().is_some_and(needs_more);
@@ -193,7 +194,7 @@ impl NodeReader {
             let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
             if pinned.generation != head.generation {
                 faults.push(format!(
-                    "the node answers from the log {}, but {} was witnessed",
+                    "the node answers from the log of generation {}, but generation {} was witnessed",
                     head.generation, pinned.generation
                 ));
             } else if rows < pinned.size {
@@ -374,7 +375,7 @@ impl NodeReader {
         if let (Some(proving), Some(era)) =
             (&mut self.proving, checked.era.filter(|_| checked.integrity == Integrity::Ok))
         {
-            let place = Place { seq: entry.seq, era, timestamp: entry.timestamp };
+            let place = ProvenRow { seq: entry.seq, era, timestamp: entry.timestamp };
             let (body, mac) = (entry.body.clone(), entry.mac.clone());
             let border = BorderRow { seq: entry.seq, leaf: leaf_hash(&body, &mac), body, mac, erased_under: None };
             proving.border(place, &border);
@@ -389,7 +390,7 @@ impl NodeReader {
             && said.seq == seq
             && seq < statement.seq
         {
-            let place = Place { seq, era: said.era, timestamp: said.timestamp };
+            let place = ProvenRow { seq, era: said.era, timestamp: said.timestamp };
             let (leaf, erased_under) = (said.leaf, Some(statement.seq));
             let border = BorderRow { seq, leaf, body: statement.body, mac: statement.mac, erased_under };
             proving.border(place, &border);
@@ -445,7 +446,7 @@ impl NodeReader {
         }
     }
 
-    /// Checks the row and assigns its key. A valid row gets its own time, any other row the position that the node
+    /// Checks the row and assigns its key. A valid row gets its own time; any other row gets the position that the node
     /// reports for it. A row that is out of order gets the time of the row before it, so that the merge sees rows in
     /// order. Also returns the row's era if its MAC is valid.
     fn place(
@@ -499,7 +500,7 @@ impl NodeReader {
 fn reaches_pruned(head: &StreamHead, asked: &NodeRequest) -> Option<String> {
     let pruned = head.pruned.filter(|pruned| asked.request.from <= pruned.newest && !asked.all_there)?;
     Some(format!(
-        "rows below {} (up to {}) were pruned, as recorded in entry {}",
+        "rows below {} (the newest from {}) were pruned, as recorded in entry {}",
         pruned.to_seq, pruned.newest, pruned.entry_seq
     ))
 }

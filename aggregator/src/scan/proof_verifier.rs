@@ -3,7 +3,7 @@
 //! A node proves its rows in batches, so rows wait here until their proof has arrived. Batches are small, so memory use does not
 //! grow with the answer.
 
-use piperoll_format::completeness::{Coverage, Place, Unproven};
+use piperoll_format::completeness::{Coverage, ProvenRow, Unproven};
 use piperoll_format::merkle::{Hash, RangeProof};
 use piperoll_format::order::{Order, Position};
 use piperoll_format::statement::Statement;
@@ -51,7 +51,7 @@ impl Default for RangeCompleteness {
 
 /// A row whose MAC is valid, with the data that a proof needs.
 struct Sound {
-    place: Place,
+    place: ProvenRow,
     leaf: Hash,
     /// Index among the waiting rows; `None` for a border row.
     index: Option<usize>,
@@ -78,7 +78,8 @@ pub(crate) struct ProofVerifier {
     begin: Position,
     end: Position,
     order: Order,
-    /// Number of rows that the answer covers: the witnessed ones, or fewer on a page of an older snapshot. Never taken from the node.
+    /// Number of rows that the answer covers: the witnessed ones, or fewer on a page of an older snapshot. This number is never
+    /// taken from the node.
     size: u64,
     waiting_bytes: usize,
 }
@@ -117,7 +118,7 @@ impl ProofVerifier {
     /// Adds a row that waits for its proof. `era` is set for a row whose MAC is valid.
     pub(crate) fn row(&mut self, row: VerifiedRow, era: Option<u32>) {
         if let Some(era) = era {
-            let place = Place { seq: row.key.seq, era, timestamp: row.key.timestamp };
+            let place = ProvenRow { seq: row.key.seq, era, timestamp: row.key.timestamp };
             let leaf = row.leaf();
             let pruned = if row.erased.is_none() { pruned(&row.body) } else { None };
             self.sound.push(Sound { place, leaf, index: Some(self.waiting.len()), pruned });
@@ -127,7 +128,7 @@ impl ProofVerifier {
     }
 
     /// Adds a border row whose MAC is valid.
-    pub(crate) fn border(&mut self, place: Place, row: &BorderRow) {
+    pub(crate) fn border(&mut self, place: ProvenRow, row: &BorderRow) {
         let pruned = if row.erased_under.is_none() { pruned(&row.body) } else { None };
         self.borders.push(Sound { place, leaf: row.leaf, index: None, pruned });
     }

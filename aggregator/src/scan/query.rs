@@ -66,7 +66,8 @@ pub(crate) struct Query {
     pub(crate) count: Option<Plan>,
     /// Scope of the caller, which is also part of `filter`.
     pub(crate) scope: Scope,
-    /// Maximum bytes of rows in one page, and from one node for it. A page that reaches the limit ends early, with a cursor.
+    /// Maximum bytes of rows in one page, and maximum bytes that one node may send for it. A page that reaches the limit ends
+    /// early, with a cursor.
     pub(crate) page_bytes: usize,
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct VerifiedRow {
     pub(crate) reason: Option<&'static str>,
     /// Set if the row was erased; `body` and `mac` are then those of the entry that records the erasure.
     pub(crate) erased: Option<Arc<ErasureStatement>>,
-    /// Whether the row is not known to be within the caller's scope.
+    /// Whether the content of the row is withheld, because the row is not known to be within the caller's scope.
     pub(crate) withheld: bool,
 }
 

@@ -34,7 +34,7 @@ const LOSSES_MAX: usize = 16;
 /// Maximum number of a node's archived logs, most recently replaced first, that are compared with the pins of one other
 /// aggregator.
 const EARLIER_COMPARED_MAX: usize = 4;
-/// Maximum number of entries that one read returns, and maximum age of the entries of other aggregators that it reads.
+/// Maximum number of entries that one read returns, and maximum age of the other aggregators' entries that `compare` reads.
 const ENTRIES_MAX: usize = 1_000;
 const OTHERS_WITHIN: Duration = Duration::from_hours(3);
 /// Delay between attempts to read this aggregator's own log at startup, and the number of attempts.
@@ -97,7 +97,7 @@ pub(crate) async fn run(app: Arc<App>, own: String, every: Duration) {
 }
 
 /// Recovers pins from this aggregator's own log, for nodes about which the witness's memory is missing or older than the log.
-/// Before this, no checkpoint of any node is cosigned.
+/// Until this has run, no checkpoint of a node without a pin is cosigned.
 async fn recall(app: &App, own: &str) {
     let mut written = None;
     if app.cluster.members.iter().any(|member| member.node.id.as_str() == own) {
@@ -176,8 +176,8 @@ async fn compare_earlier(member: &NodeHandle, witness: &str, note: &str) {
     } else {
         goes_on_from(member, &theirs, Some(generation)).await
     };
-    // A log may have been archived because it is damaged. If the node cannot prove this aggregator's pin either, the node has not
-    // shown two histories.
+    // A log may have been archived because it is damaged. The node may then be unable to prove either pin, which does not show
+    // that it has two histories.
     let is_sound = theirs.size == mine.size || fits != Some(false) || {
         goes_on_from(member, &mine, Some(generation)).await == Some(true)
     };
@@ -243,13 +243,13 @@ impl NodeWitness {
         self.opened(&note).ok().or_else(|| self.pinned_keys.iter().find_map(|key| self.opened_by(&note, key).ok()))
     }
 
-    /// Processes the pins found in this aggregator's own log; `take` accepts no first checkpoint before this. Pins that
-    /// contain more than the memory replace it, and the loss of the memory is reported until an operator accepts it.
+    /// Processes the pins found in this aggregator's own log. Until then, `take` accepts no first checkpoint. If the remembered
+    /// pin is missing, or older than the one found, the pin found replaces it, and this is reported until an operator accepts it.
     fn recalled(&self, written: &[&Written]) {
         let mut state = self.state();
         state.recalled = true;
         let known = state.remembered.pin.clone();
-        // Use the largest size that was ever pinned of the log that was pinned last.
+        // Among the pins of the most recently pinned log, use the one with the largest size.
         let opened: Vec<_> =
             written.iter().filter_map(|written| Some((self.opened_text(&written.note)?, *written))).collect();
         let origin = opened.first().map(|(checkpoint, _)| checkpoint.origin.clone());
@@ -282,7 +282,7 @@ impl NodeWitness {
             _ => return,
         }
         for lost in written.iter().flat_map(|written| &written.lost) {
-            // The same loss may be on record already, with more of its rows cosigned since.
+            // The same loss may be on record already, possibly with more rows, because more of them have been cosigned since.
             let is_known = |known: &Lost| {
                 let same =
                     (&known.generation, known.from_seq, known.until) == (&lost.generation, lost.from_seq, lost.until);
@@ -312,7 +312,7 @@ impl NodeWitness {
         remembered.again = Some(Again { since: SystemClock.now(), message });
     }
 
-    /// Whether an operator accepted the loss of a history of this many rows.
+    /// Whether the last of the first `size` rows of the log `generation` is among the rows whose loss is on record.
     fn accepted_without(&self, generation: &str, size: u64) -> bool {
         let state = self.state();
         state
@@ -322,7 +322,8 @@ impl NodeWitness {
             .any(|lost| lost.generation == generation && lost.from_seq < size && size <= lost.to_seq)
     }
 
-    /// Whether an operator accepted the loss of a history of this many rows of a log, apart from the loss of the complete log.
+    /// Whether the last row that `theirs` covers is on record as lost from within its log. The record of the loss of a complete
+    /// log does not count.
     fn lost_inside(&self, theirs: &Checkpoint) -> bool {
         let (generation, size) = (generation_of(theirs), theirs.size);
         let inside = |lost: &Lost| lost.note.is_none() && lost.generation == generation;
@@ -349,7 +350,7 @@ impl NodeWitness {
             return;
         }
         let reason = format!(
-            "split view: the aggregator {witness} was shown a log of {size} rows with a different history than the one shown here \
+            "split view: the aggregator {witness} was shown a log of {size} rows with a different history than the one shown to this aggregator \
              (generation {generation})"
         );
         let presented = Some(note.to_owned());

@@ -1,4 +1,4 @@
-//! Records changes of the cluster: what changed in roster and revocation list since the last run.
+//! Records changes of the cluster: what has changed in the roster and the revocation list since the last run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,8 @@ struct KnownNode {
     epoch: Option<u32>,
     checkpoint_key: Option<String>,
     next_checkpoint_key: Option<String>,
-    /// Whether the node's log was pinned when this was written. A difference is not reported as a change of the cluster.
+    /// Whether the node's log was pinned when this was written. A change of this field is not a change of the cluster, so it is
+    /// not recorded.
     #[serde(default)]
     witnessed: bool,
 }

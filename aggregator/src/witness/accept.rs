@@ -160,7 +160,8 @@ async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -
         until: newest.max(since),
         witnessed,
         learned: false,
-        // If the accepted log has the same generation, the pin belongs to another history of it, so the pin's note is not kept.
+        // If the accepted log has the same generation, the pin belongs to another history of that generation, so the pin's note
+        // is not kept.
         note: (pinned.origin != now.origin).then(|| pin.note.clone()),
         gone: None,
     };
@@ -176,7 +177,7 @@ async fn lost(member: &NodeHandle, pinned: &Checkpoint, presented: &Presented) -
     Ok(Some(lost))
 }
 
-/// Finds the largest cosigned size that is also a prefix of the presented log. If one size is a prefix, all smaller ones are.
+/// Finds the largest mark that the presented log extends. A log that extends one mark also extends all smaller marks.
 async fn last_common(member: &NodeHandle, marks: &[Mark], now: &Checkpoint) -> Result<Option<Mark>, AcceptError> {
     let marks: Vec<&Mark> = marks.iter().filter(|mark| mark.size > 0 && mark.size <= now.size).collect();
     let (mut low, mut high) = (0, marks.len());

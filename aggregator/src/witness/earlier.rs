@@ -40,8 +40,8 @@ pub(crate) fn named(asides: &[LogAside]) -> Vec<LogAside> {
 ///
 /// # Errors
 ///
-/// Fails if the connection failed, and the poll fails with it. Otherwise a node that is witnessed before its archived
-/// logs are known would be reported as healthy, and its answers for the time of those logs as `superseded`.
+/// Fails if the node cannot be reached; the poll then fails too. If the poll succeeded, a node whose archived logs are not
+/// known yet would be reported as healthy, but its answers for the time of those logs would be `superseded`.
 pub(crate) async fn poll(member: &Arc<NodeHandle>) -> Result<(), Failure> {
     let watch = &member.witness;
     let asides = watch.state().asides.clone();
@@ -87,9 +87,9 @@ impl NodeWitness {
         Some(lost.note.as_deref().and_then(|note| self.opened_text(note)).map_or(0, |known| known.size))
     }
 
-    /// Records, as reported by the node, the times of a log and which log preceded it, and cosigns the log's last checkpoint if
-    /// it extends the witnessed one. `old` is the size that the consistency proof was requested for. Returns whether the node
-    /// answered for this log.
+    /// Records the times of a log and which log preceded it, as reported by the node, and cosigns the log's last checkpoint if
+    /// that checkpoint extends the witnessed one. `old` is the size that the consistency proof was requested for. Returns whether
+    /// the node answered for this log.
     fn take_earlier(
         &self,
         aside: &LogAside,

@@ -22,7 +22,7 @@ use crate::scan::plan::NodeRequest;
 
 /// Time limit for reading one row and its proof.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum time by which a statement may be ahead of this clock before it counts as in the future.
+/// Maximum time by which a statement may be ahead of the aggregator's clock before it counts as being in the future.
 const CLOCK_SLACK_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// Reads the entry that states a node's log start, unless it was read before. If this fails, the next poll tries again.

@@ -105,7 +105,7 @@ async fn load(cluster: &DemoCluster, args: &DemoArgs) -> anyhow::Result<()> {
         }
         _ => ("entries of one working day on a mail cluster, including an intrusion".to_owned(), scenario::day()),
     };
-    step(2, &format!("Applications record: {what}"));
+    step(2, &format!("Recording: {what}"));
     let total: usize = per_node.iter().map(Vec::len).sum();
     // Append in small turns, so that the nodes' entries interleave as they do on a real day.
     let turns = per_node.iter().map(|lines| lines.len().div_ceil(LINES_PER_TURN)).max().unwrap_or(0);

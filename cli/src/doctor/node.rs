@@ -182,7 +182,7 @@ fn said(findings: &mut Findings, status: &NodeStatus) {
                 findings.bad(
                     "forwarding",
                     format!("{name}: {problem}"),
-                    "fix the receiver or the network to it; nothing is lost meanwhile",
+                    "fix the receiver or the network path to it; no rows are lost in the meantime",
                 );
             }
             (None, None) => {

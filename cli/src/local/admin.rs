@@ -83,7 +83,7 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
             }
             for HeldRows { entry_seq, hold } in held.iter().filter(|_| !json) {
                 outln!("{}  {}", escape(&hold.name), range_words(hold.from, hold.to));
-                outln!("    {} ({}, entry {entry_seq})", escape(&hold.reason), escape(&hold.by));
+                outln!("    {} (added by {}, entry {entry_seq})", escape(&hold.reason), escape(&hold.by));
             }
         }
     }
@@ -91,9 +91,12 @@ pub(super) async fn hold(command: HoldCommand) -> anyhow::Result<Exit> {
 }
 
 fn range_words(from: Timestamp, to: Timestamp) -> String {
-    let from = if from == Timestamp::MIN { "the beginning".to_owned() } else { from.to_text() };
-    let to = if to == Timestamp::MAX { "open".to_owned() } else { to.to_text() };
-    format!("{from} to {to}")
+    match (from == Timestamp::MIN, to == Timestamp::MAX) {
+        (true, true) => "all rows".to_owned(),
+        (false, true) => format!("from {from} on"),
+        (true, false) => format!("up to {to}"),
+        (false, false) => format!("{from} to {to}"),
+    }
 }
 
 pub(super) async fn confirm_times(
@@ -103,7 +106,7 @@ pub(super) async fn confirm_times(
 ) -> anyhow::Result<Exit> {
     let LogAccess::Socket(client) = LogAccess::find(args).await? else {
         bail!(
-            "the node is not running; start it first: only a running node knows which rows predate its count of witnessed time"
+            "the node is not running; start it first: only a running node knows which rows were recorded before it began to track how long rows have been witnessed"
         );
     };
     let request = ConfirmTimesRequest { reason: reason.unwrap_or_default(), dry_run };
@@ -117,8 +120,10 @@ pub(super) async fn confirm_times(
         time(confirmed.newest)
     );
     match confirmed.entry_seq {
-        Some(entry) => outln!("confirmed: retention uses these times from now on, recorded as entry {entry}"),
-        None => outln!("nothing was changed; if the clock was right then, add --reason to confirm these times"),
+        Some(entry) => outln!("confirmed, recorded as entry {entry}: retention uses these times from now on"),
+        None => outln!(
+            "nothing was changed; if the clock was right when these rows were recorded, add --reason to confirm these times"
+        ),
     }
     Ok(Exit::Complete)
 }
@@ -144,7 +149,10 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
             direct(&config)?.erase(seq, &reason, &by(), &holds)?
         }
     };
-    outln!("the content of row {seq} was erased, recorded as entry {}; its leaf stays in the tree", done.entry_seq);
+    outln!(
+        "the content of row {seq} was erased, recorded as entry {}; the row's leaf stays in the tree",
+        done.entry_seq
+    );
     if !done.wal_emptied {
         errln!(
             "The file log.db-wal still contains it, because a reader is active. A running node empties the file within a second after the reader finishes; a stopped node does so at its next start."
@@ -173,11 +181,11 @@ pub(super) async fn new_generation(args: &crate::args::PlaceArgs, reason: &str) 
         Ok(holds) if holds.is_empty() => {}
         Ok(holds) => outln!("holds carried over to the new log: {}", escape(&holds.join(", "))),
         Err(error) => errln!(
-            "The holds of the archived log could not be read ({error}). Add those that still apply again: piperoll node hold add"
+            "The holds of the archived log could not be read ({error}). To carry over a hold that is still needed, add it again: piperoll node hold add"
         ),
     }
     outln!(
-        "Start the node, then run for every aggregator: piperoll nodes accept {} --new-generation {}",
+        "Start the node, then run this command for every aggregator: piperoll nodes accept {} --new-generation {}",
         config.node_id,
         begun.generation
     );
@@ -205,7 +213,7 @@ pub(super) async fn prune(args: PruneArgs) -> anyhow::Result<Exit> {
     }
     if let (Some(log), true) = (plan.earlier.first(), args.archive.is_some()) {
         bail!(
-            "nothing was pruned: the archived log {} would be deleted with these rows, but the archive has none of its rows. Export it (piperoll node export \
+            "nothing was pruned: the archived log {} would be deleted with these rows, but the archive would not contain it. Export it (piperoll node export \
              --generation {}) and move its folder away, or prune without --archive",
             log.generation,
             log.generation
@@ -229,17 +237,17 @@ fn say_plan(plan: &PrunePlan, before: Timestamp) {
         outln!("the age of rows from {first} on is known only from their own timestamps: --confirm is required");
     }
     for log in &plan.earlier {
-        outln!("the archived log {}, {}, will be deleted with them", log.generation, counted(log.rows, "row", "rows"));
+        outln!("the archived log {} ({}) will be deleted too", log.generation, counted(log.rows, "row", "rows"));
     }
     match (plan.oldest, plan.newest) {
         (Some(oldest), Some(newest)) => outln!(
-            "{}, {} to {}, recorded {oldest} to {newest}",
+            "to prune: {}, {} to {}, recorded from {oldest} to {newest}",
             counted(plan.to_seq - plan.from_seq, "row", "rows"),
             plan.from_seq,
             plan.to_seq - 1,
         ),
         _ => outln!(
-            "nothing to prune before {before}: rows are deleted in whole tiles of 256, and only when they are older and witnessed"
+            "nothing to prune before {before}: rows are deleted in whole tiles of 256, and only if all rows of a tile are older than that and witnessed"
         ),
     }
 }
@@ -283,11 +291,11 @@ async fn follow(client: &NodeClient, wait: Duration) -> anyhow::Result<Exit> {
         let status: RetentionStatus = client.admin_get(socket_path::PRUNE).await?;
         bar.set_message(status.doing.clone());
         if let Some(problem) = &status.problem {
-            bail!("the prune is recorded, but not all rows are deleted: {problem}");
+            bail!("the prune was recorded, but some rows have not been deleted: {problem}");
         }
         if status.doing == "idle" && status.rows_left == 0 {
             bar.finish_and_clear();
-            outln!("pruned; the file shrank by {} bytes", group_digits(status.bytes_freed));
+            outln!("pruned; the database file shrank by {} bytes", group_digits(status.bytes_freed));
             return Ok(Exit::Complete);
         }
         if tokio::time::Instant::now() > deadline {

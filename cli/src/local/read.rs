@@ -123,7 +123,11 @@ pub(super) async fn show(args: &LogArgs, row: RowAddress, output: OutputArgs) ->
     })
     .await?;
     if let Some(pruned) = read.summary.pruned.filter(|pruned| !found && seq < pruned.to_seq) {
-        bail!("row {seq} was pruned with all rows below {}, under entry {}", pruned.to_seq, pruned.entry_seq);
+        bail!(
+            "row {seq} was pruned together with all rows below {}, as recorded in entry {}",
+            pruned.to_seq,
+            pruned.entry_seq
+        );
     }
     if !found && read.exit() == Exit::Violation {
         // The row should be in the log but is missing, which is a violation.
@@ -236,7 +240,8 @@ impl Read {
         if summary.erased > 0 {
             say(&crate::remote::erased_words(summary.erased));
         }
-        let more = if summary.more { "; there are more, use --limit or --from" } else { "" };
+        let more =
+            if summary.more { "; there are more: raise --limit, or narrow the range with --from and --to" } else { "" };
         say(&format!(
             "{}: {} shown, {} read, {}, range {} to {}{more}",
             summary.node_id,
@@ -255,7 +260,7 @@ impl Read {
 
 fn pruned_words(pruned: &PrunedRows) -> String {
     format!(
-        "rows below {} (up to {}) were pruned, under entry {}; the range overlaps them",
+        "the range includes pruned rows: those below {} (the newest from {}), as recorded in entry {}",
         pruned.to_seq, pruned.newest, pruned.entry_seq
     )
 }

@@ -41,7 +41,7 @@ pub(super) async fn run(args: &PlaceArgs) -> anyhow::Result<Exit> {
             let made = tokio::task::spawn_blocking(work).await??;
             ensure!(
                 made.complete,
-                "an index block could not be written (see the log above); searches read its rows instead"
+                "an index block could not be written (see the messages above); searches read the rows of that block directly"
             );
             made.extent
         }

@@ -31,8 +31,8 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
     Ok(worst)
 }
 
-/// Text that identifies a finding about a note signed with a key that this node does not have. The note of an archived log may be
-/// signed with a key that has been replaced since.
+/// Text by which `walk` recognizes the finding that a note has no signature of this node's key. In an archived log, this is
+/// expected if the key has been replaced since.
 const UNKNOWN_KEY: &str = "carries no signature of";
 
 async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {
@@ -87,14 +87,14 @@ async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Res
                     group_digits(summary.rows)
                 );
                 if let Some(to) = summary.pruned {
-                    head.push_str(&format!(", rows below {to} pruned (root unchanged)"));
+                    head.push_str(&format!(", rows below {to} pruned (the tree's root is unchanged)"));
                 }
                 if summary.erased > 0 {
                     head.push_str(&format!(", {} erased", group_digits(summary.erased)));
                 }
                 if summary.unindexed > 0 {
                     let rows = group_digits(summary.unindexed);
-                    head.push_str(&format!(", {rows} of them in no index block, so searches read them directly"));
+                    head.push_str(&format!(", {rows} rows in no index block (searches read these rows directly)"));
                 }
                 if replaced_key > 0 {
                     head.push_str(
@@ -164,7 +164,7 @@ fn print_status(status: &NodeStatus) {
         put(
             "pruned",
             format!(
-                "rows below {}, up to {}, under entry {}",
+                "rows below {}, the newest from {}, as recorded in entry {}",
                 group_digits(pruned.to_seq),
                 pruned.newest,
                 pruned.entry_seq

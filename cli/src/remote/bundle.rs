@@ -154,7 +154,7 @@ pub(super) async fn row(connection: &Connection, address: RowAddress) -> anyhow:
     Ok(())
 }
 
-/// Requests a response about one node, and returns it as text.
+/// Sends a request about one node, and returns the text of the response.
 async fn one(connection: &Connection, node: &str, path: &str) -> anyhow::Result<String> {
     let request = connection.request(Method::GET, path).timeout(PAGE_TIMEOUT);
     match connection.send(request).await? {

@@ -83,8 +83,8 @@ fn identity(cert: &Path, key: &Path) -> anyhow::Result<reqwest::Identity> {
         .map_err(|_| anyhow!("{} and {} are not a PEM certificate and its key", cert.display(), key.display()))
 }
 
-/// Returns the value of an option. An empty variable counts as not set, as in most shells and tools. An empty flag is an error, because
-/// the command would otherwise use the settings file, and with it another identity than intended.
+/// Returns the value of an option. An empty variable counts as not set, as in most shells and tools. An empty flag is an error,
+/// because otherwise the command would use the settings file, and possibly another identity than the user intended.
 fn given<T: Clone + AsRef<OsStr>>(value: &Option<T>, flag: &str, variable: &str) -> Result<Option<T>, UsageError> {
     match value {
         Some(value) if value.as_ref().is_empty() => {
@@ -177,7 +177,8 @@ fn settings() -> anyhow::Result<Settings> {
     }
 }
 
-/// Explains why a request failed, and what to do about it. reqwest's own message gives no reason; its causes do.
+/// Explains why a request failed, and what to do about it. The text of a reqwest error does not state the reason; the errors in
+/// its chain of causes do.
 fn explain(error: &reqwest::Error, ca: &Path) -> String {
     let tls = tls_error(error);
     match tls {
@@ -188,7 +189,7 @@ fn explain(error: &reqwest::Error, ca: &Path) -> String {
 }
 
 /// Finds the TLS error among the causes. `source` of an `io::Error` skips the wrapped error and returns the source of that error,
-/// so this checks the wrapped error too.
+/// so this function checks the wrapped error too.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut causes = std::iter::successors(Some(error), |cause| cause.source());
     causes.find_map(|cause| match cause.downcast_ref::<std::io::Error>() {

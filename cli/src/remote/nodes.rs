@@ -96,7 +96,7 @@ async fn accept(connection: &ConnectionArgs, node: &str, generation: String, rea
         );
     }
     if let Some(presented) = presented {
-        outln!("{node} presents {} with the root {}", counted(presented.size, "row", "rows"), presented.root);
+        outln!("{node} presents a log of {} with the root {}", counted(presented.size, "row", "rows"), presented.root);
     }
     let (size, root) = presented.map(|presented| (presented.size, presented.root.clone())).unzip();
     let request = AcceptRequest { generation, reason, size, root };

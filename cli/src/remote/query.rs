@@ -97,7 +97,8 @@ async fn answer(
     let text = response.text().await?;
     let envelope: Envelope = serde_json::from_str(&text).context("cannot parse the answer")?;
     let rows: PageRows<'_> = serde_json::from_str(&text).context("cannot parse the answer")?;
-    // Check the number of rows, which would not match the envelope if the text of a row had added an element to the array.
+    // Check the number of rows: if the text of a row broke out of its element and added another one to the array, the number
+    // would differ from that in the envelope.
     let came = rows.entries.len() as u64;
     if came != envelope.count {
         bail!("{}", count_problem(envelope.count, came));

@@ -74,7 +74,7 @@ fn print(answer: &StatsAnswer, with_histogram: bool) {
     );
     if stats.unreadable > 0 {
         paintln!(
-            "{} could not be parsed by this version",
+            "{} could not be parsed by this version of piperoll",
             counted(stats.unreadable, "authentic row", "authentic rows")
         );
     }
@@ -83,7 +83,7 @@ fn print(answer: &StatsAnswer, with_histogram: bool) {
     }
     match &stats.histogram {
         Some(histogram) => print_histogram(histogram),
-        None if with_histogram => outln!("\ntoo many buckets to count; narrow the range or use wider ones"),
+        None if with_histogram => outln!("\ntoo many buckets to count; narrow the range or use wider buckets"),
         None => {}
     }
 }

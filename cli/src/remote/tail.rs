@@ -171,7 +171,7 @@ impl Following {
         loop {
             let chunk = match tokio::time::timeout(SILENCE_MAX, chunks.next()).await {
                 Err(_) => return Ok(format!("nothing was received for {} s", SILENCE_MAX.as_secs())),
-                Ok(None) => return Ok("the aggregator ended the tail".to_owned()),
+                Ok(None) => return Ok("the aggregator ended the stream".to_owned()),
                 Ok(Some(Err(error))) => return Ok(last_cause(&error)),
                 Ok(Some(Ok(chunk))) => chunk,
             };

@@ -6,15 +6,15 @@ use anyhow::Context as _;
 use piperoll_format::time::{Timestamp, parse_duration};
 use piperoll_format::view::EntryView;
 
-/// One verified entry. Reports show the time of the event if the caller gave one, because people want to know when something
-/// happened.
+/// One verified entry. Reports show the time at which the event happened if the caller stated it, and the time of recording
+/// otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) node: String,
     pub(super) seq: u64,
     /// Time of the event, in microseconds since 1970.
     pub(super) time: i64,
-    /// Time of recording, to which the ranges of reports refer.
+    /// Time of recording, by which a report's range selects entries.
     pub(super) recorded: i64,
     pub(super) user: Option<String>,
     pub(super) impersonator: Option<String>,

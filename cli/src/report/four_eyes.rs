@@ -32,7 +32,7 @@ struct Written {
     name: String,
     /// Pattern of the action that needs a second person; a trailing `*` matches any suffix.
     action: String,
-    /// The action that confirms it. If both are the same action, a second person must perform that action too.
+    /// Pattern of the confirming action. If it equals `action`, a second person must perform the same action.
     confirm: String,
     /// Longest time between the action and its confirmation.
     window: String,
@@ -203,7 +203,7 @@ pub(super) fn report(events: &[Event], rules: &Rules, asked: BundleRequest, now:
                 }
                 Verdict::Missing => {
                     broken += 1;
-                    ("MISSING", "nobody".to_owned())
+                    ("MISSING", "no second person".to_owned())
                 }
                 Verdict::Open => {
                     open += 1;

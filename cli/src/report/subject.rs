@@ -32,7 +32,7 @@ pub(super) fn report(events: &[Event], subject: &str) -> Report {
     report.grids.push(grid);
     report.grids.push(all);
     report.note(
-        "Matches the exact name in user, impersonator, target and entity ID, and any part of description, changes and details. Run a separate report for each other name of the same person. `piperoll node erase` erases single entries on their node."
+        "Matches the exact name in user, impersonator, target and entity ID, and any part of description, changes and details. Run a separate report for each other name of the same person. `piperoll node erase` erases individual entries on their node."
             .to_owned(),
     );
     report

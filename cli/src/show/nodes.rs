@@ -60,7 +60,7 @@ pub(crate) fn node_table(nodes: &[NodeReport]) -> String {
     out
 }
 
-/// Returns the width of all columns except the reason, so that no name, word or number is broken.
+/// Returns the total width that the columns other than the reason need so that no name, word or number is broken.
 fn fixed_columns(nodes: &[NodeReport]) -> usize {
     let widest = |title: &str, text: &dyn Fn(&NodeReport) -> String| {
         nodes.iter().map(|node| columns(&text(node))).max().unwrap_or(0).max(title.len()) + GAP

@@ -19,7 +19,7 @@ const ROOMY: Caps = Caps { who: 28, action: 40, from: 39 };
 const NARROWER: [Caps; 3] = [ROOMY, Caps { who: 20, action: 28, from: 24 }, Caps { who: 16, action: 22, from: 15 }];
 /// Minimum width of the description.
 const WHAT_MIN: usize = 28;
-/// Terminal widths from which a stream uses columns, and from which it uses wider ones. They are fixed, because a stream does not
+/// Minimum terminal widths for printing a stream in columns, and for wider columns. They are fixed, because a stream does not
 /// know in advance how wide its rows will be.
 const STREAM_WIDTH_MIN: usize = 120;
 const STREAM_ROOMY_WIDTH_MIN: usize = 170;

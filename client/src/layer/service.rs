@@ -231,7 +231,7 @@ impl Settings {
             }
         };
         let (outcome, reason) = match &answer {
-            Ok(response) => judge(response.status()),
+            Ok(response) => outcome_of(response.status()),
             Err(_) => (Outcome::Failure, "service_error".to_owned()),
         };
         let withheld = self.finish(activity, outcome, reason).await;
@@ -250,7 +250,7 @@ impl Settings {
         R: From<String>,
     {
         let answer = inner.call(request).await?;
-        let (outcome, reason) = judge(answer.status());
+        let (outcome, reason) = outcome_of(answer.status());
         Ok(self.finish(activity, outcome, reason).await.unwrap_or(answer))
     }
 
@@ -327,7 +327,7 @@ impl Settings {
     }
 }
 
-fn judge(status: StatusCode) -> (Outcome, String) {
+fn outcome_of(status: StatusCode) -> (Outcome, String) {
     let outcome = match status.as_u16() {
         401 | 403 | 407 => Outcome::Denied,
         0..=399 => Outcome::Success,

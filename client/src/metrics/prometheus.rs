@@ -55,7 +55,7 @@ impl Metrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix(PREFIX);
         registry.register("emitted", "Entries emitted, by policy and result", self.emitted.clone());
-        registry.register("buffer_drops", "Entries that were lost and counted", self.drops.clone());
+        registry.register("buffer_drops", "Entries that were lost", self.drops.clone());
         registry.register("gaps_reported", "Losses reported to the log", self.gaps.clone());
         registry.register_collector(Box::new(self.waiting.clone()));
     }

@@ -1,8 +1,8 @@
 //! Stores the number of acknowledged records of each segment, so that a shortened or missing segment is detected.
 //!
-//! The count is written after the records and not synced, so it survives the end of the process, but after a power failure it may
-//! be older than the segment. If it is newer than the segment, records that were written without a sync had not reached the disk:
-//! they are lost, and counted as lost.
+//! The count is written after the records and not synced. It survives the end of the process, but after a power failure it may be
+//! smaller than the number of records in the segment. If it is larger, some records were written without a sync and had not
+//! reached the disk: they are lost, and are counted as lost.
 
 use std::fs::{File, OpenOptions};
 use std::io;

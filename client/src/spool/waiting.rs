@@ -12,7 +12,9 @@ use tokio::sync::Notify;
 #[non_exhaustive]
 pub enum SpoolError {
     /// The spool has reached its size limit.
-    #[error("the spool in {folder} is full ({bytes} bytes); entries are accepted again once the node is recording")]
+    #[error(
+        "the spool in {folder} is full ({bytes} bytes); entries are accepted again once the node has recorded some of those in the spool"
+    )]
     Full {
         /// The spool directory.
         folder: PathBuf,

@@ -131,7 +131,8 @@ impl App {
             started_at: self.started_at,
             write_fault: health.append_fault(),
             read_fault: health.read_fault(),
-            // Rows stay in the WAL until a checkpoint moves them.
+            // The database includes SQLite's write-ahead log: rows stay in it until a checkpoint of SQLite moves them to the main
+            // file.
             database_bytes: [database.clone(), database.with_extension("db-wal")]
                 .iter()
                 .map(|path| std::fs::metadata(path).map_or(0, |meta| meta.len()))
@@ -150,7 +151,7 @@ impl App {
     }
 }
 
-/// Serves only `/metrics`, for a scraper on this machine.
+/// Returns the routes of the metrics listener, which serves only `/metrics`, for a scraper on this machine.
 pub(crate) fn metrics_routes(app: &Arc<App>) -> Router {
     let app = Arc::clone(app);
     Router::new().route("/metrics", get(move || async move { app.metrics_page().await }))

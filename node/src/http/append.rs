@@ -16,7 +16,7 @@ use super::app::App;
 use super::body::{JsonBody, receive};
 use super::error::{ApiError, append_status};
 use super::sender::Sender;
-use crate::store::{AppendError, Appended, Draft, parse_draft};
+use crate::store::{AppendError, Appended, NewEntry, parse_new_entry};
 
 /// Header with which the command line marks a batch as an import, not as entries from an application. The mark only lowers the
 /// trust in the entries, so any client may set it.
@@ -82,7 +82,7 @@ pub(super) async fn gap(
     }
     let mut entry = lifecycle("log.gap", "an application reports events that were lost", &details);
     entry.id = Some(report.id);
-    recorded_one(&app, Draft { entry, via: Arc::from("node") }).await
+    recorded_one(&app, NewEntry { entry, via: Arc::from("node") }).await
 }
 
 /// Takes a body's bytes from the sender's quota. Root and the daemon's own user have no quota: they could bypass the daemon
@@ -103,19 +103,19 @@ fn within_quota(app: &App, sender: &Sender, bytes: usize) -> Result<(), ApiError
 }
 
 async fn append_one(app: &App, body: &[u8], via: &Arc<str>) -> Result<Response, ApiError> {
-    let draft = parse_draft(body, via, &app.redactor).map_err(|e| {
+    let new_entry = parse_new_entry(body, via, &app.redactor).map_err(|e| {
         app.metrics.refused.inc();
         ApiError::from(AppendError::Entry(e))
     })?;
-    recorded_one(app, draft).await
+    recorded_one(app, new_entry).await
 }
 
-async fn recorded_one(app: &App, draft: Draft) -> Result<Response, ApiError> {
-    let result = app.store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping));
+async fn recorded_one(app: &App, new_entry: NewEntry) -> Result<Response, ApiError> {
+    let result = app.store.append(vec![new_entry]).await.pop().unwrap_or(Err(AppendError::Stopping));
     count(app, &result);
     let (status, receipt) = match result? {
         Appended::New(receipt) => (StatusCode::CREATED, receipt),
-        Appended::Known(receipt) => (StatusCode::OK, receipt),
+        Appended::Duplicate(receipt) => (StatusCode::OK, receipt),
     };
     Ok((status, Json(receipt)).into_response())
 }
@@ -148,24 +148,24 @@ async fn append_batch(app: &Arc<App>, body: Bytes, via: &Arc<str>) -> Result<Res
             part.extend(lines.next());
         }
         let (parser, via) = (Arc::clone(app), Arc::clone(via));
-        let work = move || -> Vec<(usize, Result<Draft, AppendError>)> {
+        let work = move || -> Vec<(usize, Result<NewEntry, AppendError>)> {
             part.iter().map(|(number, line)| (*number, parse_line(line, &via, &parser))).collect()
         };
         let parsed = tokio::task::spawn_blocking(work).await.map_err(|_| {
             ApiError::new(500, "internal", "part of the batch could not be parsed; see the daemon's log")
         })?;
-        let mut drafts = Vec::with_capacity(parsed.len());
+        let mut new_entries = Vec::with_capacity(parsed.len());
         let mut outcomes = Vec::with_capacity(parsed.len());
         for (number, result) in parsed {
             match result {
-                Ok(draft) => {
-                    drafts.push(draft);
+                Ok(new_entry) => {
+                    new_entries.push(new_entry);
                     outcomes.push((number, None));
                 }
                 Err(error) => outcomes.push((number, Some(error))),
             }
         }
-        let mut recorded = app.store.append(drafts).await.into_iter();
+        let mut recorded = app.store.append(new_entries).await.into_iter();
         for (line, refused) in outcomes {
             let result = match refused {
                 Some(error) => Err(error),
@@ -181,8 +181,8 @@ async fn append_batch(app: &Arc<App>, body: Bytes, via: &Arc<str>) -> Result<Res
     Ok((status, Json(report)).into_response())
 }
 
-fn parse_line(line: &[u8], via: &Arc<str>, app: &App) -> Result<Draft, AppendError> {
-    Ok(parse_draft(line, via, &app.redactor)?)
+fn parse_line(line: &[u8], via: &Arc<str>, app: &App) -> Result<NewEntry, AppendError> {
+    Ok(parse_new_entry(line, via, &app.redactor)?)
 }
 
 trait Push {
@@ -193,7 +193,7 @@ impl Push for BatchReport {
     fn push(&mut self, line: usize, result: Result<Appended, AppendError>) {
         let (status, receipt, error) = match result {
             Ok(Appended::New(receipt)) => (201, Some(receipt), None),
-            Ok(Appended::Known(receipt)) => (200, Some(receipt), None),
+            Ok(Appended::Duplicate(receipt)) => (200, Some(receipt), None),
             Err(error) => (append_status(&error).0, None, Some(error.to_string())),
         };
         if receipt.is_some() {
@@ -208,7 +208,7 @@ impl Push for BatchReport {
 fn count(app: &App, result: &Result<Appended, AppendError>) {
     match result {
         Ok(Appended::New(_)) => app.metrics.appended.inc(),
-        Ok(Appended::Known(_)) => app.metrics.repeated.inc(),
+        Ok(Appended::Duplicate(_)) => app.metrics.repeated.inc(),
         Err(_) => app.metrics.refused.inc(),
     };
 }

@@ -50,7 +50,7 @@ async fn aggregators_only(
             next.run(request).await
         }
         other => {
-            let who = other.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+            let who = other.as_ref().map_or_else(|| "no identity".to_owned(), ToString::to_string);
             tracing::warn!(address = %peer.address, %who, "peer request refused");
             ApiError::new(
                 403,

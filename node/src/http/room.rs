@@ -18,7 +18,7 @@ const BATCHES_BYTES_MAX: usize = 96 * 1024 * 1024;
 const BATCHES_BYTES_PER_CALLER_MAX: usize = BATCH_BYTES_MAX;
 /// Unit in which the memory for requests is counted.
 const ROOM_UNIT_BYTES: usize = 1024;
-/// Maximum announced size of requests that have an allowance of their own, so that large requests do not block them.
+/// Maximum announced size of a small request. Small requests share memory of their own, so that large requests do not block them.
 const SMALL_BYTES_MAX: usize = 1024 * 1024;
 /// Maximum time that a request waits for memory.
 const ROOM_WAIT: Duration = Duration::from_secs(10);

@@ -270,7 +270,7 @@ fn local_row<'a>(node_id: &str, row: &'a StoredRow) -> Row<'a> {
         body: row.body.as_slice().into(),
         mac: row.mac.as_slice().into(),
         integrity: row.checked.integrity,
-        // Only an aggregator can set this, because it has the witness's statement; a node could only make the claim about itself.
+        // Only an aggregator sets this field, based on its own witness; a node's claim about its own rows would prove nothing.
         witnessed: false,
         reason: row.checked.reason.map(Into::into),
         found_at: (row.checked.integrity != Integrity::Ok)
@@ -287,8 +287,8 @@ impl StoredRow {
     }
 }
 
-/// Runs a full check and returns it as NDJSON of [`VerifyLine`]. It begins with the one fault that only the daemon can detect:
-/// that the open file is no longer the one at the log's path.
+/// Runs a full check and returns its results as NDJSON of [`VerifyLine`]. The results begin with the one fault that only the
+/// daemon can detect: that the open file is no longer the one at the log's path.
 pub(super) async fn check_body(app: &Arc<App>, room: Share) -> Body {
     app.store.check_file().await;
     let check = app.store.check().with_fault(app.store.health().read_fault());

@@ -8,7 +8,7 @@ use piperoll_query::filter::Filter;
 use piperoll_siem::{ENTERPRISE_DEFAULT, Format, SYSLOG_BYTES_MIN};
 use serde::Deserialize;
 
-use crate::start_at::TypedFrom;
+use crate::start_at::RawFrom;
 
 /// Longest message that rsyslog accepts by default.
 const SYSLOG_BYTES_DEFAULT: usize = 8_192;
@@ -98,7 +98,7 @@ impl Target {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TypedForward {
+pub(crate) struct RawForward {
     name: String,
     to: String,
     #[serde(default)]
@@ -106,7 +106,7 @@ pub(crate) struct TypedForward {
     #[serde(default)]
     filter: String,
     #[serde(default)]
-    from: TypedFrom,
+    from: RawFrom,
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -117,7 +117,7 @@ pub(crate) struct TypedForward {
     confirm_every: Option<String>,
 }
 
-impl TypedForward {
+impl RawForward {
     /// Checks all destinations; the error says which one is wrong.
     pub(crate) fn check_all(typed: Vec<Self>, base: &Path) -> Result<Vec<ForwardConfig>, String> {
         let mut configs: Vec<ForwardConfig> = Vec::new();
@@ -154,7 +154,7 @@ impl TypedForward {
             format: self.format,
             filter,
             filter_text: self.filter,
-            from_now: self.from == TypedFrom::Now,
+            from_now: self.from == RawFrom::Now,
             confirm_every,
         })
     }

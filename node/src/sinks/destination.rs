@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::config::ForwardConfig;
 use super::offset::{OffsetError, OffsetFile, StoredOffset};
-use crate::store::{AppendError, Draft, Store};
+use crate::store::{AppendError, NewEntry, Store};
 
 /// One destination, shared by its task and the API.
 pub(crate) struct Destination {
@@ -92,8 +92,8 @@ pub(super) async fn say(
     message: &str,
     details: &serde_json::Value,
 ) -> Result<(), AppendError> {
-    let draft = Draft { entry: lifecycle(action, message, details), via: Arc::from("node") };
-    store.append(vec![draft]).await.pop().unwrap_or(Err(AppendError::Stopping)).map(|_| ())
+    let new_entry = NewEntry { entry: lifecycle(action, message, details), via: Arc::from("node") };
+    store.append(vec![new_entry]).await.pop().unwrap_or(Err(AppendError::Stopping)).map(|_| ())
 }
 
 /// Records an event that has already happened. A failure is only logged, because the event cannot be undone.

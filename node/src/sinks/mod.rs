@@ -18,7 +18,7 @@ mod stream;
 mod webhook;
 mod worker;
 
-pub(crate) use config::TypedForward;
+pub(crate) use config::RawForward;
 pub use config::{ForwardConfig, Target};
 pub(crate) use forwarding::Forwarding;
 pub use offset::OffsetError;

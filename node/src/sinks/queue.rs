@@ -1,8 +1,8 @@
 //! Reads the number of bytes that the receiver's kernel has not accepted yet, from the kernel's table of connections
 //! (proc_pid_net(5), `tcp` and `tcp6`).
 //!
-//! If a receiver closes while bytes are in flight, its kernel never accepts them and answers with a reset. So the connection
-//! ends with a reset unless the receiver has read all bytes that its kernel accepted.
+//! If a receiver closes a connection while it has unread data, or while bytes are in flight, its kernel answers with a reset. So
+//! if no bytes were in flight and the connection ends without a reset, the receiver has read everything.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

@@ -130,8 +130,8 @@ impl StreamSink {
                 Stream::Plain(stream) => read_to_end(stream, false).await?,
                 Stream::Tls(stream) => {
                     read_to_end(stream.as_mut(), !must_say_goodbye).await?;
-                    // `close_notify` ends only the receiver's own data. Whether the receiver has read everything can be seen
-                    // only from how the TCP connection ends.
+                    // `close_notify` announces only that the receiver will send no more data. Whether the receiver has read
+                    // everything can be seen only from how the TCP connection ends.
                     read_raw_end(stream.get_mut().0).await?;
                 }
             }

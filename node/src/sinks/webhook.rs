@@ -86,7 +86,7 @@ impl WebhookSink {
                 Err(self.problem("the receiver rejected the request as too large; sending it again in smaller pieces"))
             }
             status => {
-                let message = first_words(answer, &secrets).await;
+                let message = response_excerpt(answer, &secrets).await;
                 Err(self.problem(format!("the receiver answered {status} {message}")))
             }
         }
@@ -134,7 +134,7 @@ fn in_words(error: reqwest::Error) -> String {
 }
 
 /// Returns the beginning of an error response without secrets, because some receivers echo the request.
-async fn first_words(mut answer: reqwest::Response, secrets: &[String]) -> String {
+async fn response_excerpt(mut answer: reqwest::Response, secrets: &[String]) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = answer.chunk().await {
         bytes.extend_from_slice(&chunk);

@@ -1,8 +1,8 @@
-//! Notes on disk which record is about to be processed, so that one record cannot crash the node repeatedly.
+//! Stores on disk which record is about to be processed, so that one record cannot crash the node repeatedly.
 //!
-//! Every parser that processes a record is bounded, so none should ever crash the node. This is the second line of defense:
-//! after an unclean stop, the first records are processed one at a time. A record on which two starts have crashed is skipped,
-//! and only its length and hash are recorded.
+//! Every parser that processes a record is bounded, so none should ever crash the node. This is the second line of defense: after
+//! an unclean stop, the first records are processed one at a time. A record on which two starts have crashed is skipped, and only
+//! its length and hash are recorded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use sha2::{Digest as _, Sha256};
 /// Number of starts that may crash on a record before the record is skipped.
 pub(super) const DEATHS_MAX: u32 = 2;
 
-/// Maximum number of single records that are noted as begun; there is more than one only if files were mixed up by hand.
+/// Maximum number of single records that are stored as begun; there is more than one only if files were mixed up by hand.
 const BEGUN_MAX: usize = 16;
 
-/// Work that was begun and may not be finished.
+/// Work that was begun and is possibly unfinished.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Begun {
@@ -50,14 +50,14 @@ impl Attempts {
         self.ended_uncleanly
     }
 
-    /// Notes on disk that work on a batch begins. The batch is identified by the position of its first record.
+    /// Stores on disk that work on a batch begins. The batch is identified by the position of its first record.
     pub(super) fn begin_batch(&mut self, place: &str) -> std::io::Result<()> {
         self.begun.batch = Some(digest(place));
         self.write()
     }
 
-    /// Notes on disk that work on a single record begins. Returns false if `DEATHS_MAX` starts have crashed on this record: then
-    /// it must be skipped.
+    /// Stores on disk that work on a single record begins. Returns false, without storing anything, if `DEATHS_MAX` starts have
+    /// crashed on this record; the caller must then skip it.
     pub(super) fn begin_one(&mut self, place: &str) -> std::io::Result<bool> {
         let count = self.begun.alone.entry(digest(place)).or_default();
         if *count >= DEATHS_MAX {
@@ -71,12 +71,12 @@ impl Attempts {
         self.write().map(|()| true)
     }
 
-    /// Notes that a record that was begun with `begin_one` was recorded or skipped.
+    /// Removes a record that was begun with `begin_one`, because it was recorded or skipped. The file on disk is not updated yet.
     pub(super) fn end_one(&mut self, place: &str) {
         self.begun.alone.remove(&digest(place));
     }
 
-    /// Notes that all work that was begun was recorded.
+    /// Removes the attempt file, because all work that was begun is finished.
     pub(super) fn done(&mut self) {
         self.begun = Begun::default();
         // If a crash undoes the removal, the next start merely processes records one at a time without need.
@@ -104,7 +104,7 @@ mod tests {
         let open = || Attempts::open(dir.path(), "k8s");
         assert!(!open().ended_uncleanly());
         open().begin_batch("1")?;
-        // The first crash was somewhere in the batch. From now on, records are processed one at a time, and each of these
+        // The first crash was somewhere in the batch. From now on, records are processed one at a time, and each of the following
         // starts crashes on the second record.
         for _ in 0..DEATHS_MAX {
             let mut attempts = open();

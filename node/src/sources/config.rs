@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::start_at::TypedFrom;
+use crate::start_at::RawFrom;
 
 const NAME_BYTES_MAX: usize = 32;
 
@@ -45,7 +45,7 @@ impl Source {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TypedIntake {
+pub(crate) struct RawIntake {
     name: String,
     syslog: Option<SocketAddr>,
     journald: Option<String>,
@@ -56,10 +56,10 @@ pub(crate) struct TypedIntake {
     links_in: Option<PathBuf>,
     map: Option<String>,
     #[serde(default)]
-    from: TypedFrom,
+    from: RawFrom,
 }
 
-impl TypedIntake {
+impl RawIntake {
     /// Checks all sources; the error says which one is wrong.
     pub(crate) fn check_all(typed: Vec<Self>, base: &Path) -> Result<Vec<IntakeConfig>, String> {
         let mut configs: Vec<IntakeConfig> = Vec::new();
@@ -115,6 +115,6 @@ impl TypedIntake {
             (None, Source::Syslog(_)) => "syslog".to_owned(),
             (None, _) => return Err("`map` is missing; set it to a built-in mapping or a mapping file".to_owned()),
         };
-        Ok(IntakeConfig { name: self.name, source, map, from_now: self.from == TypedFrom::Now })
+        Ok(IntakeConfig { name: self.name, source, map, from_now: self.from == RawFrom::Now })
     }
 }

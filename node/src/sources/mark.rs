@@ -35,7 +35,7 @@ pub(super) struct Reached {
     pub(super) content: String,
     /// Number of entries with the same `content` that directly precede the last entry.
     pub(super) repeats: u32,
-    /// Set if a journal file of this sequence had not been rotated yet, so that it may have grown since.
+    /// Set if a journal file of this sequence had not been rotated yet and may therefore have grown since.
     pub(super) is_open: bool,
 }
 

@@ -21,7 +21,7 @@ mod safe;
 mod syslog;
 mod text;
 
-pub(crate) use config::TypedIntake;
+pub(crate) use config::RawIntake;
 pub use config::{IntakeConfig, Source};
 pub(crate) use counts::IntakeCounts;
 pub use files::unpacked;

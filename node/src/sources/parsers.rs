@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::next_entry;
 use super::record::{Record, SourceMessage};
-use super::syslog::{messages, take_apart};
+use super::syslog::{read_messages, take_apart};
 
 /// Maximum messages of one input; a fuzzer's inputs are shorter.
 const MESSAGES_MAX: usize = 4_096;
@@ -23,11 +23,11 @@ pub fn syslog(text: &str) -> String {
 
 /// Parses the messages of one connection, which may use both framings; returns each as the JSON that mappings read.
 pub fn syslog_stream(bytes: &[u8]) -> Vec<String> {
-    let (heards, mut heard) = mpsc::channel(MESSAGES_MAX);
+    let (messages, mut heard) = mpsc::channel(MESSAGES_MAX);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 514));
     let heard_at = Mutex::new(Instant::now());
-    let _ = at_once(messages(bytes, peer, &heards, &heard_at, &CancellationToken::new()));
-    drop(heards);
+    let _ = at_once(read_messages(bytes, peer, &messages, &heard_at, &CancellationToken::new()));
+    drop(messages);
     let mut records = Vec::new();
     while let Ok(heard) = heard.try_recv() {
         if let SourceMessage::Record(Record { text, .. }) = heard {

@@ -27,12 +27,12 @@ use super::safe::Safe;
 use super::syslog::Listeners;
 use super::text::{Decoded, decode};
 use super::{files, journal};
-use crate::store::{AppendError, Draft, Store};
+use crate::store::{AppendError, NewEntry, Store};
 
 /// Maximum messages that wait to be recorded. Further messages that arrive over UDP are dropped and counted.
 const MESSAGES_WAITING_MAX: usize = 2_048;
-/// Maximum number of waiting records of a source that is read from files or a journal. It is lower, because these records may
-/// be longer.
+/// Maximum number of waiting records of a source that is read from files or a journal. Lower than `MESSAGES_WAITING_MAX`, because
+/// these records may be longer.
 const RECORDS_WAITING_MAX: usize = 256;
 /// Maximum records in one append.
 const BATCH_MAX: usize = 512;
@@ -65,7 +65,7 @@ pub(super) struct Pipeline {
     counts: IntakeCounts,
     marks: MarkFile,
     attempts: Attempts,
-    /// Set if a batch could not be processed. It is read again after a restart, so no position after the batch may be stored.
+    /// Set if a batch could not be processed. The batch is read again after a restart, so no position after it may be stored.
     is_held: bool,
 }
 
@@ -99,20 +99,20 @@ impl Pipeline {
     pub(super) async fn run(mut self, opened: Opened, mark: Option<Mark>, stop: CancellationToken) {
         let waiting_max =
             if matches!(opened, Opened::Listening(_)) { MESSAGES_WAITING_MAX } else { RECORDS_WAITING_MAX };
-        let (heards, mut heard) = mpsc::channel(waiting_max);
+        let (messages, mut heard) = mpsc::channel(waiting_max);
         let from_now = self.config.from_now;
         let problems = self.counts.1.clone();
         let name = self.config.name.clone();
         let source = match (&self.config.source, opened) {
-            (Source::Syslog(_), Opened::Listening(listeners)) => tokio::spawn(listeners.run(heards, stop.clone())),
+            (Source::Syslog(_), Opened::Listening(listeners)) => tokio::spawn(listeners.run(messages, stop.clone())),
             (Source::Journal { unit, directory }, _) => {
                 let asked = journal::JournalConfig { name, unit: unit.clone(), directory: directory.clone(), from_now };
-                tokio::spawn(journal::follow(asked, mark, heards, problems, stop.clone()))
+                tokio::spawn(journal::follow(asked, mark, messages, problems, stop.clone()))
             }
             (Source::File { path, owners, links_in }, Opened::Read(own)) => {
                 let safe = Safe { owners: owners.clone(), links_in: links_in.clone(), own };
                 let asked = files::FileConfig { name, path: path.clone(), safe, from_now };
-                tokio::spawn(files::follow(asked, mark, heards, problems, stop.clone()))
+                tokio::spawn(files::follow(asked, mark, messages, problems, stop.clone()))
             }
             (Source::Syslog(_), Opened::Read(_)) | (Source::File { .. }, Opened::Listening(_)) => return,
         };
@@ -150,8 +150,8 @@ impl Pipeline {
         source.abort();
     }
 
-    /// Notes on disk that work on a batch begins. Returns true if the record must be skipped because earlier starts crashed on
-    /// it.
+    /// Writes to disk that work on a batch begins. With `careful`, returns true if the batch must be skipped because the node
+    /// crashed on its record before.
     async fn begin(&mut self, batch: &[SourceMessage], careful: bool) -> bool {
         let place = batch.iter().find_map(|heard| match heard {
             SourceMessage::Record(record) => record.place.clone(),
@@ -185,7 +185,7 @@ impl Pipeline {
         let mapper = Arc::clone(&self.mapper);
         // Parsing and masking take time in proportion to the input, so keep them off the async worker threads.
         let worked = tokio::task::spawn_blocking(move || mapper.work(batch, passed)).await;
-        let Work { mut drafts, mark, passed_over, dropped } = match worked {
+        let Work { mut new_entries, mark, passed_over, dropped } = match worked {
             Ok(work) => work,
             Err(error) => {
                 tracing::error!(intake = self.config.name, %error, "cannot process a batch; it will be read again after a restart");
@@ -195,36 +195,37 @@ impl Pipeline {
         };
         self.counts.add(&self.config.name, "passed_over", passed_over);
         self.counts.add(&self.config.name, "dropped", dropped);
-        self.leave_out_known(&mut drafts).await;
+        self.leave_out_known(&mut new_entries).await;
         let mut delay = ExponentialBuilder::default()
             .with_min_delay(RETRY_MIN)
             .with_max_delay(RETRY_MAX)
             .with_jitter()
             .without_max_times()
             .build();
-        while !drafts.is_empty() {
-            let results = self.store.append(drafts.iter().map(|pending| pending.draft.clone()).collect()).await;
+        while !new_entries.is_empty() {
+            let results =
+                self.store.append(new_entries.iter().map(|pending| pending.new_entry.clone()).collect()).await;
             let mut again = Vec::new();
             let mut problem = None;
-            for (pending, result) in std::mem::take(&mut drafts).into_iter().zip(results) {
+            for (pending, result) in std::mem::take(&mut new_entries).into_iter().zip(results) {
                 match result {
                     Ok(_) if pending.word == "dropped" => {}
                     Ok(_) => self.counts.add(&self.config.name, pending.word, 1),
                     // Another entry already has the id derived from this record's position: record it under a new id, and
                     // report the conflict.
-                    Err(error @ AppendError::Conflict { .. }) if pending.draft.entry.id == pending.place => {
+                    Err(error @ AppendError::Conflict { .. }) if pending.new_entry.entry.id == pending.place => {
                         tracing::warn!(intake = self.config.name, %error, "the ID of a record is already in use; recording the record under a new ID");
                         self.counts.add(&self.config.name, "conflict", 1);
                         let mut fresh = pending;
-                        (fresh.draft.entry.id, fresh.place) = (None, None);
+                        (fresh.new_entry.entry.id, fresh.place) = (None, None);
                         again.push(fresh);
                     }
                     // The record's own id already belongs to another entry: record it under the id derived from its position.
                     Err(error @ AppendError::Conflict { .. }) => {
-                        tracing::warn!(intake = self.config.name, %error, "a record has the ID of another entry");
+                        tracing::warn!(intake = self.config.name, %error, "the ID of a record already belongs to another entry; recording the record under an ID derived from its position");
                         self.counts.add(&self.config.name, "conflict", 1);
                         let mut other = pending;
-                        other.draft.entry.id = other.place;
+                        other.new_entry.entry.id = other.place;
                         again.push(other);
                     }
                     Err(AppendError::Entry(error)) if pending.word != "unmapped" => {
@@ -239,9 +240,9 @@ impl Pipeline {
                     }
                 }
             }
-            drafts = again;
+            new_entries = again;
             if let Some(error) = problem {
-                tracing::warn!(intake = self.config.name, %error, waiting = drafts.len(), "cannot append records to the log yet; retrying");
+                tracing::warn!(intake = self.config.name, %error, waiting = new_entries.len(), "cannot append records to the log yet; retrying");
                 tokio::time::sleep(delay.next().unwrap_or(RETRY_MAX)).await;
             }
         }
@@ -272,12 +273,12 @@ impl Pipeline {
     /// earlier version of Piperoll gave them. The field `via` proves this, because only the node itself sets it. The same
     /// position means the same record even if its text differs this time: a program may write its fields in another order after
     /// a restart.
-    async fn leave_out_known(&self, drafts: &mut Vec<Pending>) {
-        let of_place = |pending: &Pending| pending.place.filter(|place| pending.draft.entry.id == Some(*place));
+    async fn leave_out_known(&self, new_entries: &mut Vec<Pending>) {
+        let of_place = |pending: &Pending| pending.place.filter(|place| pending.new_entry.entry.id == Some(*place));
         // Look up all ids in one query, and remember how many of them belong to each record.
         let mut ids = Vec::new();
-        let mut counts = Vec::with_capacity(drafts.len());
-        for pending in drafts.iter() {
+        let mut counts = Vec::with_capacity(new_entries.len());
+        for pending in new_entries.iter() {
             let before = ids.len();
             ids.extend(of_place(pending).into_iter().chain(pending.old.iter().copied()).map(Some));
             counts.push(ids.len() - before);
@@ -287,16 +288,16 @@ impl Pipeline {
         }
         match self.store.recorded_via(ids, Arc::clone(&self.mapper.via)).await {
             Ok(known) => {
-                let before = drafts.len();
+                let before = new_entries.len();
                 let mut known = known.into_iter();
                 let mut counts = counts.into_iter();
-                drafts.retain(|_| {
+                new_entries.retain(|_| {
                     let of_this = counts.next().unwrap_or(0);
                     // `any` would stop early, and the rest of this record's results would be taken for those of the next
                     // record.
                     !known.by_ref().take(of_this).filter(|is_known| *is_known).count() > 0
                 });
-                self.counts.add(&self.config.name, "recorded", (before - drafts.len()) as u64);
+                self.counts.add(&self.config.name, "recorded", (before - new_entries.len()) as u64);
             }
             Err(error) => {
                 tracing::warn!(intake = self.config.name, %error, "cannot check for duplicate records")
@@ -311,33 +312,32 @@ fn joined_batch(joined: &mut JoinedRecords, batch: Vec<SourceMessage>, more: boo
     for heard in batch {
         match heard {
             SourceMessage::Record(record) => whole.extend(joined.push(record).into_iter().map(SourceMessage::Record)),
-            SourceMessage::Place(mark) => joined.place(mark),
+            SourceMessage::Offset(mark) => joined.place(mark),
             lost @ SourceMessage::Lost { .. } => whole.push(lost),
         }
     }
     if !more {
         whole.extend(joined.flush().into_iter().map(SourceMessage::Record));
     }
-    whole.extend(joined.mark().map(SourceMessage::Place));
+    whole.extend(joined.mark().map(SourceMessage::Offset));
     whole
 }
 
 /// Result of mapping a batch.
 struct Work {
-    drafts: Vec<Pending>,
+    new_entries: Vec<Pending>,
     mark: Option<Mark>,
     passed_over: u64,
     dropped: u64,
 }
 
 impl Mapper {
-    /// Maps a batch. With `passed`, records only the length and hash of the record, because the node crashed on this record
-    /// before.
+    /// Maps a batch. With `passed`, keeps only the length and hash of each record, because the node crashed on this batch before.
     fn work(&self, batch: Vec<SourceMessage>, passed: bool) -> Work {
-        let mut work = Work { drafts: Vec::new(), mark: None, passed_over: 0, dropped: 0 };
+        let mut work = Work { new_entries: Vec::new(), mark: None, passed_over: 0, dropped: 0 };
         for heard in batch {
             match heard {
-                SourceMessage::Place(place) => work.mark = Some(place),
+                SourceMessage::Offset(place) => work.mark = Some(place),
                 SourceMessage::Record(record) if passed => {
                     work.mark = record.mark.clone().or(work.mark);
                     let id = record.place.as_deref().map(|place| self.ids.of(&self.name, place));
@@ -346,7 +346,7 @@ impl Mapper {
                         bytes = record.text.len(),
                         "the node stopped uncleanly twice while processing a record; keeping only its hash"
                     );
-                    work.drafts.extend(self.named_only(&record.text, id, PASSED));
+                    work.new_entries.extend(self.named_only(&record.text, id, PASSED));
                 }
                 SourceMessage::Record(record) => {
                     work.mark = record.mark.clone().or(work.mark);
@@ -357,9 +357,9 @@ impl Mapper {
                     let details = json!({ "count": count, "cause": cause, "source": self.via.as_ref() });
                     let entry =
                         lifecycle("log.gap", "records of another system were lost before they were recorded", &details);
-                    let draft = Draft { entry, via: Arc::from("node") };
-                    work.drafts.push(Pending {
-                        draft,
+                    let new_entry = NewEntry { entry, via: Arc::from("node") };
+                    work.new_entries.push(Pending {
+                        new_entry,
                         word: "dropped",
                         text: Vec::new(),
                         place: None,
@@ -378,7 +378,7 @@ impl Mapper {
         let with_old = |pending: Option<Pending>| pending.map(|pending| Pending { old: old.clone(), ..pending });
         if let Some(cut) = &record.cut {
             let problem = format!("the record is longer than the limit of {RECORD_BYTES_MAX} bytes");
-            work.drafts.extend(with_old(self.unmapped_cut(&record.text, cut, id, &problem)));
+            work.new_entries.extend(with_old(self.unmapped_cut(&record.text, cut, id, &problem)));
             return;
         }
         let text = match decode(&record.text) {
@@ -388,7 +388,7 @@ impl Mapper {
         let outcomes = match self.mapping.read(&text, &self.redactor) {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                work.drafts.extend(with_old(self.unmapped(&record.text, id, &error.to_string())));
+                work.new_entries.extend(with_old(self.unmapped(&record.text, id, &error.to_string())));
                 return;
             }
         };
@@ -408,23 +408,23 @@ impl Mapper {
                     work.passed_over += 1;
                     continue;
                 }
-                Ok(Mapped::Entry { text, .. }) => self.draft(&text, part.as_bytes(), id, &old),
+                Ok(Mapped::Entry { text, .. }) => self.new_entry(&text, part.as_bytes(), id, &old),
                 Err(error) => Err(error.to_string()),
             };
-            work.drafts.extend(match drafted {
+            work.new_entries.extend(match drafted {
                 Ok(pending) => Some(pending),
                 Err(problem) => unmapped(problem),
             });
         }
     }
 
-    /// Creates a draft from a mapped entry; the error says why the entry is not valid.
-    fn draft(&self, mapped: &str, record: &[u8], id: Option<EntryId>, old: &[EntryId]) -> Result<Pending, String> {
+    /// Creates a new entry from a mapped record; the error says why the entry is not valid.
+    fn new_entry(&self, mapped: &str, record: &[u8], id: Option<EntryId>, old: &[EntryId]) -> Result<Pending, String> {
         let mut entry = self.redactor.parse_entry(mapped.as_bytes()).map_err(|error| error.to_string())?;
         entry.check_size().map_err(|error| error.to_string())?;
         entry.id = entry.id.or(id);
-        let draft = Draft { entry, via: Arc::clone(&self.via) };
-        Ok(Pending { draft, word: "recorded", text: record.to_vec(), place: id, old: old.to_vec() })
+        let new_entry = NewEntry { entry, via: Arc::clone(&self.via) };
+        Ok(Pending { new_entry, word: "recorded", text: record.to_vec(), place: id, old: old.to_vec() })
     }
 
     /// Creates an entry about a record that could not be mapped, with the record's text and the reason.
@@ -470,14 +470,14 @@ impl Mapper {
         let mut entry = self.redactor.parse_entry(entry.to_string().as_bytes()).ok()?;
         entry.check_size().ok()?;
         entry.id = id;
-        let draft = Draft { entry, via: Arc::clone(&self.via) };
-        Some(Pending { draft, word: "unmapped", text: Vec::new(), place: id, old: Vec::new() })
+        let new_entry = NewEntry { entry, via: Arc::clone(&self.via) };
+        Some(Pending { new_entry, word: "unmapped", text: Vec::new(), place: id, old: Vec::new() })
     }
 }
 
-/// A draft of an entry that has not been recorded yet.
+/// An entry that has not been recorded yet, and information about the record that it was mapped from.
 struct Pending {
-    draft: Draft,
+    new_entry: NewEntry,
     /// Value of the label `result` under which the entry is counted.
     word: &'static str,
     /// Text of the record, which is recorded as unmapped if the entry is refused.

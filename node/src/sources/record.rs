@@ -37,7 +37,7 @@ pub(super) struct Cut {
 pub(super) enum SourceMessage {
     Record(Record),
     /// Position at which reading begins, sent before the first record.
-    Place(Mark),
+    Offset(Mark),
     /// Records that are known to be lost; `count` is `None` if their number is unknown.
     Lost {
         count: Option<u64>,
@@ -45,5 +45,5 @@ pub(super) enum SourceMessage {
     },
 }
 
-pub(super) type Heards = mpsc::Sender<SourceMessage>;
+pub(super) type MessageSender = mpsc::Sender<SourceMessage>;
 pub(super) type Shared<T> = Arc<Mutex<T>>;

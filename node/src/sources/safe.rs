@@ -103,7 +103,7 @@ fn holds(folder: &Path, file: (u64, u64), depth: usize, left: &mut usize) -> boo
         *left = left.saturating_sub(1);
         let Ok(meta) = entry.metadata() else { continue };
         if *left == 0 || (meta.dev(), meta.ino()) == file {
-            // If there are too many files to compare with all of them, the file may be one of the node's own.
+            // If there are too many files to compare with, assume that the file is one of the node's own.
             return true;
         }
         if meta.is_dir() && depth > 0 && holds(&entry.path(), file, depth - 1, left) {

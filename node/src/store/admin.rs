@@ -120,8 +120,8 @@ impl Store {
     /// entry.
     pub async fn remove_earlier(&self) -> Result<()> {
         let Some(floor) = self.floor().await? else { return Ok(()) };
-        // Later `log.pruned` entries only repeat which logs were removed. Do nothing then, because an operator may have
-        // restored such a log in order to examine it.
+        // If the pruned rows do not begin at row 0, the entry only repeats which logs an earlier prune removed. Remove nothing
+        // then, because an operator may have restored such a log in order to examine it.
         if self.health.witnessed_size() <= floor.entry_seq || floor.pruned.from_seq > 0 {
             return Ok(());
         }
@@ -179,12 +179,12 @@ impl Store {
         self.readers.run(move |conn| unfinished(conn, &mut checker)).await?
     }
 
-    /// Deletes one batch of pruned rows from the database. Returns true if none is left.
+    /// Deletes one batch of pruned rows from the database. Returns true if there was no row left to delete.
     pub async fn drop_batch(&self) -> Result<bool> {
         self.on_writer(|writer| Pruner::new(writer).drop_batch()).await
     }
 
-    /// Returns some free pages to the file system. Returns true if none is left.
+    /// Gives some free pages back to the file system. Returns true if no free page is left or none could be given back.
     pub async fn shrink(&self) -> Result<bool> {
         self.on_writer(|writer| Pruner::new(writer).shrink()).await
     }
@@ -245,7 +245,7 @@ impl Store {
         }
         if let Some(below) = self.confirmed_below() {
             return refused(format!(
-                "the times of the rows below {below} have been confirmed already, and later rows are witnessed"
+                "the times of the rows below {below} were confirmed already; the times of later rows need no confirmation"
             ));
         }
         let Some(to_seq) = self.ages().unsampled() else {
@@ -256,7 +256,7 @@ impl Store {
         };
         let from_seq = self.extent().await?.oldest_seq.unwrap_or(0);
         if from_seq >= to_seq {
-            return refused(format!("no rows below {to_seq} remain whose times could be confirmed"));
+            return refused(format!("there are no times to confirm: all rows below {to_seq} have been pruned"));
         }
         let (oldest, newest) = (self.time_of(from_seq).await?, self.time_of(to_seq - 1).await?);
         let mut confirmed = ConfirmedTimes { from_seq, to_seq, oldest, newest, entry_seq: None };

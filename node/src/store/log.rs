@@ -30,11 +30,11 @@ use super::read::past_log::ArchivedLog;
 use super::read::prove;
 use super::read::range::{RowRange, read_range};
 use super::read::scan::{Batch, Scan, ScanContext, parse_filter};
-use super::table::draft::{Appended, Draft};
 use super::table::error::{AppendError, OpenError, ReadError};
 use super::table::health::Health;
 use super::table::keys::LogKeys;
 use super::table::log_dir::{self, LogDir};
+use super::table::new_entry::{Appended, NewEntry};
 use super::table::readers::Readers;
 use super::table::rows::{self, Extent};
 use super::table::schema;
@@ -180,11 +180,11 @@ impl Store {
         &self.dir
     }
 
-    /// Records drafts and returns one result per draft, in order, after the commit was synced to disk.
-    pub async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, AppendError>> {
-        let count = drafts.len();
+    /// Records entries and returns one result per entry, in order, after the commit was synced to disk.
+    pub async fn append(&self, new_entries: Vec<NewEntry>) -> Vec<Result<Appended, AppendError>> {
+        let count = new_entries.len();
         let (reply, answer) = oneshot::channel();
-        if self.jobs.send(Job::Append { drafts, reply }).await.is_err() {
+        if self.jobs.send(Job::Append { new_entries, reply }).await.is_err() {
             return vec![Err(AppendError::Stopping); count];
         }
         answer.await.unwrap_or_else(|_| vec![Err(AppendError::Stopping); count])
@@ -259,7 +259,7 @@ impl Store {
     /// Returns for each id whether its entry is in the log and was recorded with this `via`, which only the node sets.
     pub async fn recorded_via(&self, ids: Vec<Option<EntryId>>, via: Arc<str>) -> Result<Vec<bool>, ReadError> {
         let ending = format!(",\"via\":{}}}", serde_json::Value::from(&*via));
-        let look = move |conn: &rusqlite::Connection| -> rusqlite::Result<Vec<bool>> {
+        let recorded = move |conn: &rusqlite::Connection| -> rusqlite::Result<Vec<bool>> {
             let mut statement =
                 conn.prepare_cached("SELECT e.body FROM ids i JOIN entries e ON e.seq = i.seq WHERE i.id = ?1")?;
             let mut known = |id: EntryId| -> rusqlite::Result<bool> {
@@ -268,7 +268,7 @@ impl Store {
             };
             ids.into_iter().map(|id| id.map_or(Ok(false), &mut known)).collect()
         };
-        Ok(self.readers.run(look).await??)
+        Ok(self.readers.run(recorded).await??)
     }
 
     /// Reads and verifies at most `rows_max` rows, starting at `from`. Returns an empty range if no such rows exist yet.
@@ -281,7 +281,7 @@ impl Store {
         self.readers.run(move |conn| read_range(conn, &mut checker, from, end, rows_max)).await?
     }
 
-    /// Returns the time in a row's column, if the row exists.
+    /// Returns the value of a row's time column, if the row exists.
     pub async fn time_of(&self, seq: u64) -> Result<Option<Timestamp>, ReadError> {
         Ok(self.readers.run(move |conn| rows::time_of(conn, seq)).await??)
     }
@@ -450,7 +450,7 @@ impl Store {
     /// Records `log.stopped` and ends the writer; appends already accepted are committed first.
     pub async fn close(&self) {
         let entry = lifecycle("log.stopped", "the node stopped", &json!({}));
-        let _ = self.append(vec![Draft { entry, via: Arc::from("node") }]).await;
+        let _ = self.append(vec![NewEntry { entry, via: Arc::from("node") }]).await;
         let _ = self.jobs.send(Job::Stop).await;
         let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {

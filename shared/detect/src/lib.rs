@@ -100,13 +100,13 @@ impl Detector {
     /// Evaluates the rules on an entry and remembers the entry. `recorded` is used if the entry does not state when it happened.
     pub fn detect(&mut self, rule_input: &RuleInput, recorded: Timestamp) -> Vec<Flag> {
         let mut flags = Flags(Vec::new());
-        self.judge_amounts(rule_input, &mut flags);
-        self.judge_lately(rule_input, recorded, &mut flags);
-        self.judge_login(rule_input, recorded, &mut flags);
+        self.check_amounts(rule_input, &mut flags);
+        self.check_recent(rule_input, recorded, &mut flags);
+        self.check_login(rule_input, recorded, &mut flags);
         if self.rules.impersonation.0.is_some()
             && let Some(impersonator) = &rule_input.impersonator
         {
-            let user = rule_input.user.as_deref().unwrap_or("somebody");
+            let user = rule_input.user.as_deref().unwrap_or("an unnamed user");
             flags.add("impersonation", format!("{impersonator} acted as {user}"));
         }
         flags.in_order()
@@ -124,12 +124,12 @@ impl Detector {
 
     /// Remembers a successful login again after a restart.
     pub fn remember_login(&mut self, rule_input: &RuleInput, recorded: Timestamp) {
-        self.judge_new_address(rule_input, recorded, &mut Flags(Vec::new()));
-        self.judge_new_device(rule_input, recorded, &mut Flags(Vec::new()));
+        self.check_new_address(rule_input, recorded, &mut Flags(Vec::new()));
+        self.check_new_device(rule_input, recorded, &mut Flags(Vec::new()));
         self.commit();
     }
 
-    fn judge_amounts(&self, rule_input: &RuleInput, flags: &mut Flags) {
+    fn check_amounts(&self, rule_input: &RuleInput, flags: &mut Flags) {
         if let Some(rule) = &self.rules.value_changed.0
             && !rule_input.was_in_vain()
             && let Some(reason) = rule.check(&rule_input.amounts)
@@ -150,7 +150,7 @@ impl Detector {
     }
 
     /// Evaluates the rules about times and about recent activity.
-    fn judge_lately(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+    fn check_recent(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let time = rule_input.occurred_at.unwrap_or(recorded);
         let at = time.micros();
         let operations = self.count_operation(rule_input, at);
@@ -221,7 +221,7 @@ impl Detector {
         count
     }
 
-    fn judge_login(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+    fn check_login(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let failures = self.count_failure(rule_input, rule_input.occurred_at.unwrap_or(recorded).micros());
         if let Some(rule) = &self.rules.failed_logins.0
             && failures >= rule.at_least
@@ -232,11 +232,11 @@ impl Detector {
                 format!("{} or more failed logins from {network} within {within}", rule.at_least),
             );
         }
-        self.judge_new_address(rule_input, recorded, flags);
-        self.judge_new_device(rule_input, recorded, flags);
+        self.check_new_address(rule_input, recorded, flags);
+        self.check_new_device(rule_input, recorded, flags);
     }
 
-    fn judge_new_address(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+    fn check_new_address(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let (Some(rule), Some(Login::Succeeded), Some(user), Some(network)) =
             (&self.rules.new_address.0, rule_input.login(), &rule_input.user, network_of(rule_input))
         else {
@@ -249,7 +249,7 @@ impl Detector {
         }
     }
 
-    fn judge_new_device(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
+    fn check_new_device(&mut self, rule_input: &RuleInput, recorded: Timestamp, flags: &mut Flags) {
         let (Some(rule), Some(Login::Succeeded), Some(user), Some(agent)) =
             (&self.rules.new_device.0, rule_input.login(), &rule_input.user, &rule_input.user_agent)
         else {
@@ -395,7 +395,7 @@ impl OutsideHours {
         };
         let clock = local.format("%H:%M");
         if self.weekends && matches!(local.weekday(), Weekday::Sat | Weekday::Sun) {
-            return Some(format!("{} {clock} in {} falls on a weekend", local.format("%A"), self.zone));
+            return Some(format!("on a weekend: {} {clock} in {}", local.format("%A"), self.zone));
         }
         is_quiet.then(|| {
             let of = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);

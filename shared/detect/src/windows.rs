@@ -7,7 +7,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 /// is forgotten, so at most twice this number of keys is remembered, at about 100 bytes each.
 const KEYS_MAX: usize = 100_000;
 
-/// Maximum number of times in one half of a rule's memory, 8 bytes each. With a high threshold, a rule remembers fewer keys.
+/// Maximum number of event times in one half of a rule's memory, 8 bytes each. A high threshold reduces the number of keys.
 const TIMES_MAX: usize = 4_000_000;
 const KEYS_MIN: usize = 1_000;
 
@@ -57,14 +57,14 @@ impl<V> Memory<V> {
     }
 }
 
-/// Times of one key within one time slice, in ascending order. A slice is as long as the window.
+/// Event times of one key within one time slice, in ascending order. A slice is as long as the window.
 type Times = Vec<i64>;
 
 /// Counts events within a window that ends at the event being counted; times may arrive in any order.
 #[derive(Debug)]
 pub(super) struct Window {
     micros: i64,
-    /// Maximum number of times in a slice; it suffices to determine whether the threshold is reached.
+    /// Maximum number of event times in a slice, enough to determine whether the threshold is reached.
     times_max: usize,
     slices: Memory<Times>,
 }
@@ -99,7 +99,7 @@ impl Window {
         let at = times.partition_point(|t| *t <= time);
         times.insert(at, time);
         let count = earlier + within(times);
-        // If the slice is full, remove the oldest time: later events are counted together with the newest times.
+        // If the slice is full, remove the oldest time, because later events are counted together with the newest times.
         let evicted = (times.len() > max).then(|| times.remove(0));
         (count, Counted { key, time, evicted })
     }

@@ -53,8 +53,8 @@ const FORMULA_SIGNS: [char; 13] = ['=', '+', '-', '@', '|', '＝', '＋', '－',
 /// Characters that separate cells in some locale. A program that splits text at one of them begins a new cell after it.
 const CELL_SEPARATORS: [char; 5] = [';', '\t', '\n', '\r', '|'];
 
-/// Returns whether a character is invisible: a control character, or a format character (Unicode's general category Cf, as far as
-/// it occurs in text).
+/// Returns whether a character is invisible: a control character, or one of the format characters (Unicode's general category Cf)
+/// that occur in ordinary text.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -14,13 +14,13 @@ const RUNS_MAX: usize = 4_096;
 
 /// A row whose position in the tree and whose signed bytes are proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct ProvenRow {
     pub seq: u64,
     pub era: u32,
     pub timestamp: Timestamp,
 }
 
-impl Place {
+impl ProvenRow {
     fn position(self) -> Position {
         Position { timestamp: self.timestamp, seq: self.seq }
     }
@@ -31,18 +31,18 @@ impl Place {
 pub enum Unproven {
     #[error("rows {from} to {last} were not shown, and may belong to the range")]
     LeftOut { from: u64, last: u64 },
-    #[error("row {0} belongs to the range but was shown as a border row")]
+    #[error("row {0} belongs to the range but was shown as a row outside it")]
     Border(u64),
     #[error("rows below {to} were pruned, and the range reaches back to them")]
     Pruned { to: u64 },
-    #[error("the rows form too many separate runs")]
+    #[error("the rows shown have too many gaps between them")]
     TooMany,
 }
 
 /// The rows shown so far, as runs of consecutive rows.
 #[derive(Debug, Clone, Default)]
 pub struct Coverage {
-    runs: Vec<(Place, Place)>,
+    runs: Vec<(ProvenRow, ProvenRow)>,
     borders: Vec<Position>,
     too_many: bool,
     /// Log start, and the newest timestamp of the pruned rows before it, from a proven entry of the node.
@@ -52,32 +52,33 @@ pub struct Coverage {
 impl Coverage {
     /// Adds a row of the range. Rows may be added in ascending or descending order, and those of different eras may be
     /// interleaved.
-    pub fn row(&mut self, place: Place) {
+    pub fn row(&mut self, row: ProvenRow) {
         if self.too_many {
             return;
         }
-        // Usually the run that was extended last is extended next, unless the clock was set back.
+        // Try the run that was begun last first. It is usually the one to extend, unless the clock was set back and the rows of
+        // several eras are interleaved.
         for (first, last) in self.runs.iter_mut().rev() {
-            if place.seq == last.seq + 1 {
-                *last = place;
+            if row.seq == last.seq + 1 {
+                *last = row;
                 return;
             }
-            if place.seq + 1 == first.seq {
-                *first = place;
+            if row.seq + 1 == first.seq {
+                *first = row;
                 return;
             }
         }
         self.too_many |= self.runs.len() == RUNS_MAX;
         if !self.too_many {
-            self.runs.push((place, place));
+            self.runs.push((row, row));
         }
     }
 
     /// Adds a border row, which lies outside the range.
-    pub fn border(&mut self, place: Place) {
-        self.row(place);
+    pub fn border(&mut self, row: ProvenRow) {
+        self.row(row);
         if !self.too_many {
-            self.borders.push(place.position());
+            self.borders.push(row.position());
         }
     }
 
@@ -105,12 +106,12 @@ impl Coverage {
         let mut runs = self.runs.clone();
         runs.sort_by_key(|(first, _)| first.seq);
         let mut next = 0;
-        let mut before: Option<Place> = None;
+        let mut before: Option<ProvenRow> = None;
         if let (Some((to, newest)), Some((first, _))) = (self.floor, runs.first())
             && first.seq > 0
         {
-            // The first retained row shows where the remaining log begins. Its timestamp implies that no older row of its era
-            // belongs to the range; for eras that were pruned entirely, this relies on the node's statement.
+            // The first retained row shows where the remaining log begins. Because it is not after `begin`, no pruned row of its
+            // era belongs to the range. For eras that were pruned entirely, only the node's statement (`newest`) shows this.
             let shown = first.seq == to && first.position() <= begin && newest < begin.timestamp;
             if !shown {
                 return Err(Unproven::Pruned { to });
@@ -118,7 +119,7 @@ impl Coverage {
             (next, before) = (to, Some(*first));
         }
         for (first, last) in runs {
-            // Rows before the first shown row are known to be of its era only if that era is the first one.
+            // Rows before the first shown row are known to belong to the same era as that row only if it is in era 0.
             let same_era = before.map_or(0, |place| place.era) == first.era;
             let below = first.position() <= begin;
             let above = before.is_some_and(|place| place.position().next() >= end);
@@ -142,7 +143,7 @@ mod tests {
     }
 
     /// Generates a log: era and time of each row, as a node writes them.
-    fn log() -> impl Strategy<Value = Vec<Place>> {
+    fn log() -> impl Strategy<Value = Vec<ProvenRow>> {
         prop::collection::vec((0u8..8, 0i64..3), 1..40).prop_map(|steps| {
             let (mut era, mut time) = (0, 10);
             let rows = steps.into_iter().enumerate().map(|(seq, (turn, step))| {
@@ -152,7 +153,7 @@ mod tests {
                 } else {
                     time += step;
                 }
-                Place { seq: seq as u64, era, timestamp: Timestamp::from_micros(time) }
+                ProvenRow { seq: seq as u64, era, timestamp: Timestamp::from_micros(time) }
             });
             rows.collect()
         })
@@ -163,14 +164,14 @@ mod tests {
         #[test]
         fn what_is_left_out_is_noticed(log in log(), a in 0i64..40, b in 0i64..40, hidden in any::<prop::sample::Index>()) {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
-            let inside: Vec<&Place> = log.iter().filter(|row| (begin..end).contains(&row.position())).collect();
+            let inside: Vec<&ProvenRow> = log.iter().filter(|row| (begin..end).contains(&row.position())).collect();
             let size = log.len() as u64;
             let shown = |hide: Option<u64>| {
                 let mut shown = Coverage::default();
                 let mut rows = inside.clone();
                 rows.sort_by_key(|row| (row.timestamp, row.seq));
                 rows.iter().filter(|row| Some(row.seq) != hide).for_each(|row| shown.row(**row));
-                // Also show all rows outside the range: a sender could show them without showing the hidden row.
+                // Also show all rows outside the range, as a sender that hides a row could do.
                 for row in log.iter().filter(|row| !inside.contains(row)) {
                     shown.border(*row);
                 }
@@ -187,14 +188,14 @@ mod tests {
             prop_assert!(shown(None).is_whole(begin, end, size + 1).is_err());
         }
 
-        /// The border rows of every era are sufficient, on any page and in either order.
+        /// The rows of a range and the border rows of every era are sufficient to prove that the range is complete.
         #[test]
         fn borders_of_every_era_are_enough(log in log(), a in 0i64..40, b in 0i64..40) {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
             let size = log.len() as u64;
             let mut shown = Coverage::default();
             for era in log.chunk_by(|a, b| a.era == b.era) {
-                let inside = |row: &&Place| (begin..end).contains(&row.position());
+                let inside = |row: &&ProvenRow| (begin..end).contains(&row.position());
                 let from = era.iter().position(|row| row.position() >= begin).unwrap_or(era.len());
                 let to = era.iter().position(|row| row.position() >= end).unwrap_or(era.len());
                 era.iter().filter(inside).for_each(|row| shown.row(*row));

@@ -94,7 +94,7 @@ impl Cursor {
         Self { v: VERSION, query, asked_at, from, to, last, heads, incomplete, filter_version, back: false }
     }
 
-    /// Returns a cursor of the same snapshot that reads in the other direction from `first`.
+    /// Returns a cursor of the same snapshot for the page before the row `first`.
     pub fn back_from(self, first: Key) -> Self {
         Self { last: first, back: true, ..self }
     }

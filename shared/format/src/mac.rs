@@ -55,8 +55,8 @@ impl Origin {
     }
 }
 
-/// A prepared key that seals and checks bodies of one origin and epoch. Cloning the keyed state
-/// limits the cost of one mac to one hash of the body.
+/// A prepared key that seals and checks bodies of one origin and epoch. Because the key is prepared in advance,
+/// a mac costs only one hash of the body.
 #[derive(Clone)]
 pub struct MacKey(HmacKey);
 

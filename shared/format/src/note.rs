@@ -241,12 +241,13 @@ impl Note {
         Self::parse_up_to(note, NOTE_BYTES_MAX)
     }
 
-    /// Reads a note that may be longer than a checkpoint.
+    /// Reads a note of at most `bytes_max` bytes; used for notes that may be longer than a checkpoint.
     pub fn parse_up_to(note: &str, bytes_max: usize) -> Result<Self, NoteError> {
         if note.len() > bytes_max {
             return Err(NoteError::Form("it is too long"));
         }
-        let (text, lines) = note.rsplit_once("\n\n").ok_or(NoteError::Form("it has no empty line"))?;
+        let (text, lines) =
+            note.rsplit_once("\n\n").ok_or(NoteError::Form("no empty line separates its text from its signatures"))?;
         let lines = lines.strip_suffix('\n').ok_or(NoteError::Form("its last line does not end with a newline"))?;
         let mut parsed = Self::unsigned(format!("{text}\n"))?;
         for line in lines.split('\n') {

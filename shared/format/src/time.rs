@@ -25,7 +25,7 @@ pub const TIME_ADVICE: &str =
     "write RFC 3339 (2026-04-15T08:00:00Z), a date (2026-04-15), `now`, or an age such as 7d, 24h, 15m";
 
 const TEXT_BYTES: usize = 27;
-/// Maximum length of a duration as typed, and maximum number of digits in one number of it.
+/// Maximum length of a duration as typed, and maximum number of digits in each of its numbers.
 const DURATION_BYTES_MAX: usize = 64;
 const DURATION_DIGITS_MAX: usize = 9;
 const MICROS_MIN: i64 = -62_167_219_200_000_000;

@@ -25,8 +25,8 @@ const CREDENTIAL: &str = "credential:";
 const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// Resolves the path of a configured file: relative to `base`, or, for a credential, in systemd's credentials directory. Without
-/// a service manager, the path of a credential is returned unchanged. No such file exists, so the resulting error names this
-/// path.
+/// a service manager, the path of a credential is returned unchanged. No file has this path, so reading it fails with an error
+/// that names the path.
 pub fn at(base: &Path, path: &Path) -> PathBuf {
     match path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
         Some(name) => match std::env::var_os(CREDENTIALS_VARIABLE) {

@@ -26,7 +26,7 @@ const STRANGERS_PER_CLIENT_MAX: usize = 32;
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const STRANGER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Time after which a response is dropped, together with its connection, if the client reads none of it.
+/// Time after which a response is dropped, together with its connection, if the client does not read the next part of it.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -60,7 +60,7 @@ impl<K: Eq + Hash + Clone> Gate<K> {
             return Err(format!("this client has {STRANGERS_PER_CLIENT_MAX} unidentified connections open"));
         }
         if open.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
-            // The client with the most connections loses one first.
+            // Close a connection of the client with the most connections or, if none of them can be spared, of the next client.
             let mut clients: Vec<&mut Vec<Arc<Activity>>> = open.values_mut().collect();
             clients.sort_by_key(|connections| std::cmp::Reverse(connections.len()));
             if !clients.into_iter().any(give_way) {

@@ -27,7 +27,7 @@ pub fn receiver_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientC
         return Err(bad(ca, "contains no certificate".to_owned()));
     }
     let builder = ClientConfig::builder_with_provider(provider())
-        // TLS 1.2 is included because the rsyslog of Debian 12 and many SIEMs support nothing newer.
+        // TLS 1.2 is included because rsyslog in Debian 12 and many SIEMs support nothing newer.
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| bad(ca, e.to_string()))?
         .with_root_certificates(roots);

@@ -69,7 +69,7 @@ pub struct TokenFile<T> {
 }
 
 struct Cache<T> {
-    /// Change time, length and inode of the file when it was read; `None` if it did not exist or must be read again.
+    /// Modification time, length and inode of the file when it was read; `None` if it did not exist or must be read again.
     stamp: Option<(SystemTime, u64, u64)>,
     tokens: Vec<T>,
 }
@@ -165,8 +165,8 @@ impl<T: StoredToken> TokenFile<T> {
     /// and write the file, so that a revoked token does not reappear.
     fn lock(&self) -> Result<std::fs::File, TokenFileError> {
         let lock = atomic_file::lock(&self.path).map_err(|source| self.io(source))?;
-        // If another process changed the file within the clock's resolution, its stamp would equal the cached one, so discard the
-        // cache.
+        // If another process changed the file before the clock advanced, the file's stamp may equal the cached one, so discard
+        // the cache.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         Ok(lock)
     }

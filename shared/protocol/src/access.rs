@@ -145,7 +145,7 @@ pub struct SessionTimes {
     pub ends: String,
 }
 
-/// `POST /api/v1/session/links`: a one-time address that signs in one browser.
+/// `POST /api/v1/session/links`: a one-time URL that signs in one browser.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignInLink {

@@ -95,7 +95,7 @@ pub(super) struct Names {
     headers: Regex,
     short: Regex,
     short_tokens: Regex,
-    /// Cheap pre-check: a name that does not match is not the name of a secret.
+    /// Cheap pre-check: a name that does not match is not the name of a secret, unless it is a custom name.
     hint: Regex,
     own: Option<Regex>,
 }
@@ -180,7 +180,7 @@ impl Names {
     }
 }
 
-/// Alternatives of a pattern that every name of a secret matches.
+/// Alternatives of a pattern that every name of a secret matches, except custom names.
 const HINTS: &str = "pass|pwd|pw|contrase|senha|wachtwoord|parola|senord|пароль|密|パス|answer|number|code|secret|token|key|credential|sess|sid|author|cookie|pin|puk|otp|cv[vc]|psk|jwt|pat|sas|kennwort|signature";
 
 /// Returns the last component of a path that names something, skipping indexes and the words in [`SIDES`].

@@ -198,8 +198,8 @@ impl<'r> Walk<'r> {
             Mode::Secret { class, .. } | Mode::Within(class) => Some(class),
             Mode::All => Some(Class::Password),
         };
-        // In `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}`, one member names the secret in
-        // another.
+        // In `{"field":"password","old":…,"new":…}` and `{"name":"Authorization","value":…}`, the value of one member is the
+        // name of the secret in another.
         let subject = children.iter().zip(&keys).find_map(|(child, key)| {
             let label = is_label(key).then(|| tree.string(*child)).flatten()?;
             names.class(&label).is_secret().then_some(label)
@@ -232,8 +232,8 @@ impl<'r> Walk<'r> {
                         (None, _) => Mode::Open,
                         (Some(_), _) if is_about(&key) => Mode::Open,
                         (Some(class), Kind::Object | Kind::Array) => Mode::Within(class),
-                        // Under the name of a token or key, a value that is an ordinary word is not the token, unless the
-                        // member's name marks it as the content.
+                        // In an object with the name of a token or key, a member whose value is an ordinary word does not contain
+                        // the token, unless the member's name marks the value as the content.
                         (Some(Class::Token), Kind::String)
                             if !is_content(&key) && tree.string(child).is_some_and(|text| !looks_made_up(&text)) =>
                         {

@@ -78,7 +78,7 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Creates an event. Parts of a row that cannot be parsed are omitted from every format, but never the verification result.
+    /// Creates an event. Parts of a row that cannot be parsed are omitted from every format; the verification result never is.
     pub fn new(place: (&'a str, &'a str, &'a str, u64), recorded: Timestamp, row: &'a Row<'a>) -> Self {
         let (cluster, node_id, generation, seq) = place;
         let mut view = EntryView::parse(&row.body).unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! A class with a required attribute that the entry cannot fill is not used. API Activity (6003) is used for all remaining
 //! entries, with the node itself as the source endpoint if no other source is known. Flags become labels and a severity, not
-//! finding classes, because nothing has been investigated. A MAC is not a digital signature, so it is stored in `unmapped`.
+//! Findings classes, because nothing has been investigated. A MAC is not a digital signature, so it is stored in `unmapped`.
 
 use serde_json::{Value, json};
 
@@ -153,7 +153,7 @@ fn actor(event: &Event<'_>) -> Value {
         (None, Some(user)) => {
             json!({ "name": user, "uid": user, "type_id": user_type(event), "type": view.user_type, "domain": view.domain })
         }
-        // A class that requires an actor requires one of these attributes.
+        // A class that requires an actor does not accept an empty one, so name the application.
         (None, None) => {
             let app = Some(view.via.as_ref()).filter(|via| !via.is_empty()).unwrap_or("unknown");
             return json!({ "app_name": app, "session": session });

@@ -12,7 +12,7 @@ pub const ENTERPRISE_DEFAULT: u32 = 32_473;
 pub const SYSLOG_BYTES_MIN: usize = 6_144;
 /// Facility "log audit" (RFC 5424 section 6.2.1).
 const FACILITY: u8 = 13;
-/// Maximum length of `MSGID`. Like `APP-NAME`, it must be ASCII (RFC 5424 section 6).
+/// Maximum length of `MSGID`, which, like `APP-NAME`, must be ASCII (RFC 5424 section 6).
 const MSGID_BYTES_MAX: usize = 32;
 
 /// Settings of syslog messages.

@@ -135,7 +135,8 @@ fn syslog_is_what_it_was() {
         lines.push_str(std::str::from_utf8(&frame).expect("UTF-8"));
         lines.push('\n');
     }
-    // An entry that exceeds the size limit: the first limit omits `OmittedFields::Bulk`, the second one `OmittedFields::Most`.
+    // This entry exceeds both size limits: with the first limit, `OmittedFields::Bulk` is omitted, with the second one
+    // `OmittedFields::Most`.
     let large = format!(
         r#"{{"category":"data","action":"file.upload","outcome":"success","user":"alice","details":{{"text":"{}"}}}}"#,
         "x".repeat(9_000)

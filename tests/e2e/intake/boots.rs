@@ -86,7 +86,7 @@ async fn fields_are_text_where_they_are_text_and_equal_entries_are_two() {
     let Some((mut cluster, journal)) = following("*").await else { return };
     let coloured = "gr\u{fc}n \u{1b}[32m";
     let binary = |name: &[u8], value: &[u8]| [name, b"\n", &(value.len() as u64).to_le_bytes(), value, b"\n"].concat();
-    // The binary fields are built as bytes, but the `entry` helper takes text; these bytes are valid UTF-8.
+    // The binary fields are built as bytes. The bytes are valid UTF-8, so they can be passed to `entry`, which takes text.
     let colour = String::from_utf8(binary(b"MESSAGE", coloured.as_bytes())).unwrap();
     let lines = String::from_utf8(binary(b"MESSAGE", b"two\nlines")).unwrap();
     let twice = entry(1, "aa", "33", "MESSAGE=tick\n");

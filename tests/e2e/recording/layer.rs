@@ -10,7 +10,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};
-use piperoll_client::testing::{Unrecorded, check_routes};
+use piperoll_client::testing::{RecordingFault, check_routes};
 use piperoll_client::{
     AuditContext, Caller, Category, Changes, DeliveryPolicy, ProxyHeader, RecordLayer, Recorder, TrustedProxies,
 };
@@ -124,7 +124,7 @@ async fn every_change_and_every_denial_is_one_entry() {
     ] {
         assert_eq!(app.ask(method, path).await.0, status, "{path}");
     }
-    // A client that hangs up does not stop its operation from being carried out and recorded.
+    // If a client hangs up, its operation is still carried out and recorded.
     let short = app.client.post(format!("{}/slow", app.url)).timeout(Duration::from_millis(50)).send().await;
     assert!(short.is_err());
     while app.ran.load(Ordering::Relaxed) < 2 {
@@ -213,7 +213,7 @@ async fn applications_find_routes_that_they_forgot() {
     let ok = check_routes::<_, axum::body::Body>(app.clone(), &captured, [(Method::PUT, "/domains/7")]).await;
     assert_eq!(ok, Ok(()));
     let unnamed = check_routes::<_, axum::body::Body>(app.clone(), &captured, [(Method::POST, "/silent")]).await;
-    assert!(matches!(unnamed, Err(Unrecorded::Unnamed { .. })), "{unnamed:?}");
+    assert!(matches!(unnamed, Err(RecordingFault::Unnamed { .. })), "{unnamed:?}");
     let outside = app.route("/outside", post(async || "done"));
     let forgotten = check_routes::<_, axum::body::Body>(outside, &captured, [(Method::POST, "/outside")]).await;
     assert!(forgotten.unwrap_err().to_string().contains("without an entry"));

@@ -54,7 +54,7 @@ pub(super) struct Proven {
 pub(super) struct Collected {
     pub(super) part: NodeOutcome,
     pub(super) proven: Option<Proven>,
-    /// Rows that no proof covers, unchanged, as JSON lines.
+    /// Received rows that no proof covers, kept unchanged as JSON lines.
     pub(super) rejected: Option<Spool>,
 }
 
@@ -183,7 +183,7 @@ pub(super) async fn collect(
             Err(failure) => break Some(failure),
         }
     };
-    // Do not collect rows that only lack the pending proof: they prove nothing, and are not evidence against the node.
+    // Skip rows whose only fault is that their proof did not arrive: they prove nothing, and are not evidence against the node.
     for row in reader.rest().filter(|row| !matches!(row.integrity, Integrity::Ok | Integrity::Erased)) {
         collecting.take(&row)?;
     }
@@ -236,7 +236,7 @@ pub(super) async fn collect(
             let fits = tokio::task::block_in_place(|| proven.fits())?;
             if !fits {
                 (part.status, part.reason) =
-                    (Status::Invalid, Some("its proof does not lead to the witnessed checkpoint".to_owned()));
+                    (Status::Invalid, Some("its proof does not match the witnessed checkpoint".to_owned()));
             }
             fits.then_some(proven)
         }

@@ -115,8 +115,8 @@ impl Exporter {
         let mut reading = Vec::new();
         for member in &cluster.members {
             // This plan only decides whether the node is queried at all. The request itself depends on the checkpoint
-            // that `settle` waits for.
-            let dialled = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
+            // that `wait_until_witnessed` waits for.
+            let dialed = match ask(member, &Query { sealed: false, ..query.clone() }, None) {
                 NodePlan::Absent => continue,
                 NodePlan::Not { .. } => false,
                 NodePlan::Scan(_) => true,
@@ -124,7 +124,7 @@ impl Exporter {
             let (exporter, member, query, limits) =
                 (Arc::clone(self), Arc::clone(member), query.clone(), cluster.limits);
             reading.push(tokio::spawn(async move {
-                if dialled && member.circuit_open().is_none() {
+                if dialed && member.circuit_open().is_none() {
                     wait_until_witnessed(&member).await;
                 }
                 let mut logs = vec![match ask(&member, &query, None) {

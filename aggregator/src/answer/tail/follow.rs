@@ -88,7 +88,8 @@ struct Earlier {
     refused: u32,
 }
 
-/// Number of refusals after which the rows are reported as missing. A single one is not enough, because a busy node refuses too.
+/// Number of refusals after which the rows are reported as missing. A single refusal is not enough, because a busy node refuses
+/// too.
 const EARLIER_TRIES: u32 = 6;
 
 /// Returns the superseded logs of a node that are part of a tail beginning at `time`, oldest first.

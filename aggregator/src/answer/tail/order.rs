@@ -21,9 +21,9 @@ struct Followed {
     superseded: Option<String>,
     id: NodeId,
     rows: VecDeque<Held>,
-    /// Time before which no further row arrives.
+    /// Lower bound for the times of the rows that have not arrived yet.
     time: Option<Timestamp>,
-    /// Position of the node once its waiting rows are emitted.
+    /// Position at which the node continues once its waiting rows have been emitted.
     marked: Option<TailPosition>,
     state: NodeState,
     backlog: Backlog,
@@ -320,8 +320,8 @@ mod tests {
         assert!(!ordering.has_backlog());
     }
 
-    /// A node that answers but sends nothing delays a backlog only once, by `BACKLOG_WAIT_MAX`, and a row of a live tail by
-    /// `GRACE`.
+    /// A node that answers but sends nothing delays the rows of a backlog by `BACKLOG_WAIT_MAX`, only once, and a row of a live
+    /// tail by `GRACE`.
     #[test]
     fn a_node_that_gives_nothing_holds_nobody_back_for_ever() {
         let mut behind = ordering(true);

@@ -22,7 +22,7 @@ pub(crate) fn compare(pinned: Option<&Checkpoint>, presented: &Checkpoint, proof
     let Some(pinned) = pinned else { return Comparison::Advance };
     if pinned.origin != presented.origin {
         return Comparison::Rollback(format!(
-            "the log {} was witnessed with {} rows, and the node now presents {}",
+            "the log {} was witnessed with {} rows, and the node now presents {} instead",
             pinned.origin, pinned.size, presented.origin
         ));
     }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn every_history_has_its_judgement() {
+    fn every_history_has_its_comparison() {
         let pinned = checkpoint("c/n/1", 2, None);
         let proof = proof_from_two_to_three();
         let compare = |presented: &Checkpoint, proof: &[Hash]| compare(Some(&pinned), presented, proof);

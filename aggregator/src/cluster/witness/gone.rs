@@ -10,7 +10,7 @@ use super::watch::{NodeWitness, WatchState};
 /// Logs of a range that were deleted with the rows of another log, after they had been kept for as long as the policy requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GoneHere {
-    /// Upper bound for the times of their rows.
+    /// Upper bound for the times of the rows of these logs.
     pub(crate) until: Timestamp,
     pub(crate) message: String,
 }
@@ -25,7 +25,7 @@ impl WatchState {
 }
 
 impl NodeWitness {
-    /// Returns the logs whose rows may be in a range and that were deleted with the first rows of the log that replaced them.
+    /// Returns the logs that may have had rows in a range and were deleted together with the first rows of their successor.
     pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp) -> Option<GoneHere> {
         let state = self.state();
         let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);

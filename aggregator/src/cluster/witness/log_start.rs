@@ -7,7 +7,8 @@ use piperoll_format::ids::Generation;
 use piperoll_format::note::VerifyingKey;
 use piperoll_format::time::Timestamp;
 
-/// Retention policies set by the cluster's administrators, and the witnesses whose cosignatures show that they are followed.
+/// Retention policies set by the cluster's administrators, and the witnesses whose cosignatures show that the policies are
+/// followed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Keeping {
     pub(crate) policies: Arc<[KeepPolicy]>,
@@ -21,7 +22,7 @@ pub(crate) struct LogStart {
     pub(crate) to_seq: u64,
     /// Generation of the pruned log.
     pub(crate) generation: Generation,
-    /// Time from which on no row is missing because of pruning.
+    /// Time from which on no row was pruned.
     pub(crate) since: Timestamp,
     pub(crate) fit: PolicyFit,
 }

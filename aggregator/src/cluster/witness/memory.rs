@@ -98,10 +98,10 @@ pub(crate) struct Lost {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GoneWith {
-    /// Generation of the log that replaced the deleted one. `to_seq` is its first retained row.
+    /// Generation of the log that replaced the deleted one. `to_seq` is the first retained row of the replacement.
     pub(crate) generation: String,
     pub(crate) to_seq: u64,
-    /// Number of rows that the deleted log had, according to the entry.
+    /// Number of rows that the deleted log had, according to the `log.pruned` entry of the replacement.
     pub(crate) rows: u64,
     /// Whether the rows had been kept for as long as the policy requires.
     pub(crate) is_kept: bool,
@@ -128,7 +128,7 @@ impl Lost {
             return format!("the log of generation {generation}, which was replaced at {witnessed}, is unavailable");
         }
         format!(
-            "rows {from_seq} to {} of generation {generation}, witnessed up to {witnessed}, are not in the log that was accepted",
+            "rows {from_seq} to {} of generation {generation}, last witnessed at {witnessed}, are not in the log that was accepted",
             to_seq - 1
         )
     }
@@ -277,8 +277,8 @@ impl Remembered {
         }
     }
 
-    /// Records that logs were deleted together with the first `to_seq` rows of another log. A log is marked only if it was
-    /// replaced completely and the statement covers all of its rows, so a log of unknown length is not marked.
+    /// Records that logs were deleted together with the first `to_seq` rows of another log. A log is marked as deleted only if it
+    /// was replaced completely and `logs` covers all of its rows, so a log of unknown length is not marked.
     pub(crate) fn let_go(&mut self, logs: &[EarlierPruned], with: &Generation, to_seq: u64, is_kept: bool) {
         for log in logs {
             let generation = log.generation.to_string();

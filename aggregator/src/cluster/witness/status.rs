@@ -26,7 +26,7 @@ pub(crate) struct WitnessStatus {
     pub(crate) size: Option<u64>,
     pub(crate) seen: Option<Timestamp>,
     /// Whether the verdict only means that this aggregator has not yet been able to check the node, for example shortly
-    /// after a start. Such a verdict says nothing about the node, so its change is not recorded.
+    /// after a start. Such a verdict says nothing about the node, so a change to it is not recorded.
     pub(crate) is_pending: bool,
 }
 

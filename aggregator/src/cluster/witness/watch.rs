@@ -154,8 +154,11 @@ impl NodeWitness {
             (None, _) if let Some(row) = &state.remembered.bad_row => {
                 let again =
                     state.remembered.again.iter().map(|again| format!("; {} (since {})", again.message, again.since));
-                let message =
-                    format!("{}; accept it once you understand the cause{}", row.describe(), again.collect::<String>());
+                let message = format!(
+                    "{}; accept the log (`piperoll nodes accept`) once you understand the cause{}",
+                    row.describe(),
+                    again.collect::<String>()
+                );
                 (Verdict::RowInvalid, Some(message))
             }
             (None, Some((verdict, reason))) => (*verdict, Some(reason.clone())),
@@ -175,8 +178,8 @@ impl NodeWitness {
         WitnessStatus { verdict, reason, size, seen, is_pending }
     }
 
-    /// Explains why rows of this range may be missing although the node answers: they were in a log that was replaced by another one.
-    /// Logs in `read` are available and do not count as lost.
+    /// Returns a summary of the lost rows that may be in this range: rows of logs that were replaced by other logs. Logs in
+    /// `read` are available and do not count as lost.
     pub(crate) fn lost_in(&self, from: Timestamp, to: Timestamp, read: &[Generation]) -> Option<LostHere> {
         let state = self.state();
         // Rows lost from within a log are missing from every copy of it. Only rows lost together with the complete log
@@ -213,8 +216,8 @@ impl NodeWitness {
         self.state().floor.clone().filter(|floor| floor.to_seq == to_seq)
     }
 
-    /// Explains why rows of a range that reaches back to this time were pruned earlier than the policy allows. The
-    /// finding stays on record.
+    /// Returns a description of the first early prune that deleted rows at or after `from`, that is, rows that the policy still
+    /// required. The finding stays on record.
     pub(crate) fn pruned_early(&self, from: Timestamp) -> Option<String> {
         self.state().remembered.early.iter().find(|early| from <= early.newest).map(EarlyPrune::describe)
     }
@@ -345,15 +348,15 @@ impl NodeWitness {
         !present && state.remembered.lost.iter().any(|lost| lost.generation == generation)
     }
 
-    /// Explains why a node that was not a member during a range is still expected to answer for it: rows of that time were
-    /// witnessed.
+    /// Returns the reason why a node that was not a member during a range is still expected to answer for the range; `None` if no
+    /// rows that may be in the range were witnessed.
     pub(crate) fn saw_rows_in(&self, from: Timestamp, to: Timestamp) -> Option<String> {
         let state = self.state();
         let pin = state.remembered.pin.as_ref()?;
         let span = pin.span.unwrap_or(Span { oldest: None, newest: None, era: 0, latest: None });
         let latest = span.latest.max(span.newest).unwrap_or(pin.seen);
         let touches = from <= latest && span.oldest.is_none_or(|oldest| oldest < to);
-        touches.then(|| format!("{} of its rows were witnessed, up to {latest}", pin.size))
+        touches.then(|| format!("{} of its rows were witnessed, with times up to {latest}", pin.size))
     }
 
     /// Returns the number of witnessed rows of the node's current log.
@@ -430,7 +433,8 @@ impl NodeWitness {
             NotTaken::Unverifiable(reason) | NotTaken::TooEarly(reason) => (Verdict::Unverifiable, reason),
         });
         if state.trouble.is_some() {
-            // The node may answer for an archived log once it is reachable again, so forget that it gave no answer.
+            // Once the node is reachable again, it may answer for the archived logs that it gave no answer for, so forget these
+            // attempts.
             state.earlier_polled.retain(|polled| polled.is_known);
         }
     }
@@ -453,8 +457,8 @@ impl NodeWitness {
         self.raise(&mut state, alarm);
     }
 
-    /// Stores an alarm and its evidence. The alarm is raised even if they cannot be stored: without the files it is
-    /// forgotten at a restart, which is better than not raising it at all.
+    /// Stores an alarm and its evidence. If storing them fails, the alarm is raised anyway, although it is then forgotten at a
+    /// restart.
     pub(crate) fn raise(&self, state: &mut WatchState, alarm: Alarm) {
         let mut remembered = state.remembered.clone();
         let (at, message) = (alarm.since, alarm.reason.clone());
@@ -515,7 +519,7 @@ pub(crate) fn span_of(said: &LogSpan) -> Span {
 
 impl Remembered {
     /// Records as lost the log that the current one replaced, if nothing is remembered about that log. Otherwise a witness that
-    /// first sees the node later would report a range that begins before the current log as complete.
+    /// first sees the node after the replacement would report a range that begins before the current log as complete.
     pub(crate) fn learn_of(&mut self, before: Option<&LogBefore>, now: Timestamp) {
         let Some(before) = before else { return };
         let generation = before.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());

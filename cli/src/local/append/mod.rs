@@ -43,7 +43,7 @@ pub(super) async fn run(args: AppendArgs) -> anyhow::Result<Exit> {
         Some(path) if path != Path::new("-") => {
             Box::new(BufReader::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
         }
-        // Waiting for typed lines would look like a hang, so print what is expected.
+        // Reading from a terminal would look like a hang, so fail with a message that says what is expected.
         None if std::io::IsTerminal::is_terminal(&std::io::stdin()) => {
             bail!("nothing to record: give --category and --action, a file of NDJSON lines, or - for standard input")
         }
@@ -222,7 +222,7 @@ impl Totals {
         );
         if self.without_id > 0 {
             errln!(
-                "{} without an ID of their own: importing them again would record them twice",
+                "entries without an ID of their own: {}; importing them again would record them twice",
                 group_digits(self.without_id)
             );
         }
@@ -271,13 +271,13 @@ impl Batch {
         let Some((first, _)) = self.lines.first() else { return Ok(()) };
         let report = send(target, &std::mem::take(&mut self.bytes), import)
             .await
-            .with_context(|| format!("cannot confirm that any line from {first} on was recorded"))?;
+            .with_context(|| format!("cannot tell whether line {first} and the lines after it were recorded"))?;
         for result in report.results {
             let (number, is_given) = self.lines.get(result.line.saturating_sub(1)).copied().unwrap_or_default();
             match (&result.receipt, result.status) {
                 (Some(receipt), status) => {
-                    // A duplicate of a line to which `with_id` added the id was recorded by an earlier attempt of this run, so
-                    // the line counts as new.
+                    // If `with_id` added the line's id, a duplicate can only come from an earlier attempt of this run, so count
+                    // the line as new.
                     if status == 200 && !is_given {
                         totals.known += 1;
                     } else {

@@ -8,7 +8,7 @@ use piperoll_client::{ClientError, NodeClient};
 use piperoll_format::time::span;
 use piperoll_net::clock::SystemClock;
 use piperoll_node::config::NodeConfig;
-use piperoll_node::store::{Appended, LogDir, OpenError, append_offline, parse_draft};
+use piperoll_node::store::{Appended, LogDir, OpenError, append_offline, parse_new_entry};
 use piperoll_protocol::node::{BatchReport, LineResult};
 
 use super::super::place::LogAccess;
@@ -100,7 +100,7 @@ async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Resul
             let (here, text) = (config.clone(), lines.to_vec());
             let tried = tokio::task::spawn_blocking(move || append_to_directory(&here, &text, import)).await?;
             match tried {
-                // A daemon has started meanwhile and holds the log, so send the entries to it.
+                // A daemon has started in the meantime and holds the log's lock, so send the entries to it.
                 Err(error) if is_in_use(&error) => {
                     let client = NodeClient::new(&config.socket.path)?;
                     if client.status().await.is_err() {
@@ -117,12 +117,12 @@ async fn send_once(target: &Target, lines: &[u8], import: bool) -> anyhow::Resul
 /// Appends lines while the daemon is down. Takes the writer's lock for the duration of this batch.
 fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyhow::Result<BatchReport> {
     let via: Arc<str> = Arc::from(if import { "import" } else { "cli" });
-    let mut drafts = Vec::new();
+    let mut new_entries = Vec::new();
     let mut outcomes = Vec::new();
     for (index, line) in lines.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
-        match parse_draft(line, &via, &config.redactor) {
-            Ok(draft) => {
-                drafts.push(draft);
+        match parse_new_entry(line, &via, &config.redactor) {
+            Ok(new_entry) => {
+                new_entries.push(new_entry);
                 outcomes.push((index + 1, None));
             }
             Err(error) => outcomes.push((index + 1, Some(error.to_string()))),
@@ -130,14 +130,14 @@ fn append_to_directory(config: &NodeConfig, lines: &[u8], import: bool) -> anyho
     }
     let dir = LogDir::new(&config.data_dir);
     let mut recorded =
-        append_offline(&dir, &config.keys, Arc::new(SystemClock), config.flags.clone(), drafts)?.into_iter();
+        append_offline(&dir, &config.keys, Arc::new(SystemClock), config.flags.clone(), new_entries)?.into_iter();
     let mut report = BatchReport { accepted: 0, rejected: 0, results: Vec::new() };
     for (line, refused) in outcomes {
         let (status, receipt, error) = match refused {
             Some(error) => (400, None, Some(error)),
             None => match recorded.next() {
                 Some(Ok(Appended::New(receipt))) => (201, Some(receipt), None),
-                Some(Ok(Appended::Known(receipt))) => (200, Some(receipt), None),
+                Some(Ok(Appended::Duplicate(receipt))) => (200, Some(receipt), None),
                 Some(Err(error)) => (400, None, Some(error.to_string())),
                 None => (500, None, Some("no result".to_owned())),
             },

@@ -11,7 +11,7 @@ use super::family::{self, Family, FamilyFile, list};
 use super::seen::Seen;
 use crate::sources::counts::Problems;
 use crate::sources::mark::{FilePosition, Mark};
-use crate::sources::record::{Cut, Heards, Record, SourceMessage};
+use crate::sources::record::{Cut, MessageSender, Record, SourceMessage};
 use crate::sources::safe::Safe;
 
 /// Interval between polls.
@@ -43,14 +43,14 @@ pub(in crate::sources) struct FileConfig {
 pub(in crate::sources) async fn follow(
     asked: FileConfig,
     mark: Option<Mark>,
-    heards: Heards,
+    messages: MessageSender,
     problems: Problems,
     stop: CancellationToken,
 ) {
     let name = asked.name.clone();
-    let mut follower = Follower::new(asked, mark, heards, stop.clone());
+    let mut follower = Follower::new(asked, mark, messages, stop.clone());
     let mut known = None;
-    while !stop.is_cancelled() && !follower.heards.is_closed() {
+    while !stop.is_cancelled() && !follower.messages.is_closed() {
         // Reading may block on a disk or on the log, so keep it off the async worker threads.
         let looked = tokio::task::spawn_blocking(move || {
             let result = follower.poll();
@@ -69,7 +69,7 @@ pub(in crate::sources) async fn follow(
         tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(POLL) => {} }
     }
     if !follower.is_kept {
-        let _ = follower.heards.send(SourceMessage::Place(follower.mark())).await;
+        let _ = follower.messages.send(SourceMessage::Offset(follower.mark())).await;
     }
 }
 
@@ -100,7 +100,7 @@ pub(super) struct FollowedFile {
 pub(super) struct Follower {
     pub(super) path: PathBuf,
     pub(super) safe: Safe,
-    pub(super) heards: Heards,
+    pub(super) messages: MessageSender,
     pub(super) stop: CancellationToken,
     /// Oldest first.
     pub(super) lives: Vec<FollowedFile>,
@@ -113,7 +113,8 @@ pub(super) struct Follower {
     /// Files by device and inode, as of the last poll.
     pub(super) seen: HashMap<(u64, u64), Seen>,
     pub(super) last_look: Option<Family>,
-    /// Set if some work must wait for a period to pass; the next poll is then not skipped.
+    /// Set if work is left for a later poll, such as a retry or a file whose grace period has not passed; the next poll is then
+    /// not skipped.
     pub(super) is_waiting: bool,
     pub(super) since_mark: u32,
     pub(super) is_kept: bool,
@@ -145,12 +146,12 @@ pub(super) enum First {
 }
 
 impl Follower {
-    pub(super) fn new(asked: FileConfig, mark: Option<Mark>, heards: Heards, stop: CancellationToken) -> Self {
+    pub(super) fn new(asked: FileConfig, mark: Option<Mark>, messages: MessageSender, stop: CancellationToken) -> Self {
         let FileConfig { path, safe, from_now, .. } = asked;
         let mut follower = Self {
             path,
             safe,
-            heards,
+            messages,
             stop,
             lives: Vec::new(),
             next: 0,
@@ -195,7 +196,7 @@ impl Follower {
         self.is_upgrade = false;
         let is_whole = self.read_all()?;
         self.close_some()?;
-        if !self.is_kept && !self.say(SourceMessage::Place(self.mark())) {
+        if !self.is_kept && !self.say(SourceMessage::Offset(self.mark())) {
             return Ok(());
         }
         (self.is_kept, self.since_mark) = (true, 0);
@@ -259,7 +260,7 @@ impl Follower {
     }
 
     pub(super) fn say(&self, heard: SourceMessage) -> bool {
-        self.heards.blocking_send(heard).is_ok()
+        self.messages.blocking_send(heard).is_ok()
     }
 
     /// Sends the lines of all files, oldest file first. Returns false if some lines were left for the next poll.
@@ -373,8 +374,8 @@ impl Follower {
                 self.is_waiting = true;
             }
         }
-        // Forget only files that were read to their end, and only while no work is waiting: a file that is not read yet may be
-        // older.
+        // Forget only files that were read to their end, and only while no work is waiting: a file that has not been read yet may
+        // be older than these.
         let is_all_read = !self.is_waiting;
         while is_all_read
             && self.lives.len() > LIVES_MAX

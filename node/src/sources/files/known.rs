@@ -382,8 +382,8 @@ impl Follower {
 }
 
 impl FollowedFile {
-    /// Closes a file that was truncated in place, and perhaps written to again, so that it no longer holds the content that was
-    /// read from it. A copy of that content may be in the family. Returns whether the file was truncated.
+    /// Closes this file if it no longer begins with the content that was read from it, because it was truncated in place and
+    /// perhaps written to again. A copy of that content may be in the family. Returns whether the file was closed.
     fn look_for_cut(&mut self) -> io::Result<bool> {
         let Some(content) = &self.content else { return Ok(false) };
         let Some(file) = content.plain() else { return Ok(false) };

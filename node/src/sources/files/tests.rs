@@ -95,10 +95,10 @@ impl World {
     }
 
     fn start(&mut self) {
-        let (heards, heard) = mpsc::channel(100_000);
+        let (messages, heard) = mpsc::channel(100_000);
         let safe = Safe { owners: Vec::new(), links_in: None, own: Vec::new() };
         let asked = FileConfig { name: "test".to_owned(), path: self.path.clone(), safe, from_now: false };
-        let mut follower = Follower::new(asked, self.kept.clone(), heards, CancellationToken::new());
+        let mut follower = Follower::new(asked, self.kept.clone(), messages, CancellationToken::new());
         (follower.grace, follower.grace_max) = (Duration::ZERO, Duration::ZERO);
         (self.follower, self.heard) = (Some(follower), heard);
     }
@@ -119,7 +119,7 @@ impl World {
                     assert!(before.is_none_or(|before| before == text), "{place} is two records");
                     self.kept = record.mark.or(self.kept.take());
                 }
-                Ok(SourceMessage::Place(mark)) => self.kept = Some(mark),
+                Ok(SourceMessage::Offset(mark)) => self.kept = Some(mark),
                 Ok(SourceMessage::Lost { cause, .. }) => self.lost.push(cause),
                 Err(_) => return,
             }
@@ -414,7 +414,7 @@ fn more_rotated_files_than_positions_are_all_read() {
     world.start();
     poll_times(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));
-    // The same is true after a restart, once most positions have been forgotten.
+    // After a restart, most positions have been forgotten, but every line is still recorded exactly once.
     world.start();
     poll_times(&mut world, 20);
     assert_eq!(counted(world.recorded.values()), counted(world.written.iter()));

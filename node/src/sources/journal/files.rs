@@ -104,7 +104,7 @@ fn add_folder(folder: &Path, listing: &mut Listing) -> io::Result<()> {
             // The file was removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                let hint = "may this user read the journal? (group systemd-journal)";
+                let hint = "is this user in the group systemd-journal?";
                 listing.problem.get_or_insert_with(|| format!("{}: {error}; {hint}", path.display()));
             }
         }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::counts::Problems;
 use super::mark::{Mark, Reached};
-use super::record::{Heards, Record, SourceMessage};
+use super::record::{MessageSender, Record, SourceMessage};
 pub(super) use export::next_entry;
 use export::{Cursor, Entry};
 use files::{JournalFile, list};
@@ -30,7 +30,7 @@ use files::{JournalFile, list};
 /// Interval between checks of the files' headers.
 const POLL: Duration = Duration::from_millis(500);
 /// Number of passes after a change. journald counts an entry before the entry can be read, so the first pass may miss the last
-/// one.
+/// entry.
 const PASSES: u32 = 2;
 /// Maximum sequences that are read at once. If there are more, sequences are ordered by their first unread entries.
 const READERS_MAX: usize = 32;
@@ -56,13 +56,13 @@ pub(super) struct JournalConfig {
 pub(super) async fn follow(
     asked: JournalConfig,
     mark: Option<Mark>,
-    heards: Heards,
+    messages: MessageSender,
     problems: Problems,
     stop: CancellationToken,
 ) {
-    let mut follower = Follower::new(asked, mark, heards);
+    let mut follower = Follower::new(asked, mark, messages);
     let mut known = None;
-    while !stop.is_cancelled() && !follower.heards.is_closed() {
+    while !stop.is_cancelled() && !follower.messages.is_closed() {
         // Entries that were read but not sent yet are read again after the next start.
         let problem = tokio::select! { () = stop.cancelled() => break, polled = follower.poll() => polled.err() };
         if problem != known {
@@ -79,10 +79,11 @@ pub(super) async fn follow(
 
 struct Follower {
     asked: JournalConfig,
-    heards: Heards,
+    messages: MessageSender,
     sequences: BTreeMap<String, Reached>,
-    /// Treatment, at the first poll, of sequences without a position. It applies if no position is stored, or only one that an
-    /// earlier version stored, which did not distinguish sequences.
+    /// How the first poll treats sequences without a position; later polls use [`First::Read`]. The first poll also uses `Read`
+    /// if a position is stored for each sequence; an earlier version stored a single position, which did not distinguish
+    /// sequences.
     first: First,
     /// Sequences that were seen in this run, with the number of their last entry.
     seen: HashMap<String, u64>,
@@ -102,12 +103,12 @@ enum First {
     Read,
     /// Skips the existing entries.
     PassOver,
-    /// Skips sequences that ended before the entry that an earlier version of Piperoll read last.
+    /// Skips the existing entries of sequences that began no later than the entry that an earlier version of Piperoll read last.
     PassOverUntil(u64),
 }
 
 impl Follower {
-    fn new(asked: JournalConfig, mark: Option<Mark>, heards: Heards) -> Self {
+    fn new(asked: JournalConfig, mark: Option<Mark>, messages: MessageSender) -> Self {
         let mut sequences = BTreeMap::new();
         let mut first = if asked.from_now { First::PassOver } else { First::Read };
         match mark {
@@ -132,7 +133,7 @@ impl Follower {
         }
         Self {
             asked,
-            heards,
+            messages,
             sequences,
             first,
             seen: HashMap::new(),
@@ -151,8 +152,9 @@ impl Follower {
         let listed = tokio::task::spawn_blocking(move || list(directory.as_deref())).await;
         let listing = listed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if listing.files.is_empty() && !self.sequences.is_empty() {
-            let problem =
-                listing.problem.unwrap_or_else(|| "the journal files that were read before no longer exist".to_owned());
+            let problem = listing
+                .problem
+                .unwrap_or_else(|| "the journal files that have been read so far no longer exist".to_owned());
             return Err(problem);
         }
         if listing.files != self.last_look {
@@ -253,7 +255,7 @@ impl Follower {
                 Some(_) => {}
                 None if reached.is_open => {
                     let cause = "the journal files that were last read have been removed; the number of entries added since then is unknown";
-                    let _ = self.heards.send(SourceMessage::Lost { count: None, cause: cause.to_owned() }).await;
+                    let _ = self.messages.send(SourceMessage::Lost { count: None, cause: cause.to_owned() }).await;
                 }
                 None => {}
             }
@@ -285,7 +287,7 @@ impl Follower {
                     "{} entries of the journal are counted in its files but cannot be read; `journalctl --verify` shows the damage",
                     last - from
                 );
-                let _ = self.heards.send(SourceMessage::Lost { count: Some(last - from), cause }).await;
+                let _ = self.messages.send(SourceMessage::Lost { count: Some(last - from), cause }).await;
                 if let Some(reached) = self.sequences.get_mut(sequence) {
                     (reached.read, reached.through) = (last, last.max(reached.through));
                     self.is_kept = false;
@@ -299,7 +301,7 @@ impl Follower {
         let count = self.asked.unit.is_none().then_some(gone);
         let of_all = if count.is_none() { ", of this unit and others," } else { "" };
         let cause = format!("{gone} entries of the journal{of_all} were removed before they were read");
-        let _ = self.heards.send(SourceMessage::Lost { count, cause }).await;
+        let _ = self.messages.send(SourceMessage::Lost { count, cause }).await;
     }
 
     /// Reads the new entries of all sequences, merged by time. Returns false if some entries were left for the next pass.
@@ -367,7 +369,7 @@ impl Follower {
         let record = Record { text: record, cut: None, place: Some(place), earlier_place: Some(cursor.text), mark };
         // When the node stops, `follow` drops this call and stores the positions, so a position moves only after its entry was
         // sent.
-        if self.heards.send(SourceMessage::Record(record)).await.is_err() {
+        if self.messages.send(SourceMessage::Record(record)).await.is_err() {
             return false;
         }
         self.sequences.insert(cursor.sequence, reached);
@@ -381,7 +383,7 @@ impl Follower {
 
     async fn keep_positions(&mut self) {
         if !self.is_kept {
-            let _ = self.heards.send(SourceMessage::Place(self.mark())).await;
+            let _ = self.messages.send(SourceMessage::Offset(self.mark())).await;
             (self.is_kept, self.since_mark, self.kept) = (true, 0, Instant::now());
         }
     }
@@ -474,9 +476,7 @@ impl Reader {
                     if status.success() || !self.files.iter().all(|file| file.exists()) {
                         return Ok(None);
                     }
-                    return Err(format!(
-                        "journalctl failed ({status}); may this user read the journal? (group systemd-journal)"
-                    ));
+                    return Err(format!("journalctl failed ({status}); is this user in the group systemd-journal?"));
                 }
             }
         }
@@ -527,8 +527,8 @@ mod tests {
         let cursor = "s=ab;i=1f;b=cd;m=3e9;t=6608b015f3001;x=2c21".to_owned();
         for from_now in [false, true] {
             let asked = JournalConfig { name: "ssh".to_owned(), unit: None, directory: None, from_now };
-            let (heards, _heard) = tokio::sync::mpsc::channel(1);
-            let follower = Follower::new(asked, Some(Mark::Journal { cursor: cursor.clone() }), heards);
+            let (messages, _heard) = tokio::sync::mpsc::channel(1);
+            let follower = Follower::new(asked, Some(Mark::Journal { cursor: cursor.clone() }), messages);
             let reached = follower.sequences.get("ab").expect("the sequence of the cursor");
             assert_eq!((reached.read, reached.through, reached.time), (31, 31, 0x0006_608b_015f_3001));
             // If the source was configured to begin with new entries, entries from before the first start are not wanted.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// Separates the names that the daemon added to a line.
+/// Separator before the names that the daemon added to a line.
 const SEPARATOR: char = '\u{1d}';
 /// Maximum lines and fields of one event.
 const LINES_MAX: usize = 1_024;
@@ -101,16 +101,16 @@ pub(super) fn event(text: &str) -> Option<String> {
     // If the selected line does not name the user, take the user from the system call's line.
     let call = lines.iter().find(|line| line.kind == "SYSCALL");
     let of_call = |name: &str| call.and_then(|call| known(call.fields.get(name)));
-    let somebody = |id: &String| !NOBODY.contains(&id.as_str());
+    let is_person = |id: &String| !NOBODY.contains(&id.as_str());
     // A service's message about a denial contains the field `auid` twice: first that of the service, then that of the
     // requester.
     let asked = field("auid#2").filter(|_| main.kind == "USER_AVC");
     let login = asked
         .or_else(|| field("AUID"))
-        .or_else(|| field("auid").filter(somebody))
+        .or_else(|| field("auid").filter(is_person))
         .or_else(|| of_call("AUID"))
         .or_else(|| of_call("auid"))
-        .filter(somebody);
+        .filter(is_person);
     put("person", login);
     put("account", field("acct").or_else(|| field("ID")).or_else(|| field("id")));
     put("uid", field("UID").or_else(|| field("uid")).or_else(|| of_call("UID")).or_else(|| of_call("uid")));
@@ -162,7 +162,7 @@ fn line(text: &str) -> Option<Line<'_>> {
 }
 
 /// Parses a sequence of `name=value`. If a name occurs twice, the second value is stored under `name#2`. The value of `msg='…'`
-/// consists of fields itself. Values are decoded as in a record of type `kind`, or not at all if `kind` is `None`.
+/// is itself a sequence of fields. Values are decoded as in a record of type `kind`, or not at all if `kind` is `None`.
 fn read_fields(mut text: &str, fields: &mut Map<String, Value>, prose: &mut String, kind: Option<&str>) {
     while fields.len() < FIELDS_MAX {
         text = text.trim_start();
@@ -225,7 +225,7 @@ fn push_word(prose: &mut String, word: &str) {
 /// Minimum digits of an encoded value: a shorter one may be a number.
 const ENCODED_DIGITS_MIN: usize = 4;
 
-/// Whether a field is encoded. In records of a changed setting, `old` and `new` are numbers.
+/// Whether a field is encoded. In records of a changed setting, `old` and `new` are numbers and therefore not encoded.
 fn is_encoded(name: &str, kind: &str) -> bool {
     let is_number = matches!(name, "old" | "new") && (kind == "CONFIG_CHANGE" || kind.starts_with("TIME_"));
     ENCODED.contains(&name) && !is_number

@@ -17,7 +17,7 @@ use regex::Regex;
 const RECORDS_MAX: usize = 200_000;
 /// Maximum nesting of records: how many times a record inside another one is unwrapped.
 const UNWRAPPED_MAX: usize = 4;
-/// Precedes JSON in a syslog message (Common Event Expression).
+/// Prefix of JSON in a syslog message (Common Event Expression).
 const COOKIE: &str = "@cee:";
 /// Name of the member that contains the data that surrounded a record.
 const ENVELOPE: &str = "envelope";
@@ -25,7 +25,7 @@ const ENVELOPE: &str = "envelope";
 /// The table `[input]` as written in the mapping file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TypedInput {
+pub(super) struct RawInput {
     /// Pointers to lists of records; each item of the first list that exists is a record.
     #[serde(default)]
     lists: Vec<String>,
@@ -46,12 +46,12 @@ pub(super) struct TypedInput {
     /// Form of lines that are not JSON.
     line: Option<LineForm>,
     /// Rule for joining lines to records.
-    join: Option<TypedJoin>,
+    join: Option<RawJoin>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedJoin {
+struct RawJoin {
     /// Expression with named groups, one of them `key`: lines for which all groups have the same values form one record. `end`
     /// matches the last line of a record.
     key: Option<String>,
@@ -119,23 +119,23 @@ pub(super) struct Input {
     pub(super) join: Option<Join>,
 }
 
-impl TypedInput {
+impl RawInput {
     pub(super) fn check(self) -> Result<Input, String> {
         let pointers =
             |texts: Vec<String>| texts.iter().map(|text| Pointer::parse(text)).collect::<Result<Vec<_>, _>>();
         let join = match self.join {
             None => None,
-            Some(TypedJoin { key: Some(key), end, continued: None }) => {
+            Some(RawJoin { key: Some(key), end, continued: None }) => {
                 let key = compile(&key)?;
                 if !key.capture_names().flatten().any(|name| name == "key") {
                     return Err("join.key needs a group (?<key>…)".to_owned());
                 }
                 Some(Join::Key { key, end: end.as_deref().map(compile).transpose()? })
             }
-            Some(TypedJoin { key: None, end: None, continued: Some(continued) }) => {
+            Some(RawJoin { key: None, end: None, continued: Some(continued) }) => {
                 Some(Join::Continued(compile(&continued)?))
             }
-            Some(_) => return Err("join needs either `key`, with or without `end`, or `continued`".to_owned()),
+            Some(_) => return Err("join needs either `key` (`end` is optional) or `continued`, not both".to_owned()),
         };
         Ok(Input {
             lists: pointers(self.lists)?,
@@ -209,7 +209,7 @@ impl Input {
         Ok(items.into_iter().flat_map(|item| self.unwrap(&item)).collect())
     }
 
-    /// Returns the records of a line of text; a member of the line may contain JSON.
+    /// Converts a line of text to a record with the line's fields, and returns the records in it: a field may contain JSON.
     fn line_records(&self, document: &str, form: LineForm) -> Vec<Result<Pairs, MapError>> {
         let unfolded;
         let line = match &self.join {
@@ -314,7 +314,7 @@ fn items_of(list: &str) -> Option<Vec<Box<RawValue>>> {
     serde_json::from_str(list).ok()
 }
 
-/// Returns the object that a pointer leads to, which may also be in the form of a text that contains JSON.
+/// Returns the object at a pointer, where the object may also be given as a text that contains JSON.
 fn inner_of(pointer: &Pointer, record: &Pairs) -> Option<Pairs> {
     let value = pointer.get(record)?;
     match value.get().as_bytes().first()? {

@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 
 use super::built_in::BUILT_IN;
 use super::error::MapError;
-use super::input::{Input, Join, TypedInput};
+use super::input::{Input, Join, RawInput};
 use super::ordered::Pairs;
 use super::pointer::Pointer;
-use super::rule::{self, Rule, TypedRule, compile};
+use super::rule::{self, RawRule, Rule, compile};
 use super::{fit, times};
 
 /// Result of mapping one record.
@@ -73,9 +73,9 @@ struct RawMapping {
     #[serde(default)]
     expects: Vec<String>,
     #[serde(default)]
-    input: TypedInput,
+    input: RawInput,
     #[serde(default)]
-    field: BTreeMap<String, TypedRule>,
+    field: BTreeMap<String, RawRule>,
     /// Pointers, each with a regular expression: a record is passed over unless all of the expressions match.
     #[serde(default)]
     require: BTreeMap<String, String>,
@@ -84,18 +84,18 @@ struct RawMapping {
     #[serde(default)]
     refuse: BTreeMap<String, String>,
     #[serde(default)]
-    pattern: Vec<TypedPattern>,
+    pattern: Vec<RawPattern>,
     /// Whether to pass over records that no pattern matches.
     #[serde(default)]
     only_patterns: bool,
     /// A record that meets all conditions of one of these is passed over.
     #[serde(default)]
-    skip: Vec<TypedSkip>,
+    skip: Vec<RawSkip>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedSkip {
+struct RawSkip {
     #[serde(default)]
     require: BTreeMap<String, String>,
     #[serde(default)]
@@ -136,7 +136,7 @@ fn conditions(typed: BTreeMap<String, String>) -> Result<Vec<Condition>, String>
 /// Parses a text or tests conditions; named groups and the values in `set` become fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedPattern {
+struct RawPattern {
     pointer: Option<String>,
     first: Option<Vec<String>>,
     regex: Option<String>,

@@ -21,7 +21,7 @@ const TEMPLATE_BYTES_MAX: usize = 64 * 1024;
 /// Rule for one field, as written in the mapping file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TypedRule {
+pub(super) struct RawRule {
     constant: Option<String>,
     pointer: Option<String>,
     first: Option<Vec<String>>,
@@ -94,11 +94,11 @@ pub(super) struct Rule {
 enum Source {
     Constant(String),
     Pointers(Vec<(Pointer, String)>),
-    Templates(Vec<Vec<Part>>),
+    Templates(Vec<Vec<TemplatePart>>),
 }
 
 #[derive(Debug)]
-enum Part {
+enum TemplatePart {
     Text(String),
     Pointer(Pointer),
     /// `{*}` is the whole record; `{* /etag}` is the record without the values that these pointers lead to.
@@ -112,7 +112,7 @@ pub(super) struct Value {
     pub(super) moved: Option<Pointer>,
 }
 
-impl TypedRule {
+impl RawRule {
     pub(super) fn check(self, field: &'static str, zone: Option<FixedOffset>) -> Result<Rule, String> {
         let templates = self.template.map(|template| vec![template]).or(self.templates);
         let source = match (self.constant, self.pointer, self.first, templates) {
@@ -164,21 +164,23 @@ fn parsed(pointer: &str) -> Result<(Pointer, String), String> {
 }
 
 /// Splits a template into literal text and the pointers in braces.
-fn parts(template: &str) -> Result<Vec<Part>, String> {
+fn parts(template: &str) -> Result<Vec<TemplatePart>, String> {
     let mut parts = Vec::new();
     let mut rest = template;
     while let Some((before, inner)) = rest.split_once('{') {
         let Some((pointer, after)) = inner.split_once('}') else {
             return Err(format!("{template:?} has a brace that is not closed"));
         };
-        parts.push(Part::Text(before.to_owned()));
+        parts.push(TemplatePart::Text(before.to_owned()));
         parts.push(match pointer.strip_prefix('*') {
-            Some(without) => Part::Record(without.split_whitespace().map(Pointer::parse).collect::<Result<_, _>>()?),
-            None => Part::Pointer(Pointer::parse(pointer)?),
+            Some(without) => {
+                TemplatePart::Record(without.split_whitespace().map(Pointer::parse).collect::<Result<_, _>>()?)
+            }
+            None => TemplatePart::Pointer(Pointer::parse(pointer)?),
         });
         rest = after;
     }
-    parts.push(Part::Text(rest.to_owned()));
+    parts.push(TemplatePart::Text(rest.to_owned()));
     Ok(parts)
 }
 
@@ -220,19 +222,21 @@ impl Rule {
     }
 
     /// Fills in a template; `None` if one of its values is missing.
-    fn fill(&self, parts: &[Part], record: &Pairs) -> Option<String> {
+    fn fill(&self, parts: &[TemplatePart], record: &Pairs) -> Option<String> {
         let mut text = String::new();
         for part in parts {
             match part {
-                Part::Text(part) => text.push_str(part),
-                Part::Record(without) => {
+                TemplatePart::Text(part) => text.push_str(part),
+                TemplatePart::Record(without) => {
                     let mut record = record.clone();
                     without.iter().for_each(|pointer| pointer.remove(&mut record));
                     text.push_str(&record.to_text());
                 }
                 // Each placeholder is filled in once, from left to right; the values that are filled in are not searched for
                 // placeholders.
-                Part::Pointer(pointer) => text.push_str(&pointer.text(record).filter(|text| !self.not.contains(text))?),
+                TemplatePart::Pointer(pointer) => {
+                    text.push_str(&pointer.text(record).filter(|text| !self.not.contains(text))?)
+                }
             }
             if text.len() > TEMPLATE_BYTES_MAX {
                 break;

@@ -170,7 +170,7 @@ const SHOWN: [&str; 17] = [
     "auth_method",
 ];
 
-/// Splits a sample file into documents: lines, the lines of one event, or one JSON document.
+/// Splits a sample file into documents. A document is one line, the joined lines of one record, or the whole file if it is JSON.
 fn documents(mapping: &Mapping, text: &str, is_json: bool) -> Vec<String> {
     if is_json {
         return vec![text.to_owned()];
@@ -439,7 +439,7 @@ fn nobody_forges_a_record_with_what_they_type() {
     assert_eq!((text(&sshd, "user"), text(&sshd, "ip_address")), (None, None));
 }
 
-/// Records of programs other than those that a mapping is for are refused, so that they cannot appear as a user's success.
+/// The mappings refuse records of other programs, because such a record could otherwise appear as a user's success.
 #[test]
 fn what_is_no_record_of_the_kind_is_none() {
     for (name, record) in [

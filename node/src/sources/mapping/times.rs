@@ -69,7 +69,8 @@ impl Form {
 
 /// Parses a time. `zone` applies to times without a time zone.
 ///
-/// # Errors Returns a description of what is wrong with the time, which does not contain the value.
+/// # Errors
+/// Returns a description of what is wrong with the time; the description does not contain the value.
 pub(super) fn parse(text: &str, form: Form, zone: Option<FixedOffset>) -> Result<String, String> {
     let text = text.trim();
     if let Some(per_second) = form.per_second() {

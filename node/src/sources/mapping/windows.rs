@@ -175,8 +175,8 @@ fn result(keywords: Option<&str>, words: Option<&str>) -> Option<&'static str> {
         Some("AUDIT_SUCCESS") => return Some("success"),
         _ => {}
     }
-    // Programs that parse the bits as a floating-point number change the low bits. Rounding to the nearest multiple restores
-    // the high bits.
+    // Programs that parse the bits as a floating-point number change the low bits. Rounding to the nearest multiple of 2^32
+    // restores the high bits.
     let bits = bits.map(|bits| bits.wrapping_add(LOW_BITS_HALF));
     match bits {
         Some(bits) if bits & AUDIT_FAILURE != 0 => return Some("failure"),

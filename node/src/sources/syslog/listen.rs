@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::drops::KernelDrops;
 use super::framing::{Message, message};
 use super::message::take_apart;
-use crate::sources::record::{Cut, Heards, Record, Shared, SourceMessage};
+use crate::sources::record::{Cut, MessageSender, Record, Shared, SourceMessage};
 
 /// Largest payload of a datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -20,7 +20,7 @@ const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 const CONNECTIONS_MAX: usize = 256;
 /// Maximum time for which a connection that is being closed in favor of a new one may still deliver data.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// A connection that is being closed counts as having delivered everything after this time without data.
+/// Time without data after which a connection that is being closed counts as having delivered everything.
 const QUIET: Duration = Duration::from_millis(20);
 /// Interval at which drops are reported.
 const DROPS_EVERY: Duration = Duration::from_secs(5);
@@ -38,30 +38,30 @@ impl Listeners {
         Ok(Self { tcp: TcpListener::bind(address).await?, udp })
     }
 
-    pub(in crate::sources) async fn run(self, heards: Heards, stop: CancellationToken) {
+    pub(in crate::sources) async fn run(self, messages: MessageSender, stop: CancellationToken) {
         let Self { udp, tcp } = self;
         let dropped: Shared<u64> = Shared::default();
         let kernel: Shared<KernelDrops> = Arc::new(Mutex::new(KernelDrops::of(&udp)));
-        let datagrams = datagrams(udp, heards.clone(), Shared::clone(&dropped));
-        let streams = streams(tcp, heards.clone());
+        let datagrams = datagrams(udp, messages.clone(), Shared::clone(&dropped));
+        let streams = streams(tcp, messages.clone());
         let drops = async {
             loop {
                 tokio::time::sleep(DROPS_EVERY).await;
-                say_drops(&dropped, &kernel, &heards).await;
+                say_drops(&dropped, &kernel, &messages).await;
             }
         };
         tokio::select! { () = stop.cancelled() => {}, () = datagrams => {}, () = streams => {}, () = drops => {} }
-        say_drops(&dropped, &kernel, &heards).await;
+        say_drops(&dropped, &kernel, &messages).await;
     }
 }
 
-async fn datagrams(socket: UdpSocket, heards: Heards, dropped: Shared<u64>) {
+async fn datagrams(socket: UdpSocket, messages: MessageSender, dropped: Shared<u64>) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((0, _)) => {}
             Ok((length, peer)) => {
-                if heards.try_send(heard(&buffer[..length], None, peer)).is_err() {
+                if messages.try_send(heard(&buffer[..length], None, peer)).is_err() {
                     *lock(&dropped) += 1;
                 }
             }
@@ -73,7 +73,7 @@ async fn datagrams(socket: UdpSocket, heards: Heards, dropped: Shared<u64>) {
     }
 }
 
-async fn say_drops(dropped: &Shared<u64>, kernel: &Shared<KernelDrops>, heards: &Heards) {
+async fn say_drops(dropped: &Shared<u64>, kernel: &Shared<KernelDrops>, messages: &MessageSender) {
     let here = std::mem::take(&mut *lock(dropped));
     let before = lock(kernel).since_last();
     let at = [
@@ -81,7 +81,7 @@ async fn say_drops(dropped: &Shared<u64>, kernel: &Shared<KernelDrops>, heards: 
         (before, "the kernel dropped datagrams because its buffer was full"),
     ];
     for (count, cause) in at.into_iter().filter(|(count, _)| *count > 0) {
-        lost(heards, Some(count), cause).await;
+        lost(messages, Some(count), cause).await;
     }
 }
 
@@ -99,7 +99,7 @@ fn most_idle(open: &mut Vec<OpenConnection>) -> Option<OpenConnection> {
     Some(open.swap_remove(at))
 }
 
-async fn streams(listener: TcpListener, heards: Heards) {
+async fn streams(listener: TcpListener, messages: MessageSender) {
     let mut connections = tokio::task::JoinSet::new();
     let mut open: Vec<OpenConnection> = Vec::new();
     loop {
@@ -114,9 +114,9 @@ async fn streams(listener: TcpListener, heards: Heards) {
                     }
                     let (heard, cut) = (Arc::new(Mutex::new(Instant::now())), CancellationToken::new());
                     open.push(OpenConnection { heard: Arc::clone(&heard), cut: cut.clone() });
-                    let heards = heards.clone();
+                    let messages = messages.clone();
                     connections.spawn(async move {
-                        if let Err(error) = messages(stream, peer, &heards, &heard, &cut).await {
+                        if let Err(error) = read_messages(stream, peer, &messages, &heard, &cut).await {
                             tracing::warn!(%error, %peer, "syslog connection closed");
                         }
                         cut.cancel();
@@ -134,10 +134,10 @@ async fn streams(listener: TcpListener, heards: Heards) {
 
 /// Reads the messages of one connection. After `cut` is cancelled, data that was already sent is still read, and a message that
 /// remains incomplete is reported as lost.
-pub(in crate::sources) async fn messages(
+pub(in crate::sources) async fn read_messages(
     stream: impl AsyncRead + Unpin,
     peer: SocketAddr,
-    heards: &Heards,
+    messages: &MessageSender,
     heard_at: &Mutex<Instant>,
     cut: &CancellationToken,
 ) -> std::io::Result<()> {
@@ -155,7 +155,7 @@ pub(in crate::sources) async fn messages(
         *heard_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
         if cut.is_cancelled() && *until.get_or_insert_with(|| Instant::now() + LAST_WORDS) <= Instant::now() {
             lost(
-                heards,
+                messages,
                 None,
                 "a sender was cut off mid-stream because its connection was closed to make room for another one",
             )
@@ -172,16 +172,16 @@ pub(in crate::sources) async fn messages(
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(error) => {
-                lost(heards, Some(1), "a sender hung up in the middle of a message").await;
+                lost(messages, Some(1), "a sender hung up in the middle of a message").await;
                 return Err(error);
             }
         };
         if missing.is_some() {
-            lost(heards, Some(1), "a sender hung up in the middle of a message; the part that arrived is recorded")
+            lost(messages, Some(1), "a sender hung up in the middle of a message; the part that arrived is recorded")
                 .await;
         }
         let text = text.trim_ascii_end();
-        if !text.trim_ascii().is_empty() && heards.send(heard(text, too_long.as_ref(), peer)).await.is_err() {
+        if !text.trim_ascii().is_empty() && messages.send(heard(text, too_long.as_ref(), peer)).await.is_err() {
             return Ok(());
         }
     }
@@ -193,8 +193,8 @@ async fn quiet(cut: &CancellationToken) {
     tokio::time::sleep(QUIET).await;
 }
 
-async fn lost(heards: &Heards, count: Option<u64>, cause: &str) {
-    let _ = heards.send(SourceMessage::Lost { count, cause: cause.to_owned() }).await;
+async fn lost(messages: &MessageSender, count: Option<u64>, cause: &str) {
+    let _ = messages.send(SourceMessage::Lost { count, cause: cause.to_owned() }).await;
 }
 
 fn heard(message: &[u8], cut: Option<&Cut>, peer: SocketAddr) -> SourceMessage {
@@ -217,14 +217,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_away_may_finish_and_nothing_is_lost_in_silence() {
-        let (heards, mut heard) = tokio::sync::mpsc::channel(16);
+        let (messages, mut heard) = tokio::sync::mpsc::channel(16);
         let (mut sender, receiver) = tokio::io::duplex(64);
         let cut = CancellationToken::new();
         let peer = "127.0.0.1:9".parse().expect("an address");
         let told = cut.clone();
         let reading = tokio::spawn(async move {
             let at = Mutex::new(Instant::now());
-            messages(receiver, peer, &heards, &at, &told).await
+            read_messages(receiver, peer, &messages, &at, &told).await
         });
         tokio::io::AsyncWriteExt::write_all(&mut sender, b"<13>first\n<13>sec").await.expect("written");
         cut.cancel();
@@ -235,7 +235,7 @@ mod tests {
             found.push(match next {
                 SourceMessage::Record(record) => String::from_utf8_lossy(&record.text).into_owned(),
                 SourceMessage::Lost { cause, .. } => cause,
-                SourceMessage::Place(_) => continue,
+                SourceMessage::Offset(_) => continue,
             });
         }
         assert!(

@@ -48,7 +48,8 @@ fn fields_of(text: &str) -> Map<String, Value> {
     // removed text that looks like structured data from a message in the form of RFC 3164.
     let is_whole = if is_modern { structured.is_some() } else { parsed.structured_data.is_empty() };
     let structured = structured.filter(|_| is_modern).unwrap_or_else(|| loose_data(&parsed));
-    // A time without its zone and year is incomplete. Relays write RFC 3339 times into messages of RFC 3164.
+    // A time in the form of RFC 3164 has no year and no zone, so it becomes `local_time`. Some relays write RFC 3339 times into
+    // messages of RFC 3164; such a time is complete and becomes `timestamp`.
     let zoned =
         if is_modern { parsed.timestamp.map(|time| time.to_rfc3339()) } else { zoned_time(text).map(str::to_owned) };
     let local = parsed.timestamp.filter(|_| zoned.is_none()).map(|time| time.naive_local().to_string());

@@ -9,5 +9,5 @@ mod framing;
 mod listen;
 mod message;
 
-pub(super) use listen::{Listeners, messages};
+pub(super) use listen::{Listeners, read_messages};
 pub(super) use message::{line_apart, take_apart};

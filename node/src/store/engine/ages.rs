@@ -17,21 +17,21 @@ use serde::{Deserialize, Serialize};
 
 /// Maximum duration that one step adds: longer steps are outages or clock changes.
 const STEP_MAX: Duration = Duration::from_hours(1);
-/// Minimum interval between two samples; rows are removed late by at most this much.
+/// Minimum interval between two samples. Rows may be removed later than their age allows by at most this much.
 const SAMPLE_EVERY: Duration = Duration::from_hours(1);
 /// Maximum number of samples; when it is reached, every second sample of the older half is dropped.
 const SAMPLES_MAX: usize = 20_000;
 /// Interval between two cosigned checkpoints that are kept in full, as evidence for third parties of how long rows were
 /// witnessed.
 const NOTE_EVERY: Duration = Duration::from_hours(24);
-/// Maximum number of kept checkpoints, which lasts for more than ten years; when it is reached, every second checkpoint of the
-/// older half is dropped.
+/// Maximum number of kept checkpoints, enough for more than ten years. When it is reached, every second checkpoint of the older
+/// half is dropped.
 const NOTES_MAX: usize = 4_096;
 /// Interval between two writes of the file while no sample is added; a crash loses at most this much of the age.
 const WRITE_EVERY: Duration = Duration::from_mins(5);
 const FILE: &str = "witnessed.json";
 
-/// States that the rows below `size` were witnessed when the sum of all steps was `age_micros`.
+/// One sample: the rows below `size` were witnessed when the sum of all steps was `age_micros`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sample {
@@ -132,7 +132,7 @@ impl Ages {
         self.book.confirmed_below = self.book.confirmed_below.map(|below| below.min(rows));
     }
 
-    /// Notes that a witness that is not configured has cosigned. Returns true if it is the first time.
+    /// Remembers that an unconfigured witness has cosigned. Returns true the first time.
     pub(in crate::store) fn met_stranger(&mut self) -> bool {
         !std::mem::replace(&mut self.stranger, true)
     }
@@ -153,7 +153,8 @@ impl Ages {
         self.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).max()
     }
 
-    /// Counts the cosignatures on a note over `size` rows. Returns whether at least one of them is valid.
+    /// Adds a step to the age for the valid cosignatures of configured witnesses on a note over `size` rows. Returns false if
+    /// there are none.
     pub(in crate::store) fn count(&mut self, note: &Note, size: u64, now: Instant) -> bool {
         let mut step = Duration::ZERO;
         let mut good = false;
@@ -243,7 +244,7 @@ impl Ages {
         self.book.confirmed_below
     }
 
-    /// Stores that an operator has confirmed the timestamps of the rows below this seq.
+    /// Stores an operator's confirmation of the timestamps of the rows below this seq.
     pub(in crate::store) fn confirm(&mut self, below: u64) -> std::io::Result<()> {
         let confirmed = Book { confirmed_below: Some(below), ..self.book.clone() };
         checked_json::write(&self.path, &confirmed)?;

@@ -17,7 +17,8 @@ use crate::store::read::scan::{Scan, ScanContext};
 use crate::store::table::error::ReadError;
 
 /// Maximum numbers of rows that are reread at startup, newest first: `LATE_ROWS_MAX` for recent activity, `LOGIN_ROWS_MAX` for
-/// the origins of logins. On a busier node, these rows cover a shorter period; 50,000 rows take about a tenth of a second.
+/// the origins of logins. On a busy node, these rows may not cover the whole period that the rules need; 50,000 rows take about a
+/// tenth of a second.
 const LATE_ROWS_MAX: u64 = 50_000;
 const LOGIN_ROWS_MAX: u64 = 100_000;
 const SECONDS_PER_DAY: u64 = 86_400;
@@ -28,7 +29,7 @@ pub(in crate::store) fn remember(writer: &Writer, rules: Rules) -> Detector {
     let mut detector = Detector::new(rules);
     let now = writer.now();
     let reach = detector.rules().reach();
-    // An entry may describe an event that occurred up to one window before the entry was recorded.
+    // Reread two windows, because an entry may describe an event that occurred up to one window before the entry was recorded.
     let late = (!reach.is_zero()).then(|| (String::new(), now.minus(reach * 2), LATE_ROWS_MAX));
     let days = detector.rules().login_days().map(u64::from);
     let logins = days.map(|days| {

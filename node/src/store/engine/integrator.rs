@@ -91,7 +91,7 @@ impl TreeIntegrator {
         let (tiles, filled) = channel();
         let (used, spare) = sync_channel(SPARE_BUFFERS_MAX);
         let size = tree.size();
-        let growing = Growing { base: tree.clone(), tree };
+        let growing = Integration { base: tree.clone(), tree };
         std::thread::Builder::new().name("tree".to_owned()).spawn(move || growing.run(&received, &tiles, &used))?;
         Ok(Self {
             orders,
@@ -176,15 +176,15 @@ impl TreeIntegrator {
 }
 
 /// State owned by the thread.
-struct Growing {
+struct Integration {
     tree: TreeBuilder,
     /// The tree at the beginning of the newest transaction that has rows.
     base: TreeBuilder,
 }
 
-impl Growing {
-    /// Runs until the writer is dropped. Also ends if the writer sends an impossible command, because the root over other rows
-    /// must never be signed.
+impl Integration {
+    /// Runs until the writer is dropped, or until a command names a number of rows for which the thread has no tree, so that no
+    /// root over the wrong rows is ever signed.
     fn run(mut self, orders: &Receiver<Command>, tiles: &Sender<Vec<FullTile>>, used: &SyncSender<RowBuffer>) {
         while let Ok(order) = orders.recv() {
             match order {

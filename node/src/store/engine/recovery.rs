@@ -61,8 +61,7 @@ impl Recovery<'_> {
             Ok((tree, signer)) => {
                 for damaged in signer.iter().flat_map(Signer::damaged) {
                     let message = damaged.describe();
-                    // Keep the damaged file as evidence; the next signature rewrites this copy from the note that could be
-                    // read.
+                    // Keep the damaged file as evidence, because the next signature overwrites it.
                     let aside = match damaged.place {
                         NoteCopy::File => self.dir.set_checkpoint_aside().ok(),
                         NoteCopy::Database | NoteCopy::Witnessed => None,

@@ -114,9 +114,9 @@ fn keep(conn: &Connection, which: StoredNote, signed: &SignedCheckpoint) -> rusq
 }
 
 impl Signer {
-    /// Reads the notes that were signed earlier, from the database and from the file next to it. Each copy may be missing,
-    /// damaged or older than the other copy, which is then used instead. Fails if notes exist and none can be read, because
-    /// then the number of signed rows is unknown.
+    /// Reads the notes that were signed earlier, from the database and from the file next to it. A copy may be missing, damaged
+    /// or old; the newest readable copy is used. Fails if notes exist and none can be read, because then the number of signed
+    /// rows is unknown.
     pub(in crate::store) fn open(
         conn: &Connection,
         dir: &LogDir,
@@ -159,7 +159,8 @@ impl Signer {
         }
     }
 
-    /// Returns the copies of a note that could not be read although another copy could. The next signature rewrites them.
+    /// Returns the copies of a note that could not be read although another copy could. The next signature rewrites the newest
+    /// signed note in the database and in the file.
     pub(in crate::store) fn damaged(&self) -> &[Damaged] {
         &self.damaged
     }

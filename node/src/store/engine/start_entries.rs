@@ -8,8 +8,8 @@ use piperoll_format::note::KeyKind;
 use serde_json::json;
 
 use super::writer::Writer;
-use crate::store::table::draft::Draft;
 use crate::store::table::keys::LogKeys;
+use crate::store::table::new_entry::NewEntry;
 
 /// Records the start of the node. A log that refuses appends is opened anyway, so that it can be read, but its start is not
 /// recorded.
@@ -25,16 +25,16 @@ pub(in crate::store) fn record_start(writer: &mut Writer, last_stop: Option<bool
         "the node started",
         &json!({ "last_stop": word, "version": env!("CARGO_PKG_VERSION") }),
     );
-    let mut drafts = vec![Draft { entry: started, via: Arc::clone(&via) }];
+    let mut new_entries = vec![NewEntry { entry: started, via: Arc::clone(&via) }];
     if last_stop == Some(false) {
         let gap = lifecycle(
             "log.gap",
             "the node did not stop cleanly; events in flight that were never acknowledged may be missing",
             &json!({ "count": null, "cause": "unclean stop" }),
         );
-        drafts.push(Draft { entry: gap, via });
+        new_entries.push(NewEntry { entry: gap, via });
     }
-    if let Err(error) = writer.append(drafts) {
+    if let Err(error) = writer.append(new_entries) {
         tracing::error!(%error, "cannot record the start; the log is read-only");
     }
 }
@@ -48,7 +48,7 @@ pub(in crate::store) fn record_next_key(writer: &mut Writer, keys: &LogKeys, gen
         "a new key also signs checkpoints from now on and will replace the current key",
         &json!({ "vkey": next.public().to_string() }),
     );
-    if let Err(error) = writer.append(vec![Draft { entry, via: Arc::from("node") }]) {
+    if let Err(error) = writer.append(vec![NewEntry { entry, via: Arc::from("node") }]) {
         tracing::error!(%error, "cannot record the next checkpoint key");
     }
 }

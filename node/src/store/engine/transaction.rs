@@ -16,8 +16,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::integrator::TreeIntegrator;
 use super::write_error::WriteError;
 use crate::store::index::PendingRows;
-use crate::store::table::draft::{AppendResult, Appended, Draft, to_text};
 use crate::store::table::error::AppendError;
+use crate::store::table::new_entry::{AppendResult, Appended, NewEntry, to_text};
 use crate::store::table::tiles::{INSERT_TILE, insert_tile};
 
 /// Position after the newest row.
@@ -102,9 +102,9 @@ impl<'a> Transaction<'a> {
     /// Records an entry of the node about itself; returns its seq. Such an entry has a fresh ID and bounded fields, so it
     /// should never be refused. If it is refused, the error rolls back the whole transaction.
     fn record_own(&mut self, entry: CallerEntry) -> Result<u64, WriteError> {
-        match self.record(Draft { entry, via: Arc::from("node") })? {
+        match self.record(NewEntry { entry, via: Arc::from("node") })? {
             Ok(Appended::New(receipt)) => Ok(receipt.seq),
-            Ok(Appended::Known(_)) => Err(WriteError::OwnDuplicate),
+            Ok(Appended::Duplicate(_)) => Err(WriteError::OwnDuplicate),
             Err(error) => Err(WriteError::OwnEntry(error)),
         }
     }
@@ -123,8 +123,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Records one entry at the log's current time. The inner error applies to this entry alone.
-    pub(super) fn record(&mut self, draft: Draft) -> Result<AppendResult, WriteError> {
-        let id = draft.entry.id.unwrap_or_else(|| EntryId::from_uuid(uuid::Uuid::now_v7()));
+    pub(super) fn record(&mut self, new_entry: NewEntry) -> Result<AppendResult, WriteError> {
+        let id = new_entry.entry.id.unwrap_or_else(|| EntryId::from_uuid(uuid::Uuid::now_v7()));
         let seq = self.pending.end.next_seq;
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(WriteError::Random)?;
@@ -136,11 +136,11 @@ impl<'a> Transaction<'a> {
             salt,
             timestamp: self.pending.end.last,
             id,
-            via: &draft.via,
+            via: &new_entry.via,
         };
         let mark = self.pending.detector.mark();
-        let flags = to_text(&self.pending.detector.detect(draft.entry.rule_input(), stamp.timestamp));
-        let body = match write_body(&stamp, &draft.entry, &flags) {
+        let flags = to_text(&self.pending.detector.detect(new_entry.entry.rule_input(), stamp.timestamp));
+        let body = match write_body(&stamp, &new_entry.entry, &flags) {
             Ok(body) => body,
             Err(error) => {
                 self.pending.detector.rollback_to(mark);
@@ -149,7 +149,7 @@ impl<'a> Transaction<'a> {
         };
         if self.insert_id.execute((id.as_bytes(), seq))? == 0 {
             self.pending.detector.rollback_to(mark);
-            return self.known_id(&draft, id);
+            return self.known_id(&new_entry, id);
         }
         let mac = self.sealing.key.mac(body.as_bytes());
         self.insert.execute((
@@ -182,14 +182,14 @@ impl<'a> Transaction<'a> {
 
     /// Handles an id that is already taken: returns the first receipt if the content is the same; otherwise refuses the entry and
     /// records the refusal.
-    fn known_id(&mut self, draft: &Draft, id: EntryId) -> Result<AppendResult, WriteError> {
+    fn known_id(&mut self, new_entry: &NewEntry, id: EntryId) -> Result<AppendResult, WriteError> {
         let seq: u64 = self.conn.query_row("SELECT seq FROM ids WHERE id = ?1", [id.as_bytes()], |row| row.get(0))?;
         let first = stored(self.conn, seq)?;
         if let Some((body, mac)) = &first
-            && is_same_entry(&draft.entry, body)
+            && is_same_entry(&new_entry.entry, body)
             && let Some(prefix) = Prefix::parse(body.as_bytes())
         {
-            return Ok(Ok(Appended::Known(Receipt {
+            return Ok(Ok(Appended::Duplicate(Receipt {
                 node_id: self.sealing.node_id.clone(),
                 seq,
                 timestamp: prefix.timestamp,
@@ -197,7 +197,7 @@ impl<'a> Transaction<'a> {
                 signature: hex::encode(mac),
             })));
         }
-        let details = serde_json::json!({ "id": id, "first_seq": seq, "refused_via": &*draft.via });
+        let details = serde_json::json!({ "id": id, "first_seq": seq, "refused_via": &*new_entry.via });
         let note = serde_json::json!({
             "category": "audit", "action": "audit.id_conflict", "outcome": "denied", "reason": "id_reused",
             "description": "an entry was refused because its id was used before for another entry",
@@ -206,7 +206,7 @@ impl<'a> Transaction<'a> {
         match CallerEntry::parse(note.to_string().as_bytes()) {
             Ok(entry) => {
                 // The entry about the refusal has an id of its own, so the recursion ends here.
-                let _ = self.record(Draft { entry, via: Arc::from("node") })?;
+                let _ = self.record(NewEntry { entry, via: Arc::from("node") })?;
             }
             Err(error) => tracing::error!(%error, "cannot record the reuse of an ID"),
         }

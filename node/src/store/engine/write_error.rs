@@ -11,7 +11,7 @@ pub(in crate::store) enum WriteError {
     /// The thread that builds the tree has ended.
     #[error(transparent)]
     Integrator(#[from] IntegratorStopped),
-    #[error("key epoch {0} has no secret")]
+    #[error("node.toml has no secret for key epoch {0}")]
     NoSecret(u32),
     /// The tree in the database does not match the rows or the checkpoints; `Health` contains the reason.
     #[error("the stored tree cannot be extended")]
@@ -22,9 +22,9 @@ pub(in crate::store) enum WriteError {
     #[error("the system returned no random bytes: {0}")]
     Random(getrandom::Error),
     /// An entry that the node wrote about itself is invalid. Its fields are bounded, so this is a bug.
-    #[error("an entry of the node itself was refused: {0}")]
+    #[error("an entry that the node wrote about itself was refused: {0}")]
     OwnEntry(AppendError),
     /// The fresh ID of an entry that the node wrote about itself was used before.
-    #[error("an entry of the node itself got an ID that was used before")]
+    #[error("an entry that the node wrote about itself got an ID that was used before")]
     OwnDuplicate,
 }

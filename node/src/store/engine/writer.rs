@@ -21,11 +21,11 @@ use super::signer::{CheckpointFault, SignedCheckpoint, Signer};
 use super::transaction::{AppendPosition, Pending, Sealing, Transaction};
 use super::write_error::WriteError;
 use crate::store::index::{Index, PendingRows};
-use crate::store::table::draft::{AppendResult, Draft};
 use crate::store::table::error::AppendError;
 use crate::store::table::health::Health;
 use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::{BUSY_TIMEOUT, FileIdentity, LogDir, Opened, file_identity};
+use crate::store::table::new_entry::{AppendResult, NewEntry};
 use crate::store::table::rows;
 use crate::store::table::schema;
 use crate::store::table::tiles::TreeError;
@@ -38,7 +38,7 @@ const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(in crate::store) enum Job {
     Append {
-        drafts: Vec<Draft>,
+        new_entries: Vec<NewEntry>,
         reply: oneshot::Sender<Vec<AppendResult>>,
     },
     /// Signs the committed rows if a signature is due.
@@ -258,11 +258,11 @@ impl Writer {
 
     fn commit_group(&mut self, group: Vec<Job>, stop: bool) {
         let started = Instant::now();
-        let (mut drafts, mut replies, mut asked, mut works) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut new_entries, mut replies, mut asked, mut works) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for job in group {
             match job {
-                Job::Append { drafts: some, reply } => {
-                    drafts.push(some);
+                Job::Append { new_entries: some, reply } => {
+                    new_entries.push(some);
                     replies.push(reply);
                 }
                 Job::Checkpoint { reply } => asked.push(reply),
@@ -273,7 +273,7 @@ impl Writer {
                 Job::Stop => {}
             }
         }
-        self.commit_drafts(drafts, replies, started);
+        self.commit_drafts(new_entries, replies, started);
         for work in works {
             work(self);
         }
@@ -328,15 +328,15 @@ impl Writer {
 
     fn commit_drafts(
         &mut self,
-        drafts: Vec<Vec<Draft>>,
+        new_entries: Vec<Vec<NewEntry>>,
         replies: Vec<oneshot::Sender<Vec<AppendResult>>>,
         started: Instant,
     ) {
-        if drafts.is_empty() {
+        if new_entries.is_empty() {
             return;
         }
-        let counts: Vec<usize> = drafts.iter().map(Vec::len).collect();
-        match self.append(drafts.into_iter().flatten().collect()) {
+        let counts: Vec<usize> = new_entries.iter().map(Vec::len).collect();
+        match self.append(new_entries.into_iter().flatten().collect()) {
             Ok(results) => {
                 let mut results = results.into_iter();
                 for (count, reply) in counts.into_iter().zip(replies) {
@@ -353,14 +353,14 @@ impl Writer {
         self.health.commits.observe(started.elapsed());
     }
 
-    /// Records drafts in one transaction. On an error, no entry of the group is recorded and `end` still describes what is on disk.
-    pub(in crate::store) fn append(&mut self, drafts: Vec<Draft>) -> Result<Vec<AppendResult>, AppendError> {
+    /// Records entries in one transaction. On an error, no entry of the group is recorded and `end` still describes what is on disk.
+    pub(in crate::store) fn append(&mut self, new_entries: Vec<NewEntry>) -> Result<Vec<AppendResult>, AppendError> {
         let clock = Arc::clone(&self.clock);
         self.transact(|transaction, _| {
-            let mut results = Vec::with_capacity(drafts.len());
-            for draft in drafts {
+            let mut results = Vec::with_capacity(new_entries.len());
+            for new_entry in new_entries {
                 transaction.advance_time(clock.now())?;
-                results.push(transaction.record(draft)?);
+                results.push(transaction.record(new_entry)?);
             }
             Ok(results)
         })
@@ -453,7 +453,7 @@ impl Writer {
             Ok(()) => {
                 self.broken.set(None);
                 self.health.recovered();
-                tracing::warn!(rows = self.end.next_seq, "the disk works again; the log accepts entries");
+                tracing::warn!(rows = self.end.next_seq, "the disk works again; the log accepts entries again");
             }
             Err(message) => tracing::debug!(error = message, "the disk has not recovered yet"),
         }
@@ -563,7 +563,7 @@ impl Writer {
 
 fn drafts_in(job: &Job) -> usize {
     match job {
-        Job::Append { drafts, .. } => drafts.len(),
+        Job::Append { new_entries, .. } => new_entries.len(),
         Job::Checkpoint { .. } | Job::Cosigned { .. } | Job::Work(_) | Job::Stop => 0,
     }
 }

@@ -141,7 +141,7 @@ impl Check {
                 {
                     let found = schema::meta(conn, key)?.unwrap_or_default();
                     if found != expected {
-                        let detail = format!("the table `meta` has {key} {found:?}, but {expected:?} is expected");
+                        let detail = format!("in the table `meta`, {key} is {found:?} instead of {expected:?}");
                         self.find(&mut lines, None, FindingKind::Schema, detail);
                     }
                 }

@@ -55,7 +55,7 @@ impl Check {
                 found.push((
                     Some(seq),
                     FindingKind::Derived,
-                    format!("the id {id} of row {seq} is indexed as row {indexed}"),
+                    format!("the index of ids maps the id {id} of row {seq} to row {indexed}"),
                 ));
             }
             None => {

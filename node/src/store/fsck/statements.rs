@@ -1,4 +1,4 @@
-//! Verifies the node's statements about holds and erased rows against the tables that refer to these statements.
+//! Compares the node's statements about holds and erased rows with the tables that refer to these statements.
 
 use piperoll_format::statement::Statement;
 use piperoll_format::verify::Integrity;
@@ -23,7 +23,8 @@ impl Check {
         }
     }
 
-    /// Checks the tables that refer to statements against the statements themselves.
+    /// Reports rows that the table `erased` lists but that no entry erased, and differences between the table `holds` and the
+    /// entries about holds.
     pub(in crate::store) fn statements(
         &mut self,
         conn: &Connection,

@@ -43,7 +43,7 @@ impl TreeCheck {
             ("copied (log.checkpoint)", beside),
         ];
         for (which, bytes) in notes.into_iter().filter_map(|(which, bytes)| Some((which, bytes?))) {
-            let opened = std::str::from_utf8(&bytes).map_err(|_| "it is not text".to_owned());
+            let opened = std::str::from_utf8(&bytes).map_err(|_| "it is not valid UTF-8".to_owned());
             let opened = opened.and_then(|text| Note::parse(text).map_err(|e| e.to_string()));
             match opened.and_then(|note| Checkpoint::open(&note, key.public()).map_err(|e| e.to_string())) {
                 Ok(checkpoint) => self.notes.push((which, checkpoint)),
@@ -53,9 +53,9 @@ impl TreeCheck {
         Ok(faults)
     }
 
-    /// Continues after rows that were pruned: their root was recorded when they were pruned, and the remaining hashes must
-    /// result in the same root. Collected tiles that were not compared yet are discarded, because they were removed together
-    /// with the rows.
+    /// Continues after pruned rows. The root over these rows was recorded when they were pruned, and the hashes that remain must
+    /// result in the same root. Collected tiles that were not compared yet are discarded, because they were removed together with
+    /// the rows.
     pub(in crate::store) fn go_to(&mut self, conn: &Connection, pruned: &Pruned) -> rusqlite::Result<Option<String>> {
         self.full.clear();
         let fault = match tiles::resume(conn, pruned.to_seq) {

@@ -13,8 +13,8 @@ use super::dictionary::Dictionary;
 use super::set::Set;
 use super::text::{GROUP_ROWS, Groups, buckets};
 
-/// Maximum number of a needle's trigrams that are considered, which are evenly spaced in it; of these, at most
-/// `TRIGRAMS_READ_MAX` are read, rarest first. The other trigrams exclude hardly any rows, and reading each of them takes time.
+/// Maximum number of trigrams of a needle that are considered; they are evenly spaced in the needle. Of these, at most
+/// `TRIGRAMS_READ_MAX` are read, rarest first: the others exclude hardly any rows, and reading each of them takes time.
 const TRIGRAMS_MAX: usize = 12;
 const TRIGRAMS_READ_MAX: usize = 4;
 
@@ -106,8 +106,7 @@ pub(super) trait Block {
     fn span(&self) -> (i64, i64);
     /// Time of each row, in microseconds since 1970.
     fn times(&self) -> io::Result<Cow<'_, [i64]>>;
-    /// For each row, the time in microseconds by which the event preceded its recording; empty if no event occurred before it
-    /// was recorded.
+    /// For each row, the number of microseconds from the event to its recording; empty if this number is 0 for every row.
     fn earlier(&self) -> io::Result<Cow<'_, [i64]>>;
 }
 

@@ -70,8 +70,8 @@ pub(super) struct LoadedBlocks {
     pub(super) held: u32,
 }
 
-/// The index's answer for those rows of one block that are indexed, which are the first rows of the block.
-pub(in crate::store) struct Look {
+/// The index's answer for the indexed rows of one block. The indexed rows are the first rows of the block.
+pub(in crate::store) struct Lookup {
     /// Seq of the first row of the block, which is row 0 of the candidates.
     pub(in crate::store) first: u64,
     /// Seq after the last indexed row: rows from this seq on are not in the index.
@@ -129,7 +129,7 @@ impl Index {
 
     /// Determines which rows of the block containing `seq` must be read. Returns `None` if the whole block must be read,
     /// because the index has no block for these rows, or its block was built from other rows.
-    pub(in crate::store) fn candidates(&self, conn: &Connection, seq: u64, ask: &IndexQuery<'_>) -> Option<Look> {
+    pub(in crate::store) fn candidates(&self, conn: &Connection, seq: u64, ask: &IndexQuery<'_>) -> Option<Lookup> {
         let block = seq / self.block_rows();
         self.ask(conn, block, |known| block::candidates(known, block * self.block_rows(), ask))
     }
@@ -139,7 +139,7 @@ impl Index {
         conn: &Connection,
         block: u64,
         answer: impl FnOnce(&dyn Block) -> io::Result<Candidates>,
-    ) -> Option<Look> {
+    ) -> Option<Lookup> {
         let first = block * self.block_rows();
         let (whole, part) = {
             let state = self.read();
@@ -148,14 +148,14 @@ impl Index {
         if let Some(part) = part {
             let part = part.read().unwrap_or_else(PoisonError::into_inner);
             let candidates = answer(&*part).ok()?;
-            return Some(Look { first, end: part.next(), candidates });
+            return Some(Lookup { first, end: part.next(), candidates });
         }
         if !whole {
             return None;
         }
         let looked = self.stored(conn, block).and_then(|stored| answer(&*stored));
         match looked {
-            Ok(candidates) => Some(Look { first, end: first + self.block_rows(), candidates }),
+            Ok(candidates) => Some(Lookup { first, end: first + self.block_rows(), candidates }),
             Err(error) => {
                 tracing::warn!(%error, file = %self.path(block).display(), "an index block is damaged; reading its rows instead");
                 self.make_again(block);
@@ -190,7 +190,7 @@ impl Index {
         range: &Range<u64>,
         times: &Range<Timestamp>,
         counter: &mut Counter,
-    ) -> Option<Look> {
+    ) -> Option<Lookup> {
         let block = seq / self.block_rows();
         let first = block * self.block_rows();
         let place = |seq: u64| usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);

@@ -13,7 +13,7 @@ use crate::store::table::rows::{StoredRow, extent};
 /// Source of the rows that a check compares with the index files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum RowSource {
-    /// Rows of a running node, whose writer knows the number of rows and which blocks are only not written yet.
+    /// Rows of a running node. Its writer knows the number of rows, and full blocks may not have been written to files yet.
     Live,
     /// Rows of a log that is read offline, without a running node.
     AtRest,
@@ -44,8 +44,8 @@ impl IndexCheck {
         self.builder = None;
     }
 
-    /// Adds the next row, which was already read and verified. If that shows that the previous block has ended, or if the row
-    /// completes its block, returns the fault that was found in that block, if any.
+    /// Adds the next row, which was already read and verified. If the row completes the current block or belongs to a later
+    /// block, returns the fault that was found in the block that ended, if any.
     pub(in crate::store) fn row(&mut self, conn: &Connection, row: &StoredRow) -> Option<String> {
         let mut fault = None;
         if self.builder.as_ref().is_some_and(|builder| row.seq >= builder.first() + self.index.block_rows()) {
@@ -100,7 +100,7 @@ impl IndexCheck {
         })
     }
 
-    /// Reports files that are missing, unless they are only not written yet, and files that cover rows that do not exist.
+    /// Reports missing files, except those that may not have been written yet, and files that cover rows that do not exist.
     pub(in crate::store) fn finish(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
         let last = self.last_whole;
         let gone = self

@@ -158,7 +158,10 @@ impl<'a> ColumnCounts<'a> {
         let beyond = counts.len() - 1;
         let whole = block.codes(column)?.each(set, |code| counts[(code as usize).min(beyond)] += 1);
         if !whole || counts.pop() != Some(0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a column has codes without a value"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a column contains codes that are not in its dictionary",
+            ));
         }
         Ok(Self { values, counts })
     }

@@ -176,7 +176,7 @@ mod tests {
         Head { generation: Generation::from_bytes([7; 16]), first: 8, root: [9; 32] }
     }
 
-    /// The golden vector of docs/index.md: the block's hash as a leaf, and its first bytes as documented there.
+    /// The golden vector of docs/index.md: the length of the block's file, its hash as an RFC 6962 leaf, and its first bytes.
     #[test]
     fn the_bytes_of_a_block_are_fixed() -> io::Result<()> {
         let bytes = encode(&block(), &head())?;

@@ -1,5 +1,5 @@
-//! The thread that builds the index after rows were committed. It indexes the newest rows first, and then rows that are
-//! missing.
+//! The thread that builds the index after rows were committed. It indexes the newest rows first, and then older rows
+//! that are not in the index yet.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,8 @@ use crate::store::table::log_start::{first_seq, floor};
 use crate::store::table::mac_epochs::load_epochs;
 use crate::store::table::rows::{StoredRow, extent, read_row};
 
-/// Number of rows that one statement reads and that are added to a block under one lock. Queries that need the lock wait as
-/// long.
+/// Number of rows that one statement reads and that are added to a block under one lock. A query that needs the lock waits until
+/// all of them have been added.
 const BATCH_ROWS: u64 = 256;
 /// Time for which a few new rows wait for more rows before they are added.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -137,7 +137,8 @@ impl Work {
     /// Checks the existing files. Removes files that do not belong to these rows, so that they are rebuilt, and files beyond
     /// the end of the log, which come from a longer log.
     fn begin(&mut self) {
-        // Ignore a log start that cannot be trusted: every read reports it, and rows that do not match it are marked as odd.
+        // Ignore a log start that cannot be trusted: every read reports it. Rows that are missing or fail verification are marked
+        // as odd in their blocks.
         let floor = floor(&self.conn, &mut self.checker).ok().and_then(Result::ok).flatten();
         if let Err(error) = self.index.cut(first_seq(floor.as_ref())) {
             tracing::error!(%error, "cannot remove an index block with pruned rows");
@@ -163,7 +164,7 @@ impl Work {
             let head = self.index.head.load(Ordering::Acquire);
             self.index.reached.store(head, Ordering::Release);
             self.index.asleep.store(true, Ordering::SeqCst);
-            // If the writer committed in between, it has already woken this thread, which then does not sleep.
+            // If the writer has committed rows since `head` was read, do not sleep: the writer may not have seen `asleep`.
             if self.index.head.load(Ordering::SeqCst) == head {
                 std::thread::park_timeout(RETRY);
             }

@@ -20,7 +20,7 @@ mod stored;
 mod text;
 
 pub(super) use block::IndexQuery;
-pub(super) use blocks::{BLOCK_LEVEL, Index, Look};
+pub(super) use blocks::{BLOCK_LEVEL, Index, Lookup};
 pub(super) use check::{IndexCheck, RowSource as CheckedRows};
 pub(super) use fresh::PendingRows;
 pub(super) use indexer::Indexer;

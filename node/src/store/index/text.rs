@@ -52,8 +52,8 @@ impl Groups {
         }
     }
 
-    /// Writes the stored form: the gaps between the groups as LEB128, or one bit per group if that is not longer. The two forms
-    /// can be distinguished by their length, because the bits always have the length for all groups.
+    /// Writes the stored form: the gaps between the groups as LEB128, or one bit per group if that is not longer. The length
+    /// tells the two forms apart: the bits of a block always have the same length, and the gaps are always shorter.
     fn write(&self, groups: usize, out: &mut Vec<u8>) {
         let start = out.len();
         if let Self::List(list) = self {

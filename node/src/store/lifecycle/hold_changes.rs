@@ -12,7 +12,7 @@ const HOLDS_MAX: u64 = 1_000;
 /// Maximum bytes of a hold's name.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Records that an operator has confirmed the timestamps of rows; returns the seq of the entry.
+/// Records an operator's confirmation of the timestamps of rows; returns the seq of the entry.
 pub(in crate::store) fn confirm_times(writer: &mut Writer, confirmed: &TimesConfirmed) -> Result<u64, AdminError> {
     check_reason(&confirmed.reason)?;
     let statement = Statement::TimesConfirmed(confirmed.clone());
@@ -47,7 +47,7 @@ pub(in crate::store) fn add_hold(writer: &mut Writer, hold: &Hold) -> Result<u64
         && hold.from <= going.pruned.newest
     {
         return Err(AdminError::Refused(format!(
-            "rows up to {} are already recorded as pruned and can no longer be kept; start the hold at a later time",
+            "rows recorded up to {} are being pruned and can no longer be kept; begin the hold's range after that time",
             going.pruned.newest
         )));
     }

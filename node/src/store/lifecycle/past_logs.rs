@@ -52,7 +52,7 @@ pub(in crate::store) struct ArchivedLogs {
 
 #[derive(Default)]
 struct Known {
-    looked: Option<Instant>,
+    scanned_at: Option<Instant>,
     open: BTreeMap<Generation, ArchivedLog>,
     /// Last error for each archived log that cannot be opened, so that the same error is reported only once.
     failed: BTreeMap<Generation, String>,
@@ -91,10 +91,10 @@ impl ArchivedLogs {
     /// Returns the archived logs that can be read. If the cached list is too old, blocks on the file system.
     fn scan_directory(&self, keys: &LogKeys) -> Vec<ArchivedLog> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+        if known.scanned_at.is_some_and(|scanned_at| scanned_at.elapsed() < LOOK_EVERY) {
             return known.open.values().cloned().collect();
         }
-        known.looked = Some(Instant::now());
+        known.scanned_at = Some(Instant::now());
         let there = generations_aside(&self.dir);
         known.open.retain(|generation, aside| {
             let path = there.iter().find(|(there, _)| there == generation).map(|(_, path)| path);
@@ -123,7 +123,7 @@ impl ArchivedLogs {
 
     /// Expires the cached list, so that the next request lists the folders again.
     pub(in crate::store) fn look_again(&self) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).scanned_at = None;
     }
 
     /// Lists the archived logs for clients.

@@ -224,8 +224,7 @@ pub(in crate::store) fn leaving(
                 before = its;
             }
             Ok(Fate::Kept(message)) => {
-                leaving.kept =
-                    Some(format!("the archived log {generation}, together with everything after it, {message}"))
+                leaving.kept = Some(format!("the archived log {generation}, together with all later rows, {message}"))
             }
             Err(Obstacle::Evidence(message)) => {
                 leaving.evidence =
@@ -266,19 +265,19 @@ fn fate(
     let added_from = begun_after.rows.or(signed).unwrap_or_default();
     let added = log.newest(added_from)?;
     if added.is_some() && added_from > 0 && log.era(log.rows - 1)? != log.era(added_from - 1)? {
-        let message = "the clock was set back before rows were added to it, so their times are unknown";
+        let message = "rows were added to it after the clock had been set back, so their age is unknown";
         return Err(Obstacle::Evidence(message.to_owned()));
     }
     let young = if wish.before == Timestamp::MAX { added } else { log.newest(0)? };
     if let Some(newest) = young.filter(|newest| *newest >= wish.earlier_before) {
-        return Ok(Fate::Kept(format!("is kept: it has a row recorded at {newest}")));
+        return Ok(Fate::Kept(format!("is kept: it has a row as recent as {newest}")));
     }
     let before = begun(&log.opened.conn, &mut log.checker)?;
     Ok(Fate::Goes(EarlierPruned { generation, rows: log.rows, added }, before))
 }
 
-/// Opens the logs that will be removed once more. Returns the logs that the `log.pruned` entry will name, and the newest time
-/// of all rows in these logs and of rows that earlier prunes removed.
+/// Reopens the logs that will be removed. Returns the logs that the `log.pruned` entry will name, and the newest time of all rows
+/// in the reopened logs and of the rows that earlier prunes removed from them.
 pub(in crate::store) fn named(
     place: &LogLocation,
     logs: &[EarlierPruned],

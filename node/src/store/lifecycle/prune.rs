@@ -1,7 +1,7 @@
 //! Prunes the oldest rows. The order of the steps ensures that a crash never loses rows that were not recorded as pruned.
 //!
-//! 1. *Plan*: determine the cut, that is, the seq below which rows are pruned. It is rounded down to a full tile, and no row
-//!    below it is unwitnessed or under a hold.
+//! 1. *Plan*: determine the cut, that is, the seq below which rows are pruned. It is rounded down to a full tile, and every
+//!    row below it has been witnessed and is not under a hold.
 //! 2. *Check*: read every row that would be pruned. A row that fails verification is evidence; in that case nothing is dropped.
 //! 3. *State*: one transaction writes the entry `log.pruned` and moves the log start. From then on, the rows no longer belong to
 //!    the log.
@@ -57,7 +57,7 @@ pub(in crate::store) fn plan(
     let mut limits = Vec::new();
     if witnessed < cut {
         cut = witnessed;
-        limits.push(format!("a witness has seen only {witnessed} rows"));
+        limits.push(format!("row {witnessed} and all later rows have not been seen by a witness yet"));
     }
     for held in &held {
         let of_range = search.first_within(&eras, held.hold.from, held.hold.to)?.unwrap_or(end);
@@ -264,8 +264,8 @@ impl<'a> Pruner<'a> {
         Ok(pruned)
     }
 
-    /// Drops the next batch of pruned rows. Returns whether no rows below the log start are left. The caller must make sure that
-    /// a witness has cosigned the `log.pruned` entry.
+    /// Drops the next batch of pruned rows. Returns true if there was no row below the log start left to drop. The caller must
+    /// make sure that a witness has cosigned the `log.pruned` entry.
     pub(in crate::store) fn drop_batch(&mut self) -> Result<bool, AdminError> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(true) };
@@ -330,7 +330,7 @@ impl<'a> Pruner<'a> {
         Ok(ids)
     }
 
-    /// Drops the tiles of higher levels below the log start.
+    /// Drops the tiles below the log start on every level.
     fn tidy_tiles(&mut self, floor: u64) -> Result<(), AdminError> {
         let size = self.writer.next_seq();
         self.writer.transact(|transaction, _| {
@@ -344,7 +344,7 @@ impl<'a> Pruner<'a> {
         Ok(())
     }
 
-    /// Gives some free pages back to the file system. Returns whether no free pages are left.
+    /// Gives some free pages back to the file system. Returns true if no free page is left or none could be given back.
     pub(in crate::store) fn shrink(&mut self) -> Result<bool, AdminError> {
         let before: u64 = self.writer.conn().query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
         if before > 0 {
@@ -357,7 +357,7 @@ impl<'a> Pruner<'a> {
         Ok(after == 0 || after == before)
     }
 
-    /// Records that the rows below the log start have been dropped.
+    /// Records the end of a prune, whose rows have all been dropped. Returns `None` if there is no unfinished prune.
     pub(in crate::store) fn finish(&mut self, bytes_freed: u64) -> Result<Option<PruneFinished>, AdminError> {
         let mut checker = self.writer.checker();
         let Some(floor) = unfinished(self.writer.conn(), &mut checker)? else { return Ok(None) };

@@ -20,11 +20,11 @@ use super::past_retention::begun;
 use crate::store::engine::open_writer::{OpenWriter, open_writer};
 use crate::store::engine::signer::{StoredNote, kept};
 use crate::store::index::BLOCK_LEVEL;
-use crate::store::table::draft::Draft;
 use crate::store::table::error::OpenError;
 use crate::store::table::holds;
 use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::LogDir;
+use crate::store::table::new_entry::NewEntry;
 use crate::store::table::rows;
 
 /// Result of starting a new generation.
@@ -74,9 +74,9 @@ pub fn begin_generation(
     let details = json!({ "previous": previous, "reason": reason, "by": by });
     let begun = lifecycle(GENERATION_BEGUN, "a new log replaces the archived one", &details);
     let stopped = lifecycle("log.stopped", "the node is not running yet", &json!({}));
-    let drafts = [begun, stopped].map(|entry| Draft { entry, via: Arc::from("node") });
+    let new_entries = [begun, stopped].map(|entry| NewEntry { entry, via: Arc::from("node") });
     let recorded =
-        writer.append(drafts.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
+        writer.append(new_entries.to_vec()).and_then(|results| results.into_iter().collect::<Result<Vec<_>, _>>());
     // On failure, both logs keep their folders: the new one stays incomplete, and the old one stays in use.
     recorded.map_err(|e| io(fresh.clone())(std::io::Error::other(e)))?;
     // A hold applies to a range of time, not to a log: it also keeps entries that are recorded in the new log.
@@ -112,7 +112,7 @@ pub(in crate::store) fn finish_exchange(dir: &LogDir, keys: &LogKeys) -> std::io
     for entry in std::fs::read_dir(parent)? {
         let path = entry?.path();
         let is_left = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
-        // Skip new logs that were created but never used: their generation is another one.
+        // Skip new logs that were created but never used: each of them has a generation of its own.
         if is_left && LogDir::new(&path).marked_generation().is_ok_and(|marked| marked == Some(generation)) {
             tracing::warn!(from = %path.display(), to = %old.display(), "starting a new generation was interrupted; finishing the archiving of the old log");
             return std::fs::rename(&path, &old);

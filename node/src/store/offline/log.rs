@@ -26,11 +26,11 @@ use crate::store::engine::signer::{self, Signer, StoredNote};
 use crate::store::fsck::check::Check;
 use crate::store::index::{BLOCK_LEVEL, CheckedRows, Index, IndexCheck};
 use crate::store::read::scan::{Batch, Scan, ScanContext, parse_filter};
-use crate::store::table::draft::{Appended, Draft};
 use crate::store::table::erased::row_at;
 use crate::store::table::error::{AppendError, OpenError, ReadError};
 use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::{LogDir, SnapshotCopy};
+use crate::store::table::new_entry::{Appended, NewEntry};
 use crate::store::table::rows::{self, Extent, StoredRow};
 use crate::store::table::schema;
 use crate::store::table::tiles;
@@ -40,7 +40,7 @@ use crate::store::table::tiles;
 pub enum ArchiveError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("no witness has cosigned a checkpoint of this log yet, so the archive could not be proven")]
+    #[error("no witness has cosigned a checkpoint of this log yet, so an archive of its rows would not be verifiable")]
     Unwitnessed,
     #[error("a row was erased under entry {0}, which no witness has seen yet; try again in a moment")]
     Young(u64),
@@ -188,7 +188,7 @@ impl OfflineLog {
         written.map_err(io)
     }
 
-    /// Writes the rows, followed by the entries that record which of them were erased. Returns the seqs of these entries.
+    /// Writes the rows, followed by the entries from `to` on that erased any of these rows. Returns the seqs of these entries.
     fn write_rows(&self, from: u64, to: u64, file: &mut std::fs::File) -> Result<Vec<u64>, RowsFault> {
         let mut checker = RowChecker::new(self.keys.ring.clone(), self.generation);
         let mut out = BufWriter::new(file);
@@ -247,11 +247,11 @@ pub fn append_offline(
     keys: &LogKeys,
     clock: Arc<dyn Clock>,
     rules: Rules,
-    drafts: Vec<Draft>,
+    new_entries: Vec<NewEntry>,
 ) -> Result<Vec<Result<Appended, AppendError>>, OpenError> {
     let OpenWriter { mut writer, generation, health, lock, .. } = open_writer(dir, keys, clock, rules, BLOCK_LEVEL)?;
-    let count = drafts.len();
-    let results = writer.append(drafts).unwrap_or_else(|error| vec![Err(error); count]);
+    let count = new_entries.len();
+    let results = writer.append(new_entries).unwrap_or_else(|error| vec![Err(error); count]);
     let io = |source| OpenError::Io { path: dir.path().to_owned(), source };
     if health.head().is_some() {
         dir.write_marker(keys.ring.cluster(), keys.ring.node_id(), generation).map_err(io)?;

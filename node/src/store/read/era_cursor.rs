@@ -13,7 +13,7 @@ use piperoll_query::stats::Counter;
 use rusqlite::Connection;
 
 use super::prove::ProofPart;
-use crate::store::index::{Index, IndexQuery, Look};
+use crate::store::index::{Index, IndexQuery, Lookup};
 use crate::store::table::erased;
 use crate::store::table::error::ReadError;
 use crate::store::table::rows::{ERA_COLUMN, StoredRow, read_row};
@@ -39,7 +39,7 @@ pub(in crate::store) struct Reading<'a> {
     pub(in crate::store) faults: &'a mut Faults,
     pub(in crate::store) order: Order,
     pub(in crate::store) range: (Timestamp, Timestamp),
-    /// Filter of the scan. An empty filter matches every row, so the index is used only for counting.
+    /// Filter of the scan. If the filter is empty, every row matches, so the index is used only for counting.
     pub(in crate::store) filter: &'a Filter,
     pub(in crate::store) index: Option<&'a Index>,
     /// Counter for the matching rows that can be counted from the index alone.
@@ -61,8 +61,8 @@ pub(in crate::store) struct EraCursor {
     carry: Timestamp,
     first_carry: Timestamp,
     carried_to: u64,
-    /// The block that was looked up last, and the index's answer.
-    looked: Option<(u64, Option<Look>)>,
+    /// The block that was looked up last, and the answer of the index.
+    last_lookup: Option<(u64, Option<Lookup>)>,
     pub(in crate::store) buffer: VecDeque<StoredRow>,
 }
 
@@ -70,7 +70,7 @@ impl EraCursor {
     pub(in crate::store) fn new(era: Range<u64>, part: Range<u64>, carry: Timestamp, order: Order) -> Self {
         let carried_to = if order == Order::Asc { part.start } else { part.end };
         let (from, to) = (part.start, part.end);
-        Self { era, part, from, to, carry, first_carry: carry, carried_to, looked: None, buffer: VecDeque::new() }
+        Self { era, part, from, to, carry, first_carry: carry, carried_to, last_lookup: None, buffer: VecDeque::new() }
     }
 
     /// Returns whether more rows may follow those in the buffer.
@@ -111,7 +111,7 @@ impl EraCursor {
     }
 
     /// Returns the next range of consecutive rows that may match, and skips the rows before that range. Returns `None` if no row
-    /// in the rest of a block may match.
+    /// in the rest of the current block may match.
     fn next_range(&mut self, reading: &mut Reading<'_>) -> Option<Range<u64>> {
         let Some(index) = reading.index.filter(|_| !reading.filter.is_empty() || reading.counter.is_some()) else {
             return Some(self.from..self.to);
@@ -119,19 +119,19 @@ impl EraCursor {
         let asc = reading.order == Order::Asc;
         let at = if asc { self.from } else { self.to - 1 };
         let block = at / index.block_rows();
-        if self.looked.as_ref().is_none_or(|(looked, _)| *looked != block) {
+        if self.last_lookup.as_ref().is_none_or(|(known, _)| *known != block) {
             let ask = IndexQuery { condition: reading.filter.condition(), ids: reading.ids };
             let times = reading.range.0..reading.range.1;
-            let look = match &mut reading.counter {
+            let lookup = match &mut reading.counter {
                 None => index.candidates(reading.conn, at, &ask),
                 Some(counter) => index.count(reading.conn, at, &ask, &(self.from..self.to), &times, counter),
             };
-            self.looked = Some((block, look));
+            self.last_lookup = Some((block, lookup));
         }
         let (first, end) = (block * index.block_rows(), (block + 1) * index.block_rows());
         let whole = self.from.max(first)..self.to.min(end);
-        let Some((_, Some(look))) = &self.looked else { return Some(whole) };
-        let (known, set) = (look.first..look.end, &look.candidates.rows);
+        let Some((_, Some(lookup))) = &self.last_lookup else { return Some(whole) };
+        let (known, set) = (lookup.first..lookup.end, &lookup.candidates.rows);
         let place = |seq: u64| usize::try_from(seq - known.start).unwrap_or(usize::MAX);
         let most = reading.want as u64;
         if asc {
@@ -217,12 +217,12 @@ impl EraCursor {
 
     /// Returns whether the index states with certainty that a row matches the filter.
     fn is_known_to_fit(&self, seq: u64) -> bool {
-        let Some((_, Some(look))) = &self.looked else { return false };
-        let Some(place) = seq.checked_sub(look.first).and_then(|place| usize::try_from(place).ok()) else {
+        let Some((_, Some(lookup))) = &self.last_lookup else { return false };
+        let Some(place) = seq.checked_sub(lookup.first).and_then(|place| usize::try_from(place).ok()) else {
             return false;
         };
-        let candidates = &look.candidates;
-        seq < look.end && candidates.exact && candidates.rows.contains(place) && !candidates.odd.contains(place)
+        let candidates = &lookup.candidates;
+        seq < lookup.end && candidates.exact && candidates.rows.contains(place) && !candidates.odd.contains(place)
     }
 
     /// Sets the row's position in the timeline: a sound row is at its own time, any other row at the time of the preceding sound
@@ -277,7 +277,7 @@ impl Faults {
         }
     }
 
-    /// Records that the rows `from..to` are missing.
+    /// Adds a fault: the rows `from..to` are missing.
     fn gap(&mut self, from: u64, to: u64) {
         if from < to {
             self.gaps += 1;

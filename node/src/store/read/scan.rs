@@ -31,7 +31,7 @@ use crate::store::table::rows::{Extent, SEQ_MAX, StoredRow};
 use crate::store::table::tiles::TreeError;
 use crate::store::table::time_search::{EraPart, Search};
 
-/// Number of rows fetched at once: the maximum, and the minimum for scans whose filter may drop some of the rows.
+/// Maximum number of rows fetched at once, and the minimum for scans whose filter may drop some of the rows.
 const BLOCK_ROWS: usize = 512;
 const FILTERED_ROWS_MIN: usize = 16;
 /// Limits of a batch, which ends when either of them is reached.
@@ -263,8 +263,8 @@ impl Scan {
             }
             let (from, to) = self.range;
             if row.is_sound() && !(from..to).contains(&row.timestamp) {
-                // Skip sound rows outside the requested range. The range found by the time search is larger than requested if it
-                // contains too many consecutive unsound rows.
+                // Skip sound rows outside the requested range. The time search finds a range that is larger than requested if too
+                // many consecutive rows are unsound.
                 continue;
             }
             if self.is_wanted(&row) {
@@ -363,7 +363,7 @@ impl Scan {
             if self.runs[index].buffer.is_empty() && self.runs[index].goes_on() {
                 self.fill(conn, index, until)?;
                 if self.runs[index].buffer.is_empty() && self.runs[index].goes_on() {
-                    // Time is up, and the next row of the answer may be in this run.
+                    // Time is up, and the next row of the answer may be among the unread rows of this era.
                     return Ok(None);
                 }
             }

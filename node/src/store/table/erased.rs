@@ -87,8 +87,9 @@ pub(in crate::store) fn orphans(
         let said = statement_at(conn, checker, entry_seq.unsigned_abs())?;
         let fits = matches!(&said, Some(Statement::Erased(erased)) if i64::try_from(erased.seq) == Ok(seq));
         if !fits {
-            let message =
-                format!("row {seq} is listed as erased under row {entry_seq}, but that row does not confirm it");
+            let message = format!(
+                "row {entry_seq} is listed as the entry that records the erasure of row {seq}, but it does not"
+            );
             faults.push((seq.unsigned_abs(), message));
         }
     }

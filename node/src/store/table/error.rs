@@ -13,7 +13,7 @@ pub enum OpenError {
         "{path} belongs to uid {owner}, but this process runs as uid {me}; run it as that user (for example with `sudo -u '#{owner}'`) so that the files keep one owner"
     )]
     WrongOwner { path: PathBuf, owner: u32, me: u32 },
-    #[error("{path} is in use by another process; stop that node (or append through its socket) first")]
+    #[error("{path} is in use by another process; stop the running node first, or append through its socket")]
     InUse { path: PathBuf },
     #[error(
         "{path} is missing, but {marker} shows that a log of this node exists here; restore the file, or move {marker} away to begin a new generation"
@@ -32,11 +32,11 @@ pub enum OpenError {
     #[error("no log in {path}; start the node once, or specify the right directory")]
     NoLog { path: PathBuf },
     #[error(
-        "{path} has format version {found}, but this program supports only versions up to {known}; use a newer program"
+        "{path} has format version {found}, but this program supports only versions up to {known}; upgrade Piperoll"
     )]
     Version { path: PathBuf, found: i64, known: i64 },
     #[error(
-        "{path} is not a readable database ({source}); restore it from a backup, or move it away together with its marker to begin a new generation"
+        "{path} is not a readable database ({source}); restore it from a backup, or move it and log.json away to begin a new generation"
     )]
     Sqlite { path: PathBuf, source: rusqlite::Error },
     #[error("no secret is configured for this node; `secrets` needs at least epoch 0")]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use piperoll_format::time::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Period after a failed commit in which its transient fault is reported. Without this limit, callers that wait for health before
-/// they retry would wait forever.
+/// Period after a failed commit in which its transient fault is reported. Without this limit, callers that wait until the log is
+/// healthy before they retry would wait forever.
 const TRANSIENT_FAULT_LASTS: Duration = Duration::from_secs(15);
 
 /// Upper bounds of the buckets for the duration of a group commit, in seconds: a disk with a write cache commits within a
@@ -52,11 +52,10 @@ pub struct Health {
     /// Number of rows covered by the newest checkpoint, and by the newest cosigned one; 0 if there is none.
     signed_size: AtomicU64,
     witnessed_size: AtomicU64,
-    /// Time and reason of the last failed commit, until a commit succeeds. Such a fault may pass: a full disk may have space
-    /// again.
+    /// Durations of the group commits.
     pub commits: CommitTimes,
     write_fault: Mutex<Option<String>>,
-    /// Reason why the last commit failed, until one succeeds: space may become available again on a full disk.
+    /// Time and reason of the last failed commit, until a commit succeeds. The fault may pass: a full disk may have space again.
     transient_fault: Mutex<Option<(Instant, String)>>,
     read_fault: Mutex<Option<String>>,
     /// Number of reads that panicked since the node started.
@@ -69,12 +68,12 @@ impl Health {
         self.next_seq.store(next_seq, Ordering::Release);
     }
 
-    /// Marks that rows are now being stamped with times from `now` on, and that they are not committed yet.
+    /// Publishes that rows are being stamped with times from `now` on and are not committed yet.
     pub(in crate::store) fn stamps_from(&self, now: Timestamp) {
         self.stamping_since.store(now.micros(), Ordering::SeqCst);
     }
 
-    /// Marks that the stamped rows have been committed, or that they never will be.
+    /// Publishes that the stamped rows have been committed, or that they never will be.
     pub(in crate::store) fn stamped(&self) {
         self.stamping_since.store(0, Ordering::SeqCst);
     }

@@ -37,7 +37,7 @@ pub(in crate::store) fn holds(
             }
             _ => {
                 return Ok(Err(format!(
-                    "the hold {name:?} is listed as set by row {entry_seq}, but that row does not confirm it"
+                    "row {entry_seq} is listed as the entry that sets the hold {name:?}, but it does not"
                 )));
             }
         }

@@ -60,7 +60,7 @@ pub(in crate::store) struct Opened {
     pub(in crate::store) identity: FileIdentity,
     /// The writer's lock, held as long as the writer lives; the kernel releases it when the process ends.
     pub(in crate::store) lock: Option<File>,
-    /// A private copy, used if the directory is not writable, which is removed when dropped.
+    /// A private copy, which is used if the directory is not writable, and which is removed when this value is dropped.
     pub(in crate::store) copy: Option<SnapshotCopy>,
 }
 

@@ -39,7 +39,7 @@ pub(in crate::store) fn floor(
             Ok(Some(LogStart { entry_seq: entry_seq.unsigned_abs(), pruned, finished }))
         }
         _ => Err(format!(
-            "rows below {to_seq} are listed as pruned under row {entry_seq}, but that row does not confirm it"
+            "row {entry_seq} is listed as the entry that declares the rows below {to_seq} pruned, but it does not"
         )),
     })
 }

@@ -8,8 +8,8 @@ use super::log_start::LogStart;
 use super::rows::entry_at;
 
 /// Reads the key epochs and the rows of each; returns a message about the first rotation that the entries do not confirm. The
-/// first row of every epoch states the rotation and has a MAC with that epoch's own key; the row before it states the same and
-/// has a MAC with the previous key.
+/// first row of the new epoch states the rotation and has a MAC with the new key; the row before it states the rotation as well
+/// and has a MAC with the previous key.
 pub(in crate::store) fn epochs(
     conn: &Connection,
     checker: &mut RowChecker,
@@ -35,7 +35,7 @@ pub(in crate::store) fn epochs(
         });
         let Some(said) = said.filter(|_| fits) else {
             return Ok(Err(format!(
-                "row {first_seq} is listed as the first of key epoch {epoch}, but does not confirm it"
+                "row {first_seq} is listed as the entry that begins key epoch {epoch}, but it does not"
             )));
         };
         if spans.is_empty() && first < first_seq {

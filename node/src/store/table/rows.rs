@@ -21,7 +21,7 @@ pub(in crate::store) const ERA_COLUMN: &str = "the era column differs from the s
 #[derive(Debug, Clone)]
 pub struct StoredRow {
     pub seq: u64,
-    /// Time in the row's column; trustworthy only if the check is `ok`.
+    /// Value of the row's time column; trustworthy only if the check is `ok`.
     pub timestamp: Timestamp,
     /// Position of the row in the timeline: its own time if it is sound, otherwise the time of the preceding sound row in reading
     /// order. An unauthenticated time must not decide what is read next.
@@ -60,7 +60,7 @@ pub(in crate::store) fn extent(conn: &Connection) -> rusqlite::Result<Extent> {
     Ok(Extent { oldest_seq, head_seq, last_timestamp })
 }
 
-/// Returns the time in a row's column.
+/// Returns the value of a row's time column.
 pub(in crate::store) fn time_of(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Timestamp>> {
     let mut statement = conn.prepare_cached("SELECT ts FROM entries WHERE seq = ?1")?;
     let time = statement.query_row([seq], |row| integer(row, 0)).optional()?;

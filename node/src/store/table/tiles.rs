@@ -26,7 +26,7 @@ pub enum TreeError {
     RowMissing(u64),
     #[error("the hashes of rows below {0} were removed when the rows were pruned")]
     Pruned(u64),
-    #[error("the hashes at the tree's right edge do not match {0} rows")]
+    #[error("the tree's right edge has the wrong number of hashes for {0} rows")]
     Edge(u64),
 }
 

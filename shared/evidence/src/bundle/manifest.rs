@@ -71,9 +71,9 @@ pub struct NodePart {
     pub earlier: Vec<EarlierPart>,
     /// Number of entries without a proof, which the bundle contains unchanged.
     pub rejected: u64,
-    /// Number of erased entries of the range, according to the node, whose match with the filter can no longer be determined;
-    /// they are not in the timeline. Absent if there are none, and in bundles of earlier versions, whose timeline contains all
-    /// erased entries of the range.
+    /// Number of erased entries of the range that may have matched the filter, according to the node; whether they did can no
+    /// longer be determined. They are not in the timeline. Absent if there are none, and in bundles of earlier versions, whose
+    /// timeline contains all erased entries of the range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
 }

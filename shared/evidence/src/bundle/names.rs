@@ -5,8 +5,8 @@ pub const FORMAT: &str = "piperoll bundle v1";
 /// First line of the manifest of a bundle that also contains entries of archived logs. A verifier of the first version must
 /// refuse such a bundle, because it would not check these entries.
 pub const FORMAT_2: &str = "piperoll bundle v2";
-/// Maximum number of archived logs of one node in a bundle. No node has this many, and the number in the names of their members
-/// has at most two digits.
+/// Maximum number of archived logs of one node in a bundle. No node has this many, and the names of the members with archived
+/// logs contain a number of at most two digits.
 pub const EARLIER_LOGS_MAX: usize = 64;
 /// Maximum size of a bundle, which is held in memory while it is checked.
 pub const BUNDLE_BYTES_MAX: usize = 8 * 1024 * 1024 * 1024;

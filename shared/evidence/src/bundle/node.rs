@@ -8,7 +8,7 @@ use super::rows::{Rows, StoredEntry};
 use super::trust::{NodeTrust, Trust};
 use super::verdict::{Check, Checks, NodeVerdict};
 use piperoll_format::checkpoint::Checkpoint;
-use piperoll_format::completeness::{Coverage, Place};
+use piperoll_format::completeness::{Coverage, ProvenRow};
 use piperoll_format::entry::is_one_entry;
 use piperoll_format::merkle::{Hash, RangeRoot, decode_hash, leaf_hash};
 use piperoll_format::note::{KeyKind, Note, VerifyingKey};
@@ -95,7 +95,7 @@ fn open_checkpoint(
     checks: Checks,
     verdict: &mut NodeVerdict,
 ) -> Result<(Checkpoint, String), String> {
-    let text = std::str::from_utf8(member).map_err(|_| "its checkpoint is not text".to_owned())?;
+    let text = std::str::from_utf8(member).map_err(|_| "its checkpoint is not valid UTF-8".to_owned())?;
     let note = Note::parse(text).map_err(|error| format!("its checkpoint is invalid: {error}"))?;
     let origin = note.text().lines().next().unwrap_or_default();
     let own = format!("{}/{}/", trust.cluster, node.id);
@@ -137,7 +137,7 @@ fn open_checkpoint(
         }
     }
     if checks.on(Check::Witness) && verdict.witnesses.is_empty() {
-        return Err("no witness of the trust file has cosigned its checkpoint".to_owned());
+        return Err("no witness in the trust file has cosigned its checkpoint".to_owned());
     }
     Ok((checkpoint, generation.to_owned()))
 }
@@ -191,7 +191,10 @@ fn walk<'a>(
         let own = prefix.node_id == verdict.node_id && prefix.generation == generation;
         let seq = row.seq();
         if checks.on(Check::Identity) && !own {
-            verdict.fault(format!("row {seq} was written by {}/{}", prefix.node_id, prefix.generation));
+            verdict.fault(format!(
+                "row {seq} was written by {}/{}, so it belongs to another log",
+                prefix.node_id, prefix.generation
+            ));
             return Vec::new();
         }
         if let Err(problem) = root.leaf(seq, row.leaf()) {
@@ -236,7 +239,7 @@ fn walk<'a>(
             verdict.fault(format!("row {seq} is not a valid entry"));
         }
         let view = view.unwrap_or_default();
-        let place = Place { seq, era: row.era(), timestamp: row.timestamp() };
+        let place = ProvenRow { seq, era: row.era(), timestamp: row.timestamp() };
         if question.wants(&row, &view, verdict.erased_apart.is_some()) {
             if unfiltered {
                 shown.row(place);
@@ -345,7 +348,9 @@ pub(super) fn missing_earlier(question: &BundleQuery, node: &NodeVerdict) -> Opt
         });
         let generation = generation.as_deref().unwrap_or("unknown");
         let Some(found) = found else {
-            return Some(format!("its log replaced generation {generation} at {at}, and the range begins before that"));
+            return Some(format!(
+                "its log replaced generation {generation} at {at}; the range begins earlier, but the bundle does not contain that generation"
+            ));
         };
         let log = left.swap_remove(found);
         let (size, rows) = (log.size.unwrap_or_default(), begun.and_then(Begun::rows_before));

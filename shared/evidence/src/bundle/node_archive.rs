@@ -39,7 +39,7 @@ pub(super) fn verify_archive(members: &[Member<'_>], trust: &Trust, checks: Chec
         return verdict;
     };
     if [checkpoint, entries, proof].map(|member| member.name) != names.each_ref().map(String::as_str) {
-        verdict.find(Some(id), "its members are not those of an archive");
+        verdict.find(Some(id), "its members are not named like those of an archive");
         return verdict;
     }
     if head.cluster != trust.cluster {

@@ -41,7 +41,7 @@ pub fn kept_to_policy(
     let added = pruned.earlier.iter().filter_map(|log| log.added).filter(|added| since(*added) < keep).max();
     if let Some(added) = added {
         let message = format!(
-            "an archived log that was pruned with them has an entry recorded at {added} and was recorded as pruned at {stated}, but the policy is {} days",
+            "an archived log that was pruned with them has an entry recorded at {added} and was recorded as pruned at {stated}, but the policy requires {} days",
             policy.keep_days
         );
         return if added <= stated { PolicyFit::Early(message) } else { PolicyFit::Unshown(message) };
@@ -55,14 +55,14 @@ pub fn kept_to_policy(
     let young = since(pruned.newest) < keep && pruned.newest <= stated;
     match seen {
         Some(seen) if young => PolicyFit::Early(format!(
-            "they were witnessed from {seen} on and recorded as pruned at {stated}, but the policy is {days} days"
+            "they were witnessed at {seen} and recorded as pruned at {stated}, but the policy requires {days} days"
         )),
         None if young => PolicyFit::Early(format!(
-            "the newest of them has the timestamp {} and was recorded as pruned at {stated}, but the policy is {days} days",
+            "the newest of them has the timestamp {} and was recorded as pruned at {stated}, but the policy requires {days} days",
             pruned.newest
         )),
         Some(seen) => PolicyFit::Unshown(format!(
-            "only their own timestamps show that they were kept for the {days} days of the policy; they were witnessed from {seen} on"
+            "only their own timestamps show that they were kept for the {days} days of the policy; the cosignature that covers them is from {seen}"
         )),
         None => PolicyFit::Unshown(format!(
             "only their own timestamps show that they were kept for the {days} days of the policy; the `log.pruned` entry names no witness"

@@ -133,13 +133,17 @@ fn line(out: &mut String, node: &NodeVerdict) {
                 }
             }
             if node.erased > 0 {
-                let _ = write!(out, "; the content of {} was erased, as recorded by entries shown here", node.erased);
+                let _ = write!(
+                    out,
+                    "; the content of {} of the entries was erased, as recorded in entries shown here",
+                    node.erased
+                );
             }
             if let Some(erased) = node.erased_apart {
                 let rows = if erased == 1 { "row of the range is" } else { "rows of the range are" };
                 let _ = write!(
                     out,
-                    "; {erased} erased {rows} not shown: only the erased content could decide whether the filter selects them (according to the exporter)"
+                    "; {erased} erased {rows} not shown, according to the exporter: only the erased content could show whether the filter matches"
                 );
             }
         }
@@ -166,7 +170,11 @@ fn line(out: &mut String, node: &NodeVerdict) {
             let _ = write!(out, "; rows below {pruned} were pruned by the node");
         }
         if log.erased > 0 {
-            let _ = write!(out, "; the content of {} was erased, as recorded by entries shown here", log.erased);
+            let _ = write!(
+                out,
+                "; the content of {} of the entries was erased, as recorded in entries shown here",
+                log.erased
+            );
         }
         out.push('\n');
     }
@@ -196,7 +204,7 @@ fn conclusion(verdict: &Verdict, outcome: Outcome) -> String {
             format!("INCOMPLETE: {rows}, {authentic}; missing or incomplete: {}.", escape(&missing.join(", ")))
         }
         Outcome::Verified if verdict.archive.is_some() => {
-            format!("VERIFIED: {rows}, {authentic}. No entry of these rows is missing.")
+            format!("VERIFIED: {rows}, {authentic}. None of these rows is missing.")
         }
         Outcome::Verified if verdict.complete_since.is_some() => {
             let since = verdict.complete_since.map(Timestamp::to_text).unwrap_or_default();

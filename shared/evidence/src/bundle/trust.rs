@@ -96,16 +96,16 @@ struct RawTrust {
     format: String,
     cluster: ClusterName,
     #[serde(default, rename = "node")]
-    nodes: Vec<TypedNode>,
+    nodes: Vec<RawNode>,
     #[serde(default, rename = "aggregator")]
-    aggregators: Vec<TypedAggregator>,
+    aggregators: Vec<RawAggregator>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     retention: Vec<KeepPolicy>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedNode {
+struct RawNode {
     id: NodeId,
     /// First day of membership, such as 2026-04-15; only for a node that has left.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -117,14 +117,14 @@ struct TypedNode {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     member_until: Option<Timestamp>,
     #[serde(rename = "key", default)]
-    keys: Vec<TypedKey>,
+    keys: Vec<RawKey>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     moved: Vec<Moved>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedKey {
+struct RawKey {
     /// Base64 of 32 bytes.
     public: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -139,7 +139,7 @@ struct TypedKey {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TypedAggregator {
+struct RawAggregator {
     id: NodeId,
     /// C2SP verification keys.
     witness: String,
@@ -154,7 +154,7 @@ impl Trust {
             return Err(TrustError::Format(typed.format));
         }
         let instants =
-            |node: &TypedNode| node.member_from.is_some() || node.member_until.is_some() || !node.moved.is_empty();
+            |node: &RawNode| node.member_from.is_some() || node.member_until.is_some() || !node.moved.is_empty();
         if first && typed.nodes.iter().any(instants) {
             return Err(TrustError::Newer("member_from or member_until"));
         }
@@ -218,14 +218,14 @@ impl Trust {
         let format = if self.retention.is_empty() && self.nodes.iter().all(plain) { FORMAT } else { FORMAT_2 };
         let nodes = self.nodes.iter().map(|node| {
             let Membership { from, until } = node.life;
-            let keys = node.keys.iter().map(|key| TypedKey {
+            let keys = node.keys.iter().map(|key| RawKey {
                 public: encode_hash(&key.public),
                 generation: key.generation.clone(),
                 from_size: (key.from_size > 0).then_some(key.from_size),
                 to_size: key.to_size,
                 until: key.until,
             });
-            TypedNode {
+            RawNode {
                 id: node.id.clone(),
                 first_day: None,
                 last_day: None,
@@ -237,7 +237,7 @@ impl Trust {
         });
         let aggregators = self.witnesses.iter().zip(&self.exporters).filter_map(|(witness, exporter)| {
             let id = witness.name().rsplit('/').next()?.parse().ok()?;
-            Some(TypedAggregator { id, witness: witness.to_string(), exporter: exporter.to_string() })
+            Some(RawAggregator { id, witness: witness.to_string(), exporter: exporter.to_string() })
         });
         let typed = RawTrust {
             format: format.to_owned(),
@@ -255,7 +255,7 @@ impl Trust {
     }
 }
 
-impl TypedNode {
+impl RawNode {
     fn open(self) -> Result<NodeTrust, TrustError> {
         let bad_day = || TrustError::Day(self.id.to_string());
         let life = match (&self.first_day, &self.last_day) {

@@ -79,8 +79,8 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     };
     let Some(trust) = trust.or(own.as_ref()) else { return verdict };
     let signed = trust.exporters.iter().any(|key| key.name() == manifest.exporter && note.verify(key).is_ok());
-    // A bundle of another cluster and of an exporter that this trust file does not list merely needs another trust file. If the
-    // trust file lists the exporter, but for another cluster, the bundle is forged or altered.
+    // If the bundle is from another cluster and this trust file does not list the exporter, the bundle merely has to be verified
+    // with another trust file. If the trust file lists the exporter, but for another cluster, the bundle is forged or altered.
     let ours = trust.exporters.iter().any(|key| key.name() == manifest.exporter);
     if !signed && !ours && manifest.cluster != trust.cluster && checks.without_none() {
         let message = format!(
@@ -91,8 +91,13 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
         return verdict.set_aside(message);
     }
     if checks.on(Check::ManifestSignature) && !signed {
-        verdict
-            .find(None, format!("the manifest is not signed by an exporter of the trust file ({})", manifest.exporter));
+        verdict.find(
+            None,
+            format!(
+                "the manifest is not signed by an exporter listed in the trust file (it names {} as its exporter)",
+                manifest.exporter
+            ),
+        );
     }
     if checks.on(Check::Cluster) && manifest.cluster != trust.cluster {
         verdict.find(
@@ -240,7 +245,7 @@ fn compare_counts(part: &NodePart, rejected: u64, node: &mut NodeVerdict) {
         }
     }
     if part.generation != node.generation || part.size != node.size {
-        node.fault("the manifest names another log than the checkpoint".to_owned());
+        node.fault("the manifest names a different log than the checkpoint".to_owned());
     }
 }
 
@@ -286,8 +291,8 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
                 &mut verdict.nodes[last]
             }
         };
-        // Only the exporter saw when the entries were pruned. Without its verdict, that time would be known only from the node's
-        // own clock.
+        // The exporter's verdict is needed because only the exporter saw when the entries were pruned. Without this verdict, the
+        // time of the prune would be known only from the node's own clock.
         let said = parts.get(id).map_or("", |part| part.verdict.as_str());
         known.missing = if known.size.is_none() {
             Some(format!("the bundle contains nothing from this node ({})", known.status))
@@ -320,8 +325,8 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
     verdict.complete_since = since.filter(|_| all_here);
     verdict.complete = all_here && since.is_none();
     verdict.proven = verdict.complete && question.filter.is_empty() && !trust.nodes.is_empty();
-    // A node that the manifest does not name because it joined later, or a checkpoint that could not be renewed, makes a bundle
-    // incomplete but does not contradict the manifest.
+    // A node that joined after the manifest was written, or a checkpoint that could not be renewed, makes the bundle incomplete
+    // but does not contradict the manifest.
     let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
     let contradicted = verdict.nodes.iter().any(|node| {
         let named = named.contains(node.node_id.as_str());

@@ -74,7 +74,7 @@ impl CallerEntry {
         format!("{{{}{}}}", self.fields.trim_start_matches(','), self.redacted)
     }
 
-    /// Returns whether the caller's fields in the stored `body` are the same as these, byte for byte.
+    /// Returns whether the caller's fields in the stored `body` are the same as those of this entry, byte for byte.
     pub fn is_same_text(&self, body: &str) -> bool {
         let Some(prefix) = Prefix::parse(body.as_bytes()) else { return false };
         let Some(after_id) = body.get(prefix.len + ID_FIELD_BYTES..) else { return false };
@@ -113,7 +113,7 @@ fn skip_flags(text: &str) -> Option<&str> {
     list.get(values.byte_offset()..)
 }
 
-/// Returns the fields without the list `flags` that follows the caller's own fields and that only the node writes.
+/// Returns the fields without `flags`, the list that the node writes after the caller's own fields.
 fn without_flags(fields: &str) -> String {
     for (at, _) in fields.match_indices(",\"flags\":[") {
         if let Some(rest) = skip_flags(&fields[at..])

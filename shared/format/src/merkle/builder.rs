@@ -75,7 +75,7 @@ impl TreeBuilder {
     pub fn root(&self) -> Hash {
         let mut root: Option<Hash> = None;
         // Combine from the right: within a level, narrow subtrees are to the right of wide ones, and the unfinished tile of
-        // each level is to the right of the one above it.
+        // each level is to the right of the unfinished tile of the level above.
         for hashes in &self.edge {
             let mut end = hashes.len();
             while end > 0 {

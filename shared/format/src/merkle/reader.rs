@@ -23,7 +23,7 @@ pub struct TileMemory(HashMap<(u32, u64), Arc<Tile>>);
 const CACHED_TILES_MAX: usize = 1_024;
 
 /// Cache of full tiles of one log, shared by readers of any size. Computing the inner hashes of a tile is the most expensive
-/// part of a proof, and most clients ask for the newest rows.
+/// part of a proof, and most proofs use the same tiles, because most clients ask for the newest rows.
 #[derive(Debug, Default)]
 pub struct TileCache(Mutex<HashMap<(u32, u64), Arc<Tile>>>);
 
@@ -64,7 +64,7 @@ fn pairs(level: &[Hash]) -> Vec<Hash> {
 /// Reads hashes of perfect subtrees.
 pub struct TreeReader<S> {
     source: S,
-    /// Creates a reader that reuses the tiles that an earlier reader of the same tree and size has read.
+    /// Number of rows in the tree.
     size: u64,
     met: TileMemory,
     cache: Option<Arc<TileCache>>,
@@ -75,12 +75,12 @@ impl<S: TileSource> TreeReader<S> {
         Self::with_memory(source, size, TileMemory::default())
     }
 
-    /// Continues with the tiles that an earlier reader of the same tree and size has read.
+    /// Creates a reader that reuses the tiles that an earlier reader of the same tree and size has read.
     pub fn with_memory(source: S, size: u64, met: TileMemory) -> Self {
         Self { source, size, met, cache: None }
     }
 
-    /// Makes the reader look for full tiles in `cache` first, which must belong to the same log.
+    /// Makes the reader look for full tiles in `cache` first. The cache must belong to the same log.
     pub fn beside(mut self, cache: Arc<TileCache>) -> Self {
         self.cache = Some(cache);
         self

@@ -140,7 +140,8 @@ proptest! {
         prop_assert!(verify_consistency(old, &old_root, size, &root, &proof).is_err());
     }
 
-    /// Any row that is omitted, repeated, swapped or changed in any set is detected, and so is a proof of another shape.
+    /// In a proof of any set of rows, a row that is omitted, repeated, swapped or changed is detected, and so is a hash that is
+    /// added or missing.
     #[test]
     fn a_range_is_whole_or_refused(
         size in 1u64..700,

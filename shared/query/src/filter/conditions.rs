@@ -105,8 +105,8 @@ fn matches<'a>(column: Column, patterns: impl Iterator<Item = &'a Pattern>) -> C
     })
 }
 
-/// Returns a condition that requires the pieces in any order and at any position. The condition is only necessary, because an
-/// index cannot check more about a text.
+/// Returns a condition that requires the pieces in any order and at any position. The condition is necessary but not sufficient,
+/// because an index cannot check more about a text.
 fn text<'a>(needle: &TextPattern, atom: impl Fn(String) -> Atom<'a>) -> Condition<'a> {
     Condition::AtMost(Box::new(Condition::All(
         needle.lower().iter().map(|piece| Condition::Atom(atom(piece.clone()))).collect(),

@@ -57,8 +57,8 @@ impl Filter {
                     ),
                 ),
             )),
-            // The versions differ at most in where they search, so keep the meaning of version 1, in which the text may have been
-            // written.
+            // Either the versions differ at most in where they search, or only version 1 accepts the text. In both cases, keep
+            // the meaning of version 1, in which the text may have been written.
             (Some(old), _) => Ok(old),
             (None, new) => new,
         }
@@ -78,7 +78,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Like [`Self::parse_pair`], for a pair of a query that continues from a cursor of a version that knew only version 1 of the
+    /// Like [`Self::parse_pair`], for a query with a cursor that was issued by a release that knew only version 1 of the
     /// language.
     pub fn parse_stored_pair(key: &str, value: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let quoted = |part: &str| if part.contains(char::is_whitespace) { quote_piece(part) } else { part.to_owned() };

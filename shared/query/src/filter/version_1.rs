@@ -62,7 +62,7 @@ struct Parser {
 impl Parser {
     fn filter(&mut self, bytes: usize) -> Result<Filter> {
         if bytes > FILTER_BYTES_MAX {
-            return Err((0, format!("it is {bytes} bytes long, more than {FILTER_BYTES_MAX}")));
+            return Err((0, format!("{bytes} bytes, more than the limit of {FILTER_BYTES_MAX}")));
         }
         let mut terms = Vec::new();
         loop {
@@ -201,7 +201,7 @@ impl Parser {
             _ => Test::Is(each(values, |v| {
                 Property::named(&v.text).ok_or_else(|| {
                     let names: Vec<_> = PROPERTIES.iter().map(|(name, _)| *name).collect();
-                    (v.at, format!("is:{} is unknown; it is one of {}", v.text, names.join(" ")))
+                    (v.at, format!("is:{} is unknown; use one of {}", v.text, names.join(" ")))
                 })
             })?),
         })
@@ -223,7 +223,7 @@ fn known_word(key: &str, value: &Word) -> Result<()> {
     if known.contains(&value.text.as_str()) {
         return Ok(());
     }
-    Err((value.at, format!("{key} is one of {}", known.join(" "))))
+    Err((value.at, format!("{key} must be one of {}", known.join(" "))))
 }
 
 fn needle(word: Word) -> Result<TextPattern> {

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::look::{Look, Parts, is_no_secret, pattern};
+use super::examined::{Examined, Parts, is_no_secret, pattern};
 use crate::values::{looks_made_up, looks_secret};
 
 /// Maximum number of bytes after the scheme in which user information is searched for.
@@ -53,18 +53,18 @@ impl Addresses {
     }
 }
 
-pub(super) fn credentials(addresses: &Addresses, look: &Look<'_>, parts: &mut Parts) {
-    let text = look.text;
+pub(super) fn credentials(addresses: &Addresses, examined: &Examined<'_>, parts: &mut Parts) {
+    let text = examined.text;
     for found in addresses.scheme.find_iter(text) {
         let from = found.end();
         let rest = &text[from..super::scan::floor(text, from + AUTHORITY_BYTES_MAX)];
         let run =
             &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '<' | '>' | '`')).unwrap_or(rest.len())];
-        user_information(look, from, run, found.as_str(), parts);
+        user_information(examined, from, run, found.as_str(), parts);
     }
     for pattern in [&addresses.data_source, &addresses.thin] {
         for found in pattern.captures_iter(text) {
-            if let Some(secret) = found.get(1).filter(|secret| !is_no_secret(look, secret.as_str())) {
+            if let Some(secret) = found.get(1).filter(|secret| !is_no_secret(examined, secret.as_str())) {
                 parts.add(secret.start(), secret.end());
             }
         }
@@ -72,8 +72,9 @@ pub(super) fn credentials(addresses: &Addresses, look: &Look<'_>, parts: &mut Pa
 }
 
 /// Finds the password in `user:password@host`. A password may contain characters that RFC 3986 requires to be encoded, so it ends
-/// at the last `@` that is followed by a host. If that `@` comes after a port and a path, there is no password.
-fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts: &mut Parts) {
+/// at the last `@` before the path that is followed by a host or, if there is none, at the first such `@` in the path. If a port
+/// and a slash come before this `@`, there is no password.
+fn user_information(examined: &Examined<'_>, from: usize, run: &str, scheme: &str, parts: &mut Parts) {
     // User information encoded inside another address, which is not handled here: `https%3A%2F%2Fbob%3AS%40host`
     if scheme.contains('%') {
         return;
@@ -99,7 +100,8 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
         // handled.
         return;
     };
-    // An `@` after the start of the path rarely precedes a host: `/x@y`. Prefer the last one before the first slash.
+    // An `@` after the first slash rarely precedes a host: `/x@y`. Prefer the last `@` before the slash; if there is none, use
+    // the first one after it.
     let end = ends.iter().rev().copied().find(|end| *end < path).unwrap_or(first);
     let information = &run[..end];
     let Some((user, password)) = information.split_once(':') else {
@@ -108,7 +110,7 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
             && looks_made_up(information)
             && !information.contains(['/', '.'])
             && information.bytes().any(|b| b.is_ascii_digit());
-        if is_token && !is_no_secret(look, information) {
+        if is_token && !is_no_secret(examined, information) {
             parts.add(from, from + end);
         }
         return;
@@ -116,7 +118,7 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
     let is_port = password.split('/').next().is_some_and(|port| {
         password.contains('/') && (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit())
     });
-    if is_port || user.contains('/') || is_no_secret(look, password) {
+    if is_port || user.contains('/') || is_no_secret(examined, password) {
         return;
     }
     let begin = from + user.len() + 1;
@@ -128,8 +130,8 @@ fn user_information(look: &Look<'_>, from: usize, run: &str, scheme: &str, parts
 }
 
 /// Finds codes in paths, such as those for password resets, invitations and confirmations.
-pub(super) fn codes_in_paths(addresses: &Addresses, look: &Look<'_>, parts: &mut Parts) {
-    let text = look.text;
+pub(super) fn codes_in_paths(addresses: &Addresses, examined: &Examined<'_>, parts: &mut Parts) {
+    let text = examined.text;
     let mut from = 0;
     while let Some(found) = addresses.code_words.find_at(text, from) {
         // The slash that ends this match may begin the next one.
@@ -151,7 +153,7 @@ pub(super) fn codes_in_paths(addresses: &Addresses, look: &Look<'_>, parts: &mut
             if part.len() >= SEGMENT_BYTES_MIN
                 && part.bytes().any(|b| b.is_ascii_digit())
                 && !is_file
-                && !is_no_secret(look, part)
+                && !is_no_secret(examined, part)
             {
                 parts.add(at, at + end);
             }

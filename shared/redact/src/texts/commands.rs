@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use regex::Regex;
 
-use super::look::{Look, Parts, pattern};
+use super::examined::{Examined, Parts, pattern};
 use crate::names::{Class, Names};
 use crate::values::{is_spared, is_state};
 
@@ -101,7 +101,8 @@ const OPTIONS: [(&[&str], &str, How); 26] = [
 /// Programs whose `login` command accepts `-p S`.
 const LOGINS: [&str; 12] =
     ["docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "az", "cf", "oc", "argocd"];
-/// Programs that accept a password as a separate word at a fixed position after another word.
+/// Programs that accept a password as a separate word: the program, the words that precede the password, and the distance from
+/// such a word to the password, where 0 means that the password is the last word of the command.
 const POSITIONS: [(&str, &[&str], usize); 11] = [
     ("rabbitmqctl", &["add_user", "change_password", "authenticate_user"], 2),
     ("vault", &["login"], 1),
@@ -169,9 +170,9 @@ impl Commands {
     }
 }
 
-/// Finds secrets in the lines of a text that look like commands.
-pub(super) fn in_text(commands: &Commands, look: &Look<'_>, parts: &mut Parts) {
-    for found in commands.piped.captures_iter(look.text) {
+/// Finds secrets in those lines of a text that look like commands, and in text that is piped to a program.
+pub(super) fn in_text(commands: &Commands, examined: &Examined<'_>, parts: &mut Parts) {
+    for found in commands.piped.captures_iter(examined.text) {
         let Some(said) = found.get(1).or(found.get(2)).or(found.get(3)) else { continue };
         // Keep the user name in `bob:S`.
         let begin = match said.as_str().split_once(':') {
@@ -180,12 +181,12 @@ pub(super) fn in_text(commands: &Commands, look: &Look<'_>, parts: &mut Parts) {
             }
             _ => said.start(),
         };
-        if !is_spared(look.names, Class::Password, &look.text[begin..said.end()]) {
+        if !is_spared(examined.names, Class::Password, &examined.text[begin..said.end()]) {
             parts.add(begin, said.end());
         }
     }
     let mut line_start = 0;
-    for line in look.text.split_inclusive('\n') {
+    for line in examined.text.split_inclusive('\n') {
         let from = line_start;
         line_start += line.len();
         let is_execve = line.contains("a0=\"");
@@ -199,7 +200,7 @@ pub(super) fn in_text(commands: &Commands, look: &Look<'_>, parts: &mut Parts) {
             shell_words(line)
         };
         let texts: Vec<&str> = words.iter().map(|word| &line[word.clone()]).collect();
-        for (at, range) in secrets_in_words(look.names, &texts) {
+        for (at, range) in secrets_in_words(examined.names, &texts) {
             let begin = from + words[at].start;
             parts.add(begin + range.start, begin + range.end);
         }
@@ -273,7 +274,7 @@ struct Line<'w> {
     found: Vec<(usize, Range<usize>)>,
 }
 
-/// Finds the secrets in a command's words. Returns the index of each word and a byte range in it.
+/// Finds the secrets in a command's words. Returns, for each secret, the index of its word and its byte range in that word.
 pub(in super::super) fn secrets_in_words(names: &Names, words: &[&str]) -> Vec<(usize, Range<usize>)> {
     let mut line = Line { names, words, program: "", logs_in: false, found: Vec::new() };
     let mut at = 0;
@@ -319,7 +320,7 @@ impl Line<'_> {
         taken
     }
 
-    /// Adds a secret without the quotes inside its word: `-p'S'`
+    /// Adds a secret without the quotes around it, as in `-p'S'`.
     fn add(&mut self, at: usize, range: Range<usize>) {
         let value = &self.words[at][range.clone()];
         let inner = value.trim_matches(['"', '\'']);
@@ -425,7 +426,7 @@ impl Line<'_> {
         }
     }
 
-    /// Handles a password that is a separate word at a fixed position after another word.
+    /// Handles a password that is a separate word at a position listed in [`POSITIONS`].
     fn position(&mut self, at: usize) {
         let word = self.words[at];
         for (other, subcommands, offset) in POSITIONS {

@@ -5,15 +5,15 @@ use std::ops::Range;
 
 use regex::{Regex, RegexBuilder};
 
-use super::look::{Look, Parts};
+use super::examined::{Examined, Parts};
 use super::{addresses, commands, keyed, markup, shapes, sql};
 use crate::mask::MASK;
 use crate::names::{Names, own_hints};
 
 /// Memory limit of the compiled pattern in [`Texts::worth`], which grows with custom names.
 const WORTH_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Every text with a secret matches at least one of these patterns. A longer word that contains a listed pattern need not be
-/// listed itself.
+/// Patterns for a quick first test. Every text with a secret matches at least one of them, one of `shapes::PREFIXES`, or a
+/// custom name. A longer word that contains a listed pattern need not be listed itself.
 const WORTH: [&str; 58] = [
     "pass",
     "pwd",
@@ -86,23 +86,23 @@ pub(crate) struct Texts {
     commands: commands::Commands,
 }
 
-type Context = fn(&Texts, &Look<'_>, &mut Parts);
+type Context = fn(&Texts, &Examined<'_>, &mut Parts);
 
 /// The contexts and their names (docs/recording.md, "Secrets"). Each examines a text in time linear in the text's length.
 const CONTEXTS: [(&str, Context); 9] = [
-    ("private keys", |texts, look, parts| shapes::private_keys(&texts.shapes, look, parts)),
-    ("well-known token shapes", |texts, look, parts| shapes::tokens(&texts.shapes, look, parts)),
-    ("authorization schemes and protocols", |texts, look, parts| shapes::schemes(&texts.shapes, look, parts)),
-    ("names with values: queries, forms, headers, environment, YAML, dumps", |_, look, parts| {
-        keyed::values(look, parts)
+    ("private keys", |texts, examined, parts| shapes::private_keys(&texts.shapes, examined, parts)),
+    ("well-known token shapes", |texts, examined, parts| shapes::tokens(&texts.shapes, examined, parts)),
+    ("authorization schemes and protocols", |texts, examined, parts| shapes::schemes(&texts.shapes, examined, parts)),
+    ("names with values: queries, forms, headers, environment, YAML, dumps", |_, examined, parts| {
+        keyed::values(examined, parts)
     }),
-    ("URL user information and connection strings", |texts, look, parts| {
-        addresses::credentials(&texts.addresses, look, parts)
+    ("URL user information and connection strings", |texts, examined, parts| {
+        addresses::credentials(&texts.addresses, examined, parts)
     }),
-    ("codes in paths", |texts, look, parts| addresses::codes_in_paths(&texts.addresses, look, parts)),
-    ("command lines", |texts, look, parts| commands::in_text(&texts.commands, look, parts)),
-    ("SQL", |texts, look, parts| sql::literals(&texts.sql, look, parts)),
-    ("XML", |texts, look, parts| markup::elements(&texts.markup, look, parts)),
+    ("codes in paths", |texts, examined, parts| addresses::codes_in_paths(&texts.addresses, examined, parts)),
+    ("command lines", |texts, examined, parts| commands::in_text(&texts.commands, examined, parts)),
+    ("SQL", |texts, examined, parts| sql::literals(&texts.sql, examined, parts)),
+    ("XML", |texts, examined, parts| markup::elements(&texts.markup, examined, parts)),
 ];
 
 /// Returns the names of the contexts.
@@ -142,10 +142,10 @@ impl Texts {
             return None;
         }
         let (has_lines, says_fail) = (text.contains('\n'), text.contains("fail"));
-        let look = Look { names, text, has_lines, says_fail, json, line: Cell::new((1, 0)) };
+        let examined = Examined { names, text, has_lines, says_fail, json, line: Cell::new((1, 0)) };
         let mut parts = Parts::default();
         for (_, context) in CONTEXTS {
-            context(self, &look, &mut parts);
+            context(self, &examined, &mut parts);
         }
         let mut merged = parts.merged();
         // Leave out text that is already the mask.

@@ -1,6 +1,6 @@
 //! Finds the credentials in values of HTTP headers: determines whether there are any, and where they end.
 
-use super::look::{Look, Parts, SCHEMES, is_no_secret, is_prose_header};
+use super::examined::{Examined, Parts, SCHEMES, is_no_secret, is_prose_header};
 use super::scan::{NAME_BYTES_MAX, floor, quoted_end};
 use super::token::Name;
 use crate::mask::MASK;
@@ -14,10 +14,10 @@ const WORDS_MAX: usize = 4;
 
 /// Masks a header's value: either a scheme and its credentials, or everything to the end of the line. Returns the offset at which
 /// to continue.
-pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
-    let text = look.text;
-    let line = look.line_end(begin);
-    // Search for the end only up to this offset. A longer value is masked to the end of its line below.
+pub(super) fn header(examined: &Examined<'_>, name: &Name, begin: usize, parts: &mut Parts) -> usize {
+    let text = examined.text;
+    let line = examined.line_end(begin);
+    // Search for the end of the value only up to this offset. If the value reaches it, the whole rest of the line is masked.
     let near = floor(text, line.min(begin + HEADER_BYTES_MAX));
     // The whole header is in quotes: `-H "Cookie: a=b"`.
     let sign = text[..name.start].chars().next_back().filter(|c| matches!(c, '"' | '\'')).filter(|_| !name.is_quoted);
@@ -32,7 +32,7 @@ pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Par
     let first_word = &value[..floor(value, NAME_BYTES_MAX)];
     let is_masked =
         first_word.split_whitespace().next().is_some_and(|first| first.trim_end_matches([',', ';']) == MASK);
-    if is_masked || is_no_secret(look, value) || is_prose_header(value) {
+    if is_masked || is_no_secret(examined, value) || is_prose_header(value) {
         return begin;
     }
     let lower = name.text.to_ascii_lowercase();
@@ -59,14 +59,14 @@ pub(super) fn header(look: &Look<'_>, name: &Name, begin: usize, parts: &mut Par
             let length = words_end(value, words);
             end = begin + text[begin..begin + length].trim_end_matches([',', ';', '}', ')', ']']).len();
             if is_scheme
-                && second.is_some_and(|token| is_no_secret(look, token.trim_end_matches([',', ';', '}', ')', ']'])))
+                && second.is_some_and(|token| is_no_secret(examined, token.trim_end_matches([',', ';', '}', ')', ']'])))
             {
                 return begin;
             }
         }
     }
     let token = text[begin..end].split_once(' ').map_or("", |(_, token)| token.trim());
-    if !token.is_empty() && is_no_secret(look, token) {
+    if !token.is_empty() && is_no_secret(examined, token) {
         return begin;
     }
     if end == near {

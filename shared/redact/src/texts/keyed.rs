@@ -1,8 +1,8 @@
-//! Finds values after names: `password=S`, `"token": "S"`, `:secret=>"S"`, `X-Api-Key: S`, `pass%77ord=S`, `password: |` and a
-//! block.
+//! Finds values after names: `password=S`, `"token": "S"`, `:secret=>"S"`, `X-Api-Key: S`, `pass%77ord=S`, and `password: |`
+//! followed by a YAML block.
 
+use super::examined::{Examined, Parts, is_no_secret, is_prose_header};
 use super::headers::header;
-use super::look::{Look, Parts, is_no_secret, is_prose_header};
 use super::phrases::phrase;
 use super::scan::{
     NAME_BYTES_MAX, bracketed_end, closing, decoded_name, floor, opening_quote, pair_begins, quoted_end,
@@ -45,9 +45,9 @@ const SECOND_WORDS: [&str; 10] =
 /// Maximum number of lines of a block that are read, which bounds the time.
 const BLOCK_LINES_MAX: usize = 256;
 
-/// Adds the values of named secrets.
-pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
-    let text = look.text;
+/// Adds the values that follow the names of secrets.
+pub(super) fn values(examined: &Examined<'_>, parts: &mut Parts) {
+    let text = examined.text;
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -56,8 +56,8 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         at = to.max(from + 1);
         let least = at;
         let from = if separator == Separator::Space { without_verb(text, from) } else { from };
-        let Some(mut name) = name_before(look.names, text, from) else { continue };
-        let mut class = look.names.class(&name.text);
+        let Some(mut name) = name_before(examined.names, text, from) else { continue };
+        let mut class = examined.names.class(&name.text);
         let matters = class.is_secret() || QUERY_NAMES.iter().any(|query| name.text.eq_ignore_ascii_case(query));
         if matters && separator == Separator::Equals && !name.in_query && !name.is_quoted {
             // If other pairs follow after `&`, this is the body of a form.
@@ -72,7 +72,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
             let is_code = value.len() >= QUERY_VALUE_BYTES_MIN
                 && looks_made_up(value)
                 && !value.bytes().all(|b| b.is_ascii_digit());
-            if is_code && !is_no_secret(look, value) {
+            if is_code && !is_no_secret(examined, value) {
                 parts.add(begin, end);
                 at = end.max(least);
             }
@@ -83,8 +83,8 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         }
         let sign = text[..name.start].chars().next_back();
         let is_about = match separator {
-            // A list of names looks like a name and its value. Take it for such a pair only if the name is quoted and directly
-            // follows an opening bracket.
+            // A comma may also separate the names in a list. Take it for the separator between a name and its value only if the
+            // name is quoted and directly follows an opening bracket.
             Separator::Comma => !name.is_quoted || !matches!(sign, Some('(' | '[')),
             // `secret 'db-creds' was read`
             Separator::Space => name.is_quoted || sign != Some(':') && !quoted_looks_secret(text, to),
@@ -112,7 +112,7 @@ pub(super) fn values(look: &Look<'_>, parts: &mut Parts) {
         if class == Class::Header && (name.in_query || separator == Separator::Encoded) {
             class = Class::Token;
         }
-        at = value(look, &name, class, separator, to, parts).max(least);
+        at = value(examined, &name, class, separator, to, parts).max(least);
     }
 }
 
@@ -226,8 +226,15 @@ fn name_before(names: &Names, text: &str, end: usize) -> Option<Name> {
 }
 
 /// Adds the value after a separator; returns the offset at which to continue.
-fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: usize, parts: &mut Parts) -> usize {
-    let text = look.text;
+fn value(
+    examined: &Examined<'_>,
+    name: &Name,
+    class: Class,
+    separator: Separator,
+    to: usize,
+    parts: &mut Parts,
+) -> usize {
+    let text = examined.text;
     let mut spaces = text[to..].bytes().take_while(|b| matches!(b, b' ' | b'\t')).count();
     if text[..to].ends_with("=>") {
         // In PHP dumps, the value is on the next line.
@@ -246,7 +253,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
         // `testcookie=1`
         let is_flag =
             name.text.to_ascii_lowercase().ends_with("cookie") && text[begin..end].bytes().all(|b| b.is_ascii_digit());
-        if !is_flag && !is_free(look, name, &text[begin..end]) {
+        if !is_flag && !is_free(examined, name, &text[begin..end]) {
             parts.add(begin, end);
         }
         return end;
@@ -268,7 +275,7 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
         '[' => Some(']'),
         _ => None,
     }) && let Some(length) = text[begin..floor(text, begin + NAME_BYTES_MAX)].find(close)
-        && is_no_secret(look, &text[begin..=begin + length])
+        && is_no_secret(examined, &text[begin..=begin + length])
     {
         return begin + length + 1;
     }
@@ -286,40 +293,40 @@ fn value(look: &Look<'_>, name: &Name, class: Class, separator: Separator, to: u
         }
         let value = &text[inside..end];
         let is_header_prose = class == Class::Header && is_prose_header(value);
-        if !is_free(look, name, value) && !is_header_prose || end_all > end {
+        if !is_free(examined, name, value) && !is_header_prose || end_all > end {
             parts.add(inside, end_all);
         }
         return next;
     }
     if text[begin..].starts_with(['[', '{']) {
-        // This JSON was already examined as JSON.
-        if class == Class::Header || look.is_in_json(name.start) {
+        // A bracketed value is not the value of a header, and JSON that was already examined as JSON is not examined again.
+        if class == Class::Header || examined.is_in_json(name.start) {
             return begin + 1;
         }
         let end = bracketed_end(text, begin);
-        if !is_free(look, name, &text[begin..end]) {
+        if !is_free(examined, name, &text[begin..end]) {
             parts.add(begin, end);
         }
         return end;
     }
     if class == Class::Header {
-        return header(look, name, begin, parts);
+        return header(examined, name, begin, parts);
     }
     if begin >= text.len() {
         return begin;
     }
-    let is_line = look.has_lines && is_line_start(text, name.start);
+    let is_line = examined.has_lines && is_line_start(text, name.start);
     if separator == Separator::Colon && text[begin..].starts_with(['|', '>']) {
         return block(text, name.start, begin, parts);
     }
     if separator == Separator::Colon && (spaces > 0 || begin > to) || is_line && spaces > 0 {
-        return phrase(look, name, class, begin, is_line, parts);
+        return phrase(examined, name, class, begin, is_line, parts);
     }
     if text[begin..].starts_with(['\n', '\r']) {
         return begin;
     }
     let (begin, end) = token_at(text, begin, name, separator);
-    if !is_free(look, name, &text[begin..end]) {
+    if !is_free(examined, name, &text[begin..end]) {
         parts.add(begin, end);
     }
     end

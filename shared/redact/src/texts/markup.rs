@@ -1,12 +1,12 @@
 //! Finds secrets in XML, HTML, multipart forms, serialized PHP, and YAML in which the value of one key names the value of the
 //! next.
 //!
-//! In XML and HTML, whether escaped or not, these are elements and attributes that have a secret's name, and elements with an
-//! attribute that names a secret.
+//! In XML and HTML, whether escaped or not, the secrets are the values of elements and attributes that have a secret's name, and
+//! of elements with an attribute that names a secret.
 
 use regex::Regex;
 
-use super::look::{Look, Parts, is_no_secret, pattern};
+use super::examined::{Examined, Parts, is_no_secret, pattern};
 
 /// Maximum number of bytes of one tag that are read.
 const TAG_BYTES_MAX: usize = 2_048;
@@ -52,12 +52,12 @@ impl Markup {
     }
 }
 
-pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
-    let text = look.text;
+pub(super) fn elements(markup: &Markup, examined: &Examined<'_>, parts: &mut Parts) {
+    let text = examined.text;
     for pattern in [&markup.labelled, &markup.part, &markup.pair, &markup.serialized] {
         for found in pattern.captures_iter(text) {
             let (Some(name), Some(value)) = (found.get(1), found.get(2)) else { continue };
-            if look.names.class(name.as_str()).is_secret() && !is_no_secret(look, value.as_str()) {
+            if examined.names.class(name.as_str()).is_secret() && !is_no_secret(examined, value.as_str()) {
                 let value_text = value.as_str();
                 let lead = value_text.len() - value_text.trim_start().len();
                 parts.add(value.start() + lead, value.start() + lead + value_text.trim().len());
@@ -65,7 +65,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
         }
     }
     if markup.secret_data.is_match(text) {
-        secret_data(look, parts);
+        secret_data(examined, parts);
     }
     let mut next_end = ("", 0);
     for found in markup.tag.captures_iter(text) {
@@ -82,7 +82,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
         let limit = super::scan::floor(text, name.end() + TAG_BYTES_MAX);
         let Some(length) = text[name.end()..limit].find(close) else { continue };
         let tag = &text[name.end()..name.end() + length];
-        let mut is_secret = look.names.class(name.as_str()).is_secret();
+        let mut is_secret = examined.names.class(name.as_str()).is_secret();
         let mut holders = Vec::new();
         for attribute in markup.attribute.captures_iter(tag) {
             let (Some(key), Some(value)) =
@@ -92,7 +92,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
             };
             let key = key.as_str().rsplit(':').next().unwrap_or_default();
             if LABELS.iter().any(|label| key.eq_ignore_ascii_case(label)) {
-                is_secret |= look.names.class(value.as_str()).is_secret();
+                is_secret |= examined.names.class(value.as_str()).is_secret();
             }
             if HOLDERS.iter().any(|holder| key.eq_ignore_ascii_case(holder)) {
                 holders.push((name.end() + value.start(), name.end() + value.end()));
@@ -102,7 +102,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
             continue;
         }
         for (from, to) in holders {
-            if !is_no_secret(look, &text[from..to]) {
+            if !is_no_secret(examined, &text[from..to]) {
                 parts.add(from, to);
             }
         }
@@ -128,7 +128,7 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
         };
         let value = &text[from..to];
         if (plain.is_some() || !value.as_bytes().iter().take(TAG_BYTES_MAX).any(|b| *b == b'<'))
-            && !is_no_secret(look, value)
+            && !is_no_secret(examined, value)
         {
             let lead = value.len() - value.trim_start().len();
             parts.add(from + lead, from + lead + value.trim().len());
@@ -143,9 +143,9 @@ pub(super) fn elements(markup: &Markup, look: &Look<'_>, parts: &mut Parts) {
 }
 
 /// Masks the values below `data:` and `stringData:` of a Kubernetes Secret in YAML.
-fn secret_data(look: &Look<'_>, parts: &mut Parts) {
+fn secret_data(examined: &Examined<'_>, parts: &mut Parts) {
     let (mut at, mut block) = (0, None);
-    for line in look.text.split_inclusive('\n') {
+    for line in examined.text.split_inclusive('\n') {
         let from = at;
         at += line.len();
         let trimmed = line.trim();
@@ -160,7 +160,7 @@ fn secret_data(look: &Look<'_>, parts: &mut Parts) {
                 let begin = from + value + (line[value..].len() - line[value..].trim_start().len());
                 if !matches!(text, "|" | ">" | "|-" | ">-")
                     && !line.trim_end().ends_with(':')
-                    && !is_no_secret(look, text)
+                    && !is_no_secret(examined, text)
                 {
                     parts.add(begin, begin + text.len());
                 }

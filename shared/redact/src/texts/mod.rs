@@ -4,9 +4,9 @@
 mod addresses;
 pub(super) mod commands;
 mod contexts;
+mod examined;
 mod headers;
 mod keyed;
-mod look;
 mod markup;
 mod phrases;
 mod scan;
@@ -15,5 +15,5 @@ mod sql;
 mod token;
 
 pub(super) use contexts::{Texts, context_names};
-pub(super) use look::is_prose_header;
+pub(super) use examined::is_prose_header;
 pub(super) use shapes::{is_basic, is_pem_begin, is_pem_end};

@@ -1,23 +1,23 @@
 //! Handles values written by people: a word, a passphrase, or a sentence about something else.
 
-use super::look::{Look, Parts, is_no_secret};
+use super::examined::{Examined, Parts, is_no_secret};
 use super::scan::pair_begins;
 use super::token::{Name, Separator, is_free, token_at};
 use crate::names::Class;
 use crate::values::{CONNECTORS, is_state, looks_made_up, looks_secret};
 
-/// Handles a value that a person wrote after a colon: one word, a passphrase, or a sentence about something else. Returns the
-/// offset at which to continue.
+/// Handles a value that a person may have written, after a colon or on a configuration line: one word, a passphrase, or a
+/// sentence about something else. Returns the offset at which to continue.
 pub(super) fn phrase(
-    look: &Look<'_>,
+    examined: &Examined<'_>,
     name: &Name,
     class: Class,
     begin: usize,
     is_line: bool,
     parts: &mut Parts,
 ) -> usize {
-    let text = look.text;
-    let line_end = look.line_end(begin);
+    let text = examined.text;
+    let line_end = examined.line_end(begin);
     let mut words: Vec<(usize, usize)> = Vec::new();
     let mut at = begin;
     while at < line_end && words.len() < 64 {
@@ -43,18 +43,18 @@ pub(super) fn phrase(
         return begin;
     }
     // `failed_passwords: 3 within 10m`
-    if is_free(look, name, word(0).trim_end_matches([',', ';', '.'])) {
+    if is_free(examined, name, word(0).trim_end_matches([',', ';', '.'])) {
         return first_end;
     }
     let first = word(0).trim_matches(['"', '\'', ',', ';', '.', ')', '(']);
     // `jwt: token has expired`
-    let names_secret = words.len() > 1 && look.names.class(first).is_secret() && !looks_made_up(first);
+    let names_secret = words.len() > 1 && examined.names.class(first).is_secret() && !looks_made_up(first);
     let is_prose = names_secret || is_about(first) && (words.len() > 1 || is_state(first));
     if is_prose {
         // A sentence may still contain a secret.
         for (from, to) in &words {
             let (from, to) = trimmed(text, *from, *to);
-            if looks_secret(&text[from..to]) && !is_no_secret(look, &text[from..to]) {
+            if looks_secret(&text[from..to]) && !is_no_secret(examined, &text[from..to]) {
                 parts.add(from, to);
             }
         }
@@ -64,7 +64,7 @@ pub(super) fn phrase(
         // On a configuration line, everything up to a comment is the value.
         let end = begin + text[begin..line_end].find(" #").unwrap_or(line_end - begin);
         let end = begin + text[begin..end].trim_end().len();
-        if !is_free(look, name, &text[begin..end]) {
+        if !is_free(examined, name, &text[begin..end]) {
             parts.add(begin, end);
         }
         return end;
@@ -98,7 +98,7 @@ pub(super) fn phrase(
         !value.split_whitespace().any(|word| looks_made_up(word.trim_matches(|c: char| c.is_ascii_punctuation())));
     // `secret: db-credentials not found`
     let names_thing = class == Class::Token && is_plain && (count > 1 || words.len() > 1);
-    if names_thing || is_free(look, name, value) {
+    if names_thing || is_free(examined, name, value) {
         return value_to;
     }
     parts.add(value_from, value_to);

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::look::{Look, Parts, is_no_secret, pattern};
+use super::examined::{Examined, Parts, is_no_secret, pattern};
 use crate::values::looks_made_up;
 
 /// Shortened prefixes of tokens, and short options of commands, for the quick first test of whether a text may contain a secret.
@@ -137,22 +137,22 @@ impl Shapes {
     }
 }
 
-pub(super) fn private_keys(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
-    for found in shapes.private_key.find_iter(look.text).chain(shapes.putty.find_iter(look.text)) {
+pub(super) fn private_keys(shapes: &Shapes, examined: &Examined<'_>, parts: &mut Parts) {
+    for found in shapes.private_key.find_iter(examined.text).chain(shapes.putty.find_iter(examined.text)) {
         parts.add(found.start(), found.end());
     }
     // A key's END line without its BEGIN line: the key was split into several records. Everything before the END line belongs to
     // the key.
-    if let Some(end) = end_without_begin(look.text) {
+    if let Some(end) = end_without_begin(examined.text) {
         parts.add(0, end);
     }
     // This may be a single line of a key that was split into lines.
-    let line = look.text.trim();
+    let line = examined.text.trim();
     let is_base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
     let has = |of: fn(&u8) -> bool| line.bytes().any(|b| of(&b));
     let is_mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
     if PEM_LINE_BYTES.contains(&line.len()) && line.bytes().all(is_base64) && is_mixed {
-        let from = look.text.len() - look.text.trim_start().len();
+        let from = examined.text.len() - examined.text.trim_start().len();
         parts.add(from, from + line.len());
     }
 }
@@ -172,8 +172,8 @@ pub(in super::super) fn is_pem_end(text: &str) -> bool {
     text.contains("-----END ") && text.contains("PRIVATE KEY")
 }
 
-pub(super) fn tokens(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
-    for found in shapes.tokens.captures_iter(look.text) {
+pub(super) fn tokens(shapes: &Shapes, examined: &Examined<'_>, parts: &mut Parts) {
+    for found in shapes.tokens.captures_iter(examined.text) {
         let Some(token) = found.get(1) else { continue };
         let mut from = token.start();
         // Keep the host of a Slack webhook address.
@@ -182,14 +182,15 @@ pub(super) fn tokens(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
         }
         // Skip ordinary words after a token's prefix: `sk-learn-something-else`, or `pypi-publish-to-test-index`, a job's name.
         if looks_made_up(
-            look.text[from..token.end()].trim_start_matches(|c: char| c.is_ascii_lowercase() || matches!(c, '-' | '_')),
+            examined.text[from..token.end()]
+                .trim_start_matches(|c: char| c.is_ascii_lowercase() || matches!(c, '-' | '_')),
         ) {
             parts.add(from, token.end());
         }
     }
-    for found in shapes.encoded_json.captures_iter(look.text) {
+    for found in shapes.encoded_json.captures_iter(examined.text) {
         let Some(token) = found.get(1) else { continue };
-        if holds_secret(look, token.as_str()) {
+        if holds_secret(examined, token.as_str()) {
             parts.add(token.start(), token.end());
         }
     }
@@ -206,24 +207,24 @@ pub(in super::super) fn is_basic(text: &str) -> bool {
 }
 
 /// Returns whether a base64 text decodes to JSON that contains the name of a secret.
-fn holds_secret(look: &Look<'_>, token: &str) -> bool {
+fn holds_secret(examined: &Examined<'_>, token: &str) -> bool {
     use base64::Engine as _;
     const KEYS_MAX: usize = 256;
     let plain = token.trim_end_matches('=').replace('-', "+").replace('_', "/");
     let Ok(bytes) = base64::engine::general_purpose::STANDARD_NO_PAD.decode(plain) else { return false };
     let Ok(text) = std::str::from_utf8(&bytes) else { return false };
     let mut keys = text.split('"').skip(1).step_by(2).take(KEYS_MAX);
-    keys.any(|key| look.names.class(key).is_secret())
+    keys.any(|key| examined.names.class(key).is_secret())
 }
 
-pub(super) fn schemes(shapes: &Shapes, look: &Look<'_>, parts: &mut Parts) {
-    for found in shapes.protocols.captures_iter(look.text).chain(shapes.pass.captures_iter(look.text)) {
-        let secret = found.iter().skip(1).flatten().next().filter(|secret| !is_no_secret(look, secret.as_str()));
+pub(super) fn schemes(shapes: &Shapes, examined: &Examined<'_>, parts: &mut Parts) {
+    for found in shapes.protocols.captures_iter(examined.text).chain(shapes.pass.captures_iter(examined.text)) {
+        let secret = found.iter().skip(1).flatten().next().filter(|secret| !is_no_secret(examined, secret.as_str()));
         if let Some(secret) = secret {
             parts.add(secret.start(), secret.end());
         }
     }
-    for found in shapes.schemes.captures_iter(look.text) {
+    for found in shapes.schemes.captures_iter(examined.text) {
         if let Some(token) = found.get(1)
             && looks_made_up(token.as_str())
         {

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::look::{Look, Parts, is_no_secret, pattern};
+use super::examined::{Examined, Parts, is_no_secret, pattern};
 use super::scan::quoted_end;
 
 /// Maximum number of columns of one statement that are checked.
@@ -44,15 +44,15 @@ impl Sql {
     }
 }
 
-pub(super) fn literals(sql: &Sql, look: &Look<'_>, parts: &mut Parts) {
-    let text = look.text;
+pub(super) fn literals(sql: &Sql, examined: &Examined<'_>, parts: &mut Parts) {
+    let text = examined.text;
     if !sql.verb.is_match(text) {
         return;
     }
     for found in sql.quoted.captures_iter(text) {
         let Some(quote) = found.get(1) else { continue };
         let (end, _) = quoted_end(text, quote.end(), "'");
-        if !is_no_secret(look, &text[quote.end()..end]) {
+        if !is_no_secret(examined, &text[quote.end()..end]) {
             parts.add(quote.end(), end);
         }
     }
@@ -62,7 +62,7 @@ pub(super) fn literals(sql: &Sql, look: &Look<'_>, parts: &mut Parts) {
             .iter()
             .any(|other| word.as_str().eq_ignore_ascii_case(other));
         let (lead, tail) = if word.as_str().starts_with(['"', '\'']) { (1, 1) } else { (0, 0) };
-        if !is_keyword && !is_no_secret(look, word.as_str()) && word.len() > lead + tail {
+        if !is_keyword && !is_no_secret(examined, word.as_str()) && word.len() > lead + tail {
             parts.add(word.start() + lead, word.end() - tail);
         }
     }
@@ -73,17 +73,18 @@ pub(super) fn literals(sql: &Sql, look: &Look<'_>, parts: &mut Parts) {
         if all.end() < read_to {
             continue;
         }
-        let is_secret = |column: &str| look.names.class(column.trim().trim_matches(['`', '"', '[', ']'])).is_secret();
+        let is_secret =
+            |column: &str| examined.names.class(column.trim().trim_matches(['`', '"', '[', ']'])).is_secret();
         let secret: Vec<bool> = columns.as_str().split(',').take(COLUMNS_MAX).map(is_secret).collect();
         if secret.contains(&true) {
-            read_to = rows(look, all.end(), &secret, parts);
+            read_to = rows(examined, all.end(), &secret, parts);
         }
     }
 }
 
 /// Examines the lists after VALUES; returns where they end.
-fn rows(look: &Look<'_>, from: usize, secret: &[bool], parts: &mut Parts) -> usize {
-    let text = look.text;
+fn rows(examined: &Examined<'_>, from: usize, secret: &[bool], parts: &mut Parts) -> usize {
+    let text = examined.text;
     let bytes = text.as_bytes();
     let (mut at, mut column, mut depth) = (from, 0, 0_usize);
     while at < bytes.len() {
@@ -105,7 +106,7 @@ fn rows(look: &Look<'_>, from: usize, secret: &[bool], parts: &mut Parts) -> usi
             }
             b'\'' => {
                 let (end, behind) = quoted_end(text, at + 1, "'");
-                if depth >= 1 && secret.get(column) == Some(&true) && !is_no_secret(look, &text[at + 1..end]) {
+                if depth >= 1 && secret.get(column) == Some(&true) && !is_no_secret(examined, &text[at + 1..end]) {
                     parts.add(at + 1, end);
                 }
                 at = behind;

@@ -1,6 +1,6 @@
 //! Parses a name, its separator, and the extent of its value.
 
-use super::look::Look;
+use super::examined::Examined;
 use super::scan::pair_begins;
 use crate::values::{is_reference, is_spared, looks_made_up};
 
@@ -27,18 +27,18 @@ pub(super) struct Name {
 }
 
 /// Returns whether a value is not a secret: a placeholder or reference, a count, or the directory in which a program was started.
-pub(super) fn is_free(look: &Look<'_>, name: &Name, value: &str) -> bool {
+pub(super) fn is_free(examined: &Examined<'_>, name: &Name, value: &str) -> bool {
     let is_number = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let lower = name.text.to_ascii_lowercase();
-    let counts_tests = lower == "pass" && is_number && look.says_fail;
+    let counts_tests = lower == "pass" && is_number && examined.says_fail;
     let is_folder = (lower == "pwd" || lower == "oldpwd") && is_reference(value);
     // `API key: billing` is a name in a sentence.
     let is_sentence = name.text.contains(' ') && !value.bytes().any(|b| b.is_ascii_digit()) && !looks_made_up(value);
     is_folder
         || is_sentence
         || counts_tests
-        || is_number && look.names.is_count(&name.text)
-        || is_spared(look.names, look.names.class(&name.text), value)
+        || is_number && examined.names.is_count(&name.text)
+        || is_spared(examined.names, examined.names.class(&name.text), value)
 }
 
 /// Returns the range of an unquoted value that begins at `at`. A character that may be part of the value ends the value only if

@@ -30,7 +30,7 @@ pub(super) fn test_of(key: &Key, values: &[Value], now: Now) -> Result<Test> {
     {
         return Err((
             value.at,
-            format!("{name} is not numeric; < and > compare only seq, occurred and numbers in details"),
+            format!("{name} cannot be compared with < and >; only seq, occurred and numbers in details can"),
         ));
     }
     let whole = |value: &Value| whole_value(name, value);
@@ -90,7 +90,7 @@ fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
             Some("a verb is the last word of an action; write action:mailbox.delete, or verb:delete".to_owned())
         } else if bare.contains("..") {
             Some(
-                "ranges are for seq, occurred, ip and numbers in details only; quote a value that contains two dots"
+                "only seq, occurred, ip and numbers in details accept ranges; quote a value that contains two dots"
                     .to_owned(),
             )
         } else if bare.contains('?') {
@@ -107,7 +107,7 @@ fn whole_value(key: &str, value: &Value) -> Result<Pattern> {
     Ok(value.pattern())
 }
 
-/// Parses a person or thing; the text to search for has the same pieces as the whole value.
+/// Parses a person or thing. Its pattern is compared with whole values, and the pieces of the pattern are searched for in texts.
 fn subject(value: &Value) -> Result<Subject> {
     needle(value)?;
     let whole = value.pattern();
@@ -223,10 +223,10 @@ fn ip(value: &Value) -> Result<IpPattern> {
         {
             format!("an address cannot have a port here; write {address}")
         } else if bare.contains('*') {
-            "write whole parts of an address, as in 10.1.*, or a range, as in 10.1.0.0/16 or 10.1.2.20..10.1.2.29; quote the name of a service".to_owned()
+            "write whole parts of an address, as in 10.1.*, or a range, as in 10.1.0.0/16 or 10.1.2.20..10.1.2.29; quote a value that is not an address, such as a service name".to_owned()
         } else {
             format!(
-                "{bare:?} is neither an address nor a range such as 10.0.0.0/8, 10.0.0.1..10.0.0.9 or 203.0.113.*; quote the name of a service"
+                "{bare:?} is neither an address nor a range such as 10.0.0.0/8, 10.0.0.1..10.0.0.9 or 203.0.113.*; quote a value that is not an address, such as a service name"
             )
         };
         return Err((at, words));

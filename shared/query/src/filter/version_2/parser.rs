@@ -52,10 +52,10 @@ pub(super) struct Item {
     word: Option<String>,
 }
 
-/// Parts under AND, and whether the first and the last are bare words.
-pub(super) struct Run {
+/// Conditions joined by AND or OR, and whether the first and the last of them are bare words.
+pub(super) struct Conjunction {
     part: Expr,
-    /// The bare word, if the run consists of a single one.
+    /// The bare word, if there is only one condition and it is a bare word.
     word: Option<String>,
     begins_bare: bool,
     ends_bare: bool,
@@ -92,7 +92,7 @@ impl Parser {
     }
 
     /// Parses conditions joined by OR, up to the end or a closing bracket.
-    pub(super) fn alternatives(&mut self, depth: usize) -> Result<Run> {
+    pub(super) fn alternatives(&mut self, depth: usize) -> Result<Conjunction> {
         let first = self.run(depth)?;
         let word = first.word;
         let (mut parts, begins_bare, mut ends_bare) = (vec![first.part], first.begins_bare, first.ends_bare);
@@ -106,7 +106,7 @@ impl Parser {
             ends_bare = next.ends_bare;
         }
         let word = word.filter(|_| parts.len() == 1);
-        Ok(Run { part: Expr::any(parts), word, begins_bare, ends_bare })
+        Ok(Conjunction { part: Expr::any(parts), word, begins_bare, ends_bare })
     }
 
     pub(super) fn hint_operator(&mut self, word: &str, does: &str) {
@@ -117,7 +117,7 @@ impl Parser {
     }
 
     /// Parses conditions joined by AND or a space, up to an OR, the end or a closing bracket.
-    pub(super) fn run(&mut self, depth: usize) -> Result<Run> {
+    pub(super) fn run(&mut self, depth: usize) -> Result<Conjunction> {
         let mut items: Vec<Item> = Vec::new();
         let mut and = None;
         loop {
@@ -147,7 +147,12 @@ impl Parser {
         let bare = |item: Option<&Item>| item.is_some_and(|item| item.word.is_some());
         let (begins_bare, ends_bare) = (bare(items.first()), bare(items.last()));
         let word = items.first().filter(|_| items.len() == 1).and_then(|item| item.word.clone());
-        Ok(Run { part: Expr::all(items.into_iter().map(|item| item.part).collect()), word, begins_bare, ends_bare })
+        Ok(Conjunction {
+            part: Expr::all(items.into_iter().map(|item| item.part).collect()),
+            word,
+            begins_bare,
+            ends_bare,
+        })
     }
 
     pub(super) fn missing_condition(&self) -> String {
@@ -159,8 +164,9 @@ impl Parser {
         }
     }
 
-    /// Checks for operators in lower case. An `or` next to a condition is probably meant as OR and is refused. Between bare words
-    /// it may itself be a word to search for, so a hint is returned.
+    /// Refuses `and`, `or` and `not` in lower case next to a condition that is not a bare word, because an operator is probably
+    /// meant. Between bare words, such a word may itself be searched for, so a hint is added instead. Also refuses the syntax of
+    /// other languages, as in `user is alice`.
     pub(super) fn check_small_operators(&mut self, items: &[Item]) -> Result<()> {
         for (place, item) in items.iter().enumerate() {
             let Some(word) = &item.word else { continue };
@@ -349,7 +355,7 @@ impl Parser {
             if key.is_empty() {
                 return Err((
                     at,
-                    "a key is missing here, as in details.subject:hello; quote a key with special characters"
+                    "a key is missing here (example: details.subject:hello); quote a key with special characters"
                         .to_owned(),
                 ));
             }
@@ -367,7 +373,10 @@ impl Parser {
                     ));
                 }
                 _ => {
-                    return Err((self.at, "a value is missing after this key, as in details.subject:hello".to_owned()));
+                    return Err((
+                        self.at,
+                        "a value is missing after this key (example: details.subject:hello)".to_owned(),
+                    ));
                 }
             }
         }
@@ -392,7 +401,7 @@ impl Parser {
             Some('<') => Comparison::Less,
             Some('>') if equals => Comparison::GreaterOrEqual,
             Some('>') => Comparison::Greater,
-            _ => return Err((at, "a colon is missing here, as in user:alice".to_owned())),
+            _ => return Err((at, "a colon is missing here (example: user:alice)".to_owned())),
         };
         self.at += usize::from(equals);
         Ok(Operator::Compare(operator))
@@ -412,7 +421,7 @@ impl Parser {
             let at = less.at.min(greater.at);
             return Err((
                 at,
-                "a comma means or; for a value between two bounds, write 5..9 or two conditions".to_owned(),
+                "a comma means OR; for a value between two bounds, write 5..9 or two conditions".to_owned(),
             ));
         }
         if let Operator::Compare(comparison) = operator {

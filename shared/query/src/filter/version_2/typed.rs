@@ -67,14 +67,18 @@ impl Value {
                 return Err(format!("invisible character U+{:04X}; quote a value that contains it", u32::from(c)));
             }
             let problem = match text.as_str() {
-                _ if text.starts_with('\'') => "use \" as the quote; quote a value that begins with '",
+                _ if text.starts_with('\'') => {
+                    "quote with \", not '; a value that begins with ' must be in double quotes"
+                }
                 _ if text.starts_with('+') => {
                     "a plus is not needed, because all conditions must hold anyway; quote text that begins with +"
                 }
                 _ if text.starts_with(',') => {
                     "a comma separates the values of one key, as in user:alice,bob; quote text that begins with one"
                 }
-                _ if text.ends_with('\\') => "a backslash escapes in quotes only: \"a*b\" is the text a*b",
+                _ if text.ends_with('\\') => {
+                    "a backslash escapes only inside quotes; quote the value instead, as in \"a*b\""
+                }
                 _ if after_quotes && text.starts_with(['~', '^']) => {
                     "fuzzy distances and boosts are not supported; quote a value that contains this character"
                 }

@@ -41,7 +41,7 @@ impl Parser {
     fn missing_value(&self, key: &Key) -> String {
         let name = key.name();
         if self.peek() == Some('"') || self.chars.get(self.at.saturating_sub(1)) == Some(&'"') {
-            return format!("no entry has an empty value; -{name}:* finds entries without one");
+            return format!("no entry has an empty value; -{name}:* finds entries without this field");
         }
         let goes_on =
             self.peek().is_some_and(char::is_whitespace) && self.chars[self.at..].iter().any(|c| !c.is_whitespace());

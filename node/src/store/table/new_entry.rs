@@ -11,7 +11,7 @@ use super::error::AppendError;
 
 /// An entry to be appended.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct NewEntry {
     pub entry: CallerEntry,
     /// Route by which the entry arrived; becomes the field `via`.
     pub via: Arc<str>,
@@ -22,23 +22,23 @@ pub struct Draft {
 pub enum Appended {
     New(Receipt),
     /// The same entry was recorded before under the same id; this is its original receipt.
-    Known(Receipt),
+    Duplicate(Receipt),
 }
 
 impl From<Appended> for Receipt {
     fn from(appended: Appended) -> Self {
         match appended {
-            Appended::New(receipt) | Appended::Known(receipt) => receipt,
+            Appended::New(receipt) | Appended::Duplicate(receipt) => receipt,
         }
     }
 }
 
 /// Parses an entry and masks its secrets. An entry that could never be recorded is refused here, before it reaches the writer.
-pub fn parse_draft(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<Draft, EntryError> {
-    Ok(Draft { entry: redactor.parse_entry(bytes)?, via: Arc::clone(via) })
+pub fn parse_new_entry(bytes: &[u8], via: &Arc<str>, redactor: &Redactor) -> Result<NewEntry, EntryError> {
+    Ok(NewEntry { entry: redactor.parse_entry(bytes)?, via: Arc::clone(via) })
 }
 
-/// Outcome of one draft.
+/// Outcome of one append.
 pub(in crate::store) type AppendResult = Result<Appended, AppendError>;
 
 /// Formats flags as stored in a body; returns an empty string if there are none.

@@ -1,4 +1,4 @@
-//! Input and output of the contexts in `contexts.rs`: `Look`, the text to examine, and `Parts`, the byte ranges of the secrets
+//! Input and output of the contexts in `contexts.rs`: `Examined`, the text to examine, and `Parts`, the byte ranges of the secrets
 //! found in it.
 
 use std::cell::Cell;
@@ -15,7 +15,7 @@ pub(super) fn pattern(text: &str) -> Regex {
 }
 
 /// Text that a context examines, and facts about it.
-pub(super) struct Look<'t> {
+pub(super) struct Examined<'t> {
     pub(super) names: &'t Names,
     pub(super) text: &'t str,
     /// Whether the text has several lines, and whether it contains "fail". Both are computed once per text, because testing them
@@ -28,7 +28,7 @@ pub(super) struct Look<'t> {
     pub(super) line: Cell<(usize, usize)>,
 }
 
-impl Look<'_> {
+impl Examined<'_> {
     /// Returns the end of the line that contains byte `at`. The result is cached, so that each byte is read only once even if the
     /// same line is queried repeatedly.
     pub(super) fn line_end(&self, at: usize) -> usize {
@@ -129,6 +129,6 @@ pub(crate) fn is_prose_header(value: &str) -> bool {
 }
 
 /// Returns whether a value in a text is not a secret, regardless of its name.
-pub(super) fn is_no_secret(look: &Look<'_>, value: &str) -> bool {
-    is_spared(look.names, Class::Token, value)
+pub(super) fn is_no_secret(examined: &Examined<'_>, value: &str) -> bool {
+    is_spared(examined.names, Class::Token, value)
 }

@@ -16,7 +16,7 @@ use super::world::World;
 const MEMORY_KIB: u64 = 256 * 1024;
 
 pub(crate) async fn round(world: &mut World, from: Timestamp) -> Outcome {
-    world.settle().await?;
+    world.wait_until_settled().await?;
     let mut union = Vec::new();
     for node in 0..NODES {
         union.extend(log(world, node).await?);
