@@ -1,4 +1,4 @@
-//! Exit codes, which are the same for all commands that read.
+//! Exit codes shared by all commands that read the log.
 
 use piperoll_query::filter::FilterError;
 

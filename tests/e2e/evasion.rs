@@ -244,7 +244,7 @@ async fn violations_count_wherever_they_show() {
     assert!(file.with_file_name("out_PARTIAL-2.csv").exists(), "{}", again.stderr);
 }
 
-/// Concurrent changes of tokens all take effect, and each is recorded, even if the caller disconnects.
+/// Concurrent changes to tokens all take effect, and each is recorded, even if the caller disconnects.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_never_lost_nor_unrecorded() {
     let cluster = cluster_of(&["mx1"], 1).await;

@@ -430,6 +430,7 @@ async fn evidence_of_an_earlier_log_outlives_changes_of_keys() {
     witnessed(&cluster, "mx1").await;
     let file = trust(&cluster, "trust.toml");
     assert_eq!(evidence(&cluster, "first.tar", &file).0, 0);
+    let first = report(&cluster, "mx1", |_| true).await["generation"].as_str().unwrap().to_owned();
     // Begin the second log under the same key, and then rotate the key.
     cluster.stop(0);
     begin_generation(&mut cluster).await;
@@ -444,6 +445,11 @@ async fn evidence_of_an_earlier_log_outlives_changes_of_keys() {
     .await;
     restart_all(&mut cluster).await;
     witnessed(&cluster, "mx1").await;
+    // The first log is signed with a key that the node no longer has. Its rows are verified all the same.
+    let verify = cluster.on_node(0, &["verify", "--generation", &first]);
+    assert!(verify.code == 0 && verify.stderr.contains("a key that has since been replaced"), "{}", verify.stderr);
+    let verify = cluster.on_node(0, &["verify", "--generation", &first, "--json"]);
+    assert!(verify.stdout.contains(r#""is_unsigned":true"#), "{}", verify.stdout);
     let since = crate::witness::now();
     cluster.append(0, &[entry("bob", "auth.login")]).await;
     witnessed(&cluster, "mx1").await;

@@ -423,7 +423,7 @@ async fn edited_tiles_and_notes_are_named() {
         (
             "a short tile",
             "UPDATE tiles SET hashes = substr(hashes, 1, 100) WHERE id = 0".to_owned(),
-            "is not 256 hashes",
+            "does not consist of 256 hashes",
             true,
         ),
         (

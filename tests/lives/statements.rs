@@ -318,7 +318,7 @@ pub(crate) async fn check(world: &mut World, between: Range, is_followed: bool) 
     logs(world).await
 }
 
-/// Tests that false statements about completeness and rows with a wrong integrity are detected.
+/// Tests that the checks detect false completeness statements, and rows that are neither `ok` nor `erased`.
 #[test]
 fn a_false_statement_is_found() {
     let said = Value::Null;

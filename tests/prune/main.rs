@@ -72,7 +72,7 @@ impl Log {
 
     /// Cosigns the newest checkpoint as a witness would.
     async fn witnessed(&self) -> u64 {
-        // The store signs at most once a second, except at a stop and for the first request of a process.
+        // The store signs at most once a second, except at shutdown and on the first request after it was opened.
         loop {
             let signed = self.store.checkpoint().await.unwrap();
             if signed.checkpoint.size == self.store.health().head().unwrap() + 1 {

@@ -226,10 +226,10 @@ impl NodeConnection {
         Err(match probed {
             Ok(()) => Failure::Timeout(format!("{silent}; the node accepts other connections, so it is busy")),
             Err(Failure::Frozen(message)) => {
-                Failure::Frozen(format!("the node does not respond: {silent}; another connection: {message}"))
+                Failure::Frozen(format!("the node does not respond: {silent}; a second connection failed: {message}"))
             }
             Err(gone @ Failure::Unreachable { tcp: true, .. }) => gone,
-            Err(other) => Failure::Timeout(format!("{silent}; another connection: {}", other.reason())),
+            Err(other) => Failure::Timeout(format!("{silent}; a second connection failed: {}", other.reason())),
         })
     }
 

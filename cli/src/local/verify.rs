@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use piperoll_format::terminal::escape;
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::LogDir;
-use piperoll_protocol::node::{FindingKind, NodeStatus, RetentionStatus, VerifyLine};
+use piperoll_protocol::node::{NodeStatus, RetentionStatus, VerifyLine};
 
 use super::place::{LogAccess, open};
 use crate::args::{LogArgs, OutputArgs};
@@ -31,10 +31,6 @@ pub(super) async fn run(args: &LogArgs, output: OutputArgs) -> anyhow::Result<Ex
     Ok(worst)
 }
 
-/// Text by which `walk` recognizes the finding that a note has no signature of this node's key. In an archived log, this is
-/// expected if the key has been replaced since.
-const UNKNOWN_KEY: &str = "carries no signature of";
-
 async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Result<Exit> {
     let mut replaced_key = 0;
     let mut lines = place.verify().await?;
@@ -54,11 +50,8 @@ async fn walk(place: &LogAccess, output: OutputArgs, aside: bool) -> anyhow::Res
                     bar.suspend(|| outln!("row {seq}: erased under entry {entry_seq}: {}", escape(&reason)));
                 }
             }
-            VerifyLine::Finding(finding)
-                if aside && finding.kind == FindingKind::Checkpoint && finding.detail.contains(UNKNOWN_KEY) =>
-            {
-                replaced_key += 1;
-            }
+            // In an archived log, this is expected if the key has been replaced since.
+            VerifyLine::Finding(finding) if aside && finding.is_unsigned => replaced_key += 1,
             VerifyLine::Finding(finding) => {
                 if !output.json {
                     let row = finding.seq.map_or_else(|| "log".to_owned(), |seq| format!("row {seq}"));

@@ -129,7 +129,7 @@ impl Printer {
 
 struct Following {
     filter: String,
-    /// The parameter that names the zone of dates in the filter.
+    /// Query parameter (name and value) for the time zone of dates in the filter.
     zone: Option<(&'static str, String)>,
     /// Id of the last event; initially the positions of the nodes.
     after: String,

@@ -29,6 +29,9 @@ pub struct Finding {
     pub seq: Option<u64>,
     pub kind: FindingKind,
     pub detail: String,
+    /// Whether a checkpoint has no signature of the node's present key at all, as in an archived log whose key was replaced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unsigned: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use piperoll_format::verify::{Integrity, RowChecker, SequenceWalk};
 use piperoll_protocol::node::{Finding, FindingKind, VerifyLine, VerifySummary};
 use rusqlite::Connection;
 
-use super::tree::TreeCheck;
+use super::tree::{NoteFault, TreeCheck};
 use crate::store::index::IndexCheck;
 use crate::store::table::erased;
 use crate::store::table::health::Health;
@@ -151,7 +151,8 @@ impl Check {
                     Err(message) => self.find(&mut lines, None, FindingKind::Derived, message),
                 }
                 for fault in self.tree.begin(conn)? {
-                    self.find(&mut lines, None, FindingKind::Checkpoint, fault);
+                    let NoteFault { detail, is_unsigned } = fault;
+                    self.report(&mut lines, Finding { seq: None, kind: FindingKind::Checkpoint, detail, is_unsigned });
                 }
                 self.stage = if self.head.is_some() { Stage::Rows } else { Stage::File };
             }
@@ -193,10 +194,14 @@ impl Check {
         kind: FindingKind,
         detail: String,
     ) {
+        self.report(lines, Finding { seq, kind, detail, is_unsigned: false });
+    }
+
+    fn report(&mut self, lines: &mut Vec<VerifyLine>, finding: Finding) {
         self.findings += 1;
         if self.listed < FINDINGS_LISTED_MAX {
             self.listed += 1;
-            lines.push(VerifyLine::Finding(Finding { seq, kind, detail }));
+            lines.push(VerifyLine::Finding(finding));
         }
     }
 

@@ -1,14 +1,21 @@
 //! The part of a full check that covers the tree. It rebuilds every tile from its rows, and compares every stored note with the
 //! root over the number of rows that the note states.
 
-use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::checkpoint::{Checkpoint, CheckpointError};
 use piperoll_format::merkle::{FullTile, Hash, TreeBuilder};
-use piperoll_format::note::{Note, SigningKey};
+use piperoll_format::note::{Note, NoteError, SigningKey};
 use piperoll_format::statement::Pruned;
 use rusqlite::Connection;
 
 use crate::store::engine::signer::{StoredNote, kept};
 use crate::store::table::tiles::{self, TreeError, stored_tile};
+
+/// Why a stored checkpoint cannot be compared with the rows.
+pub(in crate::store) struct NoteFault {
+    pub(in crate::store) detail: String,
+    /// Whether the note has no signature of the node's present key at all.
+    pub(in crate::store) is_unsigned: bool,
+}
 
 /// Check of the tree, which is given all rows in order.
 pub(in crate::store) struct TreeCheck {
@@ -29,11 +36,11 @@ impl TreeCheck {
 
     /// Reads the notes before the rows, because a note that is signed during the check may cover rows that this check does not
     /// read.
-    pub(in crate::store) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    pub(in crate::store) fn begin(&mut self, conn: &Connection) -> rusqlite::Result<Vec<NoteFault>> {
         let mut faults = Vec::new();
         let Some(key) = &self.key else { return Ok(faults) };
         let beside = std::mem::replace(&mut self.beside, Ok(None)).unwrap_or_else(|error| {
-            faults.push(format!("log.checkpoint cannot be read: {error}"));
+            faults.push(NoteFault { detail: format!("log.checkpoint cannot be read: {error}"), is_unsigned: false });
             None
         });
         let stored = |which| kept(conn, which).map(|note| note.map(String::into_bytes));
@@ -43,11 +50,18 @@ impl TreeCheck {
             ("copied (log.checkpoint)", beside),
         ];
         for (which, bytes) in notes.into_iter().filter_map(|(which, bytes)| Some((which, bytes?))) {
-            let opened = std::str::from_utf8(&bytes).map_err(|_| "it is not valid UTF-8".to_owned());
-            let opened = opened.and_then(|text| Note::parse(text).map_err(|e| e.to_string()));
-            match opened.and_then(|note| Checkpoint::open(&note, key.public()).map_err(|e| e.to_string())) {
+            let Ok(text) = std::str::from_utf8(&bytes) else {
+                let detail = format!("the {which} checkpoint is invalid: it is not valid UTF-8");
+                faults.push(NoteFault { detail, is_unsigned: false });
+                continue;
+            };
+            let opened = Note::parse(text).map_err(CheckpointError::Note);
+            match opened.and_then(|note| Checkpoint::open(&note, key.public())) {
                 Ok(checkpoint) => self.notes.push((which, checkpoint)),
-                Err(problem) => faults.push(format!("the {which} checkpoint is invalid: {problem}")),
+                Err(problem) => faults.push(NoteFault {
+                    detail: format!("the {which} checkpoint is invalid: {problem}"),
+                    is_unsigned: matches!(problem, CheckpointError::Note(NoteError::Unsigned(_))),
+                }),
             }
         }
         Ok(faults)

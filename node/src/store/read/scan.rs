@@ -240,8 +240,8 @@ impl Scan {
     }
 
     /// Reads the next batch. A row that fails its check is returned regardless of the filter, because tampering must not be able
-    /// to hide a row from a search. With an index, only those rows are read that matched, or were not sound, when they were
-    /// indexed.
+    /// to hide a row from a search. With an index, reads only the rows that match according to the index, and those that were
+    /// already unsound when they were indexed.
     pub(in crate::store) fn next_batch(&mut self, conn: &Connection) -> Result<Batch, ReadError> {
         let until = Instant::now() + BATCH_TIME;
         let mut batch = Batch::default();

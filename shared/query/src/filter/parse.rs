@@ -27,7 +27,7 @@ impl Filter {
         read.map_err(|problem| FilterError::new(text, problem))
     }
 
-    /// Parses text from bundles, tokens, and requests between nodes. Text without a mark is version 1.
+    /// Parses text from bundles, tokens, and an aggregator's requests to nodes. Text without a version mark is version 1.
     pub fn parse_stored(text: &str, now: impl Into<Now>) -> Result<Self, FilterError> {
         let is_marked = [VERSION_1_MARK, VERSION_2_MARK].iter().any(|mark| text.starts_with(mark));
         let now = now.into();

@@ -1,4 +1,4 @@
-//! Finds passwords in SQL: those of users and roles, and values of columns that have a secret's name.
+//! Finds secrets in SQL: passwords of users and roles, and values of columns whose names suggest a secret.
 
 use regex::Regex;
 
