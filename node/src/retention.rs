@@ -171,7 +171,7 @@ impl Retention {
     async fn policy(&self) -> Result<(), AdminError> {
         if let Some(days) = self.config.keep_days {
             self.prune_if_any(self.witnessed_for(days).await?, &format!("{days} days")).await?;
-            let message = format!("{days} days, by operator-confirmed times");
+            let message = format!("{days} days, based on operator-confirmed times");
             self.prune_if_any(self.confirmed_for(days).await?, &message).await?;
             self.say_late(days).await?;
         }

@@ -88,7 +88,7 @@ pub(crate) fn ask_log(
     let ask = ask(member, query, limit);
     let Some(generation) = generation else { return Some(ask) };
     let NodePlan::Scan(mut asked) = ask else { return Some(ask) };
-    // For a node that was never witnessed, the log is not known before the node answers.
+    // If the node was never witnessed, its current generation is unknown until it answers.
     if asked.pinned.as_ref().is_none_or(|pinned| pinned.generation == generation) {
         asked.request.generation = Some(generation);
         return Some(NodePlan::Scan(asked));

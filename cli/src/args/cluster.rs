@@ -24,7 +24,7 @@ pub(crate) enum ClusterCommand {
         /// Address where aggregators reach it: HOST:PORT
         #[arg(long)]
         address: String,
-        /// Address to listen on; all interfaces at the same port by default
+        /// Address to listen on (default: all interfaces, on the port of --address)
         #[arg(long)]
         listen: Option<String>,
         /// Use /var/lib/piperoll and /run/piperoll, as the package's units and containers expect
@@ -38,7 +38,7 @@ pub(crate) enum ClusterCommand {
         /// Address where people and programs reach it: HOST:PORT
         #[arg(long)]
         address: String,
-        /// Address to listen on; all interfaces at the same port by default
+        /// Address to listen on (default: all interfaces, on the port of --address)
         #[arg(long)]
         listen: Option<String>,
         /// Address for its embedded node to listen on; this node records the aggregator's own entries

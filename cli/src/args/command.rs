@@ -171,7 +171,7 @@ pub(crate) enum TokenCommand {
         /// Role of the token
         #[arg(long, value_enum)]
         role: RoleArg,
-        /// Expiry: RFC 3339, a date, or a time from now such as 90d; never by default
+        /// Expiry: RFC 3339, a date, or a duration from now such as 90d (default: never)
         #[arg(long)]
         expires: Option<String>,
         /// Filter that limits which entries the holder can see, such as 'domain:example.org user:kim,lee'

@@ -101,7 +101,7 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
     ConfirmTimes {
         #[command(flatten)]
         place: PlaceArgs,
-        /// Why these times can be trusted; it is recorded
+        /// Reason why these times can be trusted; it is recorded
         #[arg(long, required_unless_present = "dry_run")]
         reason: Option<String>,
         /// Show the affected rows without confirming

@@ -317,7 +317,7 @@ pub(crate) struct RemoteNodesArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodesCommand {
-    /// Accept the log that a node presents now, after a fork or a rollback was investigated; this is recorded
+    /// Accept a node's current log after investigating a fork or a rollback; the decision is recorded
     #[command(
         after_help = "Example:\n  piperoll nodes accept mx1 --new-generation 3f1c… --reason 'disk died, restored from the backup of 12 May'"
     )]

@@ -28,8 +28,8 @@ pub(super) async fn wait_until_taken(ends: (SocketAddr, SocketAddr), patience: D
     }
 }
 
-/// Whether the kernel still lists a connection that both ends have closed. The kernel lists it for a minute, unless the
-/// connection was reset. (A connection that the other end closed first is not listed either; its rows are sent again.)
+/// Whether the kernel still lists a connection that both ends have closed. It stays listed, in `TIME_WAIT`, for a minute unless
+/// it was reset or the other end closed it first; in the latter case its rows are sent again.
 pub(super) async fn is_known(ends: (SocketAddr, SocketAddr)) -> bool {
     let looked = tokio::task::spawn_blocking(move || read_table(ends)).await;
     matches!(looked, Ok(Ok(Some(_))))

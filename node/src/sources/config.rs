@@ -95,7 +95,7 @@ impl RawIntake {
             }
             (None, Some(unit), None) => {
                 let directory = self.journal_directory.map(|directory| base.join(directory));
-                // The unit's name becomes an argument of another program.
+                // The unit's name is passed to journalctl as an argument.
                 if unit.starts_with('-') || unit.chars().any(|c| c.is_control() || c.is_whitespace()) {
                     return Err(format!("journald = {unit:?} is not a valid unit name"));
                 }

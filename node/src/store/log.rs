@@ -106,7 +106,7 @@ impl Store {
         Self::open_with_blocks(dir, keys, clock, rules, BLOCK_LEVEL)
     }
 
-    /// Like [`Store::open`], but with index blocks of another tile level. Tests use this to get more blocks from fewer rows.
+    /// Like [`Store::open`], but with index blocks of the given tile level. Tests use this to get more blocks from fewer rows.
     pub fn open_with_blocks(
         dir: LogDir,
         keys: LogKeys,

@@ -208,7 +208,7 @@ mod tests {
             prop_assert_eq!(shown.is_whole(begin, end, size), Ok(()));
         }
 
-        /// After a prune, a range is complete exactly if it cannot include pruned rows.
+        /// After a prune, a range is complete if and only if it cannot include pruned rows.
         #[test]
         fn what_was_pruned_is_not_forgotten(log in log(), a in 0i64..40, b in 0i64..40, cut in any::<prop::sample::Index>()) {
             let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));

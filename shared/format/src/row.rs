@@ -25,7 +25,7 @@ pub struct Row<'a> {
     pub reason: Option<Cow<'a, str>>,
     /// Position of a row whose own bytes cannot be trusted, or were removed.
     pub found_at: Option<FoundAt>,
-    /// Set for an erased row, which no longer has a body and a mac.
+    /// Set for an erased row, which no longer has a body or a mac.
     pub erased: Option<Tombstone>,
     /// Whether only the position of the row is shown, because the row is not known to be within the client's scope.
     pub withheld: bool,

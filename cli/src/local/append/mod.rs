@@ -75,7 +75,8 @@ async fn append_one(target: &Target, args: &AppendArgs) -> anyhow::Result<Exit> 
     }
 }
 
-/// Builds the entry as JSON text, with `--details` as it was typed, so that its order and digits are kept.
+/// Builds the entry as JSON text, with `--details` included verbatim, so that the order of its keys and the digits of its
+/// numbers are kept.
 fn entry_from_flags(args: &AppendArgs) -> anyhow::Result<String> {
     let mut members = Vec::new();
     let (kind, id) = match args.entity.as_deref().map(|e| e.split_once('/')) {

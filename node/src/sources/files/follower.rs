@@ -33,7 +33,7 @@ const MARK_EVERY: u32 = 64;
 
 /// Configuration of a followed file.
 pub(in crate::sources) struct FileConfig {
-    /// Name of the source, for health.
+    /// Name of the source, used to report its problems.
     pub(in crate::sources) name: String,
     pub(in crate::sources) path: PathBuf,
     pub(in crate::sources) safe: Safe,

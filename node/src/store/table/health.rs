@@ -55,7 +55,7 @@ pub struct Health {
     /// Durations of the group commits.
     pub commits: CommitTimes,
     write_fault: Mutex<Option<String>>,
-    /// Time and reason of the last failed commit, until a commit succeeds. The fault may pass: a full disk may have space again.
+    /// Time and reason of the last failed commit; cleared when a commit succeeds, for example after disk space was freed.
     transient_fault: Mutex<Option<(Instant, String)>>,
     read_fault: Mutex<Option<String>>,
     /// Number of reads that panicked since the node started.

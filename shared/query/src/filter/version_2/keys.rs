@@ -121,7 +121,7 @@ pub(super) fn hint(key: &Key, values: &[Value]) -> Option<String> {
     match *name {
         "category" => words.iter().find_map(|word| {
             let meant = suggest::near(word, &CATEGORIES).filter(|meant| meant != word)?;
-            Some(format!("{word} is searched for as a custom category; did you mean category:{meant}?"))
+            Some(format!("{word} is treated as a custom category; did you mean category:{meant}?"))
         }),
         "entity" => words.iter().find(|word| !word.contains('/') && word.contains(['.', ':', '@'])).map(|word| {
             format!("{word} is searched for as an entity type; write type/id for one entity, as in entity:domain/example.org")
