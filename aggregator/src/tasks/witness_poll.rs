@@ -11,6 +11,9 @@ use crate::cluster::witness::status::WitnessStatus;
 use crate::state::App;
 use crate::witness::poll::poll;
 
+/// Pause between polls until this aggregator is ready to check the node. It takes moments to read its own log at a start.
+const PENDING_PAUSE: Duration = Duration::from_millis(250);
+
 /// Polls one node for ever, and records every change of the verdict as an entry.
 pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Duration) {
     let mut last = None;
@@ -32,7 +35,8 @@ pub(crate) async fn watch(app: Arc<App>, member: Arc<NodeHandle>, interval: Dura
             tracing::info!(node = %member.node.id, verdict = standing.verdict.as_str(), reason = standing.reason, "witness");
             last = Some(standing.verdict);
         }
-        tokio::time::sleep(interval).await;
+        let pause = if standing.is_pending { interval.min(PENDING_PAUSE) } else { interval };
+        tokio::time::sleep(pause).await;
     }
 }
 
