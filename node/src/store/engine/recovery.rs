@@ -66,7 +66,7 @@ impl Recovery<'_> {
                         NoteCopy::File => self.dir.set_checkpoint_aside().ok(),
                         NoteCopy::Database | NoteCopy::Witnessed => None,
                     };
-                    tracing::error!(fault = %message, ?aside, "a copy of the checkpoint is damaged; rewriting it from the other one");
+                    tracing::error!(fault = %message, ?aside, "a copy of the checkpoint is damaged; the next signature or cosignature replaces it");
                 }
                 let newest = signer.as_ref().and_then(Signer::newest);
                 self.health.publish_signed(newest.map(|signed| signed.checkpoint.size));
