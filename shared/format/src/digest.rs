@@ -37,7 +37,8 @@ fn provider() -> &'static dyn Provider {
     INSTALLED.get().copied().unwrap_or(&Portable)
 }
 
-pub(crate) fn sha256<const N: usize>(parts: [&[u8]; N]) -> [u8; 32] {
+/// SHA-256 of the concatenation of `parts`, computed by the installed provider.
+pub fn sha256<const N: usize>(parts: [&[u8]; N]) -> [u8; 32] {
     provider().sha256(&parts)
 }
 

@@ -8,6 +8,7 @@
 //! A root does not commit to the size of its tree: size and root must come from the same signed checkpoint.
 
 mod builder;
+mod compact;
 mod cover;
 mod hash;
 mod proof;
@@ -15,6 +16,7 @@ mod range;
 mod reader;
 
 pub use builder::{FullTile, TreeBuilder, perfect_root};
+pub use compact::{CompactRange, Cover};
 pub use cover::{HASH_BYTES, TILE_LEVELS, TILE_WIDTH};
 pub use hash::{Hash, decode_hash, empty_root, encode_hash, leaf_hash, node_hash};
 pub use proof::{ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
