@@ -14,7 +14,14 @@ impl Authority {
     pub fn trust(&self) -> Result<Trust> {
         let cluster = self.cluster().clone();
         let retention = self.members.retention.clone();
-        let mut trust = Trust { cluster, nodes: Vec::new(), witnesses: Vec::new(), exporters: Vec::new(), retention };
+        let mut trust = Trust {
+            cluster,
+            nodes: Vec::new(),
+            witnesses: Vec::new(),
+            exporters: Vec::new(),
+            retention,
+            archives: Vec::new(),
+        };
         for member in self.members() {
             match member.kind {
                 MemberKind::Node => trust.nodes.push(self.node_trust(member)?),

@@ -53,6 +53,7 @@ pub(crate) fn trust() -> Trust {
         witnesses: vec![witness().public().clone()],
         exporters: vec![exporter().public().clone()],
         retention: Vec::new(),
+        archives: Vec::new(),
     }
 }
 

@@ -280,6 +280,7 @@ fn own_trust(config: &NodeConfig) -> Trust {
         witnesses: Vec::new(),
         exporters: Vec::new(),
         retention: Vec::new(),
+        archives: Vec::new(),
     }
 }
 

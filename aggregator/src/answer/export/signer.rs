@@ -47,6 +47,7 @@ impl Exporter {
             witnesses: vec![witness.clone()],
             exporters: vec![key.public().clone()],
             retention: retention.to_vec(),
+            archives: Vec::new(),
         };
         Ok(Self { cluster, key, dir, trust: trust.to_text() })
     }

@@ -36,7 +36,7 @@ pub use readable::{csv_line, merged, timeline_line};
 pub use render::{Outcome, render_verdict};
 pub use report::{REPORT_ROWS_MAX, report};
 pub use rows::{ERASED_HEAD_BYTES, ROW_LENGTH_BYTES, Rows, RowsError, StoredEntry, write_entry, write_erased};
-pub use trust::{KeySpan, NodeTrust, Trust, TrustError};
+pub use trust::{ArchiveTrust, KeySpan, NodeTrust, Trust, TrustError};
 pub use verdict::{Check, Finding, NodeVerdict, PRUNED_EARLY, Verdict};
 pub use verify::verify_bundle;
 #[cfg(feature = "negative-control")]

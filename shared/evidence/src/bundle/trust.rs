@@ -17,6 +17,8 @@ const FORMAT: &str = "piperoll trust v1";
 /// Format of a trust file with membership instants, retention policies or replaced keys. A program that knows only the first
 /// version would expect the wrong nodes, so it must not accept such a file.
 const FORMAT_2: &str = "piperoll trust v2";
+/// Format of a trust file that names archives.
+const FORMAT_3: &str = "piperoll trust v3";
 /// Maximum number of policies of one cluster, and of changed membership instants of one node.
 const POLICIES_MAX: usize = 1_024;
 const MOVES_MAX: usize = 1_024;
@@ -26,7 +28,7 @@ const MOVES_MAX: usize = 1_024;
 pub enum TrustError {
     #[error("not a valid trust file: {0}")]
     Form(String),
-    #[error("unsupported trust file format {0:?}; this program reads {FORMAT:?} and {FORMAT_2:?}")]
+    #[error("unsupported trust file format {0:?}; this program reads {FORMAT:?}, {FORMAT_2:?} and {FORMAT_3:?}")]
     Format(String),
     #[error("the key of {0} is not a base64-encoded Ed25519 public key")]
     Key(String),
@@ -42,6 +44,20 @@ pub enum TrustError {
     Backwards(String),
     #[error("{0} requires the format {FORMAT_2:?}")]
     Newer(&'static str),
+    #[error("archives require the format {FORMAT_3:?}")]
+    Archives,
+    #[error("the keys of archive {id}: {source}")]
+    Archive { id: String, source: NoteError },
+}
+
+/// Public keys of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveTrust {
+    pub id: NodeId,
+    /// Signs the archive's steps.
+    pub steps: VerifyingKey,
+    /// Cosigns the checkpoints whose rows the archive holds.
+    pub mirror: VerifyingKey,
 }
 
 /// Public key of a node, and the log sizes for which the key may sign checkpoints.
@@ -88,6 +104,7 @@ pub struct Trust {
     pub exporters: Vec<VerifyingKey>,
     /// Retention policies, in ascending order of time.
     pub retention: Vec<KeepPolicy>,
+    pub archives: Vec<ArchiveTrust>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,8 +116,19 @@ struct RawTrust {
     nodes: Vec<RawNode>,
     #[serde(default, rename = "aggregator")]
     aggregators: Vec<RawAggregator>,
+    #[serde(default, rename = "archive", skip_serializing_if = "Vec::is_empty")]
+    archives: Vec<RawArchive>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     retention: Vec<KeepPolicy>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArchive {
+    id: NodeId,
+    /// C2SP verification keys.
+    steps: String,
+    mirror: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -150,7 +178,7 @@ impl Trust {
     pub fn parse(text: &str) -> Result<Self, TrustError> {
         let typed: RawTrust = toml::from_str(text).map_err(|error| TrustError::Form(error.message().to_owned()))?;
         let first = typed.format == FORMAT;
-        if !first && typed.format != FORMAT_2 {
+        if !first && typed.format != FORMAT_2 && typed.format != FORMAT_3 {
             return Err(TrustError::Format(typed.format));
         }
         let instants =
@@ -161,6 +189,9 @@ impl Trust {
         if first && typed.nodes.iter().flat_map(|node| &node.keys).any(|key| key.until.is_some()) {
             return Err(TrustError::Newer("the `until` of a key"));
         }
+        if !typed.archives.is_empty() && typed.format != FORMAT_3 {
+            return Err(TrustError::Archives);
+        }
         if first && !typed.retention.is_empty() {
             return Err(TrustError::Newer("retention"));
         }
@@ -169,6 +200,7 @@ impl Trust {
         for (count, of, most) in [
             (typed.nodes.len(), "nodes", NODES_MAX),
             (typed.aggregators.len(), "aggregators", AGGREGATORS_MAX),
+            (typed.archives.len(), "archives", AGGREGATORS_MAX),
             (typed.retention.len(), "retention policies", POLICIES_MAX),
             (typed.nodes.iter().map(|node| node.moved.len()).max().unwrap_or(0), "moved instants", MOVES_MAX),
         ] {
@@ -182,6 +214,7 @@ impl Trust {
             witnesses: Vec::new(),
             exporters: Vec::new(),
             retention: typed.retention,
+            archives: Vec::new(),
         };
         trust.retention.sort_by_key(|policy| policy.from);
         let mut ids = HashSet::new();
@@ -207,6 +240,13 @@ impl Trust {
             trust.witnesses.push(witness);
             trust.exporters.push(exporter);
         }
+        for archive in typed.archives {
+            let archive = archive.open(&trust.cluster)?;
+            if trust.archives.iter().any(|known| known.id == archive.id) {
+                return Err(TrustError::Twice(archive.id.to_string()));
+            }
+            trust.archives.push(archive);
+        }
         Ok(trust)
     }
 
@@ -215,7 +255,11 @@ impl Trust {
         let plain = |node: &NodeTrust| {
             node.life == Membership::ALWAYS && node.moved.is_empty() && node.keys.iter().all(|key| key.until.is_none())
         };
-        let format = if self.retention.is_empty() && self.nodes.iter().all(plain) { FORMAT } else { FORMAT_2 };
+        let format = match self.retention.is_empty() && self.nodes.iter().all(plain) {
+            _ if !self.archives.is_empty() => FORMAT_3,
+            true => FORMAT,
+            false => FORMAT_2,
+        };
         let nodes = self.nodes.iter().map(|node| {
             let Membership { from, until } = node.life;
             let keys = node.keys.iter().map(|key| RawKey {
@@ -244,6 +288,7 @@ impl Trust {
             cluster: self.cluster.clone(),
             nodes: nodes.collect(),
             aggregators: aggregators.collect(),
+            archives: self.archives.iter().map(RawArchive::of).collect(),
             retention: self.retention.clone(),
         };
         toml::to_string(&typed).unwrap_or_default()
@@ -252,6 +297,24 @@ impl Trust {
     /// Returns the nodes by id.
     pub fn by_id(&self) -> HashMap<&str, &NodeTrust> {
         self.nodes.iter().map(|node| (node.id.as_str(), node)).collect()
+    }
+}
+
+impl RawArchive {
+    fn of(archive: &ArchiveTrust) -> Self {
+        Self { id: archive.id.clone(), steps: archive.steps.to_string(), mirror: archive.mirror.to_string() }
+    }
+
+    /// Both keys must have the name of the archive, so that no key of another role is accepted.
+    fn open(self, cluster: &ClusterName) -> Result<ArchiveTrust, TrustError> {
+        let name = format!("{cluster}/archive/{}", self.id);
+        let open = |text: &str, kind: KeyKind| {
+            let bad = |source| TrustError::Archive { id: self.id.to_string(), source };
+            let key = VerifyingKey::parse(text).map_err(bad)?;
+            if key.kind() == kind && key.name() == name { Ok(key) } else { Err(bad(NoteError::Key)) }
+        };
+        let (steps, mirror) = (open(&self.steps, KeyKind::Log)?, open(&self.mirror, KeyKind::Witness)?);
+        Ok(ArchiveTrust { id: self.id, steps, mirror })
     }
 }
 
@@ -329,11 +392,28 @@ mod tests {
             witnesses: vec![key("demo/aggregator/agg", KeyKind::Witness)],
             exporters: vec![key("demo/aggregator/agg", KeyKind::Log)],
             retention: vec![KeepPolicy { from: day("2026-01-01").0, keep_days: 365 }],
+            archives: Vec::new(),
         };
         assert_eq!(Trust::parse(&trust.to_text()), Ok(trust.clone()));
+        let name = "demo/archive/main";
+        let archive = ArchiveTrust {
+            id: "main".parse().expect("an id"),
+            steps: key(name, KeyKind::Log),
+            mirror: key(name, KeyKind::Witness),
+        };
+        let archived = Trust { archives: vec![archive], ..trust.clone() };
+        let text = archived.to_text();
+        assert_eq!(Trust::parse(&text), Ok(archived));
+        for bad in [
+            text.replace("piperoll trust v3", "piperoll trust v2"),
+            text.replace("steps = \"demo/archive/main", "steps = \"demo/archive/other"),
+            text.replace("mirror = ", "steps = "),
+        ] {
+            assert!(Trust::parse(&bad).is_err(), "{bad}");
+        }
         let text = trust.to_text();
         for bad in [
-            text.replace("piperoll trust v2", "piperoll trust v3"),
+            text.replace("piperoll trust v2", "piperoll trust v4"),
             text.replace("piperoll trust v2", "piperoll trust v1"),
             text.replace("mx2", "mx1"),
             text.replace("2026-02-04", "yesterday"),
