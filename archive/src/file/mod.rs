@@ -1,0 +1,10 @@
+//! Files of rows: Parquet, sorted by node, generation and seq, in row groups of 65,536 rows and pages of 256.
+
+mod batch;
+pub mod decode;
+mod encode;
+mod schema;
+
+pub use decode::{DecodeError, DecodedRow, sum_of};
+pub use encode::{EncodeError, EncodedFile, FILE_BYTES_MAX, FileEncoder};
+pub use schema::{COLUMNS, schema};

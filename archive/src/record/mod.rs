@@ -1,0 +1,14 @@
+//! Records of an archive: what the objects other than the rows contain, and their names.
+
+mod about;
+pub mod names;
+mod plan;
+mod signed;
+mod step;
+mod tree;
+
+pub use about::About;
+pub use plan::{Plan, PlannedFile, PlannedLog};
+pub use signed::{ArchiveKeys, Digest, RecordError, digest_of, read_signed};
+pub use step::{FileRecord, LogRange, Missing, ObjectRecord, Run, STEP_BYTES_MAX, Step, StepKind};
+pub use tree::{LogTree, TREE_BYTES_MAX, Trees};

@@ -1,0 +1,11 @@
+//! Objects of an archive: a directory or a bucket in which every object is created once and never overwritten.
+
+mod backend;
+mod credentials;
+mod objects;
+mod probe;
+
+pub use backend::{Address, AddressError};
+pub use credentials::{Credentials, CredentialsError};
+pub use objects::{Created, Listed, Store, StoreError};
+pub use probe::{ProbeError, probe};

@@ -1,0 +1,486 @@
+//! Verifies all objects of an archive: the chain of steps, the checkpoints, the files, the tiles, and that there is nothing else.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use piperoll_evidence::bundle::{ArchiveTrust, Trust};
+use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::merkle::{CompactRange, Cover, Hash};
+use piperoll_format::note::{KeyKind, Note, VerifyingKey};
+use piperoll_format::time::Timestamp;
+
+use super::file_check::{self, Checked, MentionedStep};
+use super::report::{FindingKind, Report};
+use crate::file::FILE_BYTES_MAX;
+use crate::history::{Head, History, UpperTile, checkpoint_of};
+use crate::record::names::{self, ARCHIVE, CHECKPOINTS, DATA, PLANS, PROBE, STEPS, TILES};
+use crate::record::{
+    About, Digest, FileRecord, LogRange, Plan, STEP_BYTES_MAX, Step, TREE_BYTES_MAX, Trees, digest_of,
+};
+use crate::row::{Day, LogId};
+use crate::store::{Listed, Store, StoreError};
+
+/// Maximum size of small objects.
+const SMALL_BYTES_MAX: u64 = 64 * 1024;
+/// Objects that are read at the same time. A file may need 128 MiB and as much again for its rows.
+const FILES_AT_ONCE: usize = 2;
+const TILES_AT_ONCE: usize = 16;
+
+/// What is verified.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope {
+    /// First and last UTC day of the rows that are read. Steps, checkpoints and tiles are always verified.
+    pub from: Option<Day>,
+    pub to: Option<Day>,
+    /// Newest step that is known from elsewhere. An archive with fewer steps, or with another step under this number, was rolled
+    /// back or replaced.
+    pub seen: Option<Head>,
+}
+
+impl Scope {
+    fn has(&self, file: &FileRecord) -> bool {
+        let day = |run: &crate::record::Run| Day::of(run.first);
+        let days = file.runs.iter().map(day);
+        days.clone().any(|day| self.from.is_none_or(|from| from <= day) && self.to.is_none_or(|to| day <= to))
+    }
+
+    fn is_whole(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+}
+
+/// Verifies the archive `archive` that the trust file names. `progress` is called with the number of verified rows and of all rows.
+///
+/// # Errors
+/// Fails only if the store cannot be listed; everything else is a finding.
+pub async fn verify(
+    store: &Store,
+    trust: &Trust,
+    archive: &ArchiveTrust,
+    scope: Scope,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Report, StoreError> {
+    let mut report = Report {
+        cluster: trust.cluster.to_string(),
+        archive: archive.id.to_string(),
+        whole: scope.is_whole(),
+        ..Report::default()
+    };
+    let mut listed: BTreeMap<String, u64> = BTreeMap::new();
+    for folder in [DATA, PLANS, STEPS, TILES, CHECKPOINTS] {
+        listed.extend(store.list(folder).await?.into_iter().map(|Listed { name, bytes }| (name, bytes)));
+    }
+    let mut checker = Checker { store, trust, archive, report: &mut report, named: HashSet::new() };
+    let chain = checker.chain(&listed, scope.seen).await;
+    checker.report.rows =
+        chain.steps.iter().flat_map(|step| &step.logs).map(|range| range.to_seq - range.from_seq).sum();
+    checker.checkpoints(&chain, &listed).await;
+    checker.tiles(&chain, &listed).await;
+    checker.files(&chain, &listed, scope, &mut progress).await;
+    checker.extras(&chain, &listed).await;
+    Ok(report)
+}
+
+/// The steps that could be read.
+struct Chain {
+    steps: Vec<Step>,
+    trees: Vec<Trees>,
+    digests: BTreeMap<u64, Digest>,
+    head: Option<Head>,
+    tiles: Vec<(LogId, UpperTile)>,
+}
+
+struct Checker<'a> {
+    store: &'a Store,
+    trust: &'a Trust,
+    archive: &'a ArchiveTrust,
+    report: &'a mut Report,
+    /// Objects that a step names.
+    named: HashSet<String>,
+}
+
+impl Checker<'_> {
+    fn find(&mut self, kind: FindingKind, object: impl Into<String>, detail: impl Into<String>) {
+        self.report.find(kind, object, detail);
+    }
+
+    /// Reads an object, and reports a missing or unreadable one.
+    async fn read(&mut self, kind: FindingKind, name: &str, bytes_max: u64) -> Option<Bytes> {
+        match self.store.read(name, bytes_max).await {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.unread(kind, name, &error);
+                None
+            }
+        }
+    }
+
+    fn unread(&mut self, kind: FindingKind, name: &str, error: &StoreError) {
+        match error {
+            StoreError::Missing { .. } => self.find(kind, name, "it is missing"),
+            StoreError::TooLarge { .. } => self.find(kind, name, error.to_string()),
+            other => self.find(FindingKind::Unread, name, other.to_string()),
+        }
+    }
+
+    async fn chain(&mut self, listed: &BTreeMap<String, u64>, seen: Option<Head>) -> Chain {
+        let key = &self.archive.steps;
+        let mut chain =
+            Chain { steps: Vec::new(), trees: Vec::new(), digests: BTreeMap::new(), head: None, tiles: Vec::new() };
+        let Some(bytes) = self.read(FindingKind::Step, ARCHIVE, SMALL_BYTES_MAX).await else { return chain };
+        let about = match About::read(&bytes, key) {
+            Ok(about) => about,
+            Err(error) => {
+                self.find(FindingKind::Step, ARCHIVE, error.to_string());
+                return chain;
+            }
+        };
+        if (&about.cluster, &about.archive) != (&self.trust.cluster, &self.archive.id) {
+            let detail = format!("it is {} of cluster {}", about.archive, about.cluster);
+            self.find(FindingKind::Step, ARCHIVE, detail);
+        }
+        let head = Head { number: 0, digest: digest_of(&bytes) };
+        let mut history = History { about, head, logs: BTreeMap::new() };
+        let newest = listed.keys().filter_map(|name| names::number_in(STEPS, name)).max().unwrap_or(0);
+        for number in 1..=newest {
+            self.step(number, &mut history, &mut chain).await;
+        }
+        if let Some(seen) = seen.filter(|seen| seen.number > 0) {
+            match chain.digests.get(&seen.number) {
+                Some(digest) if *digest == seen.digest => {}
+                Some(_) => {
+                    self.find(FindingKind::Rollback, names::step(seen.number), "it is not the step that was seen")
+                }
+                None => {
+                    let detail = format!("it was seen, but the archive has {newest} steps");
+                    self.find(FindingKind::Rollback, names::step(seen.number), detail);
+                }
+            }
+        }
+        self.report.head = chain.head;
+        self.report.logs = history.logs.len();
+        chain
+    }
+
+    async fn step(&mut self, number: u64, history: &mut History, chain: &mut Chain) {
+        let name = names::step(number);
+        let Some(bytes) = self.read(FindingKind::Step, &name, STEP_BYTES_MAX as u64).await else {
+            // The steps after it are read all the same.
+            history.head.number = number;
+            return;
+        };
+        let digest = digest_of(&bytes);
+        chain.digests.insert(number, digest);
+        let step = match Step::read(number, &bytes, &self.archive.steps) {
+            Ok(step) => step,
+            Err(error) => {
+                self.find(FindingKind::Step, &name, error.to_string());
+                history.head = Head { number, digest };
+                return;
+            }
+        };
+        self.named.insert(step.tree.name.clone());
+        self.named.extend(step.files.iter().map(|file| file.name.clone()));
+        let mut trees = None;
+        if let Some(bytes) = self.read(FindingKind::Step, &step.tree.name, TREE_BYTES_MAX).await {
+            let is_same = digest_of(&bytes) == step.tree.sha256 && bytes.len() as u64 == step.tree.bytes;
+            match Trees::read(&step.tree.name, &bytes) {
+                Ok(read) if is_same => trees = Some(read),
+                _ => self.find(FindingKind::Step, &step.tree.name, "it does not match the digest in its step"),
+            }
+        }
+        let trees = trees.unwrap_or_default();
+        for range in &step.logs {
+            let known = history.logs.get(&range.log).map_or(0, |known| known.after.size());
+            if range.from_seq > known {
+                self.report.gaps.push(format!("{}: rows {known}..{}", range.log, range.from_seq));
+            }
+        }
+        match history.add(&step, digest, &trees) {
+            Ok(tiles) => chain.tiles.extend(tiles),
+            Err(error) => self.find(FindingKind::Step, &name, error.to_string()),
+        }
+        // The next step is compared with this one, whatever was wrong with it.
+        history.head = Head { number, digest };
+        chain.head = Some(history.head);
+        chain.trees.push(trees);
+        chain.steps.push(step);
+    }
+
+    /// Every range must lead to a checkpoint that the log signed and a witness cosigned, and every checkpoint whose rows are all
+    /// archived must be cosigned by the mirror.
+    async fn checkpoints(&mut self, chain: &Chain, listed: &BTreeMap<String, u64>) {
+        let nodes = self.trust.by_id();
+        let mut wrong: Vec<(String, String)> = Vec::new();
+        let mut cosigned: Vec<(String, String, u64)> = Vec::new();
+        for step in &chain.steps {
+            for range in &step.logs {
+                let origin = range.log.origin(self.trust.cluster.as_str());
+                let node = nodes.get(range.log.node_id.as_str());
+                let opened = node.ok_or_else(|| "the trust file does not name its node".to_owned());
+                match opened.and_then(|node| self.open(range, node, &origin)) {
+                    Ok(checkpoint) if checkpoint.size == range.to_seq => {
+                        cosigned.push((names::checkpoint(&origin, step.number), range.checkpoint.clone(), step.number));
+                    }
+                    Ok(_) => {}
+                    Err(reason) => {
+                        wrong.push((names::step(step.number), format!("checkpoint of {}: {reason}", range.log)))
+                    }
+                }
+            }
+        }
+        for (object, detail) in wrong {
+            self.find(FindingKind::Checkpoint, object, detail);
+        }
+        for (name, checkpoint, number) in cosigned {
+            self.named.insert(name.clone());
+            if !listed.contains_key(&name) {
+                // The writer may be about to publish the newest step.
+                if chain.head.is_none_or(|head| number < head.number) {
+                    self.find(FindingKind::Checkpoint, name, "it is missing");
+                }
+                continue;
+            }
+            let Some(bytes) = self.read(FindingKind::Checkpoint, &name, SMALL_BYTES_MAX).await else { continue };
+            let text = String::from_utf8_lossy(&bytes);
+            let expected = Note::parse(&checkpoint).ok();
+            let found = Note::parse(&text).ok();
+            let same = found.as_ref().zip(expected).is_some_and(|(found, expected)| found.text() == expected.text());
+            if !same {
+                self.find(FindingKind::Checkpoint, name, "it is not the checkpoint in its step");
+            } else if let Some(Err(error)) = found.map(|note| note.verify(&self.archive.mirror)) {
+                self.find(FindingKind::Checkpoint, name, error.to_string());
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        range: &LogRange,
+        node: &piperoll_evidence::bundle::NodeTrust,
+        origin: &str,
+    ) -> Result<Checkpoint, String> {
+        let checkpoint = checkpoint_of(&range.checkpoint, origin)?;
+        let note = Note::parse(&range.checkpoint).map_err(|error| error.to_string())?;
+        let times: Vec<u64> = self.trust.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).collect();
+        let first = times.iter().min().ok_or("no witness that the trust file names has cosigned it")?;
+        let cosigned =
+            Timestamp::from_micros(i64::try_from(*first).unwrap_or(i64::MAX / 1_000_000).saturating_mul(1_000_000));
+        let generation = range.log.generation.to_string();
+        let signed = node.keys.iter().any(|span| {
+            let key = VerifyingKey::new(origin, KeyKind::Log, &span.public);
+            node.allows(span, &generation, checkpoint.size, Some(cosigned))
+                && key.is_some_and(|key| Checkpoint::open(&note, &key).is_ok())
+        });
+        if signed { Ok(checkpoint) } else { Err("it is not signed by a key of its node".to_owned()) }
+    }
+
+    async fn tiles(&mut self, chain: &Chain, listed: &BTreeMap<String, u64>) {
+        let store = self.store;
+        let cluster = self.trust.cluster.as_str();
+        let expected: Vec<(String, Vec<u8>)> = chain
+            .tiles
+            .iter()
+            .map(|(log, tile)| (names::tile(&log.origin(cluster), tile.level, tile.index), tile.hashes.concat()))
+            .collect();
+        let mut read = stream::iter(expected)
+            .map(|(name, hashes)| async move {
+                let found = store.read(&name, SMALL_BYTES_MAX).await;
+                (name, hashes, found)
+            })
+            .buffered(TILES_AT_ONCE);
+        while let Some((name, hashes, found)) = read.next().await {
+            self.named.insert(name.clone());
+            match found {
+                Ok(found) if found == hashes => {}
+                Ok(_) => self.report.find(FindingKind::Tile, name, "it does not have the hashes of its rows"),
+                Err(error) => self.unread(FindingKind::Tile, &name, &error),
+            }
+        }
+        for name in listed.keys().filter(|name| name.starts_with(TILES) && !self.named.contains(*name)) {
+            self.report.find(FindingKind::Extra, name, "no step needs this tile");
+        }
+    }
+
+    async fn files(
+        &mut self,
+        chain: &Chain,
+        listed: &BTreeMap<String, u64>,
+        scope: Scope,
+        progress: &mut impl FnMut(u64, u64),
+    ) {
+        let store = self.store;
+        let mut wanted = Vec::new();
+        for (index, step) in chain.steps.iter().enumerate() {
+            for file in &step.files {
+                self.report.files += 1;
+                match listed.get(&file.name) {
+                    // Sizes are compared for all files, the content only for the requested ones.
+                    None => self.find(FindingKind::File, &file.name, "it is missing"),
+                    Some(bytes) if *bytes != file.bytes => {
+                        let detail = format!("it has {bytes} bytes, but its step says {}", file.bytes);
+                        self.find(FindingKind::File, &file.name, detail);
+                    }
+                    Some(_) if scope.has(file) => wanted.push((index, file)),
+                    Some(_) => {}
+                }
+            }
+        }
+        let mut seen = Seen::default();
+        let mut read = stream::iter(wanted)
+            .map(|(index, file)| async move {
+                let bytes = match store.read(&file.name, FILE_BYTES_MAX).await {
+                    Ok(bytes) => bytes,
+                    Err(error) => return (index, file, Err(error)),
+                };
+                let (record, logs) = (file.clone(), chain.steps[index].logs.clone());
+                let checked = tokio::task::spawn_blocking(move || file_check::check(&bytes, &record, &logs)).await;
+                (index, file, Ok(checked.unwrap_or_else(|error| Err(error.to_string()))))
+            })
+            .buffered(FILES_AT_ONCE);
+        while let Some((index, file, result)) = read.next().await {
+            match result {
+                Err(error) => self.unread(FindingKind::File, &file.name, &error),
+                Ok(Err(reason)) => self.find(FindingKind::File, &file.name, reason),
+                Ok(Ok(checked)) => {
+                    self.report.files_verified += 1;
+                    self.report.rows_verified += checked.rows;
+                    if let Some(day) = &checked.day {
+                        self.report.cover(day);
+                    }
+                    self.take(chain, index, file, checked, &mut seen);
+                    progress(self.report.rows_verified, self.report.rows);
+                }
+            }
+        }
+        self.join(chain, seen.covers);
+        self.erasures(&seen.erased, &seen.declared);
+        self.mentioned(chain, &seen.steps);
+    }
+
+    /// Compares the full tiles of a file's rows with the step's hashes, and keeps the rest for later.
+    fn take(&mut self, chain: &Chain, index: usize, file: &FileRecord, checked: Checked, seen: &mut Seen) {
+        let trees = &chain.trees[index].logs;
+        for (log, tile, root) in &checked.tiles {
+            let expected = trees.get(*log).and_then(|tree| {
+                let at = usize::try_from(tile.checked_sub(tree.first_tile())?).ok()?;
+                tree.tiles.get(at)
+            });
+            if expected != Some(root) {
+                let detail = format!("the rows of tile {tile} do not lead to the log's checkpoint");
+                self.find(FindingKind::Rows, &file.name, detail);
+                break;
+            }
+        }
+        for (run, cover) in file.runs.iter().zip(checked.covers) {
+            seen.covers.entry((index, run.log)).or_default().push(cover);
+        }
+        self.report.erased += checked.erased.len() as u64;
+        seen.erased.extend(checked.erased);
+        seen.declared.extend(checked.declared.into_iter().map(|(log, seq, leaf)| ((log, seq), leaf)));
+        seen.steps.extend(checked.steps);
+        if seen.erased.len().max(seen.declared.len()) > file_check::ERASED_MAX {
+            self.find(FindingKind::Erased, &file.name, "the archive has too many erasures to verify");
+            seen.erased.clear();
+        }
+    }
+
+    /// Joins the rows of each log in each step, which must lead from the hashes before to the hashes after them.
+    fn join(&mut self, chain: &Chain, covers: BTreeMap<(usize, usize), Vec<Cover>>) {
+        for ((index, log), mut covers) in covers {
+            let step = &chain.steps[index];
+            let (Some(range), Some(tree)) = (step.logs.get(log), chain.trees[index].logs.get(log)) else { continue };
+            covers.sort_by_key(Cover::from);
+            let rows: u64 = covers.iter().map(|cover| cover.to() - cover.from()).sum();
+            if rows != range.to_seq - range.from_seq {
+                // Not all files of the range were read, or one of them is reported already.
+                continue;
+            }
+            let mut joined: Option<CompactRange> = tree.before();
+            for cover in &covers {
+                joined = joined.filter(|_| true).and_then(|mut range| range.append(cover).then_some(range));
+            }
+            if joined.is_none() || joined != tree.after() {
+                let detail = format!(
+                    "rows {}..{} of {} do not lead to the log's checkpoint",
+                    range.from_seq, range.to_seq, range.log
+                );
+                self.find(FindingKind::Rows, names::step(step.number), detail);
+            }
+        }
+    }
+
+    fn erasures(&mut self, erased: &[(LogId, u64, Hash)], declared: &HashMap<(LogId, u64), Hash>) {
+        // With a part of the days, the declaring entry may not have been read.
+        if !self.report.whole {
+            return;
+        }
+        for (log, seq, leaf) in erased {
+            if declared.get(&(log.clone(), *seq)) != Some(leaf) {
+                let detail =
+                    "it is erased, but no entry in the archive declares that (the entry may not be archived yet)";
+                self.find(FindingKind::Erased, format!("{log}/{seq}"), detail);
+            }
+        }
+    }
+
+    /// The writer records its steps in its own log, which is archived too. An archive that lacks such a step was rolled back.
+    fn mentioned(&mut self, chain: &Chain, steps: &[MentionedStep]) {
+        for step in steps.iter().filter(|step| step.archive == self.archive.id.as_str()) {
+            match chain.digests.get(&step.step) {
+                Some(digest) if *digest == step.sha256 => {}
+                Some(_) => {
+                    self.find(FindingKind::Rollback, names::step(step.step), "it is not the step that an entry records")
+                }
+                None => {
+                    self.find(FindingKind::Rollback, names::step(step.step), "an entry records it, but it is missing")
+                }
+            }
+        }
+    }
+
+    /// Names the objects that no step names.
+    async fn extras(&mut self, chain: &Chain, listed: &BTreeMap<String, u64>) {
+        let next = chain.head.map_or(0, |head| head.number) + 1;
+        let mut open: HashSet<String> = HashSet::new();
+        if listed.contains_key(&names::plan(next))
+            && let Some(bytes) = self.read(FindingKind::Step, &names::plan(next), STEP_BYTES_MAX as u64).await
+        {
+            match Plan::read(next, &bytes, &self.archive.steps) {
+                Ok(plan) => open.extend(plan.files.into_iter().map(|file| file.name)),
+                Err(error) => self.find(FindingKind::Step, names::plan(next), error.to_string()),
+            }
+        }
+        for name in listed.keys().filter(|name| !self.named.contains(*name)) {
+            let folder = name.split('/').next().unwrap_or_default();
+            let number = names::number_in(PLANS, name)
+                .or_else(|| names::number_in(STEPS, name))
+                .or_else(|| names::number_of_tree(name));
+            let is_known = match folder {
+                // Hashes of an interrupted attempt stay, because they are not visible to engines.
+                PLANS | STEPS => number.is_some_and(|number| number <= next),
+                CHECKPOINTS | TILES | PROBE => folder != CHECKPOINTS,
+                _ => false,
+            };
+            if is_known {
+                continue;
+            }
+            if open.contains(name) {
+                self.report.open.push(name.clone());
+            } else {
+                self.report.find(FindingKind::Extra, name, "no step names this object");
+            }
+        }
+    }
+}
+
+/// What the files' rows are, until all of them have been read.
+#[derive(Default)]
+struct Seen {
+    /// Covers by step and log.
+    covers: BTreeMap<(usize, usize), Vec<Cover>>,
+    erased: Vec<(LogId, u64, Hash)>,
+    declared: HashMap<(LogId, u64), Hash>,
+    steps: Vec<MentionedStep>,
+}

@@ -1,0 +1,73 @@
+//! What follows a commit: the checkpoints whose rows the archive holds are cosigned and published.
+
+use std::time::Duration;
+
+use piperoll_format::note::Note;
+use piperoll_format::time::Timestamp;
+
+use super::state::State;
+use super::writer::{Committed, WriteError, Writer};
+use crate::record::names;
+use crate::row::LogId;
+use crate::store::Created;
+
+/// Maximum size of a checkpoint with its signatures.
+const CHECKPOINT_BYTES_MAX: u64 = 64 * 1024;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A checkpoint with the signatures of its log, its witness and the mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    pub log: LogId,
+    pub note: String,
+}
+
+impl Writer {
+    /// Cosigns the checkpoints whose rows are all archived (C2SP tlog-mirror), and stores them in the archive. A checkpoint that
+    /// covers rows after the step's range is not cosigned. Repeating this returns the checkpoints of the first time.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer.
+    pub async fn publish(&self, committed: &Committed, now: Timestamp) -> Result<Vec<Published>, WriteError> {
+        let seconds = u64::try_from(now.micros()).unwrap_or_default() / u64::try_from(SECOND.as_micros()).unwrap_or(1);
+        let mut all = Vec::new();
+        for range in &committed.step.logs {
+            let origin = range.log.origin(self.settings.cluster.as_str());
+            let checkpoint = crate::history::checkpoint_of(&range.checkpoint, &origin);
+            let bad =
+                |reason: String| crate::record::RecordError::Form { name: names::step(committed.step.number), reason };
+            if checkpoint.map_err(bad)?.size != range.to_seq {
+                continue;
+            }
+            let note = Note::parse(&range.checkpoint)?;
+            let cosignature = self.settings.keys.mirror.cosign(note.text(), seconds);
+            let text = note.clone().with(cosignature).to_string();
+            let name = names::checkpoint(&origin, committed.step.number);
+            let text = match self.store.create(&name, text.clone().into()).await? {
+                Created::New => text,
+                Created::Exists => {
+                    // An earlier attempt cosigned it at another time.
+                    let found = self.store.read(&name, CHECKPOINT_BYTES_MAX).await?;
+                    let found = String::from_utf8(found.to_vec()).unwrap_or_default();
+                    let known = Note::parse(&found).ok().filter(|known| known.text() == note.text());
+                    let known = known.filter(|known| known.verify(self.settings.keys.mirror.public()).is_ok());
+                    if known.is_none() {
+                        return Err(WriteError::OtherContent { name });
+                    }
+                    found
+                }
+            };
+            all.push(Published { log: range.log.clone(), note: text });
+        }
+        Ok(all)
+    }
+
+    /// Remembers that everything after the commit of this step was done.
+    ///
+    /// # Errors
+    /// Fails if the state file cannot be written; the step is then published again.
+    pub fn published(&mut self, number: u64) -> Result<(), WriteError> {
+        let next = State { published: number, ..self.state.state.clone() };
+        Ok(self.state.store(next)?)
+    }
+}

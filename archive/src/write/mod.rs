@@ -1,0 +1,14 @@
+//! Writes steps. An attempt that was interrupted at any point is repeated from its plan; no row is committed twice.
+
+mod commit;
+mod gather;
+mod layout;
+mod source;
+mod spool;
+mod state;
+mod writer;
+
+pub use commit::Published;
+pub use source::{Chunk, Due, Source, SourceError};
+pub use state::{Alarm, AlarmKind, StateError};
+pub use writer::{Committed, Settings, StepOutcome, WriteError, Writer, initialize};

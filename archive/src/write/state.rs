@@ -1,0 +1,102 @@
+//! What the writer remembers between runs: the newest step that it saw, so that an archive that was rolled back or replaced is
+//! recognized.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use piperoll_format::time::Timestamp;
+use piperoll_net::checked_json;
+use serde::{Deserialize, Serialize};
+
+use crate::history::Head;
+
+/// Bytes of the random id of a writer.
+const INSTANCE_BYTES: usize = 8;
+
+/// What is wrong with an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmKind {
+    /// The archive has fewer steps than this writer saw.
+    Rollback,
+    /// The archive has another step under a number that this writer saw.
+    Fork,
+}
+
+impl fmt::Display for AlarmKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rollback => "rollback",
+            Self::Fork => "fork",
+        })
+    }
+}
+
+/// A finding about the archive. It stays until an operator accepts the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alarm {
+    pub kind: AlarmKind,
+    pub reason: String,
+    pub since: Timestamp,
+}
+
+/// Reason why the state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("cannot use the archive's state file {}: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("cannot create a random id: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Content of the state file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    /// Random id of this writer.
+    pub(super) instance: String,
+    /// Newest step that this writer saw.
+    pub(super) head: Option<Head>,
+    /// Newest step after whose commit everything was done: entry, cosignatures.
+    pub(super) published: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) alarm: Option<Alarm>,
+}
+
+/// The state and its file.
+#[derive(Debug)]
+pub(super) struct StateFile {
+    path: PathBuf,
+    pub(super) state: State,
+    /// Whether the file did not exist.
+    pub(super) is_new: bool,
+}
+
+impl StateFile {
+    pub(super) fn open(path: &Path) -> Result<Self, StateError> {
+        let failed = |reason: String| StateError::File { path: path.to_owned(), reason };
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                let state = checked_json::from_bytes(&bytes).map_err(failed)?;
+                Ok(Self { path: path.to_owned(), state, is_new: false })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut random = [0; INSTANCE_BYTES];
+                getrandom::fill(&mut random).map_err(StateError::Random)?;
+                let state = State { instance: hex::encode(random), head: None, published: 0, alarm: None };
+                Ok(Self { path: path.to_owned(), state, is_new: true })
+            }
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    pub(super) fn store(&mut self, state: State) -> Result<(), StateError> {
+        checked_json::write(&self.path, &state)
+            .map_err(|error| StateError::File { path: self.path.clone(), reason: error.to_string() })?;
+        self.state = state;
+        self.is_new = false;
+        Ok(())
+    }
+}

@@ -1,0 +1,544 @@
+//! One step: plan, files, tiles, hashes, commit.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::note::NoteError;
+use piperoll_format::time::Timestamp;
+
+use super::gather::{Gathered, Target, gather};
+use super::layout::{LaidOut, lay_out};
+use super::source::{Due, Source};
+use super::state::{Alarm, AlarmKind, State, StateError, StateFile};
+use crate::file::{DecodeError, EncodeError, FILE_BYTES_MAX, decode, sum_of};
+use crate::history::{Head, History, HistoryError, checkpoint_of};
+use crate::record::names::{self, ARCHIVE};
+use crate::record::{
+    About, ArchiveKeys, Digest, FileRecord, Missing, ObjectRecord, Plan, PlannedFile, PlannedLog, RecordError,
+    STEP_BYTES_MAX, Step, StepKind, Trees, digest_of,
+};
+use crate::store::{Created, ProbeError, Store, StoreError, probe};
+
+/// Rows that one step adds at most: about 3 GB on the local disk while it is written. The others follow in the next step.
+const STEP_ROWS_MAX: u64 = 4_000_000;
+/// Nodes that are read at the same time.
+const NODES_AT_ONCE: usize = 4;
+const SPOOL_DIR: &str = "spool";
+const STATE_FILE: &str = "state.json";
+/// Maximum size of the object `archive`.
+const ABOUT_BYTES_MAX: u64 = 64 * 1024;
+
+/// Identity of an archive and of its writer.
+#[derive(Clone)]
+pub struct Settings {
+    pub cluster: ClusterName,
+    pub archive: NodeId,
+    pub keys: ArchiveKeys,
+    /// Directory for the writer's state and for rows that are being archived.
+    pub dir: PathBuf,
+    /// Name of this machine, for messages.
+    pub host: String,
+}
+
+/// Reasons why a step was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("cannot sign a record of the archive: {0}")]
+    Note(#[from] NoteError),
+    #[error("cannot use the local directory {}: {error}", path.display())]
+    Local { path: PathBuf, error: std::io::Error },
+    #[error(
+        "{kind} of the archive: {reason} (since {since}). If you know the cause, accept the archive as it is now with `piperoll archive accept`"
+    )]
+    Alarm { kind: AlarmKind, reason: String, since: Timestamp },
+    #[error(
+        "{name} was written by {writer}, not by this writer ({own}). An archive has one writer; stop the other one. If it no longer exists, \
+         take over with `piperoll archive accept`"
+    )]
+    AnotherWriter { name: String, writer: String, own: String },
+    #[error(
+        "this writer has no record of the archive at {0}, which has steps already; check it, then take over with `piperoll archive accept`"
+    )]
+    Unknown(String),
+    #[error("{name} exists already with other content; it was not written by this archive's writer")]
+    OtherContent { name: String },
+    #[error("{name} does not follow the newest step; it was planned for another history")]
+    StalePlan { name: String },
+    #[error("{name} does not read back as it was written")]
+    ReadBack { name: String },
+    #[error("{at} exists already and is another archive: {found}")]
+    Exists { at: String, found: String },
+}
+
+/// Result of one round.
+#[derive(Debug)]
+pub enum StepOutcome {
+    /// No row is due, or none of the due ones could be read.
+    Nothing {
+        missing: Vec<Missing>,
+    },
+    Committed(Committed),
+}
+
+/// A committed step.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    pub step: Step,
+    pub digest: Digest,
+    /// Files of an interrupted attempt that the step does not use and that could not be deleted.
+    pub leftover: Vec<String>,
+}
+
+/// Creates the object `archive`, after a check that the store is suitable. Returns false if this archive exists already.
+///
+/// # Errors
+/// Fails if the store does not create objects atomically, or holds another archive.
+pub async fn initialize(store: &Store, settings: &Settings, now: Timestamp) -> Result<bool, WriteError> {
+    std::fs::create_dir_all(&settings.dir).map_err(|error| WriteError::Local { path: settings.dir.clone(), error })?;
+    let mut state = StateFile::open(&settings.dir.join(STATE_FILE))?;
+    probe(store, &state.state.instance).await?;
+    let about = About { cluster: settings.cluster.clone(), archive: settings.archive.clone(), created: now };
+    let bytes = about.to_bytes(&settings.keys.steps)?;
+    let is_new = store.create(ARCHIVE, bytes.into()).await? == Created::New;
+    let found = store.read(ARCHIVE, ABOUT_BYTES_MAX).await?;
+    let known = About::read(&found, settings.keys.steps.public())
+        .map_err(|error| WriteError::Exists { at: store.shown().to_owned(), found: error.to_string() })?;
+    if (&known.cluster, &known.archive) != (&settings.cluster, &settings.archive) {
+        let found = format!("{} of cluster {}", known.archive, known.cluster);
+        return Err(WriteError::Exists { at: store.shown().to_owned(), found });
+    }
+    if state.is_new && is_new {
+        let head = Some(Head { number: 0, digest: digest_of(&found) });
+        let next = State { head, ..state.state.clone() };
+        state.store(next)?;
+    }
+    Ok(is_new)
+}
+
+/// The writer of one archive. Only one may exist for an archive.
+pub struct Writer {
+    pub(super) store: Store,
+    pub(super) settings: Settings,
+    pub(super) state: StateFile,
+    step_rows_max: u64,
+}
+
+impl Writer {
+    /// Opens the writer's state.
+    ///
+    /// # Errors
+    /// Fails if the local directory or the state file cannot be used.
+    pub fn open(store: Store, settings: Settings) -> Result<Self, WriteError> {
+        let spool = settings.dir.join(SPOOL_DIR);
+        std::fs::create_dir_all(&spool).map_err(|error| WriteError::Local { path: spool.clone(), error })?;
+        let state = StateFile::open(&settings.dir.join(STATE_FILE))?;
+        Ok(Self { store, settings, state, step_rows_max: STEP_ROWS_MAX })
+    }
+
+    /// Limits the rows of a step to fewer than the default; for tests.
+    #[must_use]
+    pub fn with_step_rows_max(mut self, rows: u64) -> Self {
+        self.step_rows_max = rows.max(1);
+        self
+    }
+
+    /// Host and instance, as plans and steps name the writer.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.settings.host, self.state.state.instance)
+    }
+
+    /// The finding about the archive that an operator has not accepted yet.
+    pub fn alarm(&self) -> Option<&Alarm> {
+        self.state.state.alarm.as_ref()
+    }
+
+    /// Reads the chain of steps, and compares it with what this writer saw. Returns the newest step too, if it was not published
+    /// completely.
+    ///
+    /// # Errors
+    /// Fails if the archive was rolled back, replaced, or written by another writer.
+    pub async fn load(&mut self, now: Timestamp) -> Result<(History, Option<Committed>), WriteError> {
+        if let Some(alarm) = self.state.state.alarm.clone() {
+            return Err(WriteError::Alarm { kind: alarm.kind, reason: alarm.reason, since: alarm.since });
+        }
+        let seen = self.state.state.head;
+        let mut seen_there = seen.is_none_or(|seen| seen.number == 0);
+        let mut newest: Option<(Step, Digest)> = None;
+        let key = self.settings.keys.steps.public().clone();
+        let loaded = History::load(&self.store, &key, &self.settings.cluster, &self.settings.archive, |step, head| {
+            seen_there |= Some(head) == seen;
+            newest = Some((step.clone(), head.digest));
+        });
+        let history = match loaded.await {
+            // A missing step below the newest one that this writer saw is a rollback too.
+            Err(HistoryError::Gap(name)) if seen.is_some() => {
+                return Err(self.raise(AlarmKind::Rollback, format!("{name} is missing"), now));
+            }
+            Err(error @ HistoryError::Chain { .. }) if seen.is_some() => {
+                return Err(self.raise(AlarmKind::Fork, error.to_string(), now));
+            }
+            loaded => loaded?,
+        };
+        if let Some(seen) = seen {
+            if history.head.number < seen.number {
+                let reason = format!("it has {} steps, but step {} was seen", history.head.number, seen.number);
+                return Err(self.raise(AlarmKind::Rollback, reason, now));
+            }
+            if !seen_there {
+                let reason = format!("{} is not the one that was seen ({})", names::step(seen.number), seen.digest);
+                return Err(self.raise(AlarmKind::Fork, reason, now));
+            }
+        } else if history.head.number > 0 {
+            return Err(WriteError::Unknown(self.store.shown().to_owned()));
+        }
+        if let Some((step, _)) = newest.as_ref().filter(|(step, _)| seen.is_none_or(|seen| step.number > seen.number))
+            && step.writer != self.name()
+        {
+            let (name, writer) = (names::step(step.number), step.writer.clone());
+            return Err(WriteError::AnotherWriter { name, writer, own: self.name() });
+        }
+        if self.state.state.head != Some(history.head) {
+            let next = State { head: Some(history.head), ..self.state.state.clone() };
+            self.state.store(next)?;
+        }
+        let unpublished = newest.filter(|(step, _)| step.number > self.state.state.published);
+        let unpublished = unpublished.map(|(step, digest)| Committed { step, digest, leftover: Vec::new() });
+        Ok((history, unpublished))
+    }
+
+    /// Accepts the archive as it is now: clears a finding, and takes over from another writer.
+    ///
+    /// # Errors
+    /// Fails if the chain of steps is not valid in itself.
+    pub async fn accept(&mut self) -> Result<Head, WriteError> {
+        let key = self.settings.keys.steps.public().clone();
+        let (cluster, archive) = (self.settings.cluster.clone(), self.settings.archive.clone());
+        let history = History::load(&self.store, &key, &cluster, &archive, |_, _| ()).await?;
+        let published = self.state.state.published.min(history.head.number);
+        let next = State { head: Some(history.head), alarm: None, published, ..self.state.state.clone() };
+        self.state.store(next)?;
+        Ok(history.head)
+    }
+
+    fn raise(&mut self, kind: AlarmKind, reason: String, since: Timestamp) -> WriteError {
+        let next = State { alarm: Some(Alarm { kind, reason: reason.clone(), since }), ..self.state.state.clone() };
+        if let Err(error) = self.state.store(next) {
+            // The finding is reported anyway, and found again at the next round.
+            tracing::error!(%error, "cannot store a finding about the archive");
+        }
+        WriteError::Alarm { kind, reason, since }
+    }
+
+    /// Writes one step with rows of `due`. If an earlier attempt was interrupted, repeats that one instead.
+    ///
+    /// # Errors
+    /// Fails if the archive cannot be used. The next call repeats the step.
+    pub async fn step<S: Source>(
+        &mut self,
+        source: &S,
+        history: &History,
+        due: &[Due],
+        now: Timestamp,
+    ) -> Result<StepOutcome, WriteError> {
+        let number = history.head.number + 1;
+        let plan = self.open_plan(number, history).await?;
+        let mut missing: Vec<Missing> = plan.iter().flat_map(|plan| plan.missing.clone()).collect();
+        let targets = match &plan {
+            Some(plan) => self.planned_targets(plan, history)?,
+            None => self.due_targets(source, history, due, &mut missing).await,
+        };
+        if targets.is_empty() && plan.is_none() {
+            return Ok(StepOutcome::Nothing { missing });
+        }
+        let mut gathered = self.gather_all(source, &targets, history, &mut missing).await;
+        if gathered.is_empty() && plan.is_none() {
+            return Ok(StepOutcome::Nothing { missing });
+        }
+        gathered.sort_by(|a, b| a.range.log.cmp(&b.range.log));
+        let spool = self.settings.dir.join(SPOOL_DIR);
+        let laid_out = tokio::task::spawn_blocking(move || {
+            let files = lay_out(&mut gathered, &spool);
+            files.map(|files| (files, gathered))
+        });
+        let failed = |error: tokio::task::JoinError| StepPanic(error.to_string());
+        let (files, gathered) =
+            laid_out.await.map_err(failed).map_err(|panic| EncodeError::Io(std::io::Error::other(panic.0)))??;
+        let (created, writer) =
+            plan.as_ref().map_or_else(|| (now, self.name()), |plan| (plan.created, plan.writer.clone()));
+        let names: Vec<&str> = files.iter().map(|laid_out| laid_out.file.name.as_str()).collect();
+        let leftover = match &plan {
+            Some(plan) => self.remove_unused(plan, &names).await,
+            None => {
+                let plan = Plan {
+                    number,
+                    previous: history.head.digest,
+                    created,
+                    writer: writer.clone(),
+                    logs: gathered.iter().map(planned).collect(),
+                    files: names.iter().map(|name| PlannedFile { name: (*name).to_owned() }).collect(),
+                    missing: missing.clone(),
+                };
+                self.create_equal(&names::plan(number), plan.to_bytes(&self.settings.keys.steps)?.into()).await?;
+                Vec::new()
+            }
+        };
+        let mut records = Vec::new();
+        for laid_out in files {
+            records.push(self.upload(laid_out).await?);
+        }
+        let trees = Trees { logs: gathered.iter().map(|log| log.tree.clone()).collect() };
+        let tree_bytes = trees.to_bytes();
+        let sha256 = digest_of(&tree_bytes);
+        let tree = ObjectRecord { name: names::tree(number, &sha256), bytes: tree_bytes.len() as u64, sha256 };
+        let step = Step {
+            number,
+            previous: history.head.digest,
+            kind: StepKind::Add,
+            created,
+            writer,
+            logs: gathered.iter().map(|log| log.range.clone()).collect(),
+            files: records,
+            tree,
+            missing,
+        };
+        let bytes = step.to_bytes(&self.settings.keys.steps)?;
+        let digest = digest_of(&bytes);
+        // Applying the step to the history before it is committed checks it, and yields the tiles.
+        let mut next = history.clone();
+        let tiles = next.add(&step, digest, &trees)?;
+        for (log, tile) in tiles {
+            let origin = log.origin(self.settings.cluster.as_str());
+            self.create_equal(&names::tile(&origin, tile.level, tile.index), tile.hashes.concat().into()).await?;
+        }
+        self.create_equal(&step.tree.name, tree_bytes.into()).await?;
+        self.commit(&step, bytes.into()).await?;
+        self.read_back(&step).await?;
+        let state = State { head: Some(next.head), ..self.state.state.clone() };
+        self.state.store(state)?;
+        Ok(StepOutcome::Committed(Committed { step, digest, leftover }))
+    }
+
+    async fn open_plan(&self, number: u64, history: &History) -> Result<Option<Plan>, WriteError> {
+        let name = names::plan(number);
+        let bytes = match self.store.read(&name, STEP_BYTES_MAX as u64).await {
+            Err(error) if error.is_missing() => return Ok(None),
+            bytes => bytes?,
+        };
+        let plan = Plan::read(number, &bytes, self.settings.keys.steps.public())?;
+        if plan.previous != history.head.digest {
+            return Err(WriteError::StalePlan { name });
+        }
+        if plan.writer != self.name() {
+            return Err(WriteError::AnotherWriter { name, writer: plan.writer, own: self.name() });
+        }
+        Ok(Some(plan))
+    }
+
+    fn planned_targets(&self, plan: &Plan, history: &History) -> Result<Vec<Target>, WriteError> {
+        let name = names::plan(plan.number);
+        let target = |planned: &PlannedLog| {
+            let origin = planned.log.origin(self.settings.cluster.as_str());
+            let checkpoint = checkpoint_of(&planned.checkpoint, &origin);
+            let checkpoint = checkpoint.map_err(|reason| RecordError::Form { name: name.clone(), reason })?;
+            let known = history.logs.get(&planned.log).map_or(0, |known| known.after.size());
+            if planned.from_seq < known || planned.from_seq >= planned.to_seq || planned.to_seq > checkpoint.size {
+                let reason = format!("it plans rows {}..{} of {}", planned.from_seq, planned.to_seq, planned.log);
+                return Err(RecordError::Form { name: name.clone(), reason });
+            }
+            Ok(Target {
+                log: planned.log.clone(),
+                from_seq: planned.from_seq,
+                to_seq: planned.to_seq,
+                note: planned.checkpoint.clone(),
+                checkpoint,
+            })
+        };
+        let targets: Result<Vec<Target>, RecordError> = plan.logs.iter().map(target).collect();
+        Ok(targets?)
+    }
+
+    /// Decides which rows the next step adds: for each log those up to its checkpoint, as far as the limit of a step permits.
+    async fn due_targets<S: Source>(
+        &self,
+        source: &S,
+        history: &History,
+        due: &[Due],
+        missing: &mut Vec<Missing>,
+    ) -> Vec<Target> {
+        let mut targets: Vec<Target> = Vec::new();
+        let mut left = self.step_rows_max;
+        for due in due {
+            let lack = |reason: String| Missing { node_id: due.log.node_id.clone(), reason };
+            let origin = due.log.origin(self.settings.cluster.as_str());
+            let checkpoint = match checkpoint_of(&due.checkpoint, &origin) {
+                Ok(checkpoint) => checkpoint,
+                Err(reason) => {
+                    missing.push(lack(reason));
+                    continue;
+                }
+            };
+            let archived = history.logs.get(&due.log).map_or(0, |known| known.after.size());
+            if checkpoint.size <= archived || left == 0 {
+                continue;
+            }
+            let first = match source.first_seq(&due.log).await {
+                Ok(first) => first,
+                Err(error) => {
+                    missing.push(lack(error.0));
+                    continue;
+                }
+            };
+            // If the node pruned rows before they were archived, a new contiguous range begins at its log start.
+            let from_seq = archived.max(first);
+            if from_seq >= checkpoint.size {
+                continue;
+            }
+            let to_seq = checkpoint.size.min(from_seq.saturating_add(left));
+            left -= to_seq - from_seq;
+            let (log, note) = (due.log.clone(), due.checkpoint.clone());
+            targets.push(Target { log, from_seq, to_seq, note, checkpoint });
+        }
+        targets
+    }
+
+    async fn gather_all<S: Source>(
+        &self,
+        source: &S,
+        targets: &[Target],
+        history: &History,
+        missing: &mut Vec<Missing>,
+    ) -> Vec<Gathered> {
+        let spool = self.settings.dir.join(SPOOL_DIR);
+        let spool: &Path = &spool;
+        let one = |target: Target| async move {
+            let known = history.logs.get(&target.log);
+            let gathered = gather(source, &target, known, spool).await;
+            gathered.map_err(|error| Missing { node_id: target.log.node_id.clone(), reason: error.0 })
+        };
+        let results: Vec<Result<Gathered, Missing>> =
+            stream::iter(targets.to_vec()).map(one).buffered(NODES_AT_ONCE).collect().await;
+        let mut all = Vec::new();
+        for result in results {
+            match result {
+                Ok(gathered) => all.push(gathered),
+                Err(lack) => missing.push(lack),
+            }
+        }
+        all
+    }
+
+    /// Deletes files that the interrupted attempt may have created and that this one does not use, because a row was erased or a
+    /// node is gone: engines that list the folder would otherwise see their rows twice. Returns those that could not be deleted.
+    async fn remove_unused(&self, plan: &Plan, used: &[&str]) -> Vec<String> {
+        let mut leftover = Vec::new();
+        for file in plan.files.iter().filter(|file| !used.contains(&file.name.as_str())) {
+            if let Err(error) = self.store.delete(&file.name).await {
+                tracing::warn!(%error, "a file of an interrupted attempt could not be deleted");
+                leftover.push(file.name.clone());
+            }
+        }
+        leftover
+    }
+
+    /// Creates an object; if it exists, it must have the same content.
+    async fn create_equal(&self, name: &str, bytes: Bytes) -> Result<(), WriteError> {
+        if self.store.create(name, bytes.clone()).await? == Created::New {
+            return Ok(());
+        }
+        let found = self.store.read(name, (bytes.len() as u64).max(STEP_BYTES_MAX as u64)).await?;
+        if found == bytes { Ok(()) } else { Err(WriteError::OtherContent { name: name.to_owned() }) }
+    }
+
+    /// Creates a file. If it exists, it was created by an interrupted attempt, and is used if it has exactly these rows.
+    async fn upload(&self, laid_out: LaidOut) -> Result<FileRecord, WriteError> {
+        let LaidOut { file, runs } = laid_out;
+        let name = file.name.clone();
+        let bytes = file.read().map_err(EncodeError::Io)?;
+        let record = |bytes: u64, sha256, tail_offset, tail_sha256| FileRecord {
+            name: name.clone(),
+            bytes,
+            sha256,
+            tail_offset,
+            tail_sha256,
+            rows: file.rows,
+            runs,
+        };
+        if self.store.create(&file.name, bytes.clone()).await? == Created::New {
+            return Ok(record(file.bytes, file.sha256, file.tail_offset, file.tail_sha256));
+        }
+        let found = self.store.read(&file.name, FILE_BYTES_MAX).await?;
+        if found == bytes {
+            return Ok(record(file.bytes, file.sha256, file.tail_offset, file.tail_sha256));
+        }
+        // Another version of the program may encode the same rows differently. The digest covers the leaf of every row, and
+        // `decode` compares the columns with the bodies.
+        let other = || WriteError::OtherContent { name: name.clone() };
+        let tail_offset = decode::tail_offset(&found).map_err(|_| other())?;
+        let rows = |bytes: &Bytes| {
+            let mut sums = Vec::new();
+            decode::decode::<DecodeError>(bytes, |decoded| {
+                sums.push((decoded.log, sum_of([&decoded.row])));
+                Ok(())
+            })?;
+            Ok::<_, DecodeError>(sums)
+        };
+        let same = rows(&found).is_ok_and(|found| rows(&bytes).is_ok_and(|own| own == found));
+        if !same {
+            return Err(other());
+        }
+        let tail = found.slice(usize::try_from(tail_offset).unwrap_or(usize::MAX).min(found.len())..);
+        Ok(record(found.len() as u64, digest_of(&found), tail_offset, digest_of(&tail)))
+    }
+
+    /// Creates the step's object. From then on, its rows are part of the archive.
+    async fn commit(&self, step: &Step, bytes: Bytes) -> Result<(), WriteError> {
+        let name = names::step(step.number);
+        if self.store.create(&name, bytes.clone()).await? == Created::New {
+            return Ok(());
+        }
+        let found = self.store.read(&name, STEP_BYTES_MAX as u64).await?;
+        if found == bytes {
+            // The answer to the first attempt was lost.
+            return Ok(());
+        }
+        let other = Step::read(step.number, &found, self.settings.keys.steps.public())?;
+        Err(WriteError::AnotherWriter { name, writer: other.writer, own: self.name() })
+    }
+
+    /// Reads one tail back, so that a store that does not keep what it acknowledged is noticed before a node deletes rows.
+    async fn read_back(&self, step: &Step) -> Result<(), WriteError> {
+        let Some(file) = step.files.first() else { return Ok(()) };
+        let tail = self.store.read_tail(&file.name, file.tail_offset, FILE_BYTES_MAX).await?;
+        if digest_of(&tail) == file.tail_sha256 {
+            Ok(())
+        } else {
+            Err(WriteError::ReadBack { name: file.name.clone() })
+        }
+    }
+}
+
+/// Message of a panic of the encoder.
+struct StepPanic(String);
+
+fn planned(log: &Gathered) -> PlannedLog {
+    PlannedLog {
+        log: log.range.log.clone(),
+        from_seq: log.range.from_seq,
+        to_seq: log.range.to_seq,
+        checkpoint: log.range.checkpoint.clone(),
+    }
+}

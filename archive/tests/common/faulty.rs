@@ -1,0 +1,155 @@
+//! A store whose operations fail from a chosen one on, as if the writer or the store had been killed there.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+/// Fails operation number `at` and all later ones. If `after` is set, operation `at` takes effect before it fails: its answer is
+/// lost.
+#[derive(Debug)]
+pub struct Faulty {
+    inner: Arc<dyn ObjectStore>,
+    count: AtomicUsize,
+    at: usize,
+    after: bool,
+}
+
+impl Faulty {
+    pub fn new(inner: Arc<dyn ObjectStore>, at: usize, after: bool) -> Arc<Self> {
+        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after })
+    }
+
+    /// Whether the fault has happened.
+    pub fn has_failed(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > self.at
+    }
+
+    /// Returns whether the operation takes effect, and whether it fails.
+    fn next(&self) -> (bool, bool) {
+        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        (number < self.at || number == self.at && self.after, number >= self.at)
+    }
+
+    async fn run<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        let (takes_effect, fails) = self.next();
+        let result = if takes_effect { Some(operation.await) } else { None };
+        match result {
+            Some(result) if !fails => result,
+            _ => Err(fault()),
+        }
+    }
+}
+
+fn fault() -> Error {
+    Error::Generic { store: "faulty", source: "injected fault".into() }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty store")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.run(self.inner.put_opts(location, payload, options)).await
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(fault())
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.run(self.inner.get_opts(location, options)).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.run(self.inner.get_ranges(location, ranges)).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let (takes_effect, fails) = self.next();
+        if !takes_effect || fails {
+            return futures::stream::once(async { Err(fault()) }).boxed();
+        }
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (takes_effect, fails) = self.next();
+        if !takes_effect || fails {
+            return futures::stream::once(async { Err(fault()) }).boxed();
+        }
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.run(self.inner.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.run(self.inner.copy_opts(from, to, options)).await
+    }
+}
+
+/// A store that does not create atomically: it checks first, and then overwrites.
+#[derive(Debug)]
+pub struct CheckThenPut(pub Arc<dyn ObjectStore>);
+
+impl fmt::Display for CheckThenPut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("store without atomic creation")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for CheckThenPut {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        use object_store::ObjectStoreExt as _;
+        if self.0.head(location).await.is_ok() {
+            return Err(Error::AlreadyExists { path: location.to_string(), source: "exists".into() });
+        }
+        tokio::task::yield_now().await;
+        self.0.put_opts(location, payload, PutOptions { mode: object_store::PutMode::Overwrite, ..options }).await
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(fault())
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.0.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.0.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.0.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
