@@ -76,7 +76,7 @@ fn nobody_imports_whom_they_must_not() {
 }
 
 /// Crates of the workspace, lowest layer first, each with the workspace crates that it may depend on.
-const FLOORS: [(&str, &[&str]); 15] = [
+const FLOORS: [(&str, &[&str]); 16] = [
     ("shared/format", &[]),
     ("shared/redact", &["format"]),
     ("shared/query", &["format"]),
@@ -89,7 +89,8 @@ const FLOORS: [(&str, &[&str]); 15] = [
     ("certs", &["format", "query", "evidence", "protocol", "net"]),
     ("verifier", &["evidence"]),
     ("node", &["format", "redact", "query", "detect", "siem", "evidence", "protocol", "net"]),
-    ("aggregator", &["format", "query", "evidence", "protocol", "net", "client"]),
+    ("archive", &["format", "evidence", "net"]),
+    ("aggregator", &["format", "query", "evidence", "protocol", "net", "client", "archive"]),
     (
         "cli",
         &[
@@ -103,6 +104,7 @@ const FLOORS: [(&str, &[&str]); 15] = [
             "certs",
             "verify",
             "node",
+            "archive",
             "aggregator",
         ],
     ),

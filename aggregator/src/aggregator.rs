@@ -26,7 +26,7 @@ use crate::config::AggregatorConfig;
 use crate::http;
 use crate::state::App;
 use crate::tasks::roster_changes::Membership;
-use crate::tasks::{pin_exchange, witness_poll};
+use crate::tasks::{archive_rounds, pin_exchange, witness_poll};
 
 /// Reasons why an aggregator cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,7 @@ impl Aggregator {
         let keeping = Keeping {
             policies: config.retention.clone().into(),
             witnesses: config.witnesses.iter().chain([cosigner.public()]).cloned().collect(),
+            day_checkpoints: config.archive.is_some(),
         };
         let membership = Membership::open(&config);
         let members = config.roster.iter().map(|node| {
@@ -132,6 +133,7 @@ impl Aggregator {
                 self.config.witness_interval,
             ));
         }
+        background.spawn(archive_rounds::run(Arc::clone(&self.app)));
         background.spawn(self.membership.watch(Arc::clone(&self.app)));
         let own = self.config.id.to_string();
         background.spawn(pin_exchange::run(Arc::clone(&self.app), own, self.config.witness_exchange));

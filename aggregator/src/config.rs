@@ -5,6 +5,9 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use piperoll_archive::record::ArchiveKeys;
+use piperoll_archive::store::{Address, AddressError, Credentials};
+use piperoll_archive::write::Settings;
 pub use piperoll_evidence::bundle::Membership;
 use piperoll_evidence::bundle::{KeepPolicy, Moved};
 use piperoll_format::ids::{ClusterName, NodeId};
@@ -29,6 +32,11 @@ use crate::access::sessions::SESSION_IDLE_DEFAULT;
 /// Default interval between polls, five seconds. The rows written since the last poll are the only ones that an intruder on
 /// a node can change without being noticed.
 const WITNESS_POLL_MS: u64 = 5_000;
+/// Default time that a UTC day must have ended before its rows are archived: nodes that were unreachable for a short time are then
+/// back.
+const ARCHIVE_AFTER: Duration = Duration::from_hours(2);
+/// Default interval between two rounds of the archive.
+const ARCHIVE_INTERVAL: Duration = Duration::from_mins(10);
 /// Default and maximum exchange interval, one hour. A witness that loses its memory loses at most the pins of one interval.
 const WITNESS_EXCHANGE: Duration = Duration::from_hours(1);
 
@@ -66,6 +74,37 @@ pub struct AggregatorConfig {
     pub rates: Rates,
     /// Time without a request after which a browser is signed out.
     pub session_idle: Duration,
+    /// The archive that this aggregator writes.
+    pub archive: Option<ArchiveConfig>,
+}
+
+/// Archive that an aggregator writes.
+#[derive(Clone)]
+pub struct ArchiveConfig {
+    pub id: NodeId,
+    pub cluster: ClusterName,
+    pub address: Address,
+    pub credentials: Option<Credentials>,
+    pub keys: ArchiveKeys,
+    /// Time that a UTC day must have ended before its rows are archived.
+    pub after: Duration,
+    /// Interval between two rounds.
+    pub interval: Duration,
+}
+
+impl ArchiveConfig {
+    /// Returns the settings of the archive's writer, whose state is in `dir`.
+    pub fn settings(&self, dir: PathBuf) -> Settings {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        Settings {
+            cluster: self.cluster.clone(),
+            archive: self.id.clone(),
+            keys: self.keys.clone(),
+            dir,
+            host: if host.is_empty() { "unknown".to_owned() } else { host.to_owned() },
+        }
+    }
 }
 
 /// A person with a certificate.
@@ -149,6 +188,19 @@ struct RawConfig {
     rates: RawRates,
     #[serde(default)]
     session: RawSession,
+    archive: Option<RawArchive>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArchive {
+    id: NodeId,
+    url: String,
+    steps_key: PathBuf,
+    mirror_key: PathBuf,
+    credentials: Option<PathBuf>,
+    after_seconds: Option<u32>,
+    interval_seconds: Option<NonZeroU32>,
 }
 
 /// Folder of a node that left the cluster and whose log this aggregator reads.
@@ -277,6 +329,7 @@ impl AggregatorConfig {
             kept.push((node, base.join(folder).join("node.toml")));
         }
         let limits = typed.limits.check().map_err(|problem| ConfigError::Content { path: path.to_owned(), problem })?;
+        let cluster = typed.cluster.clone();
         Ok(Self {
             cluster: typed.cluster,
             id: typed.id,
@@ -311,12 +364,34 @@ impl AggregatorConfig {
                 .session
                 .idle_seconds
                 .map_or(SESSION_IDLE_DEFAULT, |seconds| Duration::from_secs(seconds.get().into())),
+            archive: typed.archive.map(|archive| archive.open(path, &base, &cluster)).transpose()?,
         })
     }
 
     /// Returns the identity that this aggregator's certificate must have.
     pub fn identity(&self) -> Identity {
         Identity::new(&self.cluster, Kind::Aggregator, &self.id)
+    }
+}
+
+impl RawArchive {
+    fn open(self, path: &Path, base: &Path, cluster: &ClusterName) -> Result<ArchiveConfig, ConfigError> {
+        let bad =
+            |problem: String| ConfigError::Content { path: path.to_owned(), problem: format!("archive: {problem}") };
+        let address = self.url.parse().map_err(|error: AddressError| bad(format!("url: {error}")))?;
+        let seed = |file: &Path| config_files::read_seed(&config_files::at(base, file));
+        let keys = ArchiveKeys::new(cluster, &self.id, &seed(&self.steps_key)?, &seed(&self.mirror_key)?);
+        let credentials = self.credentials.map(|file| Credentials::read(&config_files::at(base, &file)));
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Ok(ArchiveConfig {
+            cluster: cluster.clone(),
+            address,
+            credentials: credentials.transpose().map_err(|error| bad(error.to_string()))?,
+            keys: keys.ok_or_else(|| bad(format!("{:?} cannot be the name of a key", self.id.as_str())))?,
+            id: self.id,
+            after: self.after_seconds.map_or(ARCHIVE_AFTER, seconds),
+            interval: self.interval_seconds.map_or(ARCHIVE_INTERVAL, |interval| seconds(interval.get())),
+        })
     }
 }
 

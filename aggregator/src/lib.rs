@@ -5,6 +5,7 @@
 pub mod access;
 mod aggregator;
 mod answer;
+mod archiving;
 mod audit;
 mod cluster;
 pub mod config;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::archiving::archiver::Figures;
 use crate::audit::Audit;
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::status::VERDICTS;
@@ -42,6 +43,60 @@ pub(crate) struct Metrics {
     witnessed_rows: Family<NodeLabel, Gauge>,
     verdict: Family<VerdictLabel, Gauge>,
     certificate_not_after: Gauge,
+    archive: ArchiveMetrics,
+}
+
+/// Metrics of the archive. They have no samples unless an archive is configured.
+#[derive(Default)]
+struct ArchiveMetrics {
+    step: Family<ArchiveLabel, Gauge>,
+    last_step: Family<ArchiveLabel, Gauge>,
+    errors: Family<ArchiveLabel, Gauge>,
+    rows: Family<ArchiveLabel, Gauge>,
+    bytes: Family<ArchiveLabel, Gauge>,
+    node_rows: Family<NodeLabel, Gauge>,
+    lag_rows: Family<NodeLabel, Gauge>,
+    lag_seconds: Family<NodeLabel, Gauge<f64, AtomicU64>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ArchiveLabel {
+    archive: String,
+}
+
+impl ArchiveMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let all = Self::default();
+        registry.register("archive_step", "Number of the archive's newest step", all.step.clone());
+        let help = "Time of the last step that this aggregator committed since it started";
+        registry.register("archive_last_step_timestamp_seconds", help, all.last_step.clone());
+        registry.register("archive_errors", "Failed rounds since the start", all.errors.clone());
+        registry.register("archive_added_rows", "Rows archived since the start", all.rows.clone());
+        registry.register("archive_added_bytes", "Bytes of files archived since the start", all.bytes.clone());
+        registry.register("archive_node_rows", "Archived rows of a node's log", all.node_rows.clone());
+        registry.register("archive_lag_rows", "Witnessed rows of a node that are not archived", all.lag_rows.clone());
+        let help = "Age of the newest archived row of a node that has rows to archive";
+        registry.register("archive_lag_seconds", help, all.lag_seconds.clone());
+        all
+    }
+
+    fn set(&self, archive: String, figures: &Figures) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let label = ArchiveLabel { archive };
+        self.step.get_or_create(&label).set(number(figures.step));
+        self.errors.get_or_create(&label).set(number(figures.errors));
+        self.rows.get_or_create(&label).set(number(figures.rows));
+        self.bytes.get_or_create(&label).set(number(figures.bytes));
+        if let Some(at) = figures.last_step_at {
+            self.last_step.get_or_create(&label).set(at.micros() / 1_000_000);
+        }
+        for (node, rows, pending, age) in &figures.nodes {
+            let label = NodeLabel { node: node.clone() };
+            self.node_rows.get_or_create(&label).set(number(*rows));
+            self.lag_rows.get_or_create(&label).set(number(*pending));
+            self.lag_seconds.get_or_create(&label).set(*age);
+        }
+    }
 }
 
 impl Metrics {
@@ -66,6 +121,7 @@ impl Metrics {
         let certificate_not_after = Gauge::default();
         let help = "Expiry of this aggregator's certificate";
         registry.register("certificate_not_after_seconds", help, certificate_not_after.clone());
+        let archive = ArchiveMetrics::register(registry);
         let registry = Mutex::new(all);
         Self {
             registry,
@@ -76,11 +132,17 @@ impl Metrics {
             witnessed_rows,
             verdict,
             certificate_not_after,
+            archive,
         }
     }
 
     pub(crate) fn count(&self, action: &'static str, status: u16) {
         self.requests.get_or_create(&RequestLabel { action, status }).inc();
+    }
+
+    /// Sets the figures of the archive.
+    pub(crate) fn set_archive(&self, archive: String, figures: &Figures) {
+        self.archive.set(archive, figures);
     }
 
     /// Renders the metrics page. `not_after` is the expiry of the certificate in use.

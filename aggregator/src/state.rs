@@ -13,6 +13,7 @@ use crate::access::saved_searches::Searches;
 use crate::access::sessions::Sessions;
 use crate::access::tokens::TokenStore;
 use crate::answer::export::Exporter;
+use crate::archiving::archiver::Archiver;
 use crate::audit::Audit;
 use crate::cluster::roster::Cluster;
 use crate::config::{AggregatorConfig, User};
@@ -45,6 +46,8 @@ pub(crate) struct App {
     pub(crate) cluster: Cluster,
     pub(crate) audit: Audit,
     pub(crate) exporter: Arc<Exporter>,
+    /// The archive that this aggregator writes, if it is configured.
+    pub(crate) archiver: Option<Archiver>,
     pub(crate) tokens: TokenStore,
     pub(crate) users: HashMap<String, User>,
     pub(crate) cluster_name: ClusterName,
@@ -85,6 +88,7 @@ impl App {
             tls,
             audit,
             exporter: Arc::new(exporter),
+            archiver: config.archive.clone().map(|archive| Archiver::new(archive, &config.state_dir)),
             tokens,
             users: config.users.clone(),
             cluster_name: config.cluster.clone(),

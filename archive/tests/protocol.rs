@@ -118,7 +118,7 @@ async fn missing_nodes_are_named_and_come_later() {
     let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
     let (history, _) = writer.load(bench.now).await.unwrap();
     let outcome = writer.step(&logs, &history, &logs.due(), bench.now).await.unwrap();
-    let piperoll_archive::write::StepOutcome::Committed(committed) = outcome else { panic!("no step") };
+    let piperoll_archive::write::StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
     let missing: Vec<_> =
         committed.step.missing.iter().map(|lack| (lack.node_id.as_str(), lack.reason.as_str())).collect();
     assert_eq!(missing, [("a", "connection refused")]);
@@ -141,7 +141,7 @@ async fn a_lying_node_is_left_out_by_name() {
     let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
     let (history, _) = writer.load(bench.now).await.unwrap();
     let outcome = writer.step(&logs, &history, &due, bench.now).await.unwrap();
-    let piperoll_archive::write::StepOutcome::Committed(committed) = outcome else { panic!("no step") };
+    let piperoll_archive::write::StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
     assert_eq!(committed.step.logs.len(), 1);
     assert!(
         committed.step.missing[0].reason.contains("do not lead to the cosigned checkpoint"),

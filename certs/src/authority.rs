@@ -124,6 +124,43 @@ impl Authority {
         Ok(folder)
     }
 
+    /// Creates the keys of an archive in the folder of the aggregator that writes it, and configures the aggregator.
+    ///
+    /// # Errors
+    ///
+    /// If the aggregator does not exist or writes an archive already, or if its folder is not in the cluster directory.
+    pub fn add_archive(&mut self, id: &NodeId, aggregator: &NodeId, url: &str) -> Result<PathBuf> {
+        self.refuse_known(id)?;
+        let is_aggregator = |member: &Member| member.kind == MemberKind::Aggregator && &member.id == aggregator;
+        if !self.members.list.iter().any(is_aggregator) {
+            return Err(CertsError::NoMember(format!("aggregator {aggregator}")));
+        }
+        if let Some(known) = self.members.list.iter().find(|member| member.aggregator.as_ref() == Some(aggregator)) {
+            return Err(CertsError::Keys(format!(
+                "the aggregator {aggregator} writes the archive {} already",
+                known.id
+            )));
+        }
+        let folder = self.machine(aggregator);
+        let config = folder.join("aggregator.toml");
+        let mut text = std::fs::read_to_string(&config).map_err(|source| io(&config, source))?;
+        if text.lines().any(|line| line.trim() == "[archive]") {
+            return Err(CertsError::Keys(format!("{} has an [archive] table already", config.display())));
+        }
+        // Keys that an interrupted command left belong to no member. They are replaced.
+        for name in ["archive.key", "mirror.key"] {
+            let _ = std::fs::remove_file(folder.join(name));
+        }
+        let mut member = Member::new(MemberKind::Archive, id, None);
+        member.aggregator = Some(aggregator.clone());
+        member.export_key = Some(make_signing_key(&folder.join("archive.key"))?);
+        member.signing_key = Some(make_signing_key(&folder.join("mirror.key"))?);
+        text.push_str(&folder::archive_table(id, url));
+        write_public(&config, text.as_bytes())?;
+        self.add_members([member])?;
+        Ok(folder)
+    }
+
     /// Creates the aggregator and its embedded node.
     fn make_aggregator(&mut self, folder: &Path, id: &NodeId, place: &AggregatorPlace) -> Result<[Member; 2]> {
         let node_place = NodePlace {
@@ -184,6 +221,8 @@ impl Authority {
                 MemberKind::Node => (self.machine(id), "node", Kind::Node),
                 MemberKind::Aggregator => (self.machine(id), "aggregator", Kind::Aggregator),
                 MemberKind::User => (self.dir.join("machines").join(format!("user-{id}")), "user", Kind::User),
+                // An archive has no certificate.
+                MemberKind::Archive => continue,
             };
             self.issue(&folder, stem, kind, id, member.address.as_deref().unwrap_or_default())?;
             folders.push(folder);
@@ -367,6 +406,8 @@ impl Authority {
                 MemberKind::User => self.dir.join("machines").join(format!("user-{}", member.id)),
                 // An embedded node's folder is inside the aggregator's; `update_aggregator` writes it.
                 MemberKind::Node if self.is_embedded(&member.id) => continue,
+                // Its keys are in the folder of its aggregator.
+                MemberKind::Archive => continue,
                 MemberKind::Node | MemberKind::Aggregator => self.machine(&member.id),
             };
             if !folder.exists() {

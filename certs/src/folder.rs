@@ -136,6 +136,23 @@ audit_socket = "{audit_socket}"
     )
 }
 
+/// The `[archive]` table of `aggregator.toml`.
+pub(crate) fn archive_table(id: &NodeId, url: &str) -> String {
+    // A TOML basic string; the caller has checked that the address has no other special characters.
+    let url = url.replace('\\', "\\\\").replace('"', "\\\"");
+    format!(
+        r#"
+# Archive of the cluster's rows (docs/archive.md). Create it with `piperoll archive init` before the next start.
+[archive]
+id = "{id}"
+url = "{url}"
+steps_key = "archive.key"    # signs the archive's steps; mode 0600
+mirror_key = "mirror.key"    # cosigns the checkpoints whose rows are archived; mode 0600
+# credentials = "archive.credentials"   # of an S3 bucket, if they are not in the environment; mode 0600
+"#
+    )
+}
+
 pub(crate) fn roster_toml(members: &Members, witnesses: &[VerifyingKey]) -> Result<String> {
     let mut text = String::from(
         "format = \"piperoll roster v2\"\n\

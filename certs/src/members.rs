@@ -21,6 +21,7 @@ pub enum MemberKind {
     Node,
     Aggregator,
     User,
+    Archive,
 }
 
 impl MemberKind {
@@ -29,6 +30,7 @@ impl MemberKind {
             Self::Node => "node",
             Self::Aggregator => "aggregator",
             Self::User => "user",
+            Self::Archive => "archive",
         }
     }
 }
@@ -69,12 +71,15 @@ pub struct Member {
     /// `seq` of the last entry of a node that left.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_seq: Option<u64>,
-    /// Public key of a node's checkpoints or of an aggregator's cosignatures: 32 bytes in base64.
+    /// Public key of a node's checkpoints, or of the cosignatures of an aggregator or an archive: 32 bytes in base64.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signing_key: Option<String>,
-    /// Public key of an aggregator's manifests.
+    /// Public key of an aggregator's manifests, or of an archive's steps.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub export_key: Option<String>,
+    /// Aggregator that writes an archive.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub aggregator: Option<NodeId>,
     /// Newest epoch of a node's sealing secret; every epoch from 0 to this one has a secret.
     #[serde(default)]
     pub epoch: u32,
@@ -134,6 +139,7 @@ impl Member {
             last_seq: None,
             signing_key: None,
             export_key: None,
+            aggregator: None,
             epoch: 0,
             keys: KeyHistory::default(),
         }

@@ -1,6 +1,6 @@
 //! Creates the trust file: everything that an auditor needs to verify evidence, without secrets.
 
-use piperoll_evidence::bundle::{KeySpan, NodeTrust, Trust};
+use piperoll_evidence::bundle::{ArchiveTrust, KeySpan, NodeTrust, Trust};
 use piperoll_format::ids::ClusterName;
 use piperoll_format::merkle::decode_hash;
 use piperoll_format::note::{KeyKind, VerifyingKey};
@@ -29,6 +29,14 @@ impl Authority {
                     let name = format!("{}/aggregator/{}", self.cluster(), member.id);
                     trust.witnesses.push(self.key(member, member.signing_key.as_deref(), &name, KeyKind::Witness)?);
                     trust.exporters.push(self.key(member, member.export_key.as_deref(), &name, KeyKind::Log)?);
+                }
+                MemberKind::Archive => {
+                    let name = format!("{}/archive/{}", self.cluster(), member.id);
+                    trust.archives.push(ArchiveTrust {
+                        id: member.id.clone(),
+                        steps: self.key(member, member.export_key.as_deref(), &name, KeyKind::Log)?,
+                        mirror: self.key(member, member.signing_key.as_deref(), &name, KeyKind::Witness)?,
+                    });
                 }
                 MemberKind::User => {}
             }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use piperoll_aggregator::access::scope::{Scope, Written};
+use piperoll_archive::store::{Address, AddressError};
 use piperoll_certs::{AggregatorPlace, Authority, Layout, LifeChange, MemberKind, NodePlace};
 use piperoll_evidence::bundle::{KeepPolicy, Membership};
 use piperoll_format::ids::NodeId;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
             made(&format!("aggregator {id}"), &folder);
             outln!("{}", start_words(packaged, "aggregator", "aggregator.toml"));
         }
+        ClusterCommand::AddArchive { dir, id, aggregator, url } => add_archive(&dir, &id, &aggregator, &url)?,
         ClusterCommand::AddUser { dir, name, role, scope } => {
             let role = Role::from(role);
             let limit = Scope::of(role, scope.as_deref(), Written::Now, SystemClock.now())?;
@@ -115,6 +117,19 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<Exit> {
         ClusterCommand::List { dir } => list(&Authority::open(&dir)?)?,
     }
     Ok(Exit::Complete)
+}
+
+fn add_archive(dir: &Path, id: &NodeId, aggregator: &NodeId, url: &str) -> anyhow::Result<()> {
+    let address: Address = url.parse().map_err(|error: AddressError| UsageError(error.to_string()))?;
+    let mut authority = Authority::open(dir)?;
+    let folder = authority.add_archive(id, aggregator, &address.to_string())?;
+    warn_of_absent(&authority);
+    outln!("archive {id}: its keys and an [archive] table were added to {}", folder.display());
+    outln!(
+        "Copy the folder to the aggregator's machine, run `piperoll archive init` there, and restart the aggregator."
+    );
+    outln!("Give auditors the new trust file: piperoll cluster trust {}", dir.display());
+    Ok(())
 }
 
 fn change_life(dir: &Path, id: &NodeId, change: &LifeChange) -> anyhow::Result<()> {

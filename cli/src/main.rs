@@ -7,6 +7,7 @@
 mod out;
 
 mod address;
+mod archive;
 mod args;
 mod cluster;
 mod demo;
@@ -78,6 +79,7 @@ async fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Cluster(command) => cluster::run(command),
         Command::Node(command) => local::run(command).await,
+        Command::Archive(command) => archive::run(*command).await,
         Command::Map(command) => map::run(command),
         Command::Aggregator(command) => serve::aggregator(command).await,
         Command::Demo(args) => demo::run(args).await,

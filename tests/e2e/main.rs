@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod archive;
 mod archived_log_evidence;
 mod archived_log_pruning;
 mod authorization_matrix;

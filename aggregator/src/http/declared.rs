@@ -8,7 +8,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 use super::audited::RouteRules;
-use super::{exports, findings, health, log, nodes, searches, session, stats, tail, tokens};
+use super::{archive, exports, findings, health, log, nodes, searches, session, stats, tail, tokens};
 use crate::state::App;
 
 /// Path of the API below the host.
@@ -26,7 +26,7 @@ pub(super) struct Route {
 /// Returns every route that needs an identity. The router is built from this list alone, and a test checks it with every
 /// role and scope.
 pub(super) fn declared() -> Vec<Route> {
-    use Permission::{AcceptHistory, Export, ManageTokens, Verify, View};
+    use Permission::{AcceptHistory, Export, ManageArchive, ManageTokens, Verify, View};
     let route = |action, needs, changes, handler| Route { rules: RouteRules { action, needs, changes }, handler };
     let read = |action, needs, handler| route(action, Some(needs), false, handler);
     let change = |action, needs, handler| route(action, Some(needs), true, handler);
@@ -44,6 +44,8 @@ pub(super) fn declared() -> Vec<Route> {
         change("audit.judge", Verify, routes!(findings::record_verdict)),
         read("audit.nodes", View, routes!(nodes::nodes)),
         change("audit.history_accept", AcceptHistory, routes!(nodes::accept)),
+        read("audit.archive_status", View, routes!(archive::status)),
+        change("audit.archive_run", ManageArchive, routes!(archive::run)),
         route("audit.filter", None, false, routes!(searches::filter_words)),
         route("audit.search_list", None, false, routes!(searches::list_searches)),
         change("audit.search_keep", View, routes!(searches::keep_search)),

@@ -31,5 +31,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
 /// Metrics in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "OpenMetrics text")))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    if let Some(archiver) = &app.archiver {
+        app.metrics.set_archive(archiver.id(), &archiver.figures(&app.cluster));
+    }
     app.metrics.page(&app.cluster.members, app.tls.current().not_after)
 }

@@ -1,5 +1,6 @@
 //! The HTTP interface for people and programs.
 
+mod archive;
 mod audited;
 mod auth;
 mod declared;

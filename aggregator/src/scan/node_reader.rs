@@ -488,11 +488,11 @@ impl NodeReader {
         }
         self.last_era = checked.era.or(self.last_era);
         self.last = Some(key.clone());
-        let EntryFrame { body, mac, .. } = entry;
+        let EntryFrame { body, mac, epoch, .. } = entry;
         let era = checked.era.filter(|_| sound);
         let (integrity, reason) = (checked.integrity, checked.reason);
         let withheld = !self.scope.admits(integrity, &body);
-        (VerifiedRow { key, body, mac, integrity, witnessed: false, reason, erased, withheld }, era)
+        (VerifiedRow { key, body, mac, epoch, integrity, witnessed: false, reason, erased, withheld }, era)
     }
 }
 

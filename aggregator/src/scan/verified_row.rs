@@ -15,6 +15,8 @@ pub(crate) struct VerifiedRow {
     pub(crate) key: Key,
     pub(crate) body: Bytes,
     pub(crate) mac: Bytes,
+    /// Epoch of the MAC key.
+    pub(crate) epoch: u32,
     pub(crate) integrity: Integrity,
     pub(crate) witnessed: bool,
     pub(crate) reason: Option<&'static str>,

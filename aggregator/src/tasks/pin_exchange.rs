@@ -398,7 +398,7 @@ mod tests {
             former_checkpoint_keys: Vec::new(),
         };
         let cosigner = SigningSeed::from_bytes([8; 32]).named("test/agg", KeyKind::Witness).unwrap();
-        let keeping = Keeping { policies: [].into(), witnesses: [].into() };
+        let keeping = Keeping::default();
         let witness = NodeWitness::open(dir.path(), &node, &cosigner, keeping, false).unwrap();
         assert!(witness.standing().is_pending, "nothing was asked yet");
         let refused = witness.take(&answer, 0, SystemClock.now()).unwrap_err();

@@ -40,7 +40,7 @@ pub(crate) async fn check(member: &Arc<NodeHandle>, said: Option<PrunedRows>, ol
     let Some((pruned, stated)) = statement(member, said).await else { return };
     let origin = format!("{}{}", watch.origins, pinned.generation);
     let now = SystemClock.now();
-    let Keeping { policies, witnesses } = &watch.keeping;
+    let Keeping { policies, witnesses, .. } = &watch.keeping;
     watch.first_seen(&pinned.generation.to_string(), pruned.to_seq, now);
     let fit = if stated.micros() > now.micros().saturating_add(CLOCK_SLACK_MICROS) {
         PolicyFit::Unshown(format!(

@@ -1,6 +1,8 @@
 //! Opens the store at an address: a directory, or a bucket of an S3 service.
 
 use std::fmt;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -88,7 +90,11 @@ impl Address {
         match self {
             Self::Directory(path) => {
                 if create {
-                    std::fs::create_dir_all(path)
+                    // The rows are as confidential as the nodes' logs.
+                    DirBuilder::new()
+                        .recursive(true)
+                        .mode(0o700)
+                        .create(path)
                         .map_err(|error| StoreError::Directory { path: path.clone(), error })?;
                 }
                 // Without `with_fsync`, an object that was reported as created could be lost in a power failure.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use piperoll_evidence::bundle::{ArchiveTrust, Trust};
 use piperoll_format::checkpoint::Checkpoint;
+use piperoll_format::ids::NodeId;
 use piperoll_format::merkle::{CompactRange, Cover, Hash};
 use piperoll_format::note::{KeyKind, Note, VerifyingKey};
 use piperoll_format::time::Timestamp;
@@ -426,8 +427,15 @@ impl Checker<'_> {
     }
 
     /// The writer records its steps in its own log, which is archived too. An archive that lacks such a step was rolled back.
-    fn mentioned(&mut self, chain: &Chain, steps: &[MentionedStep]) {
-        for step in steps.iter().filter(|step| step.archive == self.archive.id.as_str()) {
+    /// Only entries of an aggregator's own node count, because any application can record an entry that looks like these.
+    fn mentioned(&mut self, chain: &Chain, steps: &[(NodeId, MentionedStep)]) {
+        let aggregators = format!("{}/aggregator/", self.trust.cluster);
+        let own: HashSet<&str> =
+            self.trust.witnesses.iter().filter_map(|witness| witness.name().strip_prefix(&aggregators)).collect();
+        let of_it = |(node, step): &&(NodeId, MentionedStep)| {
+            own.contains(node.as_str()) && step.archive == self.archive.id.as_str()
+        };
+        for (_, step) in steps.iter().filter(of_it) {
             match chain.digests.get(&step.step) {
                 Some(digest) if *digest == step.sha256 => {}
                 Some(_) => {
@@ -482,5 +490,5 @@ struct Seen {
     covers: BTreeMap<(usize, usize), Vec<Cover>>,
     erased: Vec<(LogId, u64, Hash)>,
     declared: HashMap<(LogId, u64), Hash>,
-    steps: Vec<MentionedStep>,
+    steps: Vec<(NodeId, MentionedStep)>,
 }

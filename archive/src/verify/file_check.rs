@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use piperoll_format::ids::NodeId;
 use piperoll_format::merkle::{Cover, Hash};
 use piperoll_format::statement::Statement;
 use piperoll_format::view::EntryView;
@@ -29,8 +30,8 @@ pub(super) struct Checked {
     /// Erased rows, and erasures that entries declare.
     pub(super) erased: Vec<(LogId, u64, Hash)>,
     pub(super) declared: Vec<(LogId, u64, Hash)>,
-    /// Steps that entries mention.
-    pub(super) steps: Vec<MentionedStep>,
+    /// Steps that entries mention, each with the node that recorded the entry.
+    pub(super) steps: Vec<(NodeId, MentionedStep)>,
 }
 
 /// A step that an `audit.archive_step` entry mentions.
@@ -134,7 +135,8 @@ fn note(checked: &mut Checked, log: &LogId, row: &ArchivedRow, leaf: Hash) -> Re
                 checked.declared.push((log.clone(), said.seq, said.leaf));
             } else if body.windows(STEP_ACTION.len()).any(|part| part == STEP_ACTION) {
                 let details = EntryView::parse(body).and_then(|view| view.details);
-                checked.steps.extend(details.and_then(|details| serde_json::from_str(details.get()).ok()));
+                let step = details.and_then(|details| serde_json::from_str(details.get()).ok());
+                checked.steps.extend(step.map(|step| (log.node_id.clone(), step)));
             }
         }
     }

@@ -10,5 +10,5 @@ mod writer;
 
 pub use commit::Published;
 pub use source::{Chunk, Due, Source, SourceError};
-pub use state::{Alarm, AlarmKind, StateError};
+pub use state::{Alarm, AlarmKind, StateError, newest_seen};
 pub use writer::{Committed, Settings, StepOutcome, WriteError, Writer, initialize};

@@ -51,6 +51,21 @@ pub enum StateError {
     Random(getrandom::Error),
 }
 
+/// Name of the state file in the writer's directory.
+pub(super) const STATE_FILE: &str = "state.json";
+
+/// Returns the newest step that a writer whose state is in `dir` has seen; `None` if there is no such state.
+///
+/// # Errors
+/// Fails if the state file cannot be read.
+pub fn newest_seen(dir: &Path) -> Result<Option<Head>, StateError> {
+    let path = dir.join(STATE_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(StateFile::open(&path)?.state.head)
+}
+
 /// Content of the state file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

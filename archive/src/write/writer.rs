@@ -11,7 +11,7 @@ use piperoll_format::time::Timestamp;
 use super::gather::{Gathered, Target, gather};
 use super::layout::{LaidOut, lay_out};
 use super::source::{Due, Source};
-use super::state::{Alarm, AlarmKind, State, StateError, StateFile};
+use super::state::{Alarm, AlarmKind, STATE_FILE, State, StateError, StateFile};
 use crate::file::{DecodeError, EncodeError, FILE_BYTES_MAX, decode, sum_of};
 use crate::history::{Head, History, HistoryError, checkpoint_of};
 use crate::record::names::{self, ARCHIVE};
@@ -26,7 +26,6 @@ const STEP_ROWS_MAX: u64 = 4_000_000;
 /// Nodes that are read at the same time.
 const NODES_AT_ONCE: usize = 4;
 const SPOOL_DIR: &str = "spool";
-const STATE_FILE: &str = "state.json";
 /// Maximum size of the object `archive`.
 const ABOUT_BYTES_MAX: u64 = 64 * 1024;
 
@@ -88,10 +87,12 @@ pub enum WriteError {
 #[derive(Debug)]
 pub enum StepOutcome {
     /// No row is due, or none of the due ones could be read.
-    Nothing {
-        missing: Vec<Missing>,
+    Nothing { missing: Vec<Missing> },
+    Committed {
+        committed: Box<Committed>,
+        /// The archive with this step.
+        history: Box<History>,
     },
-    Committed(Committed),
 }
 
 /// A committed step.
@@ -329,7 +330,8 @@ impl Writer {
         self.read_back(&step).await?;
         let state = State { head: Some(next.head), ..self.state.state.clone() };
         self.state.store(state)?;
-        Ok(StepOutcome::Committed(Committed { step, digest, leftover }))
+        let committed = Box::new(Committed { step, digest, leftover });
+        Ok(StepOutcome::Committed { committed, history: Box::new(next) })
     }
 
     async fn open_plan(&self, number: u64, history: &History) -> Result<Option<Plan>, WriteError> {

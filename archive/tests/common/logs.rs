@@ -177,7 +177,9 @@ impl Logs {
 
 fn compact(log: &Log, size: u64) -> CompactRange {
     let mut range = CompactRange::default();
-    log.rows[..size as usize].iter().for_each(|row| drop(range.push(row.leaf())));
+    log.rows[..size as usize].iter().for_each(|row| {
+        let _ = range.push(row.leaf());
+    });
     range
 }
 
@@ -286,7 +288,7 @@ impl Bench {
         }
         match writer.step(logs, &history, &logs.due(), self.now).await? {
             StepOutcome::Nothing { .. } => Ok(None),
-            StepOutcome::Committed(committed) => {
+            StepOutcome::Committed { committed, .. } => {
                 writer.publish(&committed, self.now).await?;
                 writer.published(committed.step.number)?;
                 Ok(Some(committed.step.number))

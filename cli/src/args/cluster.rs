@@ -48,6 +48,21 @@ pub(crate) enum ClusterCommand {
         #[arg(long)]
         packaged: bool,
     },
+    /// Create the keys of an archive, and configure the aggregator that writes it
+    #[command(
+        after_help = "Example:\n  piperoll cluster add-archive ./cluster main --aggregator agg --url s3://audit-archive/prod\nThen, on the aggregator's machine: piperoll archive init"
+    )]
+    AddArchive {
+        dir: PathBuf,
+        /// Name of the archive
+        id: NodeId,
+        /// Aggregator that writes the archive
+        #[arg(long)]
+        aggregator: NodeId,
+        /// Location: file:///DIRECTORY or s3://BUCKET/PREFIX
+        #[arg(long)]
+        url: String,
+    },
     /// Create a certificate for a person
     AddUser {
         dir: PathBuf,

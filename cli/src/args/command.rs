@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::archive::ArchiveCommand;
 use super::cluster::ClusterCommand;
 use super::demo::DemoArgs;
 use super::node::NodeCommand;
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     /// Serve, append to, read and verify the log on this machine
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Archive the nodes' rows to a directory or bucket, and verify the archive
+    #[command(subcommand)]
+    Archive(Box<ArchiveCommand>),
     /// List the mappings for other systems' records, or try one on a file
     #[command(subcommand)]
     Map(MapCommand),
@@ -110,6 +114,12 @@ impl Command {
             Self::Query(_) | Self::Show(_) | Self::Export(_) | Self::Verify(_) | Self::Nodes(_) => true,
             Self::Stats(_) | Self::Tail(_) | Self::Report(_) | Self::VerifyBundle(_) | Self::Browse(_) => true,
             Self::Node(command) => !command.changes_something(),
+            Self::Archive(command) => {
+                matches!(
+                    **command,
+                    ArchiveCommand::Ls { .. } | ArchiveCommand::Verify { .. } | ArchiveCommand::Status { .. }
+                )
+            }
             Self::Doctor(_) | Self::Completions { .. } => true,
             Self::Demo(_)
             | Self::Cluster(_)

@@ -1,6 +1,7 @@
 //! Command-line arguments.
 
 mod admin;
+mod archive;
 mod cluster;
 mod command;
 mod demo;
@@ -10,6 +11,7 @@ mod remote;
 mod shared;
 
 pub(crate) use admin::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
+pub(crate) use archive::{ArchiveCommand, ArchivePlaceArgs, DayArgs};
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use command::{AggregatorCommand, Args, Command, DoctorArgs, MapCommand, TokenCommand};
 pub(crate) use demo::DemoArgs;

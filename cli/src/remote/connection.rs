@@ -17,7 +17,7 @@ use crate::exit::UsageError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of a page request. The aggregator has a time limit of its own; this limit also covers the network.
-pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Contents of the settings file; all keys are optional.
 #[derive(Debug, Default, Deserialize)]

@@ -15,7 +15,7 @@ mod verdict;
 mod verify;
 
 pub(crate) use browse::browse;
-pub(crate) use connection::{Answer, Connection, https_client_at};
+pub(crate) use connection::{Answer, Connection, PAGE_TIMEOUT, https_client_at};
 pub(crate) use export::export;
 pub(crate) use nodes::nodes;
 pub(crate) use outcome::{FINAL, count_problem, end_problem, erased_words};

@@ -21,10 +21,14 @@ pub enum Permission {
     /// Allows accepting a node's new history as intended.
     #[serde(rename = "nodes.accept")]
     AcceptHistory,
+    /// Allows running a round of the archive.
+    #[serde(rename = "archive.manage")]
+    ManageArchive,
 }
 
 impl Permission {
-    pub const ALL: [Self; 5] = [Self::View, Self::Export, Self::Verify, Self::ManageTokens, Self::AcceptHistory];
+    pub const ALL: [Self; 6] =
+        [Self::View, Self::Export, Self::Verify, Self::ManageTokens, Self::AcceptHistory, Self::ManageArchive];
 }
 
 /// Role of a token or a user: an exact set of permissions.

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod aggregator;
+pub mod archive;
 pub mod forward;
 pub mod frame;
 pub mod node;

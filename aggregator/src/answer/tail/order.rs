@@ -275,8 +275,17 @@ mod tests {
         let node_id = ["mx1", "mx2"][node].parse().expect("an id");
         let key = Key { timestamp: Timestamp::from_micros(micros), node_id, seq };
         let (body, mac, integrity) = (Bytes::new(), Bytes::new(), Integrity::Ok);
-        let row =
-            VerifiedRow { key, body, mac, integrity, witnessed: false, reason: None, erased: None, withheld: false };
+        let row = VerifiedRow {
+            key,
+            body,
+            mac,
+            epoch: 0,
+            integrity,
+            witnessed: false,
+            reason: None,
+            erased: None,
+            withheld: false,
+        };
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("room");
         News::Row { node, generation: Generation::from_bytes([1; 16]), row: Box::new(row), room }
     }

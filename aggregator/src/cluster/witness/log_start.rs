@@ -13,6 +13,8 @@ use piperoll_format::time::Timestamp;
 pub(crate) struct Keeping {
     pub(crate) policies: Arc<[KeepPolicy]>,
     pub(crate) witnesses: Arc<[VerifyingKey]>,
+    /// Whether the last checkpoint of every day is kept for the archive.
+    pub(crate) day_checkpoints: bool,
 }
 
 /// The aggregator's conclusion about the rows that a node pruned last.

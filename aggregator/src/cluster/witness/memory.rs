@@ -195,7 +195,24 @@ pub(crate) struct Remembered {
     /// Set if the witness lost what it had stored about the node. The loss is reported until an operator accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) again: Option<Again>,
+    /// The last checkpoint of each UTC day, oldest first. Kept if this aggregator writes an archive, whose steps end with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) days: Vec<DayCheckpoint>,
 }
+
+/// The last checkpoint that was cosigned on a UTC day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DayCheckpoint {
+    /// The node's checkpoint with this witness's cosignature.
+    pub(crate) note: String,
+    pub(crate) seen: Timestamp,
+}
+
+/// Maximum number of days kept. A later checkpoint of a log covers the rows of an earlier one, so dropping the oldest days loses
+/// nothing but the option to end a step there.
+const DAYS_MAX: usize = 64;
+const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 /// A log start above row 0, and when it was first seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,6 +318,16 @@ impl Remembered {
             self.splits.remove(0);
         }
         self.splits.push(split);
+    }
+
+    /// Keeps the present pin if it is the last one of its day, that is, if another one is pinned at `now`, on a later day.
+    pub(crate) fn note_day(&mut self, now: Timestamp) {
+        let day = |time: Timestamp| time.micros().div_euclid(DAY_MICROS);
+        let Some(pin) = self.pin.as_ref().filter(|pin| pin.size > 0 && day(pin.seen) < day(now)) else { return };
+        if self.days.len() >= DAYS_MAX {
+            self.days.remove(0);
+        }
+        self.days.push(DayCheckpoint { note: pin.note.clone(), seen: pin.seen });
     }
 
     /// Records when a log start was first seen.

@@ -17,7 +17,8 @@ use super::aside::PolledLog;
 use super::compare::{Comparison, compare};
 use super::log_start::{Keeping, LogStart};
 use super::memory::{
-    Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span,
+    Alarm, BadRow, DayCheckpoint, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor,
+    Span,
 };
 use super::pinned::Pinned;
 use super::status::{LostHere, NotTaken, WitnessStatus};
@@ -359,6 +360,11 @@ impl NodeWitness {
         touches.then(|| format!("{} of its rows were witnessed, with times up to {latest}", pin.size))
     }
 
+    /// Returns the last checkpoint of each UTC day, oldest first, with this witness's cosignature.
+    pub(crate) fn day_checkpoints(&self) -> Vec<DayCheckpoint> {
+        self.state().remembered.days.clone()
+    }
+
     /// Returns the number of witnessed rows of the node's current log.
     pub(crate) fn witnessed_rows(&self) -> Option<u64> {
         self.state().remembered.pin.as_ref().map(|pin| pin.size)
@@ -400,6 +406,9 @@ impl NodeWitness {
                 // Do this only when a log is first seen, not whenever its node reports another predecessor.
                 if before.is_none() {
                     remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), now);
+                }
+                if self.keeping.day_checkpoints {
+                    remembered.note_day(now);
                 }
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });

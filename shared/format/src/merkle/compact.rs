@@ -161,7 +161,9 @@ mod tests {
 
     fn range(size: u64) -> CompactRange {
         let mut range = CompactRange::default();
-        (0..size).for_each(|seq| drop(range.push(leaf(seq))));
+        (0..size).for_each(|seq| {
+            let _ = range.push(leaf(seq));
+        });
         range
     }
 

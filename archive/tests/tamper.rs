@@ -1,0 +1,324 @@
+//! Every change to the objects of an archive is found and named. Each case has a negative control: the archive without the change.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use common::logs::{Bench, Logs, archive_trust, keys};
+use piperoll_archive::file::FileEncoder;
+use piperoll_archive::file::decode::decode;
+use piperoll_archive::history::Head;
+use piperoll_archive::record::{Step, digest_of};
+use piperoll_archive::row::{Content, Day};
+use piperoll_archive::verify::{FindingKind, Report, Scope, verify};
+use piperoll_format::note::SigningSeed;
+
+/// A minute, in microseconds.
+const MINUTE: i64 = 60_000_000;
+
+/// An archive of three steps with rows of two days.
+async fn archive() -> (Bench, Logs) {
+    let (bench, logs) = (Bench::new().await, Logs::new());
+    let (a, b) = (logs.add("a", 1), logs.add("b", 2));
+    for _ in 0..3 {
+        logs.append(&a, 600, MINUTE / 8);
+        logs.append(&b, 200, MINUTE / 4);
+        bench.settle(&logs, 1_000_000).await;
+    }
+    // A tile above level 0 needs 65,536 rows.
+    logs.append(&a, 66_000, 1_000);
+    bench.settle(&logs, 1_000_000).await;
+    (bench, logs)
+}
+
+fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().to_string_lossy().ends_with(suffix) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn kinds(report: &Report) -> Vec<FindingKind> {
+    let mut kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds
+}
+
+/// A change to an archive, and the kind of finding that it must cause.
+type Case = (&'static str, FindingKind, fn(&Path));
+
+fn data(dir: &Path) -> Vec<PathBuf> {
+    files(&dir.join("data"), ".parquet")
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Makes the file again with one of its rows changed, under the same name.
+fn encode_again(path: &Path, change: impl Fn(usize, &mut Content)) {
+    let bytes = Bytes::from(std::fs::read(path).unwrap());
+    let mut encoder: Option<FileEncoder> = None;
+    let mut at = 0;
+    decode::<piperoll_archive::file::DecodeError>(&bytes, |mut decoded| {
+        change(at, &mut decoded.row.content);
+        at += 1;
+        let day = Day::of(decoded.row.timestamp);
+        let encoder = encoder.get_or_insert_with(|| FileEncoder::new(day, tempfile::tempfile().unwrap()).unwrap());
+        encoder.push(&decoded.log, &decoded.row).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    std::fs::write(path, encoder.unwrap().finish().unwrap().read().unwrap()).unwrap();
+}
+
+const CASES: &[Case] = &[
+    ("a file is removed", FindingKind::File, |dir| std::fs::remove_file(&data(dir)[0]).unwrap()),
+    ("a file is truncated", FindingKind::File, |dir| {
+        edit(&data(dir)[0], |bytes| bytes.truncate(bytes.len() - 1));
+    }),
+    ("a bit of a file is flipped", FindingKind::File, |dir| {
+        edit(&data(dir)[0], |bytes| {
+            let middle = bytes.len() / 3;
+            bytes[middle] ^= 1;
+        });
+    }),
+    ("a bit of a tail is flipped", FindingKind::File, |dir| {
+        edit(&data(dir)[0], |bytes| {
+            let end = bytes.len() - 200;
+            bytes[end] ^= 1;
+        });
+    }),
+    ("two files are swapped", FindingKind::File, |dir| {
+        let (one, two) = (&data(dir)[0], &data(dir)[1]);
+        let (first, second) = (std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
+        std::fs::write(one, second).unwrap();
+        std::fs::write(two, first).unwrap();
+    }),
+    ("a row's mac is changed and the file made again", FindingKind::File, |dir| {
+        encode_again(&data(dir)[0], |at, content| {
+            if let (5, Content::Entry { mac, .. }) = (at, content) {
+                mac[0] ^= 1;
+            }
+        });
+    }),
+    ("a file is added", FindingKind::Extra, |dir| {
+        std::fs::copy(&data(dir)[0], dir.join("data/day=2026-11-27/x-0-1-0000000000000000.parquet")).unwrap();
+    }),
+    ("the newest step is removed", FindingKind::Rollback, |dir| {
+        std::fs::remove_file(dir.join("steps/00000004")).unwrap();
+    }),
+    ("a step in the middle is removed", FindingKind::Step, |dir| {
+        std::fs::remove_file(dir.join("steps/00000002")).unwrap();
+    }),
+    ("a step is changed", FindingKind::Step, |dir| {
+        edit(&dir.join("steps/00000002"), |bytes| {
+            let at = bytes.windows(7).position(|part| part == b"\"rows\":").unwrap();
+            bytes[at + 7] ^= 1;
+        });
+    }),
+    ("an earlier step is put in the place of a later one", FindingKind::Step, |dir| {
+        std::fs::copy(dir.join("steps/00000002"), dir.join("steps/00000003")).unwrap();
+    }),
+    ("the newest step is signed again by another key", FindingKind::Step, |dir| {
+        let path = dir.join("steps/00000004");
+        let step = Step::read(4, &std::fs::read(&path).unwrap(), keys().steps.public()).unwrap();
+        let stranger = SigningSeed::from_bytes([9; 32]);
+        let stranger = stranger.named("test/archive/main", piperoll_format::note::KeyKind::Log).unwrap();
+        std::fs::write(path, step.to_bytes(&stranger).unwrap()).unwrap();
+    }),
+    ("the writer itself signs another newest step", FindingKind::Rollback, |dir| {
+        let path = dir.join("steps/00000004");
+        let mut step = Step::read(4, &std::fs::read(&path).unwrap(), keys().steps.public()).unwrap();
+        step.writer = "another".to_owned();
+        std::fs::write(path, step.to_bytes(&keys().steps).unwrap()).unwrap();
+    }),
+    ("a step's hashes are removed", FindingKind::Step, |dir| {
+        std::fs::remove_file(&files(&dir.join("steps"), ".tree")[1]).unwrap();
+    }),
+    ("a step's hashes are changed", FindingKind::Step, |dir| {
+        edit(&files(&dir.join("steps"), ".tree")[1], |bytes| {
+            let at = bytes.windows(8).position(|part| part == b"\"after\":").unwrap() + 12;
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        });
+    }),
+    ("the archive's identity is removed", FindingKind::Step, |dir| {
+        std::fs::remove_file(dir.join("archive")).unwrap();
+    }),
+    ("a tile is removed", FindingKind::Tile, |dir| {
+        std::fs::remove_file(&files(&dir.join("tile"), "000")[0]).unwrap();
+    }),
+    ("a tile is changed", FindingKind::Tile, |dir| {
+        edit(&files(&dir.join("tile"), "000")[0], |bytes| bytes[100] ^= 1);
+    }),
+    ("a tile is added", FindingKind::Extra, |dir| {
+        let path = files(&dir.join("tile"), "000")[0].with_file_name("001");
+        std::fs::write(path, [0; 8_192]).unwrap();
+    }),
+    ("a checkpoint is removed", FindingKind::Checkpoint, |dir| {
+        std::fs::remove_file(&files(&dir.join("checkpoints"), "00000002")[0]).unwrap();
+    }),
+    ("an earlier checkpoint is put back", FindingKind::Checkpoint, |dir| {
+        let later = &files(&dir.join("checkpoints"), "00000002")[0];
+        std::fs::copy(later.with_file_name("00000001"), later).unwrap();
+    }),
+    ("a mirror's cosignature is changed", FindingKind::Checkpoint, |dir| {
+        edit(&files(&dir.join("checkpoints"), "00000002")[0], |bytes| {
+            let at = bytes.len() - 10;
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        });
+    }),
+    ("a checkpoint of a step that does not exist is added", FindingKind::Extra, |dir| {
+        let known = &files(&dir.join("checkpoints"), "00000002")[0];
+        std::fs::copy(known, known.with_file_name("00000009")).unwrap();
+    }),
+];
+
+async fn check(bench: &Bench, logs: &Logs, seen: Option<Head>) -> Report {
+    let scope = Scope { seen, ..Scope::default() };
+    verify(&bench.store(), &logs.trust(), &archive_trust(), scope, |_, _| ()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_found_and_named() {
+    let (bench, logs) = archive().await;
+    let untouched = check(&bench, &logs, None).await;
+    assert_eq!(untouched.findings, []);
+    let seen = untouched.head;
+    assert_eq!(check(&bench, &logs, seen).await.findings, [], "the newest step is the one that was seen");
+    for (name, expected, change) in CASES {
+        let copy = Bench { objects: tempfile::tempdir().unwrap(), state: tempfile::tempdir().unwrap(), now: bench.now };
+        copy_all(bench.objects.path(), copy.objects.path());
+        change(copy.objects.path());
+        let report = check(&copy, &logs, seen).await;
+        assert!(kinds(&report).contains(expected), "{name}: {:?}", report.findings);
+        assert!(report.is_violated(), "{name}");
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Whoever holds the archive's key can sign steps about changed files, but cannot forge the nodes' checkpoints.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_archives_key_alone_cannot_change_a_row() {
+    let (bench, logs) = archive().await;
+    let dir = bench.objects.path();
+    let path = dir.join("steps/00000004");
+    let mut step = Step::read(4, &std::fs::read(&path).unwrap(), keys().steps.public()).unwrap();
+    // Change a row, encode the file under its proper name, and sign a step that names it.
+    let file = &mut step.files[0];
+    let old = dir.join(&file.name);
+    let bytes = Bytes::from(std::fs::read(&old).unwrap());
+    let mut encoder: Option<FileEncoder> = None;
+    decode::<piperoll_archive::file::DecodeError>(&bytes, |mut decoded| {
+        if let (2_000, Content::Entry { mac, .. }) = (decoded.row.seq, &mut decoded.row.content) {
+            mac[0] ^= 1;
+        }
+        let day = Day::of(decoded.row.timestamp);
+        encoder
+            .get_or_insert_with(|| FileEncoder::new(day, tempfile::tempfile().unwrap()).unwrap())
+            .push(&decoded.log, &decoded.row)
+            .unwrap();
+        Ok(())
+    })
+    .unwrap();
+    let made = encoder.unwrap().finish().unwrap();
+    std::fs::remove_file(old).unwrap();
+    std::fs::write(dir.join(&made.name), made.read().unwrap()).unwrap();
+    (file.name, file.bytes, file.sha256) = (made.name.clone(), made.bytes, made.sha256);
+    (file.tail_offset, file.tail_sha256) = (made.tail_offset, made.tail_sha256);
+    std::fs::write(&path, step.to_bytes(&keys().steps).unwrap()).unwrap();
+    let report = check(&bench, &logs, None).await;
+    assert_eq!(kinds(&report), [FindingKind::Rows], "{:?}", report.findings);
+
+    // A checkpoint that no witness of the trust file has cosigned does not count.
+    let mut trust = logs.trust();
+    trust.witnesses.clear();
+    let report = verify(&bench.store(), &trust, &archive_trust(), Scope::default(), |_, _| ()).await.unwrap();
+    assert!(kinds(&report).contains(&FindingKind::Checkpoint), "{:?}", report.findings);
+    let mut trust = logs.trust();
+    trust.nodes.remove(0);
+    let report = verify(&bench.store(), &trust, &archive_trust(), Scope::default(), |_, _| ()).await.unwrap();
+    assert!(report.findings.iter().any(|finding| finding.detail.contains("the trust file does not name its node")));
+}
+
+/// An erased row needs an entry that declares it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_row_needs_a_declaration() {
+    let (bench, logs) = (Bench::new().await, Logs::new());
+    let a = logs.add("a", 1);
+    logs.append(&a, 300, MINUTE / 8);
+    logs.erase(&a, 7);
+    bench.settle(&logs, 1_000_000).await;
+    let report = check(&bench, &logs, None).await;
+    assert_eq!((report.findings.as_slice(), report.erased), (&[][..], 1));
+    // Without the declaration: the row is empty, but nothing says so.
+    let (bench, logs) = (Bench::new().await, Logs::new());
+    let a = logs.add("a", 1);
+    logs.append(&a, 300, MINUTE / 8);
+    if let Some(log) = logs.0.lock().unwrap().get_mut(&a) {
+        let leaf = log.rows[7].leaf();
+        log.rows[7].content = Content::Erased { leaf };
+    }
+    bench.settle(&logs, 1_000_000).await;
+    assert_eq!(kinds(&check(&bench, &logs, None).await), [FindingKind::Erased]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_verified_by_days() {
+    let (bench, logs) = archive().await;
+    let day = |text: &str| Some(Day::of(piperoll_format::time::Timestamp::parse_rfc3339(text).unwrap()));
+    let scope = Scope { from: day("2026-11-28T00:00:00Z"), to: None, seen: None };
+    let report = verify(&bench.store(), &logs.trust(), &archive_trust(), scope, |_, _| ()).await.unwrap();
+    assert_eq!((report.findings.as_slice(), report.whole), (&[][..], false));
+    assert_eq!(report.first_day.as_deref(), Some("2026-11-28"));
+    assert!(0 < report.rows_verified && report.rows_verified < report.rows);
+    // A change to a file of another day is not read, but its size is compared.
+    edit(&data(bench.objects.path())[0], |bytes| bytes.push(0));
+    let report = verify(&bench.store(), &logs.trust(), &archive_trust(), scope, |_, _| ()).await.unwrap();
+    assert_eq!(kinds(&report), [FindingKind::File]);
+}
+
+/// Bytes of a step, its hashes and a plan are fixed.
+#[test]
+fn the_form_of_records_is_fixed() {
+    let about = piperoll_archive::record::About {
+        cluster: "test".parse().unwrap(),
+        archive: "main".parse().unwrap(),
+        created: piperoll_format::time::Timestamp::parse_rfc3339("2026-11-28T02:00:00Z").unwrap(),
+    };
+    let bytes = about.to_bytes(&keys().steps).unwrap();
+    let text = String::from_utf8(bytes.clone()).unwrap();
+    assert!(
+        text.starts_with(
+            "piperoll archive v1\n{\"cluster\":\"test\",\"archive\":\"main\",\"created\":\"2026-11-28T02:00:00.000000Z\"}\n\n\u{2014} test/archive/main "
+        ),
+        "{text}"
+    );
+    assert_eq!(digest_of(&bytes).to_string(), "7fd031e6eb4731e2bacdbb1e0eb22b8811bb13bde0863958cb55271022f2bdf7");
+}

@@ -1,0 +1,176 @@
+//! Commands that read the archive's objects themselves.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use piperoll_archive::history::{Head, History};
+use piperoll_archive::record::{FileRecord, Step};
+use piperoll_archive::row::Day;
+use piperoll_archive::store::{Address, Store};
+use piperoll_archive::verify::{Report, Scope};
+use piperoll_archive::write::{Writer, initialize};
+use piperoll_format::terminal::escape;
+use piperoll_net::clock::{Clock as _, SystemClock};
+use serde_json::json;
+
+use super::place::{configured, days, open};
+use crate::args::{ArchivePlaceArgs, DayArgs};
+use crate::exit::{Exit, UsageError};
+use crate::local::progress_bar;
+use crate::show::counted;
+
+pub(super) async fn init(config: &Path) -> anyhow::Result<Exit> {
+    let (config, dir) = configured(config)?;
+    let store = Store::open_new(&config.address, config.credentials.as_ref())?;
+    if initialize(&store, &config.settings(dir), SystemClock.now()).await? {
+        outln!("created the archive {} at {}; the store creates objects atomically", config.id, config.address);
+        outln!(
+            "Restart the aggregator. It archives each day two hours after it has ended; archive now with `piperoll archive run --now`."
+        );
+    } else {
+        outln!("the archive {} at {} exists already; nothing was changed", config.id, config.address);
+    }
+    Ok(Exit::Complete)
+}
+
+pub(super) async fn accept(config: &Path) -> anyhow::Result<Exit> {
+    let (config, dir) = configured(config)?;
+    let store = Store::open(&config.address, config.credentials.as_ref())?;
+    let head = Writer::open(store, config.settings(dir))?.accept().await?;
+    outln!("accepted the archive {} at step {} (SHA-256 {})", config.id, head.number, head.digest);
+    Ok(Exit::Complete)
+}
+
+pub(super) async fn ls(place: &ArchivePlaceArgs, range: &DayArgs, files: bool, json: bool) -> anyhow::Result<Exit> {
+    let (from, to) = days(range)?;
+    let place = open(place)?;
+    let mut lines: Vec<String> = Vec::new();
+    let (mut rows, mut bytes, mut count) = (0, 0, 0u64);
+    let mut take = |step: &Step, _: Head| {
+        for file in step.files.iter().filter(|file| is_in(file, from, to)) {
+            (rows, bytes, count) = (rows + file.rows, bytes + file.bytes, count + 1);
+            lines.push(if files {
+                address_of(&place.address, &file.name)
+            } else if json {
+                json!({ "name": file.name, "step": step.number, "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256 })
+                    .to_string()
+            } else {
+                format!("{:>8} {:>12} {:>12}  {}", step.number, file.rows, file.bytes, file.name)
+            });
+        }
+    };
+    History::load(&place.store, &place.keys.steps, &place.cluster, &place.keys.id, &mut take).await?;
+    if !files && !json {
+        outln!("{:>8} {:>12} {:>12}  NAME", "STEP", "ROWS", "BYTES");
+    }
+    for line in lines {
+        outln!("{line}");
+    }
+    if !files && !json {
+        outln!("{}, {}, {bytes} bytes", counted(count, "file", "files"), counted(rows, "row", "rows"));
+    }
+    Ok(Exit::Complete)
+}
+
+fn is_in(file: &FileRecord, from: Option<Day>, to: Option<Day>) -> bool {
+    file.runs
+        .iter()
+        .map(|run| Day::of(run.first))
+        .any(|day| from.is_none_or(|from| from <= day) && to.is_none_or(|to| day <= to))
+}
+
+/// Address of a file in the form that engines accept.
+fn address_of(address: &Address, name: &str) -> String {
+    match address {
+        Address::Directory(path) => path.join(name).display().to_string(),
+        Address::S3 { .. } => format!("{address}/{name}"),
+    }
+}
+
+pub(super) async fn verify(place: &ArchivePlaceArgs, range: &DayArgs, json: bool) -> anyhow::Result<Exit> {
+    let (from, to) = days(range)?;
+    if place.trust.is_none() && place.url.is_none() {
+        return Err(
+            UsageError("verify needs --trust: the cluster's trust file (piperoll cluster trust)".to_owned()).into()
+        );
+    }
+    let place = open(place)?;
+    let trust = place.trust.as_ref().context("no trust file")?;
+    let bar = progress_bar();
+    let scope = Scope { from, to, seen: place.seen };
+    let report = piperoll_archive::verify::verify(&place.store, trust, &place.keys, scope, |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })
+    .await;
+    bar.finish_and_clear();
+    let report = report?;
+    if json {
+        let mut value = serde_json::to_value(&report)?;
+        value["verified"] = (!report.is_violated() && report.is_read()).into();
+        outln!("{value}");
+    } else {
+        print(&report);
+    }
+    Ok(match (report.is_violated(), report.is_read()) {
+        (true, _) => Exit::Violation,
+        (false, false) => Exit::Incomplete,
+        (false, true) => Exit::Complete,
+    })
+}
+
+fn print(report: &Report) {
+    outln!("archive {} of cluster {}", report.archive, report.cluster);
+    match report.head {
+        Some(head) => outln!("newest step: {} (SHA-256 {})", head.number, head.digest),
+        None => outln!("newest step: none"),
+    }
+    let days = match (&report.first_day, &report.last_day) {
+        (Some(first), Some(last)) => format!(", days {first} to {last}"),
+        _ => String::new(),
+    };
+    outln!(
+        "verified: {} of {} in {} of {}, {}{days}",
+        report.rows_verified,
+        counted(report.rows, "row", "rows"),
+        report.files_verified,
+        counted(report.files as u64, "file", "files"),
+        counted(report.logs as u64, "log", "logs"),
+    );
+    if report.erased > 0 {
+        outln!("erased: {}; only their hashes are left", counted(report.erased, "row", "rows"));
+    }
+    for gap in &report.gaps {
+        outln!("gap: {} were pruned before they were archived", escape(gap));
+    }
+    for name in &report.open {
+        outln!("open: {} belongs to a step that is being written", escape(name));
+    }
+    for finding in &report.findings {
+        let kind = serde_json::to_value(finding.kind)
+            .ok()
+            .and_then(|kind| kind.as_str().map(str::to_owned))
+            .unwrap_or_default();
+        outln!("FINDING {kind}: {}: {}", escape(&finding.object), escape(&finding.detail));
+    }
+    let more = report.findings_count - report.findings.len() as u64;
+    if more > 0 {
+        outln!("and {more} more");
+    }
+    outln!(
+        "{}",
+        match (report.is_violated(), report.is_read(), report.whole) {
+            (true, ..) => "VIOLATION: the archive is not what its writer and the nodes signed",
+            (false, false, _) => "INCOMPLETE: not everything could be read",
+            (false, true, false) =>
+                "VERIFIED for the requested days: every row leads to a checkpoint that its node signed and a witness cosigned",
+            (false, true, true) =>
+                "VERIFIED: every row leads to a checkpoint that its node signed and a witness cosigned",
+        }
+    );
+    if report.head.is_some() && !report.is_violated() {
+        outln!(
+            "An archive that was rolled back as a whole verifies too: compare the newest step with the newest audit.archive_step entry."
+        );
+    }
+}
