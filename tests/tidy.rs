@@ -23,7 +23,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 fn files() -> Vec<(String, String)> {
     let root = root();
     let mut found = Vec::new();
-    for room in ["shared", "node", "aggregator", "client", "certs", "verifier", "cli", "tests"] {
+    for room in ["shared", "node", "archive", "aggregator", "client", "certs", "verifier", "cli", "tests"] {
         sources(&root.join(room), &mut found);
     }
     assert!(found.len() > 50, "the rooms were not found");
@@ -298,7 +298,7 @@ const PAGE_LINE_CHARS_MAX: usize = 120;
 #[test]
 fn the_code_map_is_the_code() {
     let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    for room in ["shared", "node", "aggregator", "client", "certs", "verifier", "cli", "tests"] {
+    for room in ["shared", "node", "archive", "aggregator", "client", "certs", "verifier", "cli", "tests"] {
         assert!(map.contains(&format!("`{room}/`")), "ARCHITECTURE.md has no caption for {room}/");
     }
     for word in map.split('`').skip(1).step_by(2) {

@@ -51,9 +51,9 @@ pub(crate) struct Metrics {
 struct ArchiveMetrics {
     step: Family<ArchiveLabel, Gauge>,
     last_step: Family<ArchiveLabel, Gauge>,
-    errors: Family<ArchiveLabel, Gauge>,
-    rows: Family<ArchiveLabel, Gauge>,
-    bytes: Family<ArchiveLabel, Gauge>,
+    errors: Family<ArchiveLabel, Counter>,
+    rows: Family<ArchiveLabel, Counter>,
+    bytes: Family<ArchiveLabel, Counter>,
     node_rows: Family<NodeLabel, Gauge>,
     lag_rows: Family<NodeLabel, Gauge>,
     lag_seconds: Family<NodeLabel, Gauge<f64, AtomicU64>>,
@@ -70,9 +70,9 @@ impl ArchiveMetrics {
         registry.register("archive_step", "Number of the archive's newest step", all.step.clone());
         let help = "Time of the last step that this aggregator committed since it started";
         registry.register("archive_last_step_timestamp_seconds", help, all.last_step.clone());
-        registry.register("archive_errors", "Failed rounds since the start", all.errors.clone());
-        registry.register("archive_added_rows", "Rows archived since the start", all.rows.clone());
-        registry.register("archive_added_bytes", "Bytes of files archived since the start", all.bytes.clone());
+        registry.register("archive_errors", "Failed rounds of the archive", all.errors.clone());
+        registry.register("archive_added_rows", "Rows that this aggregator archived", all.rows.clone());
+        registry.register("archive_added_bytes", "Bytes of the files that this aggregator archived", all.bytes.clone());
         registry.register("archive_node_rows", "Archived rows of a node's log", all.node_rows.clone());
         registry.register("archive_lag_rows", "Witnessed rows of a node that are not archived", all.lag_rows.clone());
         let help = "Age of the newest archived row of a node that has rows to archive";
@@ -84,9 +84,12 @@ impl ArchiveMetrics {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let label = ArchiveLabel { archive };
         self.step.get_or_create(&label).set(number(figures.step));
-        self.errors.get_or_create(&label).set(number(figures.errors));
-        self.rows.get_or_create(&label).set(number(figures.rows));
-        self.bytes.get_or_create(&label).set(number(figures.bytes));
+        let raise = |counter: &Counter, to: u64| {
+            counter.inc_by(to.saturating_sub(counter.get()));
+        };
+        raise(&self.errors.get_or_create(&label), figures.errors);
+        raise(&self.rows.get_or_create(&label), figures.rows);
+        raise(&self.bytes.get_or_create(&label), figures.bytes);
         if let Some(at) = figures.last_step_at {
             self.last_step.get_or_create(&label).set(at.micros() / 1_000_000);
         }

@@ -30,7 +30,7 @@ pub struct Head {
     pub digest: Digest,
 }
 
-/// What the archive has of one log.
+/// Archived rows of one log, and the hashes from which the next step continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogState {
     /// First row of the newest contiguous range. Rows below it were never archived, or belong to an earlier range.

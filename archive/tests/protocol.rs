@@ -54,7 +54,7 @@ async fn rows_are_archived_and_verified() {
 #[tokio::test]
 async fn a_large_backlog_takes_several_steps() {
     let (bench, logs) = (Bench::new().await, two_nodes());
-    bench.settle(&logs, 250).await;
+    bench.archive_all(&logs, 250).await;
     assert_eq!(globbed(bench.objects.path()), expected(&logs));
     let report = bench.verify(&logs).await;
     assert_eq!(report.findings, []);
@@ -78,7 +78,7 @@ async fn a_fault_at_any_operation_costs_no_row() {
             let log = logs.due()[0].log.clone();
             logs.append(&log, 10, MINUTE);
             logs.erase(&log, 3);
-            bench.settle(&logs, ROWS_MAX).await;
+            bench.archive_all(&logs, ROWS_MAX).await;
             let rows = globbed(bench.objects.path());
             let places: Vec<_> = rows.iter().map(|(log, row)| (log.clone(), row.seq)).collect();
             let wanted: Vec<_> = expected(&logs).iter().map(|(log, row)| (log.clone(), row.seq)).collect();
@@ -105,7 +105,7 @@ async fn a_node_that_is_lost_after_an_interrupted_step_leaves_no_row_twice() {
         let report = bench.verify(&logs).await;
         assert_eq!(report.findings, [], "fault {at}");
         logs.down("b", false);
-        bench.settle(&logs, ROWS_MAX).await;
+        bench.archive_all(&logs, ROWS_MAX).await;
         assert_eq!(globbed(bench.objects.path()), expected(&logs), "fault {at}");
         assert_eq!(bench.verify(&logs).await.findings, [], "fault {at}");
     }
@@ -123,7 +123,7 @@ async fn missing_nodes_are_named_and_come_later() {
         committed.step.missing.iter().map(|lack| (lack.node_id.as_str(), lack.reason.as_str())).collect();
     assert_eq!(missing, [("a", "connection refused")]);
     logs.down("a", false);
-    bench.settle(&logs, ROWS_MAX).await;
+    bench.archive_all(&logs, ROWS_MAX).await;
     assert_eq!(globbed(bench.objects.path()), expected(&logs));
     assert_eq!(bench.verify(&logs).await.findings, []);
 }
@@ -178,7 +178,7 @@ async fn of_two_writers_one_loses_with_a_clear_sentence() {
 #[tokio::test]
 async fn a_rolled_back_archive_raises_an_alarm_that_stays() {
     let (bench, logs) = (Bench::new().await, two_nodes());
-    bench.settle(&logs, 400).await;
+    bench.archive_all(&logs, 400).await;
     let steps = bench.objects.path().join("steps");
     let newest =
         std::fs::read_dir(&steps).unwrap().flatten().filter(|f| !f.file_name().to_string_lossy().contains('.')).count();
@@ -212,11 +212,11 @@ async fn a_store_without_atomic_creation_is_refused() {
 #[tokio::test]
 async fn rows_that_were_pruned_before_they_were_archived_are_a_gap() {
     let (bench, logs) = (Bench::new().await, two_nodes());
-    bench.settle(&logs, ROWS_MAX).await;
+    bench.archive_all(&logs, ROWS_MAX).await;
     let log = logs.due()[0].log.clone();
     logs.append(&log, 1_500, 1_000);
     logs.prune(&log, 1_300);
-    bench.settle(&logs, ROWS_MAX).await;
+    bench.archive_all(&logs, ROWS_MAX).await;
     let report = bench.verify(&logs).await;
     assert_eq!(report.findings, []);
     assert_eq!(report.gaps, [format!("{log}: rows 700..1280")]);
@@ -261,7 +261,7 @@ proptest! {
                 }
             }
             names.iter().for_each(|name| logs.down(name, false));
-            bench.settle(&logs, rows_max).await;
+            bench.archive_all(&logs, rows_max).await;
             assert_eq!(globbed(bench.objects.path()).len(), expected(&logs).len());
             let places = |rows: Vec<(LogId, ArchivedRow)>| rows.into_iter().map(|(log, row)| (log, row.seq)).collect::<Vec<_>>();
             assert_eq!(places(globbed(bench.objects.path())), places(expected(&logs)));

@@ -26,11 +26,11 @@ async fn archive() -> (Bench, Logs) {
     for _ in 0..3 {
         logs.append(&a, 600, MINUTE / 8);
         logs.append(&b, 200, MINUTE / 4);
-        bench.settle(&logs, 1_000_000).await;
+        bench.archive_all(&logs, 1_000_000).await;
     }
     // A tile above level 0 needs 65,536 rows.
     logs.append(&a, 66_000, 1_000);
-    bench.settle(&logs, 1_000_000).await;
+    bench.archive_all(&logs, 1_000_000).await;
     (bench, logs)
 }
 
@@ -223,7 +223,7 @@ fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// Whoever holds the archive's key can sign steps about changed files, but cannot forge the nodes' checkpoints.
+/// A holder of the archive's key can sign steps about changed files, but cannot forge the nodes' checkpoints.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_archives_key_alone_cannot_change_a_row() {
     let (bench, logs) = archive().await;
@@ -274,7 +274,7 @@ async fn an_erased_row_needs_a_declaration() {
     let a = logs.add("a", 1);
     logs.append(&a, 300, MINUTE / 8);
     logs.erase(&a, 7);
-    bench.settle(&logs, 1_000_000).await;
+    bench.archive_all(&logs, 1_000_000).await;
     let report = check(&bench, &logs, None).await;
     assert_eq!((report.findings.as_slice(), report.erased), (&[][..], 1));
     // Without the declaration: the row is empty, but nothing says so.
@@ -285,7 +285,7 @@ async fn an_erased_row_needs_a_declaration() {
         let leaf = log.rows[7].leaf();
         log.rows[7].content = Content::Erased { leaf };
     }
-    bench.settle(&logs, 1_000_000).await;
+    bench.archive_all(&logs, 1_000_000).await;
     assert_eq!(kinds(&check(&bench, &logs, None).await), [FindingKind::Erased]);
 }
 
@@ -316,9 +316,9 @@ fn the_form_of_records_is_fixed() {
     let text = String::from_utf8(bytes.clone()).unwrap();
     assert!(
         text.starts_with(
-            "piperoll archive v1\n{\"cluster\":\"test\",\"archive\":\"main\",\"created\":\"2026-11-28T02:00:00.000000Z\"}\n\n\u{2014} test/archive/main "
+            "piperoll archive v2\n{\"cluster\":\"test\",\"archive\":\"main\",\"created\":\"2026-11-28T02:00:00.000000Z\"}\n\n\u{2014} test/archive/main "
         ),
         "{text}"
     );
-    assert_eq!(digest_of(&bytes).to_string(), "7fd031e6eb4731e2bacdbb1e0eb22b8811bb13bde0863958cb55271022f2bdf7");
+    assert_eq!(digest_of(&bytes).to_string(), "e6120d63b9f6432bc2eed9bf2f66ecb8be698e73ab8c2e2f2c697945dd0d59a0");
 }

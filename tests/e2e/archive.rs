@@ -164,6 +164,9 @@ async fn a_cluster_is_archived_and_an_auditor_verifies_it() {
     assert_eq!(cluster.run(&["archive", "run", "--now"]).code, 0);
     let page = cluster.get("/metrics", None).await.text;
     assert!(page.contains("piperoll_aggregator_archive_step{archive=\"main\"} "), "{page}");
+    let config = cluster.aggregator_folder().join("aggregator.toml").display().to_string();
+    let doctor = cluster.run(&["doctor", "--aggregator", &config]);
+    assert!(doctor.stdout.contains("main at file://"), "{}{}", doctor.stdout, doctor.stderr);
     cluster.verify_all();
 }
 

@@ -35,7 +35,7 @@ struct RouteCase {
 
 fn route_cases() -> Vec<RouteCase> {
     use Needs::{Authenticated, Everything, Nothing, One};
-    use Permission::{AcceptHistory, Export, ManageTokens, Verify, View};
+    use Permission::{AcceptHistory, Export, ManageArchive, ManageTokens, Verify, View};
     let case = |method, path, needs, request, status| RouteCase { method, path, needs, request, status, outside: None };
     let row =
         |method, path, needs, request| RouteCase { method, path, needs, request, status: 200, outside: Some(404) };
@@ -84,6 +84,9 @@ fn route_cases() -> Vec<RouteCase> {
             || ("/nodes/mx1/accept".into(), Some(json!({ "generation": "0".repeat(32), "reason": "seen" }))),
             409,
         ),
+        // This aggregator writes no archive.
+        case("GET", "/archive", One(View), || ("/archive".into(), None), 404),
+        case("POST", "/archive/run", One(ManageArchive), || ("/archive/run".into(), Some(json!({}))), 404),
         case("GET", "/filter", Authenticated, || ("/filter".into(), None), 200),
         case("GET", "/searches", Authenticated, || ("/searches".into(), None), 200),
         case(

@@ -15,7 +15,6 @@ use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::archive::{ArchiveNode, ArchiveRun, ArchiveStatus, ArchiveVerdict, MissingNode};
-use piperoll_protocol::node::peer_path;
 
 use super::due::{Until, due};
 use super::node_rows::NodeRows;
@@ -25,8 +24,6 @@ use crate::config::ArchiveConfig;
 
 /// Maximum number of steps in one round, so that a round ends. The rest follows in the next one.
 const STEPS_PER_ROUND_MAX: usize = 256;
-/// Time limit for giving a checkpoint to a node.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of missing nodes that an entry names.
 const MISSING_NAMED_MAX: usize = 64;
 
@@ -54,7 +51,7 @@ pub(crate) struct Archiver {
     known: Mutex<Known>,
 }
 
-/// What the last rounds found.
+/// Results of the last rounds.
 #[derive(Default)]
 struct Known {
     running: bool,
@@ -146,7 +143,7 @@ impl Archiver {
         let (mut history, unpublished) = writer.load(SystemClock.now()).await?;
         self.remember(&history);
         if let Some(committed) = unpublished {
-            self.publish(writer, &committed, cluster, audit).await?;
+            self.publish(writer, &committed, audit).await?;
         }
         let until = if now { Until::Now } else { Until::EndedDays(self.config.after) };
         let mut run = ArchiveRun { steps: Vec::new(), rows: 0, files: 0, missing: Vec::new() };
@@ -172,7 +169,7 @@ impl Archiver {
                     }
                     self.remember(&history);
                     tracing::info!(step = step.number, rows = run.rows, files = step.files.len(), "archived");
-                    self.publish(writer, &committed, cluster, audit).await?;
+                    self.publish(writer, &committed, audit).await?;
                 }
             }
         }
@@ -196,28 +193,10 @@ impl Archiver {
 
     /// Does what follows a commit. All of it can be repeated: the entry has an id that follows from the step, and the cosignatures
     /// of the first time are kept.
-    async fn publish(
-        &self,
-        writer: &mut Writer,
-        committed: &Committed,
-        cluster: &Cluster,
-        audit: &Audit,
-    ) -> Result<(), ArchiveError> {
+    async fn publish(&self, writer: &mut Writer, committed: &Committed, audit: &Audit) -> Result<(), ArchiveError> {
         let step = committed.step.number;
         audit.note(self.entry(committed)).await.map_err(|error| ArchiveError::Record { step, error })?;
-        for published in writer.publish(committed, SystemClock.now()).await? {
-            let Some(member) = cluster.members.iter().find(|member| member.node.id == published.log.node_id) else {
-                continue;
-            };
-            if member.is_out_of_reach() || member.circuit_open().is_some() {
-                continue;
-            }
-            // A node that misses this checkpoint gets the next one, which covers more rows.
-            let sent = member.link.post(peer_path::MIRRORED, published.note.into(), DELIVERY_TIMEOUT).await;
-            if let Err(failure) = sent {
-                tracing::debug!(node = %member.node.id, reason = failure.reason(), "a mirror's cosignature was not accepted");
-            }
-        }
+        writer.publish(committed, SystemClock.now()).await?;
         Ok(writer.published(step)?)
     }
 

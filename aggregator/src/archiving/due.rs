@@ -10,7 +10,6 @@ use piperoll_format::time::Timestamp;
 
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
-use crate::cluster::witness::memory::DayCheckpoint;
 
 /// Which checkpoints end a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +37,15 @@ fn due_of(member: &NodeHandle, until: Until, now: Timestamp) -> Vec<Due> {
         }
     };
     for day in member.witness.day_checkpoints() {
-        if has_ended(&day, until, now) {
+        if has_ended(day.seen, until, now) {
             add(&day.note);
+        }
+    }
+    // Logs that the current one replaced, if the node can still read them, up to the last checkpoint that was pinned.
+    let replaced = member.witness.asides_in(Timestamp::MIN, Timestamp::MAX);
+    for pinned in replaced.into_iter().filter_map(|(_, pinned)| pinned) {
+        if has_ended(pinned.seen, until, now) {
+            add(&pinned.note);
         }
     }
     if until == Until::Now
@@ -50,10 +56,11 @@ fn due_of(member: &NodeHandle, until: Until, now: Timestamp) -> Vec<Due> {
     due.into_iter().map(|(log, _, checkpoint)| Due { log, checkpoint }).collect()
 }
 
-fn has_ended(day: &DayCheckpoint, until: Until, now: Timestamp) -> bool {
+/// Whether the day of a checkpoint ended long enough ago.
+fn has_ended(seen: Timestamp, until: Until, now: Timestamp) -> bool {
     match until {
         Until::Now => true,
-        Until::EndedDays(after) => Day::of(day.seen).end() <= now.minus(after),
+        Until::EndedDays(after) => Day::of(seen).end() <= now.minus(after),
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn run(
     };
     audit.details(json!({ "now": request.now }));
     archiver(&app)?;
-    // A round goes on if the caller disconnects: a step that was begun is finished anyway.
+    // The round continues if the caller disconnects, so that a step that was begun is finished.
     let running = Arc::clone(&app);
     let round = tokio::spawn(async move {
         let archiver = archiver(&running)?;

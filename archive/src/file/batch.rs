@@ -131,7 +131,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Returns the columns, and begins anew with no rows.
+    /// Returns the columns, and removes the rows.
     pub(super) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         (self.rows, self.bytes) = (0, 0);
         let mut columns: Vec<ArrayRef> = vec![

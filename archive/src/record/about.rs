@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::names::ARCHIVE;
 use super::signed::{RecordError, read_signed, write_signed};
 
-const HEADING: &str = "piperoll archive v1";
+/// Version 1 is the heading of the files that `piperoll node prune --archive` writes.
+const HEADING: &str = "piperoll archive v2";
 /// Maximum size of the object `archive`.
 pub(crate) const ABOUT_BYTES_MAX: usize = 64 * 1024;
 

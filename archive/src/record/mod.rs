@@ -1,4 +1,4 @@
-//! Records of an archive: what the objects other than the rows contain, and their names.
+//! Records of an archive: the objects other than the rows, and the names of all objects.
 
 mod about;
 pub mod names;

@@ -1,4 +1,4 @@
-//! Plans: what a step is going to add. An attempt that was interrupted is repeated from its plan, so that it creates the same
+//! Plans: the rows and files that a step is going to add. An attempt that was interrupted is repeated from its plan, so that it creates the same
 //! files.
 
 use piperoll_format::note::{NoteError, SigningKey, VerifyingKey};

@@ -1,4 +1,4 @@
-//! Steps: what one round of the writer added to the archive. The step's object is the commit; rows that no step names are not part
+//! Steps: the rows that one round of the writer added to the archive. The step's object is the commit; rows that no step names are not part
 //! of the archive.
 
 use piperoll_format::ids::NodeId;
@@ -15,7 +15,7 @@ const HEADING: &str = "piperoll archive step v1";
 /// Maximum size of a step: about a thousand logs and ten thousand runs.
 pub const STEP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What a step does.
+/// Effect of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {

@@ -1,5 +1,5 @@
-//! Hashes of a step: for every log, the compact range before and after its rows, the roots of the tiles that became full, and what
-//! leads from the rows to the checkpoint.
+//! Hashes of a step: for every log, the compact range before and after its rows, the roots of the tiles that became full, and the
+//! hashes that lead from the rows to the checkpoint.
 
 use piperoll_format::merkle::{CompactRange, Hash, TILE_WIDTH, decode_hash, encode_hash};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -13,7 +13,7 @@ use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
 use super::credentials::Credentials;
-use super::objects::StoreError;
+use super::error::StoreError;
 
 /// Time limit for the requests of one operation, retries included. A step that fails is repeated later.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ impl Address {
         credentials: Option<&Credentials>,
         create: bool,
     ) -> Result<(Arc<dyn ObjectStore>, String), StoreError> {
-        let failed = |error: object_store::Error| StoreError::open(self, &error);
+        let failed = |error: object_store::Error| StoreError::open(&self.to_string(), &error);
         match self {
             Self::Directory(path) => {
                 if create {

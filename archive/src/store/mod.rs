@@ -2,10 +2,12 @@
 
 mod backend;
 mod credentials;
+mod error;
 mod objects;
 mod probe;
 
 pub use backend::{Address, AddressError};
 pub use credentials::{Credentials, CredentialsError};
-pub use objects::{Created, Listed, Store, StoreError};
+pub use error::StoreError;
+pub use objects::{Created, Listed, Store};
 pub use probe::{ProbeError, probe};

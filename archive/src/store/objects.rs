@@ -1,6 +1,5 @@
 //! Operations on the objects of an archive.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _
 
 use super::backend::Address;
 use super::credentials::Credentials;
+use super::error::{StoreError, chain};
 
 /// Maximum number of objects that one listing returns. An archive of a thousand nodes over ten years has about half a million
 /// objects.
@@ -37,52 +37,6 @@ pub enum Created {
 pub struct Listed {
     pub name: String,
     pub bytes: u64,
-}
-
-/// Reasons why an operation on a store failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("cannot open the archive at {address}: {reason}")]
-    Open { address: String, reason: String },
-    #[error("cannot create the directory {}: {error}", path.display())]
-    Directory { path: PathBuf, error: std::io::Error },
-    #[error(
-        "unknown setting {0:?} in the file of credentials; use names such as aws_access_key_id, aws_secret_access_key, aws_endpoint, aws_region"
-    )]
-    Setting(String),
-    #[error("{name} is missing from {store}")]
-    Missing { name: String, store: String },
-    #[error("access to {name} in {store} was denied: {reason}")]
-    Denied { name: String, store: String, reason: String },
-    #[error("{name} in {store} has {bytes} bytes; at most {bytes_max} are allowed")]
-    TooLarge { name: String, store: String, bytes: u64, bytes_max: u64 },
-    #[error("cannot {what} {name} in {store}: {reason}")]
-    Failed { what: &'static str, name: String, store: String, reason: String },
-}
-
-impl StoreError {
-    pub(super) fn open(address: &Address, error: &Error) -> Self {
-        Self::Open { address: address.to_string(), reason: chain(error) }
-    }
-
-    /// Whether the object does not exist.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Missing { .. })
-    }
-}
-
-/// Joins an error and its causes into one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text.replace('\n', " ")
 }
 
 impl Store {

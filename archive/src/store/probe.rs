@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use futures::future::join_all;
 
-use super::objects::{Created, Store, StoreError};
+use super::error::StoreError;
+use super::objects::{Created, Store};
 
 /// Number of rounds, and of creators in each round. A service without atomic creation lets several creators win in about half of
 /// the rounds.

@@ -28,7 +28,7 @@ const SMALL_BYTES_MAX: u64 = 64 * 1024;
 const FILES_AT_ONCE: usize = 2;
 const TILES_AT_ONCE: usize = 16;
 
-/// What is verified.
+/// Extent of a verification.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope {
     /// First and last UTC day of the rows that are read. Steps, checkpoints and tiles are always verified.
@@ -483,7 +483,7 @@ impl Checker<'_> {
     }
 }
 
-/// What the files' rows are, until all of them have been read.
+/// Results of single files, until all of them have been read.
 #[derive(Default)]
 struct Seen {
     /// Covers by step and log.

@@ -18,7 +18,7 @@ pub(super) const ERASED_MAX: usize = 1_000_000;
 /// Action of the entries in which the writer records its steps.
 const STEP_ACTION: &[u8] = b"\"action\":\"audit.archive_step\"";
 
-/// What a file's rows are.
+/// Result of verifying the rows of one file.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     /// One cover for each run, in the order of the runs.

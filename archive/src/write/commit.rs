@@ -1,4 +1,4 @@
-//! What follows a commit: the checkpoints whose rows the archive holds are cosigned and published.
+//! Actions after a commit: cosigns and publishes the checkpoints whose rows the archive holds.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where the rows come from.
+//! Interface through which the writer reads rows of the nodes.
 
 use std::future::Future;
 use std::ops::Range;

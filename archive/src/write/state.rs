@@ -1,4 +1,4 @@
-//! What the writer remembers between runs: the newest step that it saw, so that an archive that was rolled back or replaced is
+//! State that the writer keeps between runs: the newest step that it saw, by which a rollback or a replaced archive is
 //! recognized.
 
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::history::Head;
 /// Bytes of the random id of a writer.
 const INSTANCE_BYTES: usize = 8;
 
-/// What is wrong with an archive.
+/// Kind of a finding about the archive as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmKind {

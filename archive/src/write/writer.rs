@@ -162,6 +162,11 @@ impl Writer {
         format!("{}/{}", self.settings.host, self.state.state.instance)
     }
 
+    /// Whether a plan or step was written by this writer. The host may have been renamed since.
+    fn is_own(&self, writer: &str) -> bool {
+        writer.rsplit('/').next() == Some(self.state.state.instance.as_str())
+    }
+
     /// The finding about the archive that an operator has not accepted yet.
     pub fn alarm(&self) -> Option<&Alarm> {
         self.state.state.alarm.as_ref()
@@ -207,7 +212,7 @@ impl Writer {
             return Err(WriteError::Unknown(self.store.shown().to_owned()));
         }
         if let Some((step, _)) = newest.as_ref().filter(|(step, _)| seen.is_none_or(|seen| step.number > seen.number))
-            && step.writer != self.name()
+            && !self.is_own(&step.writer)
         {
             let (name, writer) = (names::step(step.number), step.writer.clone());
             return Err(WriteError::AnotherWriter { name, writer, own: self.name() });
@@ -344,7 +349,7 @@ impl Writer {
         if plan.previous != history.head.digest {
             return Err(WriteError::StalePlan { name });
         }
-        if plan.writer != self.name() {
+        if !self.is_own(&plan.writer) {
             return Err(WriteError::AnotherWriter { name, writer: plan.writer, own: self.name() });
         }
         Ok(Some(plan))

@@ -297,7 +297,7 @@ impl Bench {
     }
 
     /// Rounds until nothing is due.
-    pub async fn settle(&self, logs: &Logs, rows_max: u64) {
+    pub async fn archive_all(&self, logs: &Logs, rows_max: u64) {
         while self.round(self.store(), logs, rows_max).await.unwrap().is_some() {}
     }
 

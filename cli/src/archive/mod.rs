@@ -1,7 +1,7 @@
 //! `piperoll archive`: creates, runs, lists and verifies the cluster's archive.
 
+mod location;
 mod objects;
-mod place;
 mod rounds;
 
 use crate::args::ArchiveCommand;

@@ -13,7 +13,7 @@ use piperoll_format::terminal::escape;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use serde_json::json;
 
-use super::place::{configured, days, open};
+use super::location::{configured, days, open};
 use crate::args::{ArchivePlaceArgs, DayArgs};
 use crate::exit::{Exit, UsageError};
 use crate::local::progress_bar;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use piperoll_format::ids::NodeId;
 
-use super::command::AggregatorConfigArg;
 use super::remote::ConnectionArgs;
+use super::shared::AggregatorConfigArg;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
@@ -77,7 +77,7 @@ pub(crate) enum ArchiveCommand {
     },
 }
 
-/// Where the archive is, and which keys it is verified with.
+/// Location of the archive, and the keys that it is verified with.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ArchivePlaceArgs {
     /// Location of the archive, instead of the one in aggregator.toml: file:///DIRECTORY or s3://BUCKET/PREFIX

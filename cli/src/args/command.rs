@@ -12,7 +12,7 @@ use super::remote::{
     ConnectionArgs, RemoteExportArgs, RemoteNodesArgs, RemoteQueryArgs, RemoteShowArgs, RemoteStatsArgs,
     RemoteTailArgs, RemoteVerifyArgs, ReportCommand, VerdictArgs,
 };
-use super::shared::RoleArg;
+use super::shared::{AggregatorConfigArg, RoleArg};
 
 /// Tamper-evident audit log for clusters. Every node keeps its own signed log; an aggregator queries all nodes, merges their
 /// answers in time order, verifies every signature, and names the nodes that did not answer.
@@ -201,13 +201,6 @@ pub(crate) enum TokenCommand {
         #[arg(long)]
         name: String,
     },
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct AggregatorConfigArg {
-    /// Configuration file of the aggregator
-    #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
-    pub(crate) config: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -173,3 +173,11 @@ pub(crate) struct AppendArgs {
     #[arg(long, requires = "action")]
     pub(crate) details: Option<String>,
 }
+
+/// Configuration of the aggregator on this machine.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AggregatorConfigArg {
+    /// Configuration file of the aggregator
+    #[arg(long, env = "PIPEROLL_AGGREGATOR_CONFIG", default_value = "/etc/piperoll/aggregator.toml")]
+    pub(crate) config: PathBuf,
+}

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use piperoll_aggregator::config::AggregatorConfig;
+use piperoll_aggregator::config::{AggregatorConfig, ArchiveConfig};
+use piperoll_archive::history::History;
+use piperoll_archive::store::Store;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_net::identity::{Identity, Kind};
 use piperoll_net::tls::TlsCredentials;
@@ -16,6 +18,8 @@ use super::finding::{Finding, Findings};
 use super::node::certificate;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit for reading the archive's steps.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(60);
 const REFUSAL_WAIT: Duration = Duration::from_millis(300);
 
 pub(super) async fn check(path: &Path) -> Vec<Finding> {
@@ -38,6 +42,9 @@ pub(super) async fn check(path: &Path) -> Vec<Finding> {
             "start it (systemctl start piperoll-aggregator), or check its log (journalctl -u piperoll-aggregator)",
         ),
     }
+    if let Some(archive) = &config.archive {
+        check_archive(&mut findings, archive).await;
+    }
     let Ok(material) = TlsCredentials::load(&config.files) else { return findings.all };
     for node in config.roster.iter().filter(|node| !node.life.has_ended_by(SystemClock.now())) {
         let expected = Identity::new(&config.cluster, Kind::Node, &node.id);
@@ -58,6 +65,30 @@ pub(super) async fn check(path: &Path) -> Vec<Finding> {
         }
     }
     findings.all
+}
+
+/// Reads the archive's chain of steps, as the writer does at every round.
+async fn check_archive(findings: &mut Findings, archive: &ArchiveConfig) {
+    let read = async {
+        let store = Store::open(&archive.address, archive.credentials.as_ref()).map_err(|error| error.to_string())?;
+        let key = archive.keys.steps.public();
+        let history = History::load(&store, key, &archive.cluster, &archive.id, |_, _| ()).await;
+        history.map_err(|error| error.to_string())
+    };
+    match tokio::time::timeout(ARCHIVE_TIMEOUT, read).await {
+        Ok(Ok(history)) => {
+            findings.ok("archive", format!("{} at {} has {} steps", archive.id, archive.address, history.head.number));
+        }
+        Ok(Err(problem)) => findings.bad(
+            "archive",
+            problem,
+            "if it does not exist yet, run `piperoll archive init`; else check the address, the credentials and `piperoll archive verify`",
+        ),
+        Err(_) => findings.unknown(
+            "archive",
+            format!("{} was not read within {} s", archive.address, ARCHIVE_TIMEOUT.as_secs()),
+        ),
+    }
 }
 
 /// Connects to a node as the aggregator does, and checks by the node's certificate that it is the expected node.

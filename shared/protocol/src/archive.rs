@@ -65,7 +65,7 @@ pub struct ArchiveStatus {
     pub missing: Vec<MissingNode>,
 }
 
-/// What the archive has of one log.
+/// Archived rows of one log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ArchiveNode {

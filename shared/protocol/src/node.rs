@@ -44,8 +44,6 @@ pub mod peer_path {
     pub const CLOCK: &str = "/v1/peer/clock";
     pub const CHECKPOINT: &str = "/v1/peer/checkpoint";
     pub const COSIGNED: &str = "/v1/peer/cosigned";
-    /// A checkpoint whose rows an archive holds.
-    pub const MIRRORED: &str = "/v1/peer/mirrored";
     pub const PROOF: &str = "/v1/peer/proof";
     pub const INCLUSION: &str = "/v1/peer/inclusion";
 }

@@ -12,6 +12,8 @@ use piperoll_net::checked_json;
 use piperoll_protocol::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
+use super::day_checkpoint::DayCheckpoint;
+
 /// The largest consistent log that the witness has seen from a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pin {
@@ -200,20 +202,6 @@ pub(crate) struct Remembered {
     pub(crate) days: Vec<DayCheckpoint>,
 }
 
-/// The last checkpoint that was cosigned on a UTC day.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DayCheckpoint {
-    /// The node's checkpoint with this witness's cosignature.
-    pub(crate) note: String,
-    pub(crate) seen: Timestamp,
-}
-
-/// Maximum number of days kept. A later checkpoint of a log covers the rows of an earlier one, so dropping the oldest days loses
-/// nothing but the option to end a step there.
-const DAYS_MAX: usize = 64;
-const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
-
 /// A log start above row 0, and when it was first seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -318,16 +306,6 @@ impl Remembered {
             self.splits.remove(0);
         }
         self.splits.push(split);
-    }
-
-    /// Keeps the present pin if it is the last one of its day, that is, if another one is pinned at `now`, on a later day.
-    pub(crate) fn note_day(&mut self, now: Timestamp) {
-        let day = |time: Timestamp| time.micros().div_euclid(DAY_MICROS);
-        let Some(pin) = self.pin.as_ref().filter(|pin| pin.size > 0 && day(pin.seen) < day(now)) else { return };
-        if self.days.len() >= DAYS_MAX {
-            self.days.remove(0);
-        }
-        self.days.push(DayCheckpoint { note: pin.note.clone(), seen: pin.seen });
     }
 
     /// Records when a log start was first seen.

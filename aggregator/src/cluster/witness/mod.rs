@@ -5,6 +5,7 @@
 
 pub(crate) mod aside;
 pub(crate) mod compare;
+pub(crate) mod day_checkpoint;
 pub(crate) mod gone;
 pub(crate) mod log_start;
 pub(crate) mod memory;

@@ -15,10 +15,10 @@ use piperoll_protocol::verdict::Verdict;
 
 use super::aside::PolledLog;
 use super::compare::{Comparison, compare};
+use super::day_checkpoint::{DayCheckpoint, note_day};
 use super::log_start::{Keeping, LogStart};
 use super::memory::{
-    Alarm, BadRow, DayCheckpoint, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor,
-    Span,
+    Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span,
 };
 use super::pinned::Pinned;
 use super::status::{LostHere, NotTaken, WitnessStatus};
@@ -407,8 +407,8 @@ impl NodeWitness {
                 if before.is_none() {
                     remembered.learn_of(answer.span.as_ref().and_then(|span| span.before.as_ref()), now);
                 }
-                if self.keeping.day_checkpoints {
-                    remembered.note_day(now);
+                if let Some(pin) = remembered.pin.as_ref().filter(|pin| self.keeping.day_checkpoints && pin.size > 0) {
+                    note_day(&mut remembered.days, &pin.note, pin.seen, now);
                 }
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });

@@ -16,7 +16,7 @@ use crate::args::{ArchivePlaceArgs, DayArgs};
 use crate::exit::UsageError;
 
 /// An archive and its public keys.
-pub(super) struct Place {
+pub(super) struct ArchiveLocation {
     pub(super) store: Store,
     pub(super) address: Address,
     pub(super) cluster: ClusterName,
@@ -36,7 +36,7 @@ pub(super) fn configured(path: &Path) -> anyhow::Result<(ArchiveConfig, std::pat
 }
 
 /// Opens the archive that the arguments name: by address and trust file, or by the aggregator's configuration.
-pub(super) fn open(args: &ArchivePlaceArgs) -> anyhow::Result<Place> {
+pub(super) fn open(args: &ArchivePlaceArgs) -> anyhow::Result<ArchiveLocation> {
     let trust = args.trust.as_deref().map(read_trust).transpose()?;
     let credentials = args.credentials.as_deref().map(Credentials::read).transpose()?;
     let Some(url) = &args.url else {
@@ -52,13 +52,13 @@ pub(super) fn open(args: &ArchivePlaceArgs) -> anyhow::Result<Place> {
         };
         let store = Store::open(&config.address, credentials.as_ref().or(config.credentials.as_ref()))?;
         let seen = newest_seen(&dir)?;
-        return Ok(Place { store, address: config.address, cluster: config.cluster, keys, trust, seen });
+        return Ok(ArchiveLocation { store, address: config.address, cluster: config.cluster, keys, trust, seen });
     };
     let address: Address = url.parse().map_err(|error: AddressError| UsageError(error.to_string()))?;
     let trust = trust.ok_or_else(|| UsageError("--url also needs --trust, which has the archive's keys".to_owned()))?;
     let keys = pick(&trust, args.archive.as_ref())?;
     let store = Store::open(&address, credentials.as_ref())?;
-    Ok(Place { store, address, cluster: trust.cluster.clone(), keys, trust: Some(trust), seen: None })
+    Ok(ArchiveLocation { store, address, cluster: trust.cluster.clone(), keys, trust: Some(trust), seen: None })
 }
 
 fn read_trust(path: &Path) -> anyhow::Result<Trust> {
