@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use piperoll_tests::{Cluster, Guard, entry, free_address, piperoll};
+use piperoll_tests::{Cluster, Guard, entry, free_address, piperoll, until};
 use serde_json::Value;
 
 const PACKAGING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging");
@@ -148,6 +148,10 @@ async fn what_alerts_and_the_dashboard_ask_for_exists() {
         "[[forward]]\nname = \"x\"\nto = \"tcp://127.0.0.1:9\"\n[[intake]]\nname = \"y\"\nsyslog = \"{syslog}\"\n"
     );
     std::fs::write(&config, format!("{text}\n{tables}")).unwrap();
+    // An aggregator whose archive does not exist: its metrics do.
+    let url = format!("file://{}", cluster.dir.path().join("archive").display());
+    cluster.authority().add_archive(&"main".parse().unwrap(), &"agg".parse().unwrap(), &url).unwrap();
+    cluster.poll_every(250);
     cluster.run_all().await;
     std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"<34>1 - h a - - - hello", &syslog).unwrap();
     while !cluster.on_node(0, &["query", "via:syslog", "--json"]).stdout.contains("hello") {}
@@ -158,7 +162,11 @@ async fn what_alerts_and_the_dashboard_ask_for_exists() {
         .output()
         .unwrap();
     assert_eq!(cluster.page("limit=1").await.status, 200);
-    let aggregator = cluster.get("/metrics", None).await.text;
+    let aggregator = until("the nodes to be witnessed", async || {
+        let text = cluster.get("/metrics", None).await.text;
+        text.contains("piperoll_aggregator_archive_lag_rows{").then_some(text)
+    })
+    .await;
     let builder = piperoll_client::Recorder::builder(&cluster.nodes[0].folder.join("node.sock")).unwrap();
     let recorder = builder.spool(&cluster.dir.path().join("spool")).open().unwrap();
     let known = metrics_in(&(String::from_utf8(node.stdout).unwrap() + &aggregator + &recorder.metrics_text()));
