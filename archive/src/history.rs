@@ -116,6 +116,21 @@ impl History {
         }
         let head = Head { number: 0, digest: digest_of(&bytes) };
         let mut history = Self { about, head, logs: BTreeMap::new() };
+        history.advance(store, key, &mut each).await?;
+        Ok(history)
+    }
+
+    /// Reads the steps after the newest known one, and passes each of them to `each`. Earlier steps are not read again, but the
+    /// newest known one must be unchanged.
+    ///
+    /// # Errors
+    /// As for [`History::load`].
+    pub async fn advance(
+        &mut self,
+        store: &Store,
+        key: &VerifyingKey,
+        mut each: impl FnMut(&Step, Head),
+    ) -> Result<(), HistoryError> {
         let mut numbers: Vec<u64> = Vec::new();
         for listed in store.list(STEPS).await? {
             numbers.extend(names::number_in(STEPS, &listed.name));
@@ -125,12 +140,24 @@ impl History {
         if let Some(gap) = (1..).zip(&numbers).find(|(expected, found)| expected != *found) {
             return Err(HistoryError::Gap(names::step(gap.0)));
         }
-        let mut steps = stream::iter(numbers).map(|number| read_step(store, key, number)).buffered(STEPS_AT_ONCE);
-        while let Some((step, digest, trees)) = steps.try_next().await? {
-            history.add(&step, digest, &trees)?;
-            each(&step, history.head);
+        if self.head.number > 0 {
+            let name = names::step(self.head.number);
+            let bytes = match store.read(&name, STEP_BYTES_MAX as u64).await {
+                Err(error) if error.is_missing() => return Err(HistoryError::Gap(name)),
+                bytes => bytes?,
+            };
+            if digest_of(&bytes) != self.head.digest {
+                return Err(HistoryError::Chain { name });
+            }
         }
-        Ok(history)
+        let known = self.head.number;
+        let new = numbers.into_iter().filter(|number| *number > known);
+        let mut steps = stream::iter(new).map(|number| read_step(store, key, number)).buffered(STEPS_AT_ONCE);
+        while let Some((step, digest, trees)) = steps.try_next().await? {
+            self.add(&step, digest, &trees)?;
+            each(&step, self.head);
+        }
+        Ok(())
     }
 
     /// Adds the step after the newest one.
@@ -139,7 +166,7 @@ impl History {
     /// Fails if the step does not continue the history.
     pub fn add(&mut self, step: &Step, digest: Digest, trees: &Trees) -> Result<Vec<(LogId, UpperTile)>, HistoryError> {
         let name = names::step(step.number);
-        if step.previous != self.head.digest || step.number != self.head.number + 1 {
+        if step.previous != self.head.digest || Some(step.number) != self.head.number.checked_add(1) {
             return Err(HistoryError::Chain { name });
         }
         let of = |reason: String| HistoryError::Log { name: name.clone(), reason };
@@ -182,7 +209,7 @@ async fn read_step(store: &Store, key: &VerifyingKey, number: u64) -> Result<(St
         bytes => bytes?,
     };
     let step = Step::read(number, &bytes, key)?;
-    let tree = store.read(&step.tree.name, TREE_BYTES_MAX).await?;
+    let tree = store.read(&step.tree.name, step.tree.bytes.min(TREE_BYTES_MAX)).await?;
     if digest_of(&tree) != step.tree.sha256 || tree.len() as u64 != step.tree.bytes {
         return Err(HistoryError::Tree { name: step.tree.name });
     }

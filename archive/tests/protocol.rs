@@ -11,7 +11,7 @@ use common::logs::{Bench, Logs, archive_trust, globbed};
 use piperoll_archive::row::{ArchivedRow, LogId};
 use piperoll_archive::store::{ProbeError, Store, probe};
 use piperoll_archive::verify::{FindingKind, Scope, verify};
-use piperoll_archive::write::{WriteError, Writer, initialize};
+use piperoll_archive::write::{AlarmKind, StepOutcome, WriteError, Writer, initialize};
 use proptest::prelude::*;
 
 const ROWS_MAX: u64 = 1_000_000;
@@ -74,10 +74,13 @@ async fn a_fault_at_any_operation_costs_no_row() {
                 assert!(at > 8, "the round has only {at} operations");
                 break;
             }
-            // More rows arrive, one is erased, and the writer starts again.
+            // More rows arrive, one is erased, and the writer starts again. It is interrupted once more, and another row is erased.
             let log = logs.due()[0].log.clone();
             logs.append(&log, 10, MINUTE);
             logs.erase(&log, 3);
+            let again = Faulty::new(bench.inner(), at, !after);
+            let _ = bench.round(Store::of(again, "faulty"), &logs, ROWS_MAX).await;
+            logs.erase(&log, 5);
             bench.archive_all(&logs, ROWS_MAX).await;
             let rows = globbed(bench.objects.path());
             let places: Vec<_> = rows.iter().map(|(log, row)| (log.clone(), row.seq)).collect();
@@ -118,10 +121,11 @@ async fn missing_nodes_are_named_and_come_later() {
     let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
     let (history, _) = writer.load(bench.now).await.unwrap();
     let outcome = writer.step(&logs, &history, &logs.due(), bench.now).await.unwrap();
-    let piperoll_archive::write::StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
+    let StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
     let missing: Vec<_> =
         committed.step.missing.iter().map(|lack| (lack.node_id.as_str(), lack.reason.as_str())).collect();
     assert_eq!(missing, [("a", "connection refused")]);
+    drop(writer);
     logs.down("a", false);
     bench.archive_all(&logs, ROWS_MAX).await;
     assert_eq!(globbed(bench.objects.path()), expected(&logs));
@@ -141,7 +145,7 @@ async fn a_lying_node_is_left_out_by_name() {
     let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
     let (history, _) = writer.load(bench.now).await.unwrap();
     let outcome = writer.step(&logs, &history, &due, bench.now).await.unwrap();
-    let piperoll_archive::write::StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
+    let StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
     assert_eq!(committed.step.logs.len(), 1);
     assert!(
         committed.step.missing[0].reason.contains("do not lead to the cosigned checkpoint"),
@@ -186,7 +190,7 @@ async fn a_rolled_back_archive_raises_an_alarm_that_stays() {
     let kept = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let error = bench.round(bench.store(), &logs, ROWS_MAX).await.unwrap_err();
-    assert!(matches!(&error, WriteError::Alarm { kind: piperoll_archive::write::AlarmKind::Rollback, .. }), "{error}");
+    assert!(matches!(&error, WriteError::Alarm { kind: AlarmKind::Rollback, .. }), "{error}");
     // Putting the step back does not clear the alarm; an operator does.
     std::fs::write(&path, kept).unwrap();
     assert!(matches!(bench.round(bench.store(), &logs, ROWS_MAX).await, Err(WriteError::Alarm { .. })));
@@ -270,4 +274,93 @@ proptest! {
             assert!(findings.is_empty(), "{findings:?}");
         });
     }
+}
+
+/// A writer that runs for long reads only new steps, and notices all the same that steps are gone or were replaced.
+#[tokio::test]
+async fn a_long_running_writer_notices_changes() {
+    let (bench, logs) = (Bench::new().await, two_nodes());
+    let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
+    for _ in 0..3 {
+        let (history, _) = writer.load(bench.now).await.unwrap();
+        let outcome = writer.step(&logs, &history, &logs.due(), bench.now).await.unwrap();
+        let StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
+        writer.publish(&committed, bench.now).await.unwrap();
+        writer.published(committed.step.number).unwrap();
+        logs.append(&logs.due()[0].log, 20, MINUTE);
+    }
+    let (history, unpublished) = writer.load(bench.now).await.unwrap();
+    assert_eq!((history.head.number, unpublished.is_none()), (3, true));
+    // Only one writer may use a state.
+    assert!(matches!(Writer::open(bench.store(), bench.settings()), Err(WriteError::Locked(_))));
+    let steps = bench.objects.path().join("steps");
+    let newest = std::fs::read(steps.join("00000003")).unwrap();
+    std::fs::copy(steps.join("00000002"), steps.join("00000003")).unwrap();
+    assert!(matches!(writer.load(bench.now).await, Err(WriteError::Alarm { kind: AlarmKind::Fork, .. })));
+    drop(writer);
+    std::fs::write(steps.join("00000003"), newest).unwrap();
+    let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
+    writer.accept().await.unwrap();
+    writer.load(bench.now).await.unwrap();
+    std::fs::remove_file(steps.join("00000002")).unwrap();
+    assert!(matches!(writer.load(bench.now).await, Err(WriteError::Alarm { kind: AlarmKind::Rollback, .. })));
+}
+
+/// The machine of the writer is lost in the middle of a step. Its successor continues from the open plan.
+#[tokio::test]
+async fn a_successor_continues_from_an_open_plan() {
+    for at in 0.. {
+        let (bench, logs) = (Bench::new().await, two_nodes());
+        let faulty = Faulty::new(bench.inner(), at, true);
+        let _ = bench.round(Store::of(Arc::clone(&faulty) as Arc<_>, "faulty"), &logs, ROWS_MAX).await;
+        if !faulty.has_failed() {
+            break;
+        }
+        let state = tempfile::tempdir().unwrap();
+        let mut successor = Writer::open(bench.store(), bench.settings_in(state.path())).unwrap();
+        successor.accept().await.unwrap();
+        let (history, _) = successor.load(bench.now).await.unwrap();
+        if let StepOutcome::Committed { committed, .. } =
+            successor.step(&logs, &history, &logs.due(), bench.now).await.unwrap()
+        {
+            successor.publish(&committed, bench.now).await.unwrap();
+        }
+        assert_eq!(globbed(bench.objects.path()), expected(&logs), "fault {at}");
+        let findings = bench.verify(&logs).await.findings;
+        // The lost writer may have committed a step and not published its checkpoints.
+        assert!(findings.iter().all(|finding| finding.kind == FindingKind::Checkpoint), "fault {at}: {findings:?}");
+    }
+}
+
+/// A node that cannot be read does not keep the others out of a step, even if its backlog alone would fill the step.
+#[tokio::test]
+async fn a_broken_backlog_starves_no_other_node() {
+    let (bench, logs) = (Bench::new().await, two_nodes());
+    let due = logs.due();
+    if let Some(log) = logs.0.lock().unwrap().get_mut(&due[0].log)
+        && let piperoll_archive::row::Content::Entry { mac, .. } = &mut log.rows[17].content
+    {
+        mac[0] ^= 1;
+    }
+    let mut writer = Writer::open(bench.store(), bench.settings()).unwrap().with_step_rows_max(600);
+    let (history, _) = writer.load(bench.now).await.unwrap();
+    let outcome = writer.step(&logs, &history, &due, bench.now).await.unwrap();
+    let StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
+    assert_eq!(committed.step.logs[0].log.node_id.as_str(), "b");
+    assert_eq!(committed.step.missing[0].node_id.as_str(), "a");
+}
+
+/// A clock that is set back with every row makes a run of every row. The log is continued in the next step.
+#[tokio::test]
+async fn very_many_runs_take_several_steps() {
+    let (bench, logs) = (Bench::new().await, Logs::new());
+    let id = logs.add("a", 1);
+    let entry = piperoll_format::entry::CallerEntry::parse(br#"{"category":"data","action":"data.read"}"#).unwrap();
+    for _ in 0..10_500 {
+        logs.push(&id, &entry, "http", 0, 2_000_000);
+    }
+    bench.archive_all(&logs, ROWS_MAX).await;
+    assert_eq!(globbed(bench.objects.path()).len(), 10_500);
+    let report = bench.verify(&logs).await;
+    assert_eq!((report.findings.as_slice(), report.head.map(|head| head.number)), (&[][..], Some(2)));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use piperoll_archive::history::{Head, History};
+use piperoll_archive::history::{Head, History, HistoryError};
 use piperoll_archive::record::Missing;
 use piperoll_archive::row::LogId;
 use piperoll_archive::store::{Store, StoreError};
@@ -327,7 +327,9 @@ fn verdict_of(error: &ArchiveError) -> ArchiveVerdict {
         ArchiveError::Write(WriteError::Alarm { kind: AlarmKind::Rollback, .. }) => ArchiveVerdict::Rollback,
         ArchiveError::Write(WriteError::Alarm { kind: AlarmKind::Fork, .. }) => ArchiveVerdict::Fork,
         ArchiveError::Write(WriteError::AnotherWriter { .. }) => ArchiveVerdict::AnotherWriter,
-        ArchiveError::Write(WriteError::Store(_)) => ArchiveVerdict::Unreachable,
+        ArchiveError::Write(WriteError::Store(_) | WriteError::History(HistoryError::Store(_))) => {
+            ArchiveVerdict::Unreachable
+        }
         _ => ArchiveVerdict::Error,
     }
 }

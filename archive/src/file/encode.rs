@@ -1,8 +1,9 @@
 //! Writes a file of rows to a local file, from where it is uploaded.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use arrow_schema::ArrowError;
 use bytes::Bytes;
@@ -68,6 +69,7 @@ pub enum EncodeError {
 /// Writer of one file. All rows must have the same day.
 pub struct FileEncoder {
     day: Day,
+    path: PathBuf,
     file: File,
     writer: ArrowWriter<File>,
     batch: BatchBuilder,
@@ -88,7 +90,14 @@ pub struct EncodedFile {
     pub tail_offset: u64,
     pub tail_sha256: Digest,
     pub rows: u64,
-    file: File,
+    path: PathBuf,
+}
+
+/// Removes the local file.
+impl Drop for EncodedFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// Digest of the rows of a file: over the leaf and the erased flag of each of them.
@@ -144,15 +153,17 @@ fn properties() -> Result<WriterProperties, ParquetError> {
 }
 
 impl FileEncoder {
-    /// Begins a file that is stored in `file`, which must be empty.
+    /// Begins a file in the local file `path`, which must not exist.
     ///
     /// # Errors
-    /// Fails if the local file cannot be used.
-    pub fn new(day: Day, file: File) -> Result<Self, EncodeError> {
+    /// Fails if the local file cannot be created.
+    pub fn new(day: Day, path: &Path) -> Result<Self, EncodeError> {
+        let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(path)?;
         let mut writer = ArrowWriter::try_new(file.try_clone()?, schema(), Some(properties()?))?;
         writer.append_key_value_metadata(KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_owned()));
         Ok(Self {
             day,
+            path: path.to_owned(),
             file,
             writer,
             batch: BatchBuilder::new(),
@@ -240,7 +251,7 @@ impl FileEncoder {
         let (sha256, tail_sha256) = (digest_of(&whole), Digest(sha256([tail])));
         let (log, seq) = self.first.ok_or_else(|| io::Error::other("it has no rows"))?;
         let name = crate::record::names::data(self.day, &log, seq, self.rows, &self.sum.finish());
-        Ok(EncodedFile { name, bytes, sha256, tail_offset, tail_sha256, rows: self.rows, file: self.file })
+        Ok(EncodedFile { name, bytes, sha256, tail_offset, tail_sha256, rows: self.rows, path: self.path })
     }
 }
 
@@ -250,7 +261,8 @@ impl EncodedFile {
     /// # Errors
     /// Fails if the local disk does.
     pub fn read(&self) -> io::Result<Bytes> {
-        read_at(&self.file, 0, self.bytes).map(Bytes::from)
+        // Opened only now: a step may have more files than a process may have open.
+        read_at(&File::open(&self.path)?, 0, self.bytes).map(Bytes::from)
     }
 }
 

@@ -25,6 +25,21 @@ pub fn plan(number: u64) -> String {
     format!("{PLANS}/{number:0NUMBER_DIGITS$}")
 }
 
+/// Name of a further plan of a step: an attempt that creates other files than the first one names them before it creates them.
+pub fn plan_again(number: u64, digest: &Digest) -> String {
+    format!("{PLANS}/{number:0NUMBER_DIGITS$}.{}", short(digest))
+}
+
+/// Returns the number of the step that a plan is for.
+pub fn number_of_plan(name: &str) -> Option<u64> {
+    let (first, again) = name.rsplit_once('.').map_or((name, None), |(first, again)| (first, Some(again)));
+    number_in(PLANS, first).filter(|_| again.is_none_or(is_short))
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() == SUM_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 pub fn step(number: u64) -> String {
     format!("{STEPS}/{number:0NUMBER_DIGITS$}")
 }
@@ -44,8 +59,8 @@ pub fn number_in(folder: &str, name: &str) -> Option<u64> {
 
 /// Returns the number of the step whose hashes have this name.
 pub fn number_of_tree(name: &str) -> Option<u64> {
-    let (step, _) = name.strip_suffix(TREE_SUFFIX)?.rsplit_once('.')?;
-    number_in(STEPS, step)
+    let (step, sum) = name.strip_suffix(TREE_SUFFIX)?.rsplit_once('.')?;
+    number_in(STEPS, step).filter(|_| is_short(sum))
 }
 
 /// Name of a file of rows: its day, its first row, the number of its rows, and the beginning of their digest. A file with an
@@ -108,6 +123,8 @@ mod tests {
         for other in ["steps/42", "steps/+0000042", "steps/0000004x", "plans/00000042", "steps/00000042.tree"] {
             assert_eq!(number_in(STEPS, other), None, "{other}");
         }
+        assert_eq!((number_of_plan(&plan(7)), number_of_plan(&plan_again(7, &sum))), (Some(7), Some(7)));
+        assert_eq!((number_of_plan("plans/00000007.x"), number_of_tree("steps/00000007.any/thing.tree")), (None, None));
         let origin = origin_hash("example/mx1/07");
         assert_eq!(tile("example/mx1/07", 1, 1_234_067), format!("tile/{origin}/1/x001/x234/067"));
         assert_eq!(tile("example/mx1/07", 2, 5), format!("tile/{origin}/2/005"));

@@ -44,6 +44,10 @@ pub struct PlannedLog {
 #[serde(deny_unknown_fields)]
 pub struct PlannedFile {
     pub name: String,
+    pub bytes: u64,
+    pub sha256: Digest,
+    pub tail_offset: u64,
+    pub tail_sha256: Digest,
 }
 
 impl Plan {
@@ -55,15 +59,14 @@ impl Plan {
         write_signed(HEADING, self, key)
     }
 
-    /// Reads plan `number`.
+    /// Reads the plan in the object `name`.
     ///
     /// # Errors
-    /// Fails if the bytes are not this plan, signed by `key`.
-    pub fn read(number: u64, bytes: &[u8], key: &VerifyingKey) -> Result<Self, RecordError> {
-        let name = names::plan(number);
-        let plan: Self = read_signed(&name, HEADING, bytes, key, STEP_BYTES_MAX)?;
-        if plan.number != number {
-            return Err(RecordError::form(&name, format!("it is plan {}", plan.number)));
+    /// Fails if the bytes are not a plan of the step in the name, signed by `key`.
+    pub fn read(name: &str, bytes: &[u8], key: &VerifyingKey) -> Result<Self, RecordError> {
+        let plan: Self = read_signed(name, HEADING, bytes, key, STEP_BYTES_MAX)?;
+        if Some(plan.number) != names::number_of_plan(name) {
+            return Err(RecordError::form(name, format!("it is a plan of step {}", plan.number)));
         }
         Ok(plan)
     }

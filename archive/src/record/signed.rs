@@ -105,6 +105,9 @@ pub fn read_signed<T: DeserializeOwned>(
 ) -> Result<T, RecordError> {
     let text = std::str::from_utf8(bytes).map_err(|error| RecordError::form(name, error))?;
     let note = Note::parse_up_to(text, bytes_max).map_err(|error| RecordError::form(name, error))?;
+    if note.signatures() != 1 {
+        return Err(RecordError::form(name, "it must have exactly one signature"));
+    }
     note.verify(key).map_err(|source| RecordError::Signature { name: name.to_owned(), source })?;
     let content = note.text().strip_prefix(heading).and_then(|rest| rest.strip_prefix('\n'));
     let content = content.ok_or_else(|| RecordError::form(name, format!("its first line is not {heading:?}")))?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names;
 use super::signed::{Digest, RecordError, read_signed, write_signed};
-use crate::row::LogId;
+use crate::row::{Day, LogId};
 
 const HEADING: &str = "piperoll archive step v1";
 /// Maximum size of a step: about a thousand logs and ten thousand runs.
@@ -136,6 +136,9 @@ impl Step {
         if self.number != number {
             return Err(format!("it is step {}", self.number));
         }
+        if self.tree.name != names::tree(number, &self.tree.sha256) {
+            return Err("its hashes have another name".to_owned());
+        }
         if !self.logs.is_sorted_by(|a, b| a.log < b.log) {
             return Err("its logs are not sorted, or a log occurs twice".to_owned());
         }
@@ -143,6 +146,11 @@ impl Step {
         let mut runs: Vec<&Run> = Vec::new();
         for file in &self.files {
             let mut rows = 0;
+            let day = file.runs.first().map(|run| Day::of(run.first)).ok_or("a file has no rows")?;
+            let in_day = |run: &Run| Day::of(run.first) == day && Day::of(run.last) == day && run.first <= run.last;
+            if !file.name.starts_with(&format!("{}/day={day}/", names::DATA)) || !file.runs.iter().all(in_day) {
+                return Err(format!("{} has rows of another day", file.name));
+            }
             for run in &file.runs {
                 let range = self.logs.get(run.log).ok_or("a run names an unknown log")?;
                 if run.from_seq >= run.to_seq || run.from_seq < range.from_seq || run.to_seq > range.to_seq {
@@ -156,6 +164,14 @@ impl Step {
             }
         }
         runs.sort_by_key(|run| (run.log, run.from_seq));
+        for (index, range) in self.logs.iter().enumerate() {
+            let own = || runs.iter().filter(|run| run.log == index);
+            let (oldest, newest) = (own().map(|run| run.first).min(), own().map(|run| run.last).max());
+            let era = own().next_back().map(|run| run.era);
+            if (oldest, newest, era) != (Some(range.oldest), Some(range.newest), Some(range.era)) {
+                return Err(format!("times or era of {} are not those of its runs", range.log));
+            }
+        }
         for run in runs {
             if next[run.log] != run.from_seq {
                 return Err(format!("rows of {} are missing or occur twice", self.logs[run.log].log));

@@ -46,7 +46,8 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let form = || AddressError::Form(text.to_owned());
+        // A query may contain a secret, so it is not repeated.
+        let form = || AddressError::Form(text.split(['?', '#']).next().unwrap_or_default().to_owned());
         let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
         if rest.contains('@') {
             return Err(AddressError::Credentials);

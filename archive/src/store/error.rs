@@ -45,5 +45,36 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text.replace('\n', " ")
+    shorten(&text)
+}
+
+/// Maximum length of a reason.
+const REASON_CHARS_MAX: usize = 300;
+
+/// Shortens a reason. Of a service's XML answer, only code and message are kept: the rest may repeat parts of the request.
+fn shorten(text: &str) -> String {
+    let begin = ["<?xml", "<Error"].iter().filter_map(|tag| text.find(tag)).min();
+    let (text, xml) = text.split_at(begin.unwrap_or(text.len()));
+    let element = |name: &str| {
+        let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+        rest.split_once("</").map(|(value, _)| value)
+    };
+    let parts = [Some(text.trim_end_matches([' ', ':'])), element("Code"), element("Message")];
+    let joined = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    joined.replace('\n', " ").chars().take(REASON_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shorten;
+
+    #[test]
+    fn a_reason_does_not_repeat_the_request() {
+        let answer = "Client error with status 403 Forbidden: <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code>\
+            <Message>The signature does not match</Message><CanonicalRequest>x-amz-security-token:secret</CanonicalRequest></Error>";
+        let reason = "Client error with status 403 Forbidden: SignatureDoesNotMatch: The signature does not match";
+        assert_eq!(shorten(answer), reason);
+        assert_eq!(shorten(&"x".repeat(9_000)).len(), 300);
+        assert_eq!(shorten("connection\nrefused"), "connection refused");
+    }
 }

@@ -112,7 +112,7 @@ impl Store {
         answer.bytes().await.map_err(|error| self.error("read", name, &error))
     }
 
-    /// Lists the objects of a folder, sorted by name.
+    /// Lists the objects of a folder, or all objects if `folder` is empty, sorted by name.
     ///
     /// # Errors
     /// Fails if the store does not answer, or lists more objects than an archive can have.
@@ -137,6 +137,18 @@ impl Store {
         Ok(all)
     }
 
+    /// Whether an object exists.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer.
+    pub async fn exists(&self, name: &str) -> Result<bool, StoreError> {
+        match self.inner.head(&self.path(name)?).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.error("find", name, &error)),
+        }
+    }
+
     /// Deletes an object. An object that does not exist counts as deleted.
     ///
     /// # Errors
@@ -149,7 +161,11 @@ impl Store {
     }
 
     fn path(&self, name: &str) -> Result<Path, StoreError> {
-        let full = if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
+        let full = match (self.prefix.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, name) => format!("{prefix}/{name}"),
+        };
         Path::parse(&full).map_err(|error| self.failed("use", name, error.to_string()))
     }
 

@@ -7,11 +7,11 @@ use futures::{StreamExt as _, stream};
 use piperoll_evidence::bundle::{ArchiveTrust, Trust};
 use piperoll_format::checkpoint::Checkpoint;
 use piperoll_format::ids::NodeId;
-use piperoll_format::merkle::{CompactRange, Cover, Hash};
+use piperoll_format::merkle::{CompactRange, Cover};
 use piperoll_format::note::{KeyKind, Note, VerifyingKey};
 use piperoll_format::time::Timestamp;
 
-use super::file_check::{self, Checked, MentionedStep};
+use super::file_check::{self, Checked, ErasedRow, MentionedStep};
 use super::report::{FindingKind, Report};
 use crate::file::FILE_BYTES_MAX;
 use crate::history::{Head, History, UpperTile, checkpoint_of};
@@ -22,6 +22,8 @@ use crate::record::{
 use crate::row::{Day, LogId};
 use crate::store::{Listed, Store, StoreError};
 
+/// Maximum number of plans after the newest step that are read. There is one, or a few if attempts were interrupted.
+const PLANS_MAX: usize = 256;
 /// Maximum size of small objects.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 /// Objects that are read at the same time. A file may need 128 MiB and as much again for its rows.
@@ -42,8 +44,12 @@ pub struct Scope {
 impl Scope {
     fn has(&self, file: &FileRecord) -> bool {
         let day = |run: &crate::record::Run| Day::of(run.first);
-        let days = file.runs.iter().map(day);
-        days.clone().any(|day| self.from.is_none_or(|from| from <= day) && self.to.is_none_or(|to| day <= to))
+        self.is_whole()
+            || file
+                .runs
+                .iter()
+                .map(day)
+                .any(|day| self.from.is_none_or(|from| from <= day) && self.to.is_none_or(|to| day <= to))
     }
 
     fn is_whole(&self) -> bool {
@@ -69,17 +75,24 @@ pub async fn verify(
         ..Report::default()
     };
     let mut listed: BTreeMap<String, u64> = BTreeMap::new();
-    for folder in [DATA, PLANS, STEPS, TILES, CHECKPOINTS] {
-        listed.extend(store.list(folder).await?.into_iter().map(|Listed { name, bytes }| (name, bytes)));
-    }
+    // List the steps first: the writer may be adding one meanwhile, and its objects then belong to a step after the newest one.
+    let steps = store.list(STEPS).await?;
+    let mut numbers: Vec<u64> = steps.iter().filter_map(|listed| names::number_in(STEPS, &listed.name)).collect();
+    numbers.sort_unstable();
+    let newest = numbers.last().copied().unwrap_or(0);
+    listed.extend(store.list("").await?.into_iter().map(|Listed { name, bytes }| (name, bytes)));
     let mut checker = Checker { store, trust, archive, report: &mut report, named: HashSet::new() };
-    let chain = checker.chain(&listed, scope.seen).await;
+    let chain = checker.chain(&numbers, scope.seen).await;
+    if !checker.report.is_read() {
+        // Without all steps, every other finding could be a consequence of the missing one.
+        return Ok(report);
+    }
     checker.report.rows =
         chain.steps.iter().flat_map(|step| &step.logs).map(|range| range.to_seq - range.from_seq).sum();
     checker.checkpoints(&chain, &listed).await;
-    checker.tiles(&chain, &listed).await;
+    checker.tiles(&chain).await;
     checker.files(&chain, &listed, scope, &mut progress).await;
-    checker.extras(&chain, &listed).await;
+    checker.extras(newest, &listed).await;
     Ok(report)
 }
 
@@ -125,7 +138,7 @@ impl Checker<'_> {
         }
     }
 
-    async fn chain(&mut self, listed: &BTreeMap<String, u64>, seen: Option<Head>) -> Chain {
+    async fn chain(&mut self, numbers: &[u64], seen: Option<Head>) -> Chain {
         let key = &self.archive.steps;
         let mut chain =
             Chain { steps: Vec::new(), trees: Vec::new(), digests: BTreeMap::new(), head: None, tiles: Vec::new() };
@@ -143,10 +156,18 @@ impl Checker<'_> {
         }
         let head = Head { number: 0, digest: digest_of(&bytes) };
         let mut history = History { about, head, logs: BTreeMap::new() };
-        let newest = listed.keys().filter_map(|name| names::number_in(STEPS, name)).max().unwrap_or(0);
-        for number in 1..=newest {
-            self.step(number, &mut history, &mut chain).await;
+        let mut expected = 1;
+        for number in numbers.iter().copied() {
+            if number != expected {
+                let detail = format!("it is missing, and so are all steps before step {number}");
+                let detail = if number.checked_sub(1) == Some(expected) { "it is missing".to_owned() } else { detail };
+                self.find(FindingKind::Step, names::step(expected), detail);
+            }
+            let follows_gap = number != expected;
+            self.step(number, follows_gap, &mut history, &mut chain).await;
+            expected = number.saturating_add(1);
         }
+        let newest = numbers.last().copied().unwrap_or(0);
         if let Some(seen) = seen.filter(|seen| seen.number > 0) {
             match chain.digests.get(&seen.number) {
                 Some(digest) if *digest == seen.digest => {}
@@ -164,10 +185,9 @@ impl Checker<'_> {
         chain
     }
 
-    async fn step(&mut self, number: u64, history: &mut History, chain: &mut Chain) {
+    async fn step(&mut self, number: u64, follows_gap: bool, history: &mut History, chain: &mut Chain) {
         let name = names::step(number);
         let Some(bytes) = self.read(FindingKind::Step, &name, STEP_BYTES_MAX as u64).await else {
-            // The steps after it are read all the same.
             history.head.number = number;
             return;
         };
@@ -181,14 +201,21 @@ impl Checker<'_> {
                 return;
             }
         };
+        if follows_gap {
+            // The missing steps are reported already; compare the later ones with each other.
+            history.head = Head { number: number - 1, digest: step.previous };
+        }
         self.named.insert(step.tree.name.clone());
         self.named.extend(step.files.iter().map(|file| file.name.clone()));
         let mut trees = None;
-        if let Some(bytes) = self.read(FindingKind::Step, &step.tree.name, TREE_BYTES_MAX).await {
+        let bytes_max = step.tree.bytes.min(TREE_BYTES_MAX);
+        if let Some(bytes) = self.read(FindingKind::Step, &step.tree.name, bytes_max).await {
+            // Compare the digest first, so that only hashes of the archive's writer are parsed.
             let is_same = digest_of(&bytes) == step.tree.sha256 && bytes.len() as u64 == step.tree.bytes;
-            match Trees::read(&step.tree.name, &bytes) {
-                Ok(read) if is_same => trees = Some(read),
-                _ => self.find(FindingKind::Step, &step.tree.name, "it does not match the digest in its step"),
+            match is_same.then(|| Trees::read(&step.tree.name, &bytes)) {
+                Some(Ok(read)) => trees = Some(read),
+                Some(Err(error)) => self.find(FindingKind::Step, &step.tree.name, error.to_string()),
+                None => self.find(FindingKind::Step, &step.tree.name, "it does not match the digest in its step"),
             }
         }
         let trees = trees.unwrap_or_default();
@@ -247,7 +274,9 @@ impl Checker<'_> {
             let text = String::from_utf8_lossy(&bytes);
             let expected = Note::parse(&checkpoint).ok();
             let found = Note::parse(&text).ok();
-            let same = found.as_ref().zip(expected).is_some_and(|(found, expected)| found.text() == expected.text());
+            // The signatures in the step, and one more.
+            let more = |(found, expected): (&Note, Note)| found.signatures() == expected.signatures() + 1;
+            let same = text.starts_with(&checkpoint) && found.as_ref().zip(expected).is_some_and(more);
             if !same {
                 self.find(FindingKind::Checkpoint, name, "it is not the checkpoint in its step");
             } else if let Some(Err(error)) = found.map(|note| note.verify(&self.archive.mirror)) {
@@ -277,7 +306,7 @@ impl Checker<'_> {
         if signed { Ok(checkpoint) } else { Err("it is not signed by a key of its node".to_owned()) }
     }
 
-    async fn tiles(&mut self, chain: &Chain, listed: &BTreeMap<String, u64>) {
+    async fn tiles(&mut self, chain: &Chain) {
         let store = self.store;
         let cluster = self.trust.cluster.as_str();
         let expected: Vec<(String, Vec<u8>)> = chain
@@ -299,9 +328,6 @@ impl Checker<'_> {
                 Err(error) => self.unread(FindingKind::Tile, &name, &error),
             }
         }
-        for name in listed.keys().filter(|name| name.starts_with(TILES) && !self.named.contains(*name)) {
-            self.report.find(FindingKind::Extra, name, "no step needs this tile");
-        }
     }
 
     async fn files(
@@ -314,6 +340,10 @@ impl Checker<'_> {
         let store = self.store;
         let mut wanted = Vec::new();
         for (index, step) in chain.steps.iter().enumerate() {
+            // The rows of a log in a step are verified as a whole, so all files that have some of them are read.
+            let in_scope = step.files.iter().filter(|file| scope.has(file));
+            let logs: HashSet<usize> = in_scope.flat_map(|file| file.runs.iter().map(|run| run.log)).collect();
+            let is_wanted = |file: &FileRecord| file.runs.iter().any(|run| logs.contains(&run.log));
             for file in &step.files {
                 self.report.files += 1;
                 match listed.get(&file.name) {
@@ -323,7 +353,7 @@ impl Checker<'_> {
                         let detail = format!("it has {bytes} bytes, but its step says {}", file.bytes);
                         self.find(FindingKind::File, &file.name, detail);
                     }
-                    Some(_) if scope.has(file) => wanted.push((index, file)),
+                    Some(_) if is_wanted(file) => wanted.push((index, file)),
                     Some(_) => {}
                 }
             }
@@ -379,7 +409,7 @@ impl Checker<'_> {
         }
         self.report.erased += checked.erased.len() as u64;
         seen.erased.extend(checked.erased);
-        seen.declared.extend(checked.declared.into_iter().map(|(log, seq, leaf)| ((log, seq), leaf)));
+        seen.declared.extend(checked.declared.into_iter().map(|(log, row)| ((log, row.seq), row)));
         seen.steps.extend(checked.steps);
         if seen.erased.len().max(seen.declared.len()) > file_check::ERASED_MAX {
             self.find(FindingKind::Erased, &file.name, "the archive has too many erasures to verify");
@@ -412,16 +442,16 @@ impl Checker<'_> {
         }
     }
 
-    fn erasures(&mut self, erased: &[(LogId, u64, Hash)], declared: &HashMap<(LogId, u64), Hash>) {
+    fn erasures(&mut self, erased: &[(LogId, ErasedRow)], declared: &HashMap<(LogId, u64), ErasedRow>) {
         // With a part of the days, the declaring entry may not have been read.
         if !self.report.whole {
             return;
         }
-        for (log, seq, leaf) in erased {
-            if declared.get(&(log.clone(), *seq)) != Some(leaf) {
+        for (log, row) in erased {
+            if declared.get(&(log.clone(), row.seq)) != Some(row) {
                 let detail =
                     "it is erased, but no entry in the archive declares that (the entry may not be archived yet)";
-                self.find(FindingKind::Erased, format!("{log}/{seq}"), detail);
+                self.find(FindingKind::Erased, format!("{log}/{}", row.seq), detail);
             }
         }
     }
@@ -448,36 +478,42 @@ impl Checker<'_> {
         }
     }
 
-    /// Names the objects that no step names.
-    async fn extras(&mut self, chain: &Chain, listed: &BTreeMap<String, u64>) {
-        let next = chain.head.map_or(0, |head| head.number) + 1;
+    /// Names the objects that no step names. Objects of a step that is being written, or was interrupted, are listed separately.
+    async fn extras(&mut self, newest: u64, listed: &BTreeMap<String, u64>) {
         let mut open: HashSet<String> = HashSet::new();
-        if listed.contains_key(&names::plan(next))
-            && let Some(bytes) = self.read(FindingKind::Step, &names::plan(next), STEP_BYTES_MAX as u64).await
-        {
-            match Plan::read(next, &bytes, &self.archive.steps) {
+        let number_of = |name: &str| names::number_of_plan(name).filter(|number| *number > newest);
+        let plans: Vec<&String> = listed.keys().filter(|name| number_of(name).is_some()).take(PLANS_MAX).collect();
+        let planned: HashSet<u64> = plans.iter().filter_map(|name| number_of(name)).collect();
+        for name in plans {
+            let Some(bytes) = self.read(FindingKind::Step, name, STEP_BYTES_MAX as u64).await else { continue };
+            match Plan::read(name, &bytes, &self.archive.steps) {
                 Ok(plan) => open.extend(plan.files.into_iter().map(|file| file.name)),
-                Err(error) => self.find(FindingKind::Step, names::plan(next), error.to_string()),
+                Err(error) => self.find(FindingKind::Step, name, error.to_string()),
             }
         }
         for name in listed.keys().filter(|name| !self.named.contains(*name)) {
-            let folder = name.split('/').next().unwrap_or_default();
-            let number = names::number_in(PLANS, name)
+            let number = names::number_of_plan(name)
                 .or_else(|| names::number_in(STEPS, name))
                 .or_else(|| names::number_of_tree(name));
-            let is_known = match folder {
-                // Hashes of an interrupted attempt stay, because they are not visible to engines.
-                PLANS | STEPS => number.is_some_and(|number| number <= next),
-                CHECKPOINTS | TILES | PROBE => folder != CHECKPOINTS,
+            let is_known = match name.split('/').next().unwrap_or_default() {
+                ARCHIVE => name == ARCHIVE,
+                // Hashes of an interrupted attempt stay; engines do not read them.
+                PLANS | STEPS => number.is_some_and(|number| number <= newest || planned.contains(&number)),
+                // The race of `archive init`, if its objects could not be deleted.
+                PROBE => true,
+                DATA => open.contains(name),
+                TILES => !planned.is_empty(),
+                CHECKPOINTS => name
+                    .rsplit('/')
+                    .next()
+                    .and_then(|number| number.parse::<u64>().ok())
+                    .is_some_and(|number| planned.contains(&number)),
                 _ => false,
             };
-            if is_known {
-                continue;
-            }
-            if open.contains(name) {
-                self.report.open.push(name.clone());
-            } else {
-                self.report.find(FindingKind::Extra, name, "no step names this object");
+            match (is_known, name.starts_with(DATA) || name.starts_with(TILES)) {
+                (true, true) => self.report.open.push(name.clone()),
+                (true, false) => {}
+                (false, _) => self.report.find(FindingKind::Extra, name, "no step names this object"),
             }
         }
     }
@@ -488,7 +524,7 @@ impl Checker<'_> {
 struct Seen {
     /// Covers by step and log.
     covers: BTreeMap<(usize, usize), Vec<Cover>>,
-    erased: Vec<(LogId, u64, Hash)>,
-    declared: HashMap<(LogId, u64), Hash>,
+    erased: Vec<(LogId, ErasedRow)>,
+    declared: HashMap<(LogId, u64), ErasedRow>,
     steps: Vec<(NodeId, MentionedStep)>,
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use piperoll_format::ids::NodeId;
 use piperoll_format::merkle::{Cover, Hash};
 use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 use serde::Deserialize;
 
@@ -28,10 +29,19 @@ pub(super) struct Checked {
     pub(super) rows: u64,
     pub(super) day: Option<Day>,
     /// Erased rows, and erasures that entries declare.
-    pub(super) erased: Vec<(LogId, u64, Hash)>,
-    pub(super) declared: Vec<(LogId, u64, Hash)>,
+    pub(super) erased: Vec<(LogId, ErasedRow)>,
+    pub(super) declared: Vec<(LogId, ErasedRow)>,
     /// Steps that entries mention, each with the node that recorded the entry.
     pub(super) steps: Vec<(NodeId, MentionedStep)>,
+}
+
+/// An erased row: position and leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ErasedRow {
+    pub(super) seq: u64,
+    leaf: Hash,
+    era: u32,
+    timestamp: Timestamp,
 }
 
 /// A step that an `audit.archive_step` entry mentions.
@@ -129,10 +139,14 @@ fn end_run(checked: &mut Checked, _run: &Run, cover: Cover) {
 /// Remembers erasures, and steps that the writer recorded.
 fn note(checked: &mut Checked, log: &LogId, row: &ArchivedRow, leaf: Hash) -> Result<(), Refused> {
     match &row.content {
-        Content::Erased { .. } => checked.erased.push((log.clone(), row.seq, leaf)),
+        Content::Erased { .. } => {
+            let erased = ErasedRow { seq: row.seq, leaf, era: row.era, timestamp: row.timestamp };
+            checked.erased.push((log.clone(), erased));
+        }
         Content::Entry { body, .. } => {
             if let Some(Statement::Erased(said)) = Statement::read(body) {
-                checked.declared.push((log.clone(), said.seq, said.leaf));
+                let said = ErasedRow { seq: said.seq, leaf: said.leaf, era: said.era, timestamp: said.timestamp };
+                checked.declared.push((log.clone(), said));
             } else if body.windows(STEP_ACTION.len()).any(|part| part == STEP_ACTION) {
                 let details = EntryView::parse(body).and_then(|view| view.details);
                 let step = details.and_then(|details| serde_json::from_str(details.get()).ok());

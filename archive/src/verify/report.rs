@@ -22,7 +22,7 @@ pub enum FindingKind {
     File,
     /// The rows of a file do not lead to the checkpoint.
     Rows,
-    /// A row is erased, but no entry in the archive declares its erasure.
+    /// A row is erased, but no entry in the archive declares its erasure. The entry may not be archived yet.
     Erased,
     /// A tile is missing or was changed.
     Tile,
@@ -94,9 +94,15 @@ impl Report {
         self.findings.iter().all(|finding| finding.kind != FindingKind::Unread)
     }
 
+    /// Whether everything that was requested was verified, and nothing was found.
+    pub fn is_verified(&self) -> bool {
+        self.findings_count == 0
+    }
+
     /// Whether anything was changed, removed or added.
     pub fn is_violated(&self) -> bool {
-        let other = self.findings.iter().any(|finding| finding.kind != FindingKind::Unread);
-        other || self.findings_count > self.findings.len() as u64
+        // An erasure may be declared by an entry that is not archived yet.
+        let is_open = |kind| matches!(kind, FindingKind::Unread | FindingKind::Erased);
+        self.findings.iter().any(|finding| !is_open(finding.kind)) || self.findings_count > self.findings.len() as u64
     }
 }

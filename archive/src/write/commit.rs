@@ -29,6 +29,7 @@ impl Writer {
     /// # Errors
     /// Fails if the store does not answer.
     pub async fn publish(&self, committed: &Committed, now: Timestamp) -> Result<Vec<Published>, WriteError> {
+        self.remove_unused(committed).await?;
         let seconds = u64::try_from(now.micros()).unwrap_or_default() / u64::try_from(SECOND.as_micros()).unwrap_or(1);
         let mut all = Vec::new();
         for range in &committed.step.logs {
@@ -60,6 +61,21 @@ impl Writer {
             all.push(Published { log: range.log.clone(), note: text });
         }
         Ok(all)
+    }
+
+    /// Deletes files that interrupted attempts created and that the step does not use, because a row was erased or a node was lost
+    /// meanwhile. Engines that list the folder would otherwise see their rows twice. The commit has decided which files are
+    /// used, so this cannot delete one that is.
+    async fn remove_unused(&self, committed: &Committed) -> Result<(), WriteError> {
+        let used = |name: &str| committed.step.files.iter().any(|file| file.name == name);
+        for (_, plan) in self.plans_of(committed.step.number).await? {
+            for file in plan.files.iter().filter(|file| !used(&file.name)) {
+                if self.store.exists(&file.name).await? {
+                    self.store.delete(&file.name).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Remembers that everything after the commit of this step was done.

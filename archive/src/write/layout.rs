@@ -1,6 +1,5 @@
 //! Lays the rows of a step out in files: by day, then by node, generation and seq.
 
-use std::fs::File;
 use std::path::Path;
 
 use super::gather::Gathered;
@@ -53,8 +52,8 @@ fn add(
     let current = match open {
         Some(current) => current,
         None => {
-            let file: File = tempfile::tempfile_in(dir)?;
-            open.insert(Open { encoder: FileEncoder::new(day, file)?, day, runs: Vec::new() })
+            let path = dir.join(format!("{}.parquet", files.len()));
+            open.insert(Open { encoder: FileEncoder::new(day, &path)?, day, runs: Vec::new() })
         }
     };
     current.encoder.push(log, row)?;

@@ -62,6 +62,16 @@ impl Spool {
         }
     }
 
+    /// Number of runs so far.
+    pub(super) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Size of the rows so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
         self.file.write_all(bytes)

@@ -76,6 +76,9 @@ pub(super) struct State {
     pub(super) head: Option<Head>,
     /// Newest step after whose commit everything was done: entry, cosignatures.
     pub(super) published: u64,
+    /// Step whose open plan this writer continues although another writer made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) adopted: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) alarm: Option<Alarm>,
 }
@@ -100,7 +103,8 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut random = [0; INSTANCE_BYTES];
                 getrandom::fill(&mut random).map_err(StateError::Random)?;
-                let state = State { instance: hex::encode(random), head: None, published: 0, alarm: None };
+                let state =
+                    State { instance: hex::encode(random), head: None, published: 0, adopted: None, alarm: None };
                 Ok(Self { path: path.to_owned(), state, is_new: true })
             }
             Err(error) => Err(failed(error.to_string())),

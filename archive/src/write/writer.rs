@@ -1,6 +1,10 @@
 //! One step: plan, files, tiles, hashes, commit.
 
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -10,22 +14,33 @@ use piperoll_format::time::Timestamp;
 
 use super::gather::{Gathered, Target, gather};
 use super::layout::{LaidOut, lay_out};
-use super::source::{Due, Source};
+use super::source::{Due, Source, SourceError};
 use super::state::{Alarm, AlarmKind, STATE_FILE, State, StateError, StateFile};
-use crate::file::{DecodeError, EncodeError, FILE_BYTES_MAX, decode, sum_of};
+use crate::file::{EncodeError, EncodedFile, FILE_BYTES_MAX};
 use crate::history::{Head, History, HistoryError, checkpoint_of};
 use crate::record::names::{self, ARCHIVE};
 use crate::record::{
     About, ArchiveKeys, Digest, FileRecord, Missing, ObjectRecord, Plan, PlannedFile, PlannedLog, RecordError,
     STEP_BYTES_MAX, Step, StepKind, Trees, digest_of,
 };
+use crate::row::LogId;
 use crate::store::{Created, ProbeError, Store, StoreError, probe};
 
 /// Rows that one step adds at most: about 3 GB on the local disk while it is written. The others follow in the next step.
 const STEP_ROWS_MAX: u64 = 4_000_000;
 /// Nodes that are read at the same time.
 const NODES_AT_ONCE: usize = 4;
+/// Time in which the rows of one log must have arrived.
+const GATHER_TIMEOUT: Duration = Duration::from_hours(1);
+/// Runs in one step, which determine the size of its record: about 130 bytes each. A log with more, because its clock was set back
+/// very often, or because it has rows of very many days, is continued in the next step.
+const STEP_RUNS_MAX: usize = 200_000;
+const LOG_RUNS_MIN: usize = 16;
+const LOG_RUNS_MAX: usize = 10_000;
+/// Maximum number of plans of one step: attempts that were interrupted and created different files.
+const PLANS_MAX: usize = 256;
 const SPOOL_DIR: &str = "spool";
+const LOCK_FILE: &str = "lock";
 /// Maximum size of the object `archive`.
 const ABOUT_BYTES_MAX: u64 = 64 * 1024;
 
@@ -73,10 +88,14 @@ pub enum WriteError {
         "this writer has no record of the archive at {0}, which has steps already; check it, then take over with `piperoll archive accept`"
     )]
     Unknown(String),
+    #[error("another process uses {}; stop the aggregator, or wait until its round has ended", .0.display())]
+    Locked(PathBuf),
     #[error("{name} exists already with other content; it was not written by this archive's writer")]
     OtherContent { name: String },
-    #[error("{name} does not follow the newest step; it was planned for another history")]
-    StalePlan { name: String },
+    #[error("{name} was committed by an earlier attempt; the next round continues from it")]
+    CommittedBefore { name: String },
+    #[error("step {0} has too many runs of rows to be described; this is a defect, please report it")]
+    TooManyRuns(u64),
     #[error("{name} does not read back as it was written")]
     ReadBack { name: String },
     #[error("{at} exists already and is another archive: {found}")]
@@ -100,8 +119,6 @@ pub enum StepOutcome {
 pub struct Committed {
     pub step: Step,
     pub digest: Digest,
-    /// Files of an interrupted attempt that the step does not use and that could not be deleted.
-    pub leftover: Vec<String>,
 }
 
 /// Creates the object `archive`, after a check that the store is suitable. Returns false if this archive exists already.
@@ -136,6 +153,10 @@ pub struct Writer {
     pub(super) settings: Settings,
     pub(super) state: StateFile,
     step_rows_max: u64,
+    /// The archive as this writer knows it, so that later rounds read only new steps.
+    known: Option<History>,
+    /// Held while the writer exists, so that no other process uses its state.
+    _lock: File,
 }
 
 impl Writer {
@@ -146,8 +167,10 @@ impl Writer {
     pub fn open(store: Store, settings: Settings) -> Result<Self, WriteError> {
         let spool = settings.dir.join(SPOOL_DIR);
         std::fs::create_dir_all(&spool).map_err(|error| WriteError::Local { path: spool.clone(), error })?;
+        let lock = lock(&settings.dir)?;
+        clear(&spool).map_err(|error| WriteError::Local { path: spool.clone(), error })?;
         let state = StateFile::open(&settings.dir.join(STATE_FILE))?;
-        Ok(Self { store, settings, state, step_rows_max: STEP_ROWS_MAX })
+        Ok(Self { store, settings, state, step_rows_max: STEP_ROWS_MAX, known: None, _lock: lock })
     }
 
     /// Limits the rows of a step to fewer than the default; for tests.
@@ -182,14 +205,21 @@ impl Writer {
             return Err(WriteError::Alarm { kind: alarm.kind, reason: alarm.reason, since: alarm.since });
         }
         let seen = self.state.state.head;
-        let mut seen_there = seen.is_none_or(|seen| seen.number == 0);
+        // If the newest step was not published completely, read it again.
+        let known = self.known.take().filter(|known| known.head.number <= self.state.state.published);
+        // The steps that this writer knows were compared when it read or wrote them.
+        let mut seen_there = seen.is_none() || known.is_some();
         let mut newest: Option<(Step, Digest)> = None;
         let key = self.settings.keys.steps.public().clone();
-        let loaded = History::load(&self.store, &key, &self.settings.cluster, &self.settings.archive, |step, head| {
+        let each = |step: &Step, head: Head| {
             seen_there |= Some(head) == seen;
             newest = Some((step.clone(), head.digest));
-        });
-        let history = match loaded.await {
+        };
+        let loaded = match known {
+            Some(mut known) => known.advance(&self.store, &key, each).await.map(|()| known),
+            None => History::load(&self.store, &key, &self.settings.cluster, &self.settings.archive, each).await,
+        };
+        let history = match loaded {
             // A missing step below the newest one that this writer saw is a rollback too.
             Err(HistoryError::Gap(name)) if seen.is_some() => {
                 return Err(self.raise(AlarmKind::Rollback, format!("{name} is missing"), now));
@@ -204,7 +234,8 @@ impl Writer {
                 let reason = format!("it has {} steps, but step {} was seen", history.head.number, seen.number);
                 return Err(self.raise(AlarmKind::Rollback, reason, now));
             }
-            if !seen_there {
+            let is_known = seen_there || seen == history.head || (newest.is_some() && seen.number == 0);
+            if !is_known {
                 let reason = format!("{} is not the one that was seen ({})", names::step(seen.number), seen.digest);
                 return Err(self.raise(AlarmKind::Fork, reason, now));
             }
@@ -221,8 +252,9 @@ impl Writer {
             let next = State { head: Some(history.head), ..self.state.state.clone() };
             self.state.store(next)?;
         }
+        self.known = Some(history.clone());
         let unpublished = newest.filter(|(step, _)| step.number > self.state.state.published);
-        let unpublished = unpublished.map(|(step, digest)| Committed { step, digest, leftover: Vec::new() });
+        let unpublished = unpublished.map(|(step, digest)| Committed { step, digest });
         Ok((history, unpublished))
     }
 
@@ -235,8 +267,11 @@ impl Writer {
         let (cluster, archive) = (self.settings.cluster.clone(), self.settings.archive.clone());
         let history = History::load(&self.store, &key, &cluster, &archive, |_, _| ()).await?;
         let published = self.state.state.published.min(history.head.number);
-        let next = State { head: Some(history.head), alarm: None, published, ..self.state.state.clone() };
+        // A plan that another writer left open is continued.
+        let adopted = Some(history.head.number + 1);
+        let next = State { head: Some(history.head), alarm: None, published, adopted, ..self.state.state.clone() };
         self.state.store(next)?;
+        self.known = None;
         Ok(history.head)
     }
 
@@ -261,17 +296,17 @@ impl Writer {
         now: Timestamp,
     ) -> Result<StepOutcome, WriteError> {
         let number = history.head.number + 1;
-        let plan = self.open_plan(number, history).await?;
-        let mut missing: Vec<Missing> = plan.iter().flat_map(|plan| plan.missing.clone()).collect();
-        let targets = match &plan {
-            Some(plan) => self.planned_targets(plan, history)?,
-            None => self.due_targets(source, history, due, &mut missing).await,
+        let plans = self.open_plans(number, history).await?;
+        let base = plans.current.first().cloned();
+        let mut missing: Vec<Missing> = base.iter().flat_map(|plan| plan.missing.clone()).collect();
+        let mut gathered = match &base {
+            Some(plan) => {
+                let targets = self.planned_targets(plan, history)?;
+                self.gather_all(source, &targets, history, &mut missing).await
+            }
+            None => self.gather_due(source, history, due, &mut missing).await,
         };
-        if targets.is_empty() && plan.is_none() {
-            return Ok(StepOutcome::Nothing { missing });
-        }
-        let mut gathered = self.gather_all(source, &targets, history, &mut missing).await;
-        if gathered.is_empty() && plan.is_none() {
+        if gathered.is_empty() && base.is_none() {
             return Ok(StepOutcome::Nothing { missing });
         }
         gathered.sort_by(|a, b| a.range.log.cmp(&b.range.log));
@@ -280,31 +315,22 @@ impl Writer {
             let files = lay_out(&mut gathered, &spool);
             files.map(|files| (files, gathered))
         });
-        let failed = |error: tokio::task::JoinError| StepPanic(error.to_string());
-        let (files, gathered) =
-            laid_out.await.map_err(failed).map_err(|panic| EncodeError::Io(std::io::Error::other(panic.0)))??;
-        let (created, writer) =
-            plan.as_ref().map_or_else(|| (now, self.name()), |plan| (plan.created, plan.writer.clone()));
-        let names: Vec<&str> = files.iter().map(|laid_out| laid_out.file.name.as_str()).collect();
-        let leftover = match &plan {
-            Some(plan) => self.remove_unused(plan, &names).await,
-            None => {
-                let plan = Plan {
-                    number,
-                    previous: history.head.digest,
-                    created,
-                    writer: writer.clone(),
-                    logs: gathered.iter().map(planned).collect(),
-                    files: names.iter().map(|name| PlannedFile { name: (*name).to_owned() }).collect(),
-                    missing: missing.clone(),
-                };
-                self.create_equal(&names::plan(number), plan.to_bytes(&self.settings.keys.steps)?.into()).await?;
-                Vec::new()
-            }
+        let panicked = |error: tokio::task::JoinError| EncodeError::Io(std::io::Error::other(error.to_string()));
+        let (files, gathered) = laid_out.await.map_err(panicked)??;
+        let (created, writer) = (base.as_ref().map_or(now, |plan| plan.created), self.name());
+        let plan = Plan {
+            number,
+            previous: history.head.digest,
+            created,
+            writer: writer.clone(),
+            logs: gathered.iter().map(planned).collect(),
+            files: files.iter().map(|laid_out| planned_file(&laid_out.file)).collect(),
+            missing: missing.clone(),
         };
+        self.announce(&plan, &plans).await?;
         let mut records = Vec::new();
         for laid_out in files {
-            records.push(self.upload(laid_out).await?);
+            records.push(self.upload(laid_out, &plans.current).await?);
         }
         let trees = Trees { logs: gathered.iter().map(|log| log.tree.clone()).collect() };
         let tree_bytes = trees.to_bytes();
@@ -335,28 +361,70 @@ impl Writer {
         self.read_back(&step).await?;
         let state = State { head: Some(next.head), ..self.state.state.clone() };
         self.state.store(state)?;
-        let committed = Box::new(Committed { step, digest, leftover });
+        self.known = Some(next.clone());
+        let committed = Box::new(Committed { step, digest });
         Ok(StepOutcome::Committed { committed, history: Box::new(next) })
     }
 
-    async fn open_plan(&self, number: u64, history: &History) -> Result<Option<Plan>, WriteError> {
-        let name = names::plan(number);
-        let bytes = match self.store.read(&name, STEP_BYTES_MAX as u64).await {
-            Err(error) if error.is_missing() => return Ok(None),
-            bytes => bytes?,
+    /// Reads the plans of a step.
+    async fn open_plans(&self, number: u64, history: &History) -> Result<Plans, WriteError> {
+        let mut plans = Plans::default();
+        for (name, plan) in self.plans_of(number).await? {
+            if plan.previous != history.head.digest {
+                // It was made for another history, before an operator accepted a rollback.
+                plans.has_stale = true;
+            } else if self.is_own(&plan.writer) || self.state.state.adopted == Some(number) {
+                plans.current.push(plan);
+            } else {
+                return Err(WriteError::AnotherWriter { name, writer: plan.writer, own: self.name() });
+            }
+        }
+        Ok(plans)
+    }
+
+    /// Returns all plans of a step, the first one first.
+    pub(super) async fn plans_of(&self, number: u64) -> Result<Vec<(String, Plan)>, WriteError> {
+        let mut all = Vec::new();
+        let listed = self.store.list(names::PLANS).await?;
+        let of_it = listed.into_iter().filter(|listed| names::number_of_plan(&listed.name) == Some(number));
+        for listed in of_it.take(PLANS_MAX) {
+            let bytes = self.store.read(&listed.name, STEP_BYTES_MAX as u64).await?;
+            let plan = Plan::read(&listed.name, &bytes, self.settings.keys.steps.public())?;
+            all.push((listed.name, plan));
+        }
+        Ok(all)
+    }
+
+    /// Creates the plan's object, unless earlier plans of the step name all of its files. Files are created only after this, so
+    /// that those that are not needed in the end can be found.
+    async fn announce(&self, plan: &Plan, plans: &Plans) -> Result<(), WriteError> {
+        let is_named = |file: &PlannedFile| plans.current.iter().any(|known| known.files.contains(file));
+        if !plans.current.is_empty() && plan.files.iter().all(is_named) {
+            return Ok(());
+        }
+        let bytes = Bytes::from(plan.to_bytes(&self.settings.keys.steps)?);
+        if bytes.len() > STEP_BYTES_MAX {
+            return Err(WriteError::TooManyRuns(plan.number));
+        }
+        let name = if plans.current.is_empty() && !plans.has_stale {
+            names::plan(plan.number)
+        } else {
+            names::plan_again(plan.number, &digest_of(&bytes))
         };
-        let plan = Plan::read(number, &bytes, self.settings.keys.steps.public())?;
-        if plan.previous != history.head.digest {
-            return Err(WriteError::StalePlan { name });
+        if self.store.create(&name, bytes.clone()).await? == Created::New {
+            return Ok(());
         }
-        if !self.is_own(&plan.writer) {
-            return Err(WriteError::AnotherWriter { name, writer: plan.writer, own: self.name() });
+        let found = self.store.read(&name, STEP_BYTES_MAX as u64).await?;
+        if found == bytes {
+            return Ok(());
         }
-        Ok(Some(plan))
+        let other = Plan::read(&name, &found, self.settings.keys.steps.public())?;
+        Err(WriteError::AnotherWriter { name, writer: other.writer, own: self.name() })
     }
 
     fn planned_targets(&self, plan: &Plan, history: &History) -> Result<Vec<Target>, WriteError> {
         let name = names::plan(plan.number);
+        let runs_max = runs_max(plan.logs.len());
         let target = |planned: &PlannedLog| {
             let origin = planned.log.origin(self.settings.cluster.as_str());
             let checkpoint = checkpoint_of(&planned.checkpoint, &origin);
@@ -372,10 +440,34 @@ impl Writer {
                 to_seq: planned.to_seq,
                 note: planned.checkpoint.clone(),
                 checkpoint,
+                runs_max,
             })
         };
         let targets: Result<Vec<Target>, RecordError> = plan.logs.iter().map(target).collect();
         Ok(targets?)
+    }
+
+    /// Reads the rows of the next step. A log that cannot be read must not keep the others out of the step, so the step is planned
+    /// again without it if nothing else fits.
+    async fn gather_due<S: Source>(
+        &self,
+        source: &S,
+        history: &History,
+        due: &[Due],
+        missing: &mut Vec<Missing>,
+    ) -> Vec<Gathered> {
+        let mut failed: BTreeSet<LogId> = BTreeSet::new();
+        loop {
+            let targets = self.due_targets(source, history, due, &mut failed, missing).await;
+            if targets.is_empty() {
+                return Vec::new();
+            }
+            let gathered = self.gather_all(source, &targets, history, missing).await;
+            if !gathered.is_empty() {
+                return gathered;
+            }
+            failed.extend(targets.into_iter().map(|target| target.log));
+        }
     }
 
     /// Decides which rows the next step adds: for each log those up to its checkpoint, as far as the limit of a step permits.
@@ -384,17 +476,19 @@ impl Writer {
         source: &S,
         history: &History,
         due: &[Due],
+        failed: &mut BTreeSet<LogId>,
         missing: &mut Vec<Missing>,
     ) -> Vec<Target> {
         let mut targets: Vec<Target> = Vec::new();
         let mut left = self.step_rows_max;
-        for due in due {
+        for due in due.iter().filter(|due| !failed.contains(&due.log)).cloned().collect::<Vec<_>>() {
             let lack = |reason: String| Missing { node_id: due.log.node_id.clone(), reason };
             let origin = due.log.origin(self.settings.cluster.as_str());
             let checkpoint = match checkpoint_of(&due.checkpoint, &origin) {
                 Ok(checkpoint) => checkpoint,
                 Err(reason) => {
                     missing.push(lack(reason));
+                    failed.insert(due.log.clone());
                     continue;
                 }
             };
@@ -406,6 +500,7 @@ impl Writer {
                 Ok(first) => first,
                 Err(error) => {
                     missing.push(lack(error.0));
+                    failed.insert(due.log.clone());
                     continue;
                 }
             };
@@ -417,8 +512,10 @@ impl Writer {
             let to_seq = checkpoint.size.min(from_seq.saturating_add(left));
             left -= to_seq - from_seq;
             let (log, note) = (due.log.clone(), due.checkpoint.clone());
-            targets.push(Target { log, from_seq, to_seq, note, checkpoint });
+            targets.push(Target { log, from_seq, to_seq, note, checkpoint, runs_max: 0 });
         }
+        let runs_max = runs_max(targets.len());
+        targets.iter_mut().for_each(|target| target.runs_max = runs_max);
         targets
     }
 
@@ -433,8 +530,12 @@ impl Writer {
         let spool: &Path = &spool;
         let one = |target: Target| async move {
             let known = history.logs.get(&target.log);
-            let gathered = gather(source, &target, known, spool).await;
-            gathered.map_err(|error| Missing { node_id: target.log.node_id.clone(), reason: error.0 })
+            let gathered = tokio::time::timeout(GATHER_TIMEOUT, gather(source, &target, known, spool)).await;
+            let too_slow = |_| SourceError(format!("its rows did not arrive within {} s", GATHER_TIMEOUT.as_secs()));
+            gathered
+                .map_err(too_slow)
+                .flatten()
+                .map_err(|error| Missing { node_id: target.log.node_id.clone(), reason: error.0 })
         };
         let results: Vec<Result<Gathered, Missing>> =
             stream::iter(targets.to_vec()).map(one).buffered(NODES_AT_ONCE).collect().await;
@@ -448,19 +549,6 @@ impl Writer {
         all
     }
 
-    /// Deletes files that the interrupted attempt may have created and that this one does not use, because a row was erased or a
-    /// node is gone: engines that list the folder would otherwise see their rows twice. Returns those that could not be deleted.
-    async fn remove_unused(&self, plan: &Plan, used: &[&str]) -> Vec<String> {
-        let mut leftover = Vec::new();
-        for file in plan.files.iter().filter(|file| !used.contains(&file.name.as_str())) {
-            if let Err(error) = self.store.delete(&file.name).await {
-                tracing::warn!(%error, "a file of an interrupted attempt could not be deleted");
-                leftover.push(file.name.clone());
-            }
-        }
-        leftover
-    }
-
     /// Creates an object; if it exists, it must have the same content.
     async fn create_equal(&self, name: &str, bytes: Bytes) -> Result<(), WriteError> {
         if self.store.create(name, bytes.clone()).await? == Created::New {
@@ -470,45 +558,20 @@ impl Writer {
         if found == bytes { Ok(()) } else { Err(WriteError::OtherContent { name: name.to_owned() }) }
     }
 
-    /// Creates a file. If it exists, it was created by an interrupted attempt, and is used if it has exactly these rows.
-    async fn upload(&self, laid_out: LaidOut) -> Result<FileRecord, WriteError> {
+    /// Creates a file. If it exists, it must be one that this attempt or an earlier one encoded from the same rows: another version
+    /// of the program may encode them differently. An object from elsewhere is never parsed.
+    async fn upload(&self, laid_out: LaidOut, plans: &[Plan]) -> Result<FileRecord, WriteError> {
         let LaidOut { file, runs } = laid_out;
-        let name = file.name.clone();
         let bytes = file.read().map_err(EncodeError::Io)?;
-        let record = |bytes: u64, sha256, tail_offset, tail_sha256| FileRecord {
-            name: name.clone(),
-            bytes,
-            sha256,
-            tail_offset,
-            tail_sha256,
-            rows: file.rows,
-            runs,
-        };
-        if self.store.create(&file.name, bytes.clone()).await? == Created::New {
-            return Ok(record(file.bytes, file.sha256, file.tail_offset, file.tail_sha256));
+        let mut planned = planned_file(&file);
+        if self.store.create(&file.name, bytes.clone()).await? == Created::Exists {
+            let found = digest_of(&self.store.read(&file.name, FILE_BYTES_MAX).await?);
+            let known = plans.iter().flat_map(|plan| &plan.files).chain([&planned]);
+            let same = known.filter(|known| known.name == file.name && known.sha256 == found).next_back().cloned();
+            planned = same.ok_or_else(|| WriteError::OtherContent { name: file.name.clone() })?;
         }
-        let found = self.store.read(&file.name, FILE_BYTES_MAX).await?;
-        if found == bytes {
-            return Ok(record(file.bytes, file.sha256, file.tail_offset, file.tail_sha256));
-        }
-        // Another version of the program may encode the same rows differently. The digest covers the leaf of every row, and
-        // `decode` compares the columns with the bodies.
-        let other = || WriteError::OtherContent { name: name.clone() };
-        let tail_offset = decode::tail_offset(&found).map_err(|_| other())?;
-        let rows = |bytes: &Bytes| {
-            let mut sums = Vec::new();
-            decode::decode::<DecodeError>(bytes, |decoded| {
-                sums.push((decoded.log, sum_of([&decoded.row])));
-                Ok(())
-            })?;
-            Ok::<_, DecodeError>(sums)
-        };
-        let same = rows(&found).is_ok_and(|found| rows(&bytes).is_ok_and(|own| own == found));
-        if !same {
-            return Err(other());
-        }
-        let tail = found.slice(usize::try_from(tail_offset).unwrap_or(usize::MAX).min(found.len())..);
-        Ok(record(found.len() as u64, digest_of(&found), tail_offset, digest_of(&tail)))
+        let PlannedFile { name, bytes, sha256, tail_offset, tail_sha256 } = planned;
+        Ok(FileRecord { name, bytes, sha256, tail_offset, tail_sha256, rows: file.rows, runs })
     }
 
     /// Creates the step's object. From then on, its rows are part of the archive.
@@ -523,6 +586,10 @@ impl Writer {
             return Ok(());
         }
         let other = Step::read(step.number, &found, self.settings.keys.steps.public())?;
+        if self.is_own(&other.writer) {
+            // An attempt whose answer was lost has committed other rows; the next round continues from them.
+            return Err(WriteError::CommittedBefore { name });
+        }
         Err(WriteError::AnotherWriter { name, writer: other.writer, own: self.name() })
     }
 
@@ -538,8 +605,49 @@ impl Writer {
     }
 }
 
-/// Message of a panic of the encoder.
-struct StepPanic(String);
+/// Takes the lock of the writer's directory.
+fn lock(dir: &Path) -> Result<File, WriteError> {
+    let path = dir.join(LOCK_FILE);
+    let failed = |error: std::io::Error| WriteError::Local { path: path.clone(), error };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(WriteError::Locked(path.clone())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Removes files that a crash left.
+fn clear(spool: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(spool)? {
+        std::fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
+
+/// Plans of one step that were made before.
+#[derive(Default)]
+struct Plans {
+    /// Those that continue the present history, the first one first.
+    current: Vec<Plan>,
+    /// Whether there are others.
+    has_stale: bool,
+}
+
+/// Maximum number of runs of one log in a step of `logs` logs.
+fn runs_max(logs: usize) -> usize {
+    (STEP_RUNS_MAX / logs.max(1)).clamp(LOG_RUNS_MIN, LOG_RUNS_MAX)
+}
+
+fn planned_file(file: &EncodedFile) -> PlannedFile {
+    PlannedFile {
+        name: file.name.clone(),
+        bytes: file.bytes,
+        sha256: file.sha256,
+        tail_offset: file.tail_offset,
+        tail_sha256: file.tail_sha256,
+    }
+}
 
 fn planned(log: &Gathered) -> PlannedLog {
     PlannedLog {

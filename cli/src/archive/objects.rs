@@ -107,12 +107,12 @@ pub(super) async fn verify(place: &ArchivePlaceArgs, range: &DayArgs, json: bool
     let report = report?;
     if json {
         let mut value = serde_json::to_value(&report)?;
-        value["verified"] = (!report.is_violated() && report.is_read()).into();
+        value["verified"] = report.is_verified().into();
         outln!("{value}");
     } else {
         print(&report);
     }
-    Ok(match (report.is_violated(), report.is_read()) {
+    Ok(match (report.is_violated(), report.is_verified()) {
         (true, _) => Exit::Violation,
         (false, false) => Exit::Incomplete,
         (false, true) => Exit::Complete,
@@ -159,9 +159,9 @@ fn print(report: &Report) {
     }
     outln!(
         "{}",
-        match (report.is_violated(), report.is_read(), report.whole) {
+        match (report.is_violated(), report.is_verified(), report.whole) {
             (true, ..) => "VIOLATION: the archive is not what its writer and the nodes signed",
-            (false, false, _) => "INCOMPLETE: not everything could be read",
+            (false, false, _) => "INCOMPLETE: not everything could be verified",
             (false, true, false) =>
                 "VERIFIED for the requested days: every row leads to a checkpoint that its node signed and a witness cosigned",
             (false, true, true) =>
