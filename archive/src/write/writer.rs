@@ -566,8 +566,9 @@ impl Writer {
         let mut planned = planned_file(&file);
         if self.store.create(&file.name, bytes.clone()).await? == Created::Exists {
             let found = digest_of(&self.store.read(&file.name, FILE_BYTES_MAX).await?);
-            let known = plans.iter().flat_map(|plan| &plan.files).chain([&planned]);
-            let same = known.filter(|known| known.name == file.name && known.sha256 == found).next_back().cloned();
+            let own = planned.clone();
+            let mut known = plans.iter().flat_map(|plan| &plan.files).chain([&own]);
+            let same = known.rfind(|known| known.name == file.name && known.sha256 == found).cloned();
             planned = same.ok_or_else(|| WriteError::OtherContent { name: file.name.clone() })?;
         }
         let PlannedFile { name, bytes, sha256, tail_offset, tail_sha256 } = planned;
