@@ -5,8 +5,9 @@ use std::time::Duration;
 use piperoll_format::note::Note;
 use piperoll_format::time::Timestamp;
 
+use super::error::WriteError;
 use super::state::State;
-use super::writer::{Committed, WriteError, Writer};
+use super::writer::{Committed, Writer};
 use crate::record::names;
 use crate::row::LogId;
 use crate::store::Created;

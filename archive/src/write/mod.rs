@@ -1,14 +1,18 @@
 //! Writes steps. An attempt that was interrupted at any point is repeated from its plan; no row is committed twice.
 
 mod commit;
+mod error;
 mod gather;
 mod layout;
+mod settings;
 mod source;
 mod spool;
 mod state;
 mod writer;
 
 pub use commit::Published;
+pub use error::WriteError;
+pub use settings::{Settings, initialize};
 pub use source::{Chunk, Due, Source, SourceError};
 pub use state::{Alarm, AlarmKind, StateError, newest_seen};
-pub use writer::{Committed, Settings, StepOutcome, WriteError, Writer, initialize};
+pub use writer::{Committed, StepOutcome, Writer};

@@ -3,28 +3,28 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use piperoll_format::ids::{ClusterName, NodeId};
-use piperoll_format::note::NoteError;
 use piperoll_format::time::Timestamp;
 
+use super::error::WriteError;
 use super::gather::{Gathered, Target, gather};
 use super::layout::{LaidOut, lay_out};
+use super::settings::Settings;
 use super::source::{Due, Source, SourceError};
-use super::state::{Alarm, AlarmKind, STATE_FILE, State, StateError, StateFile};
+use super::state::{Alarm, AlarmKind, STATE_FILE, State, StateFile};
 use crate::file::{EncodeError, EncodedFile, FILE_BYTES_MAX};
 use crate::history::{Head, History, HistoryError, checkpoint_of};
-use crate::record::names::{self, ARCHIVE};
+use crate::record::names;
 use crate::record::{
-    About, ArchiveKeys, Digest, FileRecord, Missing, ObjectRecord, Plan, PlannedFile, PlannedLog, RecordError,
-    STEP_BYTES_MAX, Step, StepKind, Trees, digest_of,
+    Digest, FileRecord, Missing, ObjectRecord, Plan, PlannedFile, PlannedLog, RecordError, STEP_BYTES_MAX, Step,
+    StepKind, Trees, digest_of,
 };
 use crate::row::LogId;
-use crate::store::{Created, ProbeError, Store, StoreError, probe};
+use crate::store::{Created, Store};
 
 /// Rows that one step adds at most: about 3 GB on the local disk while it is written. The others follow in the next step.
 const STEP_ROWS_MAX: u64 = 4_000_000;
@@ -41,66 +41,6 @@ const LOG_RUNS_MAX: usize = 10_000;
 const PLANS_MAX: usize = 256;
 const SPOOL_DIR: &str = "spool";
 const LOCK_FILE: &str = "lock";
-/// Maximum size of the object `archive`.
-const ABOUT_BYTES_MAX: u64 = 64 * 1024;
-
-/// Identity of an archive and of its writer.
-#[derive(Clone)]
-pub struct Settings {
-    pub cluster: ClusterName,
-    pub archive: NodeId,
-    pub keys: ArchiveKeys,
-    /// Directory for the writer's state and for rows that are being archived.
-    pub dir: PathBuf,
-    /// Name of this machine, for messages.
-    pub host: String,
-}
-
-/// Reasons why a step was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-    #[error(transparent)]
-    History(#[from] HistoryError),
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error("cannot sign a record of the archive: {0}")]
-    Note(#[from] NoteError),
-    #[error("cannot use the local directory {}: {error}", path.display())]
-    Local { path: PathBuf, error: std::io::Error },
-    #[error(
-        "{kind} of the archive: {reason} (since {since}). If you know the cause, accept the archive as it is now with `piperoll archive accept`"
-    )]
-    Alarm { kind: AlarmKind, reason: String, since: Timestamp },
-    #[error(
-        "{name} was written by {writer}, not by this writer ({own}). An archive has one writer; stop the other one. If it no longer exists, \
-         take over with `piperoll archive accept`"
-    )]
-    AnotherWriter { name: String, writer: String, own: String },
-    #[error(
-        "this writer has no record of the archive at {0}, which has steps already; check it, then take over with `piperoll archive accept`"
-    )]
-    Unknown(String),
-    #[error("another process uses {}; stop the aggregator, or wait until its round has ended", .0.display())]
-    Locked(PathBuf),
-    #[error("{name} exists already with other content; it was not written by this archive's writer")]
-    OtherContent { name: String },
-    #[error("{name} was committed by an earlier attempt; the next round continues from it")]
-    CommittedBefore { name: String },
-    #[error("step {0} has too many runs of rows to be described; this is a defect, please report it")]
-    TooManyRuns(u64),
-    #[error("{name} does not read back as it was written")]
-    ReadBack { name: String },
-    #[error("{at} exists already and is another archive: {found}")]
-    Exists { at: String, found: String },
-}
 
 /// Result of one round.
 #[derive(Debug)]
@@ -119,32 +59,6 @@ pub enum StepOutcome {
 pub struct Committed {
     pub step: Step,
     pub digest: Digest,
-}
-
-/// Creates the object `archive`, after a check that the store is suitable. Returns false if this archive exists already.
-///
-/// # Errors
-/// Fails if the store does not create objects atomically, or holds another archive.
-pub async fn initialize(store: &Store, settings: &Settings, now: Timestamp) -> Result<bool, WriteError> {
-    std::fs::create_dir_all(&settings.dir).map_err(|error| WriteError::Local { path: settings.dir.clone(), error })?;
-    let mut state = StateFile::open(&settings.dir.join(STATE_FILE))?;
-    probe(store, &state.state.instance).await?;
-    let about = About { cluster: settings.cluster.clone(), archive: settings.archive.clone(), created: now };
-    let bytes = about.to_bytes(&settings.keys.steps)?;
-    let is_new = store.create(ARCHIVE, bytes.into()).await? == Created::New;
-    let found = store.read(ARCHIVE, ABOUT_BYTES_MAX).await?;
-    let known = About::read(&found, settings.keys.steps.public())
-        .map_err(|error| WriteError::Exists { at: store.shown().to_owned(), found: error.to_string() })?;
-    if (&known.cluster, &known.archive) != (&settings.cluster, &settings.archive) {
-        let found = format!("{} of cluster {}", known.archive, known.cluster);
-        return Err(WriteError::Exists { at: store.shown().to_owned(), found });
-    }
-    if state.is_new && is_new {
-        let head = Some(Head { number: 0, digest: digest_of(&found) });
-        let next = State { head, ..state.state.clone() };
-        state.store(next)?;
-    }
-    Ok(is_new)
 }
 
 /// The writer of one archive. Only one may exist for an archive.
