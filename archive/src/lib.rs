@@ -2,7 +2,7 @@
 //! to the nodes' checkpoints ([docs/archive.md](../../docs/archive.md)).
 //!
 //! Modules depend only on those before them: [`store`] (objects that are created once) → [`record`] (plans, steps and hashes) →
-//! [`file`](mod@file) (rows as Parquet) → [`history`] (the chain of steps) → [`write`] and [`verify`].
+//! [`file`](mod@file) (rows as Parquet) → [`history`] (the chain of steps) → [`mod@write`] and [`verify`].
 
 pub mod file;
 pub mod history;
