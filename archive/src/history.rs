@@ -11,14 +11,14 @@ use piperoll_format::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::record::names::{self, ARCHIVE, STEPS};
-use crate::record::{About, Digest, LogTree, RecordError, STEP_BYTES_MAX, Step, TREE_BYTES_MAX, Trees, digest_of};
+use crate::record::{
+    ABOUT_BYTES_MAX, About, Digest, LogTree, RecordError, STEP_BYTES_MAX, Step, TREE_BYTES_MAX, Trees, digest_of,
+};
 use crate::row::LogId;
 use crate::store::{Store, StoreError};
 
 /// Maximum number of steps that are read at the same time.
 const STEPS_AT_ONCE: usize = 16;
-/// Maximum size of the object `archive`.
-const ABOUT_BYTES_MAX: u64 = 64 * 1024;
 /// Levels of tiles above level 0, for a log of 2^64 rows.
 const UPPER_LEVELS_MAX: u32 = 7;
 
@@ -39,8 +39,6 @@ pub struct LogState {
     pub after: CompactRange,
     /// Newest time of any archived row.
     pub newest: Timestamp,
-    /// Largest checkpoint whose rows are all archived.
-    pub mirrored: Option<u64>,
     /// Hashes of the unfinished tiles above level 0, lowest level first.
     upper: Vec<UpperEdge>,
 }
@@ -102,7 +100,7 @@ impl History {
         archive: &NodeId,
         mut each: impl FnMut(&Step, Head),
     ) -> Result<Self, HistoryError> {
-        let bytes = match store.read(ARCHIVE, ABOUT_BYTES_MAX).await {
+        let bytes = match store.read(ARCHIVE, ABOUT_BYTES_MAX as u64).await {
             Err(error) if error.is_missing() => return Err(HistoryError::NoArchive(store.shown().to_owned())),
             bytes => bytes?,
         };
@@ -257,13 +255,9 @@ impl LogState {
             first_seq: continued.map_or(tree.from_seq, |known| known.first_seq),
             after,
             newest: known.map_or(newest, |known| known.newest.max(newest)),
-            mirrored: known.and_then(|known| known.mirrored),
             upper: continued
                 .map_or_else(|| vec![UpperEdge { first: first_tile, hashes: Vec::new() }], |known| known.upper.clone()),
         };
-        if tree.rest.is_empty() {
-            state.mirrored = Some(checkpoint.size);
-        }
         // A range that begins within a tile does not have all of that tile's rows, unless it continues a known one.
         let skipped = usize::from(continued.is_none() && !tree.from_seq.is_multiple_of(TILE_WIDTH));
         let mut full = Vec::new();

@@ -275,9 +275,9 @@ async fn the_archives_key_alone_cannot_change_a_row() {
     .unwrap();
     let made = encoder.unwrap().finish().unwrap();
     std::fs::remove_file(old).unwrap();
-    std::fs::write(dir.join(&made.name), made.read().unwrap()).unwrap();
-    (file.name, file.bytes, file.sha256) = (made.name.clone(), made.bytes, made.sha256);
-    (file.tail_offset, file.tail_sha256) = (made.tail_offset, made.tail_sha256);
+    std::fs::write(dir.join(&made.planned.name), made.read().unwrap()).unwrap();
+    (file.name, file.bytes, file.sha256) = (made.planned.name.clone(), made.planned.bytes, made.planned.sha256);
+    (file.tail_offset, file.tail_sha256) = (made.planned.tail_offset, made.planned.tail_sha256);
     std::fs::write(&path, step.to_bytes(&keys().steps).unwrap()).unwrap();
     let report = check(&bench, &logs, None).await;
     assert_eq!(kinds(&report), [FindingKind::Rows], "{:?}", report.findings);

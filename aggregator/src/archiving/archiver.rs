@@ -159,11 +159,11 @@ impl Archiver {
                     history = *next;
                     let step = &committed.step;
                     run.steps.push(step.number);
-                    run.rows += step.logs.iter().map(|range| range.to_seq - range.from_seq).sum::<u64>();
+                    run.rows += step.rows();
                     run.files += step.files.len() as u64;
                     {
                         let mut known = self.known();
-                        known.rows += step.logs.iter().map(|range| range.to_seq - range.from_seq).sum::<u64>();
+                        known.rows += step.rows();
                         known.bytes += step.files.iter().map(|file| file.bytes).sum::<u64>();
                         known.last_step_at = Some(SystemClock.now());
                     }
@@ -202,7 +202,7 @@ impl Archiver {
 
     fn entry(&self, committed: &Committed) -> Entry {
         let (step, digest) = (&committed.step, committed.digest);
-        let rows: u64 = step.logs.iter().map(|range| range.to_seq - range.from_seq).sum();
+        let rows = step.rows();
         let missing: Vec<&str> =
             step.missing.iter().map(|lack| lack.node_id.as_str()).take(MISSING_NAMED_MAX).collect();
         let mut id = [0; 16];

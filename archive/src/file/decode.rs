@@ -10,9 +10,9 @@ use piperoll_format::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_format::time::Timestamp;
 
 use super::batch::BatchBuilder;
-use super::encode::{CHUNKS_KEY, Chunk, FORMAT, FORMAT_KEY, Sum, chunk_ranges};
+use super::encode::{CHUNKS_KEY, Chunk, FORMAT, FORMAT_KEY, chunk_ranges};
 use super::schema::{COLUMNS, schema};
-use crate::record::{Digest, digest_of};
+use crate::record::digest_of;
 use crate::row::{ArchivedRow, Content, LogId};
 
 /// Rows that are decoded at once.
@@ -62,24 +62,6 @@ pub fn decode<E: From<DecodeError>>(bytes: &Bytes, mut each: impl FnMut(DecodedR
         rows.into_iter().try_for_each(&mut each)?;
     }
     Ok(())
-}
-
-/// Offset of a file's tail: the end of its last column chunk or Bloom filter.
-///
-/// # Errors
-/// Fails if the bytes are not a Parquet file.
-pub fn tail_offset(bytes: &Bytes) -> Result<u64, DecodeError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone());
-    let builder = builder.map_err(|error| DecodeError::Form(error.to_string()))?;
-    let ranges = builder.metadata().row_groups().iter().flat_map(chunk_ranges);
-    Ok(ranges.map(|(offset, bytes)| offset.saturating_add(bytes)).max().unwrap_or_default())
-}
-
-/// Digest of rows in their order, as in the name of a file.
-pub fn sum_of<'a>(rows: impl IntoIterator<Item = &'a ArchivedRow>) -> Digest {
-    let mut sum = Sum::default();
-    rows.into_iter().for_each(|row| sum.add(row));
-    sum.finish()
 }
 
 fn check_form(builder: &ParquetRecordBatchReaderBuilder<Bytes>, bytes: &Bytes) -> Result<(), DecodeError> {

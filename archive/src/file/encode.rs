@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchBuilder;
 use super::schema::{COLUMNS, Form, schema};
-use crate::record::{Digest, digest_of};
+use crate::record::{Digest, PlannedFile, digest_of};
 use crate::row::{ArchivedRow, Day, LogId};
 
 /// Maximum size of a file.
@@ -84,11 +84,8 @@ pub struct FileEncoder {
 /// A file that is ready to be uploaded.
 #[derive(Debug)]
 pub struct EncodedFile {
-    pub name: String,
-    pub bytes: u64,
-    pub sha256: Digest,
-    pub tail_offset: u64,
-    pub tail_sha256: Digest,
+    /// Name, size and digests, as plans have them.
+    pub planned: PlannedFile,
     pub rows: u64,
     path: PathBuf,
 }
@@ -102,15 +99,15 @@ impl Drop for EncodedFile {
 
 /// Digest of the rows of a file: over the leaf and the erased flag of each of them.
 #[derive(Default)]
-pub(super) struct Sum(Vec<u8>);
+pub(crate) struct Sum(Vec<u8>);
 
 impl Sum {
-    pub(super) fn add(&mut self, row: &ArchivedRow) {
+    pub(crate) fn add(&mut self, row: &ArchivedRow) {
         self.0.extend_from_slice(&row.leaf());
         self.0.push(u8::from(row.is_erased()));
     }
 
-    pub(super) fn finish(&self) -> Digest {
+    pub(crate) fn finish(&self) -> Digest {
         digest_of(&self.0)
     }
 }
@@ -251,7 +248,8 @@ impl FileEncoder {
         let (sha256, tail_sha256) = (digest_of(&whole), Digest(sha256([tail])));
         let (log, seq) = self.first.ok_or_else(|| io::Error::other("it has no rows"))?;
         let name = crate::record::names::data(self.day, &log, seq, self.rows, &self.sum.finish());
-        Ok(EncodedFile { name, bytes, sha256, tail_offset, tail_sha256, rows: self.rows, path: self.path })
+        let planned = PlannedFile { name, bytes, sha256, tail_offset, tail_sha256 };
+        Ok(EncodedFile { planned, rows: self.rows, path: self.path })
     }
 }
 
@@ -262,7 +260,7 @@ impl EncodedFile {
     /// Fails if the local disk does.
     pub fn read(&self) -> io::Result<Bytes> {
         // Opened only now: a step may have more files than a process may have open.
-        read_at(&File::open(&self.path)?, 0, self.bytes).map(Bytes::from)
+        read_at(&File::open(&self.path)?, 0, self.planned.bytes).map(Bytes::from)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod decode;
 mod encode;
 mod schema;
 
-pub use decode::{DecodeError, DecodedRow, sum_of};
+pub use decode::{DecodeError, DecodedRow};
+pub(crate) use encode::Sum;
 pub use encode::{EncodeError, EncodedFile, FILE_BYTES_MAX, FileEncoder};
 pub use schema::{COLUMNS, schema};

@@ -7,6 +7,7 @@ mod signed;
 mod step;
 mod tree;
 
+pub(crate) use about::ABOUT_BYTES_MAX;
 pub use about::About;
 pub use plan::{Plan, PlannedFile, PlannedLog};
 pub use signed::{ArchiveKeys, Digest, RecordError, digest_of, read_signed};

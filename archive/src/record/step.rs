@@ -131,6 +131,11 @@ impl Step {
         Ok(step)
     }
 
+    /// Number of rows that the step adds.
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
     /// Every row of the logs' ranges must be in exactly one run.
     fn check(&self, number: u64) -> Result<(), String> {
         if self.number != number {

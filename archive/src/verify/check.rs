@@ -87,8 +87,7 @@ pub async fn verify(
         // Without all steps, every other finding could be a consequence of the missing one.
         return Ok(report);
     }
-    checker.report.rows =
-        chain.steps.iter().flat_map(|step| &step.logs).map(|range| range.to_seq - range.from_seq).sum();
+    checker.report.rows = chain.steps.iter().map(Step::rows).sum();
     checker.checkpoints(&chain, &listed).await;
     checker.tiles(&chain).await;
     checker.files(&chain, &listed, scope, &mut progress).await;
@@ -430,7 +429,7 @@ impl Checker<'_> {
             }
             let mut joined: Option<CompactRange> = tree.before();
             for cover in &covers {
-                joined = joined.filter(|_| true).and_then(|mut range| range.append(cover).then_some(range));
+                joined = joined.and_then(|mut range| range.append(cover).then_some(range));
             }
             if joined.is_none() || joined != tree.after() {
                 let detail = format!(

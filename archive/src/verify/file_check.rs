@@ -10,7 +10,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 use serde::Deserialize;
 
-use crate::file::{DecodeError, decode};
+use crate::file::{DecodeError, Sum, decode};
 use crate::record::{Digest, FileRecord, LogRange, Run, digest_of, names};
 use crate::row::{ArchivedRow, Content, Day, LogId};
 
@@ -73,7 +73,7 @@ pub(super) fn check(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Re
 
 fn check_rows(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Result<Checked, String> {
     let mut checked = Checked::default();
-    let mut all: Vec<u8> = Vec::new();
+    let mut sum = Sum::default();
     let mut runs = record.runs.iter();
     let mut current: Option<(&Run, Cover)> = None;
     let mut first_row: Option<(LogId, u64)> = None;
@@ -81,8 +81,8 @@ fn check_rows(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Result<C
         let refuse = |message: String| Err(Refused(message));
         let (log, row) = (decoded.log, decoded.row);
         first_row.get_or_insert_with(|| (log.clone(), row.seq));
-        if let Some((run, cover)) = current.take_if(|(run, cover)| cover.to() == run.to_seq) {
-            end_run(&mut checked, run, cover);
+        if let Some((_, cover)) = current.take_if(|(run, cover)| cover.to() == run.to_seq) {
+            checked.covers.push(cover);
         }
         let (run, cover) = match &mut current {
             Some(current) => current,
@@ -110,8 +110,7 @@ fn check_rows(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Result<C
         let leaf = row.leaf();
         let index = run.log;
         cover.push(leaf, |tile, root| checked.tiles.push((index, tile, root)));
-        all.extend_from_slice(&leaf);
-        all.push(u8::from(row.is_erased()));
+        sum.add(&row);
         note(&mut checked, &log, &row, leaf)
     })
     .map_err(|refused| refused.0)?;
@@ -119,21 +118,17 @@ fn check_rows(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Result<C
         if cover.to() != run.to_seq {
             return Err(format!("rows {}..{} are missing", cover.to(), run.to_seq));
         }
-        end_run(&mut checked, run, cover);
+        checked.covers.push(cover);
     }
     if runs.next().is_some() || checked.rows != record.rows {
         return Err(format!("it has {} rows, but its step says {}", checked.rows, record.rows));
     }
     let name =
-        first_row.zip(checked.day).map(|((log, seq), day)| names::data(day, &log, seq, checked.rows, &digest_of(&all)));
+        first_row.zip(checked.day).map(|((log, seq), day)| names::data(day, &log, seq, checked.rows, &sum.finish()));
     if name.as_ref() != Some(&record.name) {
         return Err("its name is not that of its rows".to_owned());
     }
     Ok(checked)
-}
-
-fn end_run(checked: &mut Checked, _run: &Run, cover: Cover) {
-    checked.covers.push(cover);
 }
 
 /// Remembers erasures, and steps that the writer recorded.

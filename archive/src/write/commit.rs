@@ -9,19 +9,11 @@ use super::error::WriteError;
 use super::state::State;
 use super::writer::{Committed, Writer};
 use crate::record::names;
-use crate::row::LogId;
 use crate::store::Created;
 
 /// Maximum size of a checkpoint with its signatures.
 const CHECKPOINT_BYTES_MAX: u64 = 64 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
-
-/// A checkpoint with the signatures of its log, its witness and the mirror.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    pub log: LogId,
-    pub note: String,
-}
 
 impl Writer {
     /// Cosigns the checkpoints whose rows are all archived (C2SP tlog-mirror), and stores them in the archive. A checkpoint that
@@ -29,10 +21,9 @@ impl Writer {
     ///
     /// # Errors
     /// Fails if the store does not answer.
-    pub async fn publish(&self, committed: &Committed, now: Timestamp) -> Result<Vec<Published>, WriteError> {
+    pub async fn publish(&self, committed: &Committed, now: Timestamp) -> Result<(), WriteError> {
         self.remove_unused(committed).await?;
         let seconds = u64::try_from(now.micros()).unwrap_or_default() / u64::try_from(SECOND.as_micros()).unwrap_or(1);
-        let mut all = Vec::new();
         for range in &committed.step.logs {
             let origin = range.log.origin(self.settings.cluster.as_str());
             let checkpoint = crate::history::checkpoint_of(&range.checkpoint, &origin);
@@ -45,23 +36,18 @@ impl Writer {
             let cosignature = self.settings.keys.mirror.cosign(note.text(), seconds);
             let text = note.clone().with(cosignature).to_string();
             let name = names::checkpoint(&origin, committed.step.number);
-            let text = match self.store.create(&name, text.clone().into()).await? {
-                Created::New => text,
-                Created::Exists => {
-                    // An earlier attempt cosigned it at another time.
-                    let found = self.store.read(&name, CHECKPOINT_BYTES_MAX).await?;
-                    let found = String::from_utf8(found.to_vec()).unwrap_or_default();
-                    let known = Note::parse(&found).ok().filter(|known| known.text() == note.text());
-                    let known = known.filter(|known| known.verify(self.settings.keys.mirror.public()).is_ok());
-                    if known.is_none() {
-                        return Err(WriteError::OtherContent { name });
-                    }
-                    found
+            if self.store.create(&name, text.into()).await? == Created::Exists {
+                // An earlier attempt cosigned it at another time.
+                let found = self.store.read(&name, CHECKPOINT_BYTES_MAX).await?;
+                let found = String::from_utf8(found.to_vec()).unwrap_or_default();
+                let known = Note::parse(&found).ok().filter(|known| known.text() == note.text());
+                let known = known.filter(|known| known.verify(self.settings.keys.mirror.public()).is_ok());
+                if known.is_none() {
+                    return Err(WriteError::OtherContent { name });
                 }
-            };
-            all.push(Published { log: range.log.clone(), note: text });
+            }
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Deletes files that interrupted attempts created and that the step does not use, because a row was erased or a node was lost

@@ -10,7 +10,6 @@ mod spool;
 mod state;
 mod writer;
 
-pub use commit::Published;
 pub use error::WriteError;
 pub use settings::{Settings, initialize};
 pub use source::{Chunk, Due, Source, SourceError};

@@ -9,11 +9,8 @@ use super::error::WriteError;
 use super::state::{STATE_FILE, State, StateFile};
 use crate::history::Head;
 use crate::record::names::ARCHIVE;
-use crate::record::{About, ArchiveKeys, digest_of};
+use crate::record::{ABOUT_BYTES_MAX, About, ArchiveKeys, digest_of};
 use crate::store::{Created, Store, probe};
-
-/// Maximum size of the object `archive`.
-const ABOUT_BYTES_MAX: u64 = 64 * 1024;
 
 /// Identity of an archive and of its writer.
 #[derive(Clone)]
@@ -38,7 +35,7 @@ pub async fn initialize(store: &Store, settings: &Settings, now: Timestamp) -> R
     let about = About { cluster: settings.cluster.clone(), archive: settings.archive.clone(), created: now };
     let bytes = about.to_bytes(&settings.keys.steps)?;
     let is_new = store.create(ARCHIVE, bytes.into()).await? == Created::New;
-    let found = store.read(ARCHIVE, ABOUT_BYTES_MAX).await?;
+    let found = store.read(ARCHIVE, ABOUT_BYTES_MAX as u64).await?;
     let known = About::read(&found, settings.keys.steps.public())
         .map_err(|error| WriteError::Exists { at: store.shown().to_owned(), found: error.to_string() })?;
     if (&known.cluster, &known.archive) != (&settings.cluster, &settings.archive) {

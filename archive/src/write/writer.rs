@@ -16,7 +16,7 @@ use super::layout::{LaidOut, lay_out};
 use super::settings::Settings;
 use super::source::{Due, Source, SourceError};
 use super::state::{Alarm, AlarmKind, STATE_FILE, State, StateFile};
-use crate::file::{EncodeError, EncodedFile, FILE_BYTES_MAX};
+use crate::file::{EncodeError, FILE_BYTES_MAX};
 use crate::history::{Head, History, HistoryError, checkpoint_of};
 use crate::record::names;
 use crate::record::{
@@ -238,7 +238,7 @@ impl Writer {
             created,
             writer: writer.clone(),
             logs: gathered.iter().map(planned).collect(),
-            files: files.iter().map(|laid_out| planned_file(&laid_out.file)).collect(),
+            files: files.iter().map(|laid_out| laid_out.file.planned.clone()).collect(),
             missing: missing.clone(),
         };
         self.announce(&plan, &plans).await?;
@@ -477,13 +477,13 @@ impl Writer {
     async fn upload(&self, laid_out: LaidOut, plans: &[Plan]) -> Result<FileRecord, WriteError> {
         let LaidOut { file, runs } = laid_out;
         let bytes = file.read().map_err(EncodeError::Io)?;
-        let mut planned = planned_file(&file);
-        if self.store.create(&file.name, bytes.clone()).await? == Created::Exists {
-            let found = digest_of(&self.store.read(&file.name, FILE_BYTES_MAX).await?);
+        let mut planned = file.planned.clone();
+        if self.store.create(&planned.name, bytes.clone()).await? == Created::Exists {
+            let found = digest_of(&self.store.read(&planned.name, FILE_BYTES_MAX).await?);
             let own = planned.clone();
             let mut known = plans.iter().flat_map(|plan| &plan.files).chain([&own]);
-            let same = known.rfind(|known| known.name == file.name && known.sha256 == found).cloned();
-            planned = same.ok_or_else(|| WriteError::OtherContent { name: file.name.clone() })?;
+            let same = known.rfind(|known| known.name == own.name && known.sha256 == found).cloned();
+            planned = same.ok_or_else(|| WriteError::OtherContent { name: own.name.clone() })?;
         }
         let PlannedFile { name, bytes, sha256, tail_offset, tail_sha256 } = planned;
         Ok(FileRecord { name, bytes, sha256, tail_offset, tail_sha256, rows: file.rows, runs })
@@ -552,16 +552,6 @@ struct Plans {
 /// Maximum number of runs of one log in a step of `logs` logs.
 fn runs_max(logs: usize) -> usize {
     (STEP_RUNS_MAX / logs.max(1)).clamp(LOG_RUNS_MIN, LOG_RUNS_MAX)
-}
-
-fn planned_file(file: &EncodedFile) -> PlannedFile {
-    PlannedFile {
-        name: file.name.clone(),
-        bytes: file.bytes,
-        sha256: file.sha256,
-        tail_offset: file.tail_offset,
-        tail_sha256: file.tail_sha256,
-    }
 }
 
 fn planned(log: &Gathered) -> PlannedLog {

@@ -1,5 +1,6 @@
 //! Last checkpoints of days, with which the archive's steps end.
 
+use piperoll_archive::row::Day;
 use piperoll_format::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +16,10 @@ pub(crate) struct DayCheckpoint {
 /// Maximum number of days kept. A later checkpoint of a log covers the rows of an earlier one, so dropping the oldest days loses
 /// nothing but the option to end a step there.
 const DAYS_MAX: usize = 64;
-const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 /// Adds the checkpoint of a pin to `days` if it is the last one of its day, that is, if another one is pinned at `now`, on a later day.
 pub(crate) fn note_day(days: &mut Vec<DayCheckpoint>, note: &str, seen: Timestamp, now: Timestamp) {
-    let day = |time: Timestamp| time.micros().div_euclid(DAY_MICROS);
-    if day(seen) >= day(now) {
+    if Day::of(seen) >= Day::of(now) {
         return;
     }
     if days.len() >= DAYS_MAX {
