@@ -2,10 +2,11 @@
 //! to the nodes' checkpoints ([docs/archive.md](../../docs/archive.md)).
 //!
 //! Modules depend only on those before them: [`store`] (objects that are created once) → [`record`] (plans, steps and hashes) →
-//! [`file`](mod@file) (rows as Parquet) → [`history`] (the chain of steps) → [`mod@write`] and [`verify`].
+//! [`file`](mod@file) (rows as Parquet) → [`history`] (the chain of steps) → [`read`], [`mod@write`] and [`verify`].
 
 pub mod file;
 pub mod history;
+pub mod read;
 pub mod record;
 pub mod row;
 pub mod store;

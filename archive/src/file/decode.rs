@@ -1,10 +1,14 @@
 //! Reads a file of rows and checks it: the digests of its parts, and that every column says what the bodies say.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, RecordBatch};
+use arrow_schema::{Field, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ParquetMetaData;
 use piperoll_format::entry::Prefix;
 use piperoll_format::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_format::time::Timestamp;
@@ -65,10 +69,22 @@ pub fn decode<E: From<DecodeError>>(bytes: &Bytes, mut each: impl FnMut(DecodedR
 }
 
 fn check_form(builder: &ParquetRecordBatchReaderBuilder<Bytes>, bytes: &Bytes) -> Result<(), DecodeError> {
+    for chunk in chunks_of(builder.schema(), builder.metadata())? {
+        let end = chunk.offset.saturating_add(chunk.bytes);
+        let range = usize::try_from(chunk.offset).ok().zip(usize::try_from(end).ok());
+        let part = range.and_then(|(from, to)| bytes.get(from..to));
+        if part.map(digest_of) != Some(chunk.sha256) {
+            return Err(DecodeError::Chunk { offset: chunk.offset, end });
+        }
+    }
+    Ok(())
+}
+
+/// Checks the form that a footer describes, and returns the digests of the file's chunks, sorted by offset.
+pub(crate) fn chunks_of(found: &SchemaRef, metadata: &ParquetMetaData) -> Result<Vec<Chunk>, DecodeError> {
     let form = |reason: &str| Err(DecodeError::Form(reason.to_owned()));
-    let metadata = builder.metadata();
-    let (found, expected) = (builder.schema(), schema());
-    let same = |(found, expected): (&std::sync::Arc<arrow_schema::Field>, &std::sync::Arc<arrow_schema::Field>)| {
+    let expected = schema();
+    let same = |(found, expected): (&Arc<Field>, &Arc<Field>)| {
         found.name() == expected.name()
             && found.data_type() == expected.data_type()
             && found.is_nullable() == expected.is_nullable()
@@ -95,15 +111,7 @@ fn check_form(builder: &ParquetRecordBatchReaderBuilder<Bytes>, bytes: &Bytes) -
     if !ranges.iter().eq(chunks.iter().map(|chunk| (chunk.offset, chunk.bytes)).collect::<Vec<_>>().iter()) {
         return form("the digests in its footer are not those of its chunks");
     }
-    for chunk in &chunks {
-        let end = chunk.offset.saturating_add(chunk.bytes);
-        let range = usize::try_from(chunk.offset).ok().zip(usize::try_from(end).ok());
-        let part = range.and_then(|(from, to)| bytes.get(from..to));
-        if part.map(digest_of) != Some(chunk.sha256) {
-            return Err(DecodeError::Chunk { offset: chunk.offset, end });
-        }
-    }
-    Ok(())
+    Ok(chunks)
 }
 
 fn rows_of(batch: &RecordBatch, at: u64) -> Result<Vec<DecodedRow>, DecodeError> {

@@ -47,10 +47,10 @@ pub(super) const FORMAT: &str = "piperoll archive file v1";
 
 /// A column chunk or Bloom filter: its bytes in the file, and their digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Chunk {
-    pub(super) offset: u64,
-    pub(super) bytes: u64,
-    pub(super) sha256: Digest,
+pub(crate) struct Chunk {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: Digest,
 }
 
 /// Reasons why a file cannot be written.

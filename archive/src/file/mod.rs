@@ -5,7 +5,8 @@ pub mod decode;
 mod encode;
 mod schema;
 
+pub(crate) use decode::chunks_of;
 pub use decode::{DecodeError, DecodedRow};
-pub(crate) use encode::Sum;
+pub(crate) use encode::{Chunk, Sum};
 pub use encode::{EncodeError, EncodedFile, FILE_BYTES_MAX, FileEncoder};
 pub use schema::{COLUMNS, schema};

@@ -1,5 +1,6 @@
 //! Operations on the objects of an archive.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -110,6 +111,20 @@ impl Store {
         let answer = self.inner.get_opts(&path, options).await.map_err(|error| self.error("read", name, &error))?;
         self.check_size(name, answer.range.end - answer.range.start, bytes_max)?;
         answer.bytes().await.map_err(|error| self.error("read", name, &error))
+    }
+
+    /// Reads parts of an object, in the order of `ranges`.
+    ///
+    /// # Errors
+    /// Fails if the object is missing or shorter, or if the store does not answer.
+    pub async fn read_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let parts = self.inner.get_ranges(&self.path(name)?, ranges).await;
+        let parts = parts.map_err(|error| self.error("read", name, &error))?;
+        let is_short = |(part, range): (&Bytes, &Range<u64>)| part.len() as u64 != range.end - range.start;
+        if parts.len() != ranges.len() || parts.iter().zip(ranges).any(is_short) {
+            return Err(self.failed("read", name, "the store returned another part of the object".to_owned()));
+        }
+        Ok(parts)
     }
 
     /// Lists the objects of a folder, or all objects if `folder` is empty, sorted by name.

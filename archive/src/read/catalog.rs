@@ -1,0 +1,229 @@
+//! The rows of an archive by log: which file has them, and which step proves them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use piperoll_format::ids::{ClusterName, NodeId};
+use piperoll_format::note::VerifyingKey;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::EpochSpan;
+
+use super::error::ReadError;
+use crate::history::{Head, History};
+use crate::record::{Digest, ObjectRecord, Step};
+use crate::row::LogId;
+use crate::store::Store;
+
+/// Rows of an archive, as its steps describe them.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    history: History,
+    logs: BTreeMap<LogId, Arc<CatalogLog>>,
+    files: Vec<Arc<CatalogFile>>,
+    /// Hashes of each step; those of step 1 come first.
+    trees: Vec<Arc<ObjectRecord>>,
+}
+
+/// Archived rows of one log.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogLog {
+    /// Contiguous ranges, ascending. There are several only if the node pruned rows before they were archived.
+    ranges: Vec<CatalogRange>,
+    /// Runs, ascending by seq.
+    runs: Vec<CatalogRun>,
+    epochs: Vec<EpochSpan>,
+}
+
+/// Consecutive archived rows of one log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogRange {
+    pub from_seq: u64,
+    pub to_seq: u64,
+    /// Era and time of the last row.
+    pub era: u32,
+    pub last: Timestamp,
+    /// Newest checkpoint that proves the rows, with its signatures.
+    pub checkpoint: Arc<str>,
+    /// Rows that each step added, ascending.
+    pub(super) steps: Vec<(Range<u64>, u64)>,
+}
+
+/// Consecutive rows of one log, day and era in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CatalogRun {
+    pub(super) from_seq: u64,
+    pub(super) to_seq: u64,
+    pub(super) era: u32,
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    /// Index into the files of the catalog.
+    pub(super) file: usize,
+    /// Number of rows in the file before the run.
+    pub(super) row: u64,
+}
+
+/// A file of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CatalogFile {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) tail_offset: u64,
+    pub(super) tail_sha256: Digest,
+}
+
+impl Catalog {
+    /// Reads all steps.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer, or if a step is missing, was changed, or does not continue the steps before it.
+    pub async fn load(
+        store: &Store,
+        key: &VerifyingKey,
+        cluster: &ClusterName,
+        archive: &NodeId,
+    ) -> Result<Self, ReadError> {
+        let mut entries = Entries::default();
+        let history = History::load(store, key, cluster, archive, |step, _| entries.add(step)).await?;
+        Ok(Self { history, logs: entries.logs, files: entries.files, trees: entries.trees })
+    }
+
+    /// Reads the steps after the newest known one.
+    ///
+    /// # Errors
+    /// As for [`Catalog::load`]; the catalog is then unchanged.
+    pub async fn advance(&mut self, store: &Store, key: &VerifyingKey) -> Result<(), ReadError> {
+        let mut history = self.history.clone();
+        let mut entries = Entries { logs: self.logs.clone(), files: self.files.clone(), trees: self.trees.clone() };
+        history.advance(store, key, |step, _| entries.add(step)).await?;
+        *self = Self { history, logs: entries.logs, files: entries.files, trees: entries.trees };
+        Ok(())
+    }
+
+    /// The newest step.
+    pub fn head(&self) -> Head {
+        self.history.head
+    }
+
+    /// Archived rows of a log; `None` if there are none.
+    pub fn log(&self, log: &LogId) -> Option<&Arc<CatalogLog>> {
+        self.logs.get(log)
+    }
+
+    /// All logs of a node.
+    pub fn logs_of<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = (&'a LogId, &'a Arc<CatalogLog>)> {
+        self.logs.iter().filter(move |(log, _)| &log.node_id == node)
+    }
+
+    pub(super) fn file(&self, index: usize) -> &Arc<CatalogFile> {
+        &self.files[index]
+    }
+
+    /// Hashes of a step.
+    pub(super) fn tree(&self, step: u64) -> Option<&Arc<ObjectRecord>> {
+        self.trees.get(usize::try_from(step.checked_sub(1)?).ok()?)
+    }
+}
+
+impl CatalogLog {
+    /// Contiguous ranges of archived rows, ascending.
+    pub fn ranges(&self) -> &[CatalogRange] {
+        &self.ranges
+    }
+
+    /// Epochs of the MAC key, ascending.
+    pub fn epochs(&self) -> &[EpochSpan] {
+        &self.epochs
+    }
+
+    /// Epoch of the MAC key at a row; `None` if the steps do not say.
+    pub(super) fn epoch_of(&self, seq: u64) -> Option<u32> {
+        let after = self.epochs.partition_point(|span| span.first_seq <= seq);
+        after.checked_sub(1).map(|at| self.epochs[at].epoch)
+    }
+
+    /// Whether rows of a time range may be among the archived ones.
+    pub fn touches(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.runs.iter().any(|run| from <= run.last && run.first < to)
+    }
+
+    /// The range that contains a row.
+    pub fn range_of(&self, seq: u64) -> Option<&CatalogRange> {
+        self.ranges.iter().find(|range| (range.from_seq..range.to_seq).contains(&seq))
+    }
+
+    /// Runs with rows of `rows`, ascending.
+    pub(super) fn runs_in(&self, rows: &Range<u64>) -> &[CatalogRun] {
+        let begin = self.runs.partition_point(|run| run.to_seq <= rows.start);
+        let end = self.runs.partition_point(|run| run.from_seq < rows.end);
+        self.runs.get(begin..end).unwrap_or_default()
+    }
+}
+
+/// Parts of a catalog while steps are added.
+#[derive(Default)]
+struct Entries {
+    logs: BTreeMap<LogId, Arc<CatalogLog>>,
+    files: Vec<Arc<CatalogFile>>,
+    trees: Vec<Arc<ObjectRecord>>,
+}
+
+impl Entries {
+    /// Adds a step whose form and position the history has checked.
+    fn add(&mut self, step: &Step) {
+        self.trees.push(Arc::new(step.tree.clone()));
+        let mut runs: Vec<Vec<CatalogRun>> = step.logs.iter().map(|_| Vec::new()).collect();
+        for file in &step.files {
+            let index = self.files.len();
+            self.files.push(Arc::new(CatalogFile {
+                name: file.name.clone(),
+                bytes: file.bytes,
+                tail_offset: file.tail_offset,
+                tail_sha256: file.tail_sha256,
+            }));
+            let mut row = 0;
+            for run in &file.runs {
+                let rows = run.to_seq - run.from_seq;
+                if let Some(of_log) = runs.get_mut(run.log) {
+                    of_log.push(CatalogRun {
+                        from_seq: run.from_seq,
+                        to_seq: run.to_seq,
+                        era: run.era,
+                        first: run.first,
+                        last: run.last,
+                        file: index,
+                        row,
+                    });
+                }
+                row += rows;
+            }
+        }
+        for (added, mut runs) in step.logs.iter().zip(runs) {
+            runs.sort_by_key(|run| run.from_seq);
+            let Some(last) = runs.last().map(|run| run.last) else { continue };
+            let log = Arc::make_mut(self.logs.entry(added.log.clone()).or_default());
+            let rows = added.from_seq..added.to_seq;
+            let checkpoint: Arc<str> = added.checkpoint.as_str().into();
+            match log.ranges.last_mut().filter(|range| range.to_seq == rows.start) {
+                Some(range) => {
+                    (range.to_seq, range.era, range.last, range.checkpoint) = (rows.end, added.era, last, checkpoint);
+                    range.steps.push((rows, step.number));
+                }
+                None => log.ranges.push(CatalogRange {
+                    from_seq: rows.start,
+                    to_seq: rows.end,
+                    era: added.era,
+                    last,
+                    checkpoint,
+                    steps: vec![(rows, step.number)],
+                }),
+            }
+            log.runs.append(&mut runs);
+            for span in &added.epochs {
+                if log.epochs.last().is_none_or(|known| known.first_seq < span.first_seq && known.epoch < span.epoch) {
+                    log.epochs.push(*span);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Parts of a file of rows, read and verified without reading the whole file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use bytes::{Buf as _, Bytes};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+};
+use parquet::bloom_filter::Sbbf;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMask, PageIndexPolicy, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::cache::Caches;
+use super::catalog::CatalogFile;
+use super::error::ReadError;
+use crate::file::{COLUMNS, Chunk, chunks_of};
+use crate::record::digest_of;
+use crate::store::Store;
+
+/// Maximum size of a file's tail. That of the largest file has about 4 MiB.
+const TAIL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Columns of which single pages are read: those that make up a row. Their values are compared with the log's tree.
+pub(super) const ROW_COLUMNS: [&str; 6] = ["era", "epoch", "timestamp", "mac", "leaf", "body"];
+
+/// Position of a column in the schema.
+pub(super) fn column_index(name: &str) -> usize {
+    COLUMNS.iter().position(|column| column.name == name).unwrap_or(COLUMNS.len())
+}
+
+/// Footer of a file, compared with the digest in its step.
+pub(super) struct FileMeta {
+    pub(super) file: Arc<CatalogFile>,
+    meta: ArrowReaderMetadata,
+    chunks: Vec<Chunk>,
+    /// Number of the first row of each row group.
+    firsts: Vec<u64>,
+}
+
+impl FileMeta {
+    /// Reads the footer of a file.
+    pub(super) async fn open(store: &Store, caches: &Caches, file: &Arc<CatalogFile>) -> Result<Arc<Self>, ReadError> {
+        if let Some(known) = caches.footer(&file.name) {
+            return Ok(known);
+        }
+        let bytes_max = (file.bytes.saturating_sub(file.tail_offset)).min(TAIL_BYTES_MAX);
+        let tail = store.read_tail(&file.name, file.tail_offset, bytes_max).await?;
+        if tail.len() as u64 != file.bytes - file.tail_offset || digest_of(&tail) != file.tail_sha256 {
+            return Err(ReadError::changed(&file.name, "its tail does not match the digest in its step"));
+        }
+        let meta = Self::parse(file, &tail)?;
+        let meta = Arc::new(meta);
+        caches.keep_footer(&file.name, &meta);
+        Ok(meta)
+    }
+
+    fn parse(file: &Arc<CatalogFile>, tail: &Bytes) -> Result<Self, ReadError> {
+        let form = |error: &dyn std::fmt::Display| ReadError::changed(&file.name, error);
+        let mut reader = ParquetMetaDataReader::new()
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Required)
+            .with_offset_index_mask(ColumnChunkMask::columns(ROW_COLUMNS.map(column_index)));
+        reader.try_parse_sized(tail, file.bytes).map_err(|error| form(&error))?;
+        let metadata = reader.finish().map_err(|error| form(&error))?;
+        let meta = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new());
+        let meta = meta.map_err(|error| form(&error))?;
+        let chunks = chunks_of(meta.schema(), meta.metadata()).map_err(|error| form(&error))?;
+        let mut firsts = Vec::new();
+        let mut next = 0;
+        for group in meta.metadata().row_groups() {
+            firsts.push(next);
+            next += u64::try_from(group.num_rows()).unwrap_or_default();
+        }
+        Ok(Self { file: Arc::clone(file), meta, chunks, firsts })
+    }
+
+    fn changed(&self, reason: &dyn std::fmt::Display) -> ReadError {
+        ReadError::changed(&self.file.name, reason)
+    }
+
+    /// Row groups with some of the rows, each with its rows, counted from the beginning of the group.
+    pub(super) fn groups(&self, rows: Range<u64>) -> Vec<(usize, Range<u64>)> {
+        let groups = self.meta.metadata().row_groups().iter().zip(&self.firsts).enumerate();
+        let parts = groups.filter_map(|(index, (group, first))| {
+            let end = first + u64::try_from(group.num_rows()).ok()?;
+            let part = rows.start.max(*first)..rows.end.min(end);
+            (part.start < part.end).then(|| (index, part.start - first..part.end - first))
+        });
+        parts.collect()
+    }
+
+    /// Number of the first row of a row group.
+    pub(super) fn first_of(&self, group: usize) -> u64 {
+        self.firsts.get(group).copied().unwrap_or_default()
+    }
+
+    pub(super) fn group(&self, group: usize) -> &RowGroupMetaData {
+        self.meta.metadata().row_group(group)
+    }
+
+    /// Average size of a body in a row group, in bytes.
+    pub(super) fn body_bytes(&self, group: usize) -> u64 {
+        let group = self.group(group);
+        let bytes = u64::try_from(group.column(column_index("body")).uncompressed_size()).unwrap_or_default();
+        bytes / u64::try_from(group.num_rows()).unwrap_or(1).max(1)
+    }
+
+    /// Reads whole columns of a row group. Each of them is compared with its digest.
+    pub(super) async fn columns(
+        &self,
+        store: &Store,
+        group: usize,
+        names: &[&'static str],
+    ) -> Result<GroupColumns, ReadError> {
+        let of_group = self.group(group);
+        let chunks: Vec<(u64, u64)> =
+            names.iter().map(|name| of_group.column(column_index(name)).byte_range()).collect();
+        let parts = self.verified_chunks(store, &chunks).await?;
+        Ok(GroupColumns { parts, names: names.to_vec() })
+    }
+
+    /// Reads the Bloom filter of a column, if the row group has one that is smaller than the column.
+    pub(super) async fn bloom(&self, store: &Store, group: usize, name: &str) -> Result<Option<Sbbf>, ReadError> {
+        let column = self.group(group).column(column_index(name));
+        let range = column.bloom_filter_offset().zip(column.bloom_filter_length());
+        let range = range.and_then(|(offset, bytes)| Some((u64::try_from(offset).ok()?, u64::try_from(bytes).ok()?)));
+        let Some(range) = range.filter(|(_, bytes)| *bytes < column.byte_range().1) else { return Ok(None) };
+        let parts = self.verified_chunks(store, &[range]).await?;
+        let reader = SparseFile::new(self.file.bytes, parts);
+        Sbbf::read_from_column_chunk(column, &reader).map_err(|error| self.changed(&error))
+    }
+
+    async fn verified_chunks(&self, store: &Store, chunks: &[(u64, u64)]) -> Result<Vec<(u64, Bytes)>, ReadError> {
+        let ranges: Vec<Range<u64>> = chunks.iter().map(|(offset, bytes)| *offset..offset + bytes).collect();
+        let parts = store.read_ranges(&self.file.name, &ranges).await?;
+        for ((offset, bytes), part) in chunks.iter().zip(&parts) {
+            let known = self.chunks.binary_search_by_key(offset, |chunk| chunk.offset).map(|at| &self.chunks[at]);
+            if known.is_ok_and(|known| known.bytes == *bytes && known.sha256 == digest_of(part)) {
+                continue;
+            }
+            let end = offset + bytes;
+            return Err(self.changed(&format!("its bytes {offset}..{end} do not match the digest in its footer")));
+        }
+        Ok(chunks.iter().map(|(offset, _)| *offset).zip(parts).collect())
+    }
+
+    /// Decodes columns that [`Self::columns`] read.
+    pub(super) fn decode(&self, group: usize, columns: GroupColumns) -> Result<Vec<RecordBatch>, ReadError> {
+        let GroupColumns { parts, names } = columns;
+        self.batches(group, parts, &names, None)
+    }
+
+    /// Reads the columns of [`ROW_COLUMNS`] for some rows of a row group. Their pages are not compared with a digest: the caller
+    /// compares the rows with the tree of their log.
+    pub(super) async fn pages(
+        &self,
+        store: &Store,
+        group: usize,
+        rows: &[Range<u64>],
+    ) -> Result<Vec<(u64, Bytes)>, ReadError> {
+        let index = self.meta.metadata().page_index_for_row_group(group);
+        let mut ranges = Vec::new();
+        for name in ROW_COLUMNS {
+            let at = column_index(name);
+            let locations = index.page_locations(at).ok_or_else(|| self.changed(&"its page index is missing"))?;
+            let (begin, _) = self.group(group).column(at).byte_range();
+            let first = locations.first().and_then(|page| u64::try_from(page.offset).ok());
+            if let Some(first) = first.filter(|first| *first > begin) {
+                // A dictionary comes before the pages.
+                ranges.push(begin..first);
+            }
+            for (place, page) in locations.iter().enumerate() {
+                let next =
+                    locations.get(place + 1).map_or(u64::MAX, |next| u64::try_from(next.first_row_index).unwrap_or(0));
+                let from = u64::try_from(page.first_row_index).unwrap_or_default();
+                if rows.iter().any(|rows| rows.start < next && from < rows.end) {
+                    let offset = u64::try_from(page.offset).unwrap_or_default();
+                    let bytes = u64::try_from(page.compressed_page_size).unwrap_or_default();
+                    ranges.push(offset..offset.saturating_add(bytes));
+                }
+            }
+        }
+        if ranges.iter().any(|range| range.end > self.file.tail_offset) {
+            return Err(self.changed(&"its page index names bytes outside of its columns"));
+        }
+        let parts = store.read_ranges(&self.file.name, &ranges).await?;
+        Ok(ranges.into_iter().map(|range| range.start).zip(parts).collect())
+    }
+
+    /// Decodes rows whose pages [`Self::pages`] read.
+    pub(super) fn decode_rows(
+        &self,
+        group: usize,
+        parts: Vec<(u64, Bytes)>,
+        rows: &[Range<u64>],
+    ) -> Result<Vec<RecordBatch>, ReadError> {
+        let total = usize::try_from(self.group(group).num_rows()).unwrap_or_default();
+        let place = |at: u64| usize::try_from(at).unwrap_or(total).min(total);
+        let ranges = rows.iter().map(|rows| place(rows.start)..place(rows.end));
+        let selection = RowSelection::from_consecutive_ranges(ranges, total);
+        self.batches(group, parts, &ROW_COLUMNS, Some(selection))
+    }
+
+    fn batches(
+        &self,
+        group: usize,
+        parts: Vec<(u64, Bytes)>,
+        names: &[&'static str],
+        selection: Option<RowSelection>,
+    ) -> Result<Vec<RecordBatch>, ReadError> {
+        let rows = usize::try_from(self.group(group).num_rows()).unwrap_or_default();
+        let reader = SparseFile::new(self.file.bytes, parts);
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(reader, self.meta.clone());
+        let mask = ProjectionMask::leaves(builder.parquet_schema(), names.iter().map(|name| column_index(name)));
+        let mut builder = builder.with_row_groups(vec![group]).with_projection(mask).with_batch_size(rows.max(1));
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        let reader = builder.build().map_err(|error| self.changed(&error))?;
+        reader.map(|batch| batch.map_err(|error| self.changed(&error))).collect()
+    }
+}
+
+/// Whole columns of a row group, not yet decoded.
+pub(super) struct GroupColumns {
+    parts: Vec<(u64, Bytes)>,
+    names: Vec<&'static str>,
+}
+
+/// Parts of a file, sorted by offset.
+struct SparseFile {
+    bytes: u64,
+    parts: Vec<(u64, Bytes)>,
+}
+
+impl SparseFile {
+    fn new(bytes: u64, mut parts: Vec<(u64, Bytes)>) -> Self {
+        parts.sort_by_key(|(offset, _)| *offset);
+        Self { bytes, parts }
+    }
+
+    /// The bytes from `start` to the end of the part that contains it.
+    fn part(&self, start: u64) -> Result<Bytes, ParquetError> {
+        let before = self.parts.partition_point(|(offset, _)| *offset <= start);
+        let part = before.checked_sub(1).and_then(|index| {
+            let (offset, bytes) = &self.parts[index];
+            let at = usize::try_from(start - offset).ok()?;
+            (at < bytes.len()).then(|| bytes.slice(at..))
+        });
+        part.ok_or_else(|| ParquetError::General(format!("offset {start} was not read")))
+    }
+}
+
+impl Length for SparseFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for SparseFile {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(self.part(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let part = self.part(start)?;
+        if part.len() < length {
+            return Err(ParquetError::EOF(format!("offset {start} has only {} of {length} bytes", part.len())));
+        }
+        Ok(part.slice(..length))
+    }
+}

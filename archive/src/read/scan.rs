@@ -1,0 +1,393 @@
+//! Reads the rows of one log in the order of a query.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use piperoll_format::merkle::TILE_WIDTH;
+use piperoll_format::order::{Order, Position};
+use piperoll_format::time::Timestamp;
+use piperoll_format::view::EntryView;
+use piperoll_query::filter::{ErasedFit, Filter};
+
+use super::candidates::{Columns, is_within, needed, required, times};
+use super::catalog::{CatalogLog, CatalogRun};
+use super::error::ReadError;
+use super::remote_file::FileMeta;
+use super::rows::{Reader, blocking};
+use crate::row::{ArchivedRow, Content, LogId};
+
+/// Maximum number of tiles that are read at the same time, and bytes of rows after which fewer are. A scan begins with one tile,
+/// because a page needs few rows, and doubles the number with every read.
+const WINDOW_TILES_MAX: usize = 16;
+const WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+/// Maximum number of eras whose border rows are read.
+const BORDER_ERAS_MAX: usize = 64;
+
+/// Rows of a scan.
+#[derive(Debug, Clone)]
+pub struct ScanRange {
+    pub log: LogId,
+    /// Half-open range of positions.
+    pub begin: Position,
+    pub end: Position,
+    pub order: Order,
+    /// Rows that the scan may return, by seq.
+    pub rows: Range<u64>,
+    pub filter: Arc<Filter>,
+}
+
+/// A scan of one log. Rows are verified against the log's tree; their MACs are not verified.
+pub struct LogScan {
+    reader: Reader,
+    of_log: Arc<CatalogLog>,
+    range: ScanRange,
+    eras: Vec<EraScan>,
+    window: usize,
+    /// Erased rows of the range that the filter neither selects nor rules out.
+    erased_apart: u64,
+    scanned: u64,
+}
+
+/// Rows of one era, in the order of the scan.
+#[derive(Default)]
+struct EraScan {
+    /// Runs that were not read yet.
+    runs: VecDeque<CatalogRun>,
+    /// Rows of the current run that may match, ascending.
+    pending: VecDeque<Range<u64>>,
+    /// Average size of their bodies.
+    body_bytes: u64,
+    /// Rows that match.
+    ready: VecDeque<ArchivedRow>,
+}
+
+impl LogScan {
+    /// Begins a scan; `None` if the log is not in the archive.
+    pub fn new(reader: Reader, range: ScanRange) -> Option<Self> {
+        let of_log = Arc::clone(reader.catalog().log(&range.log)?);
+        let mut eras: Vec<EraScan> = Vec::new();
+        let mut last_era = None;
+        for run in of_log.runs_in(&range.rows) {
+            if last_era != Some(run.era) {
+                last_era = Some(run.era);
+                eras.push(EraScan::default());
+            }
+            let first = Position { timestamp: run.first, seq: run.from_seq };
+            let last = Position { timestamp: run.last, seq: run.to_seq - 1 };
+            let era = eras.last_mut().filter(|_| first < range.end && range.begin <= last);
+            if let Some(era) = era {
+                match range.order {
+                    Order::Asc => era.runs.push_back(run.clone()),
+                    Order::Desc => era.runs.push_front(run.clone()),
+                }
+            }
+        }
+        eras.retain(|era| !era.runs.is_empty());
+        Some(Self { reader, of_log, range, eras, window: 1, erased_apart: 0, scanned: 0 })
+    }
+
+    /// Archived rows of the log.
+    pub fn log(&self) -> &Arc<CatalogLog> {
+        &self.of_log
+    }
+
+    /// Erased rows of the range so far that are not returned, because only their content could decide whether the filter selects
+    /// them.
+    pub fn erased_apart(&self) -> u64 {
+        self.erased_apart
+    }
+
+    /// Number of rows that have been read or ruled out.
+    pub fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
+    /// Returns the next row that matches; `None` after the last one.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer, or if an object is not what its step says.
+    pub async fn next(&mut self) -> Result<Option<ArchivedRow>, ReadError> {
+        loop {
+            let order = self.range.order;
+            self.eras.retain(|era| !era.is_finished());
+            let bounds = self.eras.iter().enumerate().filter_map(|(index, era)| Some((index, era.bound(order)?)));
+            let best = bounds.reduce(|best, other| if order.before(&other.1, &best.1) { other } else { best });
+            let Some((index, _)) = best else { return Ok(None) };
+            if let Some(row) = self.eras[index].ready.pop_front() {
+                return Ok(Some(row));
+            }
+            self.fill(index).await?;
+        }
+    }
+
+    /// Reads more rows of an era.
+    async fn fill(&mut self, index: usize) -> Result<(), ReadError> {
+        if self.eras[index].pending.is_empty() {
+            let Some(run) = self.eras[index].runs.pop_front() else { return Ok(()) };
+            let (pending, body_bytes) = self.candidates(&run).await?;
+            let era = &mut self.eras[index];
+            (era.pending, era.body_bytes) = (pending.into(), body_bytes);
+            return Ok(());
+        }
+        let bytes_of_tile = self.eras[index].body_bytes.saturating_mul(TILE_WIDTH).max(1);
+        let room = usize::try_from(WINDOW_BYTES / bytes_of_tile).unwrap_or(WINDOW_TILES_MAX).max(1);
+        let (tiles, wanted) = self.eras[index].next_tiles(self.range.order, self.window.min(room));
+        self.window = (self.window * 2).min(WINDOW_TILES_MAX);
+        let rows = self.reader.tiles(&self.range.log, &tiles).await?;
+        let mut rows: Vec<ArchivedRow> = rows.into_iter().filter(|row| is_in(&wanted, row.seq)).collect();
+        self.scanned += rows.len() as u64;
+        rows.retain(|row| self.matches(row));
+        if self.range.order == Order::Desc {
+            rows.reverse();
+        }
+        self.eras[index].ready.extend(rows);
+        Ok(())
+    }
+
+    fn matches(&mut self, row: &ArchivedRow) -> bool {
+        let at = Position { timestamp: row.timestamp, seq: row.seq };
+        if at < self.range.begin || self.range.end <= at {
+            return false;
+        }
+        match &row.content {
+            Content::Entry { body, .. } => {
+                self.range.filter.is_empty()
+                    || EntryView::parse(body).is_none_or(|entry| self.range.filter.matches(&entry))
+            }
+            Content::Erased { .. } => match self.range.filter.on_erased(self.range.log.node_id.as_str(), row.seq) {
+                ErasedFit::Yes => true,
+                ErasedFit::No => false,
+                ErasedFit::Unknown => {
+                    self.erased_apart += 1;
+                    false
+                }
+            },
+        }
+    }
+
+    /// Rows of a run that may be in the range and match the filter, ascending, and the average size of their bodies.
+    async fn candidates(&mut self, run: &CatalogRun) -> Result<(Vec<Range<u64>>, u64), ReadError> {
+        let meta = self.reader.footer(run).await?;
+        let begin = run.from_seq.max(self.range.rows.start);
+        let end = run.to_seq.min(self.range.rows.end);
+        let in_file = run.row + (begin - run.from_seq)..run.row + (end - run.from_seq);
+        let first = Position { timestamp: run.first, seq: run.from_seq };
+        let last = Position { timestamp: run.last, seq: run.to_seq - 1 };
+        let is_inside = self.range.begin <= first && last < self.range.end;
+        let mut all: Vec<Range<u64>> = Vec::new();
+        let mut body_bytes = 0;
+        for (group, rows) in meta.groups(in_file) {
+            body_bytes = body_bytes.max(meta.body_bytes(group));
+            self.scanned += rows.end - rows.start;
+            let mut names = Vec::new();
+            if !is_inside {
+                names.push("timestamp");
+            }
+            let is_ruled_out = self.is_ruled_out(&meta, group).await?;
+            if is_ruled_out {
+                // Erased rows are still counted or returned.
+                names.push("leaf");
+            } else if !self.range.filter.is_empty() {
+                names.extend(needed(&self.range.filter));
+            }
+            let to_seq = |row: u64| run.from_seq + (meta.first_of(group) + row - run.row);
+            if names.is_empty() {
+                all.push(to_seq(rows.start)..to_seq(rows.end));
+                continue;
+            }
+            let _slot = self.reader.slot().await;
+            let columns = meta.columns(self.reader.store(), group, &names).await?;
+            let (range, of_file) = (self.range.clone(), Arc::clone(&meta));
+            // The seq that the first row of the group would have; rows of other logs come before the run.
+            let first_seq = run.from_seq.wrapping_add(meta.first_of(group)).wrapping_sub(run.row);
+            let select = move || {
+                let mut selected = Vec::new();
+                let place = |row: u64| usize::try_from(row).unwrap_or(usize::MAX);
+                for batch in of_file.decode(group, columns)? {
+                    let mut rows = place(rows.start)..place(rows.end).min(batch.num_rows());
+                    if !is_inside {
+                        let times = times(&batch);
+                        let of_run = times.get(rows.clone()).unwrap_or_default();
+                        let at = |index: usize| Position {
+                            timestamp: Timestamp::from_micros(of_run[index]),
+                            seq: first_seq.wrapping_add((rows.start + index) as u64),
+                        };
+                        let from = partition(of_run.len(), |index| at(index) < range.begin);
+                        let to = partition(of_run.len(), |index| at(index) < range.end);
+                        rows = rows.start + from..rows.start + to.max(from);
+                    }
+                    if range.filter.is_empty() {
+                        selected.push(rows);
+                    } else if !rows.is_empty() {
+                        let columns = Columns::new(range.log.node_id.as_str(), &batch, first_seq);
+                        selected.extend(columns.select((!is_ruled_out).then_some(range.filter.as_ref()), rows));
+                    }
+                }
+                Ok(selected)
+            };
+            let selected = blocking(meta.file.name.clone(), select).await?;
+            for rows in selected.into_iter().filter(|rows| !rows.is_empty()) {
+                all.push(to_seq(rows.start as u64)..to_seq(rows.end as u64));
+            }
+        }
+        Ok((all, body_bytes))
+    }
+
+    /// Whether no entry of a row group can match, according to the smallest and largest values and to Bloom filters.
+    async fn is_ruled_out(&self, meta: &FileMeta, group: usize) -> Result<bool, ReadError> {
+        for (name, values) in required(&self.range.filter) {
+            if !is_within(meta.group(group), name, &values) {
+                return Ok(true);
+            }
+            if let Some(bloom) = meta.bloom(self.reader.store(), group, name).await?
+                && !values.iter().any(|value| bloom.check(&value.as_str()))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads the rows around a range of positions: in every era the first and the last row, the last one before the range, and the
+    /// first one after it. `None` if there are too many eras.
+    ///
+    /// # Errors
+    /// As for [`LogScan::next`].
+    pub async fn borders(&self, begin: Position, end: Position) -> Result<Option<Vec<ArchivedRow>>, ReadError> {
+        let runs = self.of_log.runs_in(&self.range.rows);
+        let mut seqs: Vec<u64> = Vec::new();
+        let eras: Vec<&[CatalogRun]> = runs.chunk_by(|a, b| a.era == b.era).collect();
+        if eras.len() > BORDER_ERAS_MAX {
+            return Ok(None);
+        }
+        for era in eras {
+            let (Some(first), Some(last)) = (era.first(), era.last()) else { continue };
+            let first = first.from_seq.max(self.range.rows.start);
+            let last = last.to_seq.min(self.range.rows.end) - 1;
+            let (from, to) = (self.locate(era, begin).await?, self.locate(era, end).await?);
+            let around = [Some(first), from.checked_sub(1), Some(to), Some(last)];
+            let outside = |seq: &u64| (first..=last).contains(seq) && !(from..to).contains(seq);
+            seqs.extend(around.into_iter().flatten().filter(outside));
+        }
+        seqs.sort_unstable();
+        seqs.dedup();
+        let mut tiles: Vec<u64> = seqs.iter().map(|seq| seq / TILE_WIDTH).collect();
+        tiles.dedup();
+        let rows = self.reader.tiles(&self.range.log, &tiles).await?;
+        Ok(Some(rows.into_iter().filter(|row| seqs.binary_search(&row.seq).is_ok()).collect()))
+    }
+
+    /// Seq of the first row of an era that is not before a position.
+    async fn locate(&self, era: &[CatalogRun], limit: Position) -> Result<u64, ReadError> {
+        let at = era.partition_point(|run| Position { timestamp: run.last, seq: run.to_seq - 1 } < limit);
+        let Some(run) = era.get(at) else { return Ok(era.last().map_or(0, |run| run.to_seq)) };
+        if limit <= (Position { timestamp: run.first, seq: run.from_seq }) {
+            return Ok(run.from_seq);
+        }
+        let meta = self.reader.footer(run).await?;
+        for (group, rows) in meta.groups(run.row..run.row + (run.to_seq - run.from_seq)) {
+            let _slot = self.reader.slot().await;
+            let columns = meta.columns(self.reader.store(), group, &["timestamp"]).await?;
+            let of_file = Arc::clone(&meta);
+            let batches = blocking(meta.file.name.clone(), move || of_file.decode(group, columns)).await?;
+            let times: Vec<i64> = batches.iter().flat_map(times).collect();
+            for row in rows {
+                let seq = run.from_seq + (meta.first_of(group) + row - run.row);
+                let time = usize::try_from(row).ok().and_then(|row| times.get(row));
+                let time = time.copied().map(Timestamp::from_micros);
+                if time.is_none_or(|timestamp| limit <= Position { timestamp, seq }) {
+                    return Ok(seq);
+                }
+            }
+        }
+        Ok(run.to_seq)
+    }
+}
+
+impl EraScan {
+    fn is_finished(&self) -> bool {
+        self.runs.is_empty() && self.pending.is_empty() && self.ready.is_empty()
+    }
+
+    /// A position that is not after any row that is still to come.
+    fn bound(&self, order: Order) -> Option<Position> {
+        if let Some(row) = self.ready.front() {
+            return Some(Position { timestamp: row.timestamp, seq: row.seq });
+        }
+        // The era's rows are in order, so nothing is known about a run that was begun except that the rest of the era follows.
+        if !self.pending.is_empty() {
+            return Some(match order {
+                Order::Asc => Position { timestamp: Timestamp::MIN, seq: 0 },
+                Order::Desc => Position { timestamp: Timestamp::MAX, seq: u64::MAX },
+            });
+        }
+        self.runs.front().map(|run| match order {
+            Order::Asc => Position { timestamp: run.first, seq: run.from_seq },
+            Order::Desc => Position { timestamp: run.last, seq: run.to_seq - 1 },
+        })
+    }
+
+    /// Takes the next candidates, up to a number of tiles. Returns the tiles, ascending, and the rows.
+    fn next_tiles(&mut self, order: Order, tiles_max: usize) -> (Vec<u64>, Vec<Range<u64>>) {
+        let (mut tiles, mut wanted): (Vec<u64>, Vec<Range<u64>>) = (Vec::new(), Vec::new());
+        loop {
+            let next = match order {
+                Order::Asc => self.pending.pop_front(),
+                Order::Desc => self.pending.pop_back(),
+            };
+            let Some(rows) = next else { break };
+            let (tile, part, rest) = match order {
+                Order::Asc => {
+                    let tile = rows.start / TILE_WIDTH;
+                    let cut = ((tile + 1) * TILE_WIDTH).min(rows.end);
+                    (tile, rows.start..cut, cut..rows.end)
+                }
+                Order::Desc => {
+                    let tile = (rows.end - 1) / TILE_WIDTH;
+                    let cut = (tile * TILE_WIDTH).max(rows.start);
+                    (tile, cut..rows.end, rows.start..cut)
+                }
+            };
+            if tiles.last() != Some(&tile) && tiles.len() >= tiles_max {
+                self.put_back(order, rows);
+                break;
+            }
+            if tiles.last() != Some(&tile) {
+                tiles.push(tile);
+            }
+            wanted.push(part);
+            if !rest.is_empty() {
+                self.put_back(order, rest);
+            }
+        }
+        if order == Order::Desc {
+            tiles.reverse();
+            wanted.reverse();
+        }
+        (tiles, wanted)
+    }
+
+    fn put_back(&mut self, order: Order, rows: Range<u64>) {
+        match order {
+            Order::Asc => self.pending.push_front(rows),
+            Order::Desc => self.pending.push_back(rows),
+        }
+    }
+}
+
+/// Whether one of the ranges, which ascend, contains a row.
+fn is_in(ranges: &[Range<u64>], seq: u64) -> bool {
+    let at = ranges.partition_point(|rows| rows.end <= seq);
+    ranges.get(at).is_some_and(|rows| rows.contains(&seq))
+}
+
+/// Number of leading indices that fulfil a condition, which holds for none after the first that does not.
+fn partition(len: usize, is_before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, len);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is_before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
