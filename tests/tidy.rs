@@ -89,7 +89,7 @@ const FLOORS: [(&str, &[&str]); 16] = [
     ("certs", &["format", "query", "evidence", "protocol", "net"]),
     ("verifier", &["evidence"]),
     ("node", &["format", "redact", "query", "detect", "siem", "evidence", "protocol", "net"]),
-    ("archive", &["format", "evidence", "net"]),
+    ("archive", &["format", "query", "evidence", "net"]),
     ("aggregator", &["format", "query", "evidence", "protocol", "net", "client", "archive"]),
     (
         "cli",

@@ -18,6 +18,7 @@ use crate::access::saved_searches::Searches;
 use crate::access::tokens::{TokenError, TokenStore};
 use crate::answer::export::Exporter;
 use crate::audit::Audit;
+use crate::cluster::archive::ClusterArchive;
 use crate::cluster::connection::{LocalLog, NodeConnection};
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::{Cluster, load_cursor_key};
@@ -110,7 +111,8 @@ impl Aggregator {
             Ok(Arc::new(NodeHandle::new(node.clone(), link, unreadable, witness)))
         });
         let members = members.collect::<Result<_, StartError>>()?;
-        let cluster = Cluster { members, limits: config.limits, cursor_key };
+        let archive = config.archive.clone().map(|archive| Arc::new(ClusterArchive::new(archive)));
+        let cluster = Cluster { members, limits: config.limits, cursor_key, archive };
         let audit = Audit::new(NodeClient::new(&config.audit_socket)?)?;
         let searches =
             Searches::open(&config.state_dir).map_err(|error| state(std::io::Error::other(error.to_string())))?;

@@ -38,16 +38,16 @@ async fn cluster_with_archive(url: impl Fn(&Cluster) -> String, credentials: Opt
     cluster
 }
 
-fn directory(cluster: &Cluster) -> PathBuf {
+pub(crate) fn directory(cluster: &Cluster) -> PathBuf {
     cluster.dir.path().join("archive")
 }
 
-fn in_directory(cluster: &Cluster) -> String {
+pub(crate) fn in_directory(cluster: &Cluster) -> String {
     format!("file://{}", directory(cluster).display())
 }
 
 /// Runs a command whose first argument after the words is the cluster directory.
-fn archive_command(cluster: &Cluster, words: &[&str], args: &[&str]) -> Run {
+pub(crate) fn archive_command(cluster: &Cluster, words: &[&str], args: &[&str]) -> Run {
     let dir = cluster.authority_dir();
     Command::new(piperoll()).args(words).arg(dir).args(args).stdin(Stdio::null()).output().unwrap().into()
 }
@@ -61,7 +61,7 @@ fn trust_file(cluster: &Cluster) -> PathBuf {
 }
 
 /// Runs `piperoll archive` on the aggregator's machine.
-fn on_aggregator(cluster: &Cluster, args: &[&str]) -> Run {
+pub(crate) fn on_aggregator(cluster: &Cluster, args: &[&str]) -> Run {
     let config = cluster.aggregator_folder().join("aggregator.toml");
     let mut command = Command::new(piperoll());
     command.arg("archive").args(args).arg("--config").arg(config).stdin(Stdio::null()).output().unwrap().into()

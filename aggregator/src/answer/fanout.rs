@@ -1,91 +1,25 @@
 //! Outcome of every node of a query, and the completeness statement.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use piperoll_evidence::bundle::PolicyFit;
 use piperoll_format::cursor::{Cursor, Head, Incomplete, Snapshot};
-use piperoll_format::ids::{Generation, NodeId};
+use piperoll_format::ids::NodeId;
 use piperoll_format::order::{Key, Order};
 use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::{Envelope, NodeReport, Status};
 use piperoll_protocol::verdict::Verdict;
 
-use crate::cluster::node_handle::NodeHandle;
+use crate::answer::archived::{archives, as_of, read_instead};
+use crate::answer::outcome::NodeOutcome;
 use crate::cluster::witness::log_start::LogStart;
-use crate::cluster::witness::status::{LostHere, WitnessStatus};
-use crate::scan::node_reader::{COUNTED_THERE, NodeCounters};
-use crate::scan::plan::AsideOf;
+use crate::cluster::witness::status::WitnessStatus;
+use crate::scan::node_reader::COUNTED_THERE;
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 
 /// Maximum number of characters that a cursor keeps of the reason why a node is incomplete.
 const CURSOR_REASON_CHARS_MAX: usize = 120;
 
-/// Outcome of one node while an answer is being assembled.
-pub(crate) struct NodeOutcome {
-    pub(crate) member: Arc<NodeHandle>,
-    pub(crate) generation: Option<Generation>,
-    pub(crate) head_seq: Option<u64>,
-    pub(crate) oldest_seq: Option<u64>,
-    pub(crate) status: Status,
-    pub(crate) reason: Option<String>,
-    pub(crate) counters: NodeCounters,
-    /// Key of the last row that arrived.
-    pub(crate) last: Option<Key>,
-    pub(crate) took: Option<std::time::Duration>,
-    /// Rows of the range that are not in any readable log.
-    pub(crate) lost: Option<LostHere>,
-    /// Time from which no row is missing, if rows of the range were pruned after the period that the retention policy
-    /// requires.
-    pub(crate) since: Option<Timestamp>,
-    /// Whether rows were pruned earlier than the policy allows.
-    pub(crate) early: bool,
-    /// Whether the pruned rows were already compared with the policy.
-    pub(crate) held: bool,
-    /// The superseded log that this outcome is about; `None` for the node's current log.
-    pub(crate) aside: Option<AsideOf>,
-    /// Superseded logs of the node that were read in full.
-    pub(crate) read: Vec<Generation>,
-    /// Reasons why other superseded logs were not read in full.
-    pub(crate) unread: Vec<String>,
-}
-
 impl NodeOutcome {
-    pub(crate) fn unasked(member: &Arc<NodeHandle>, status: Status, reason: String) -> Self {
-        Self {
-            member: Arc::clone(member),
-            generation: None,
-            head_seq: None,
-            oldest_seq: None,
-            status,
-            reason: Some(reason),
-            counters: NodeCounters::default(),
-            last: None,
-            took: None,
-            lost: None,
-            since: None,
-            early: false,
-            held: false,
-            aside: None,
-            read: Vec::new(),
-            unread: Vec::new(),
-        }
-    }
-
-    /// Returns the outcome of a node whose reading task failed, which should not happen.
-    pub(crate) fn given_up(member: &Arc<NodeHandle>, error: &tokio::task::JoinError) -> Self {
-        tracing::error!(%error, node = %member.node.id, "reading a node failed");
-        Self::unasked(member, Status::Error, "reading the node failed; see the aggregator's log".to_owned())
-    }
-
-    pub(crate) fn asked(member: &Arc<NodeHandle>, started: Instant) -> Self {
-        let mut part = Self::unasked(member, Status::Ok, String::new());
-        part.reason = None;
-        part.took = Some(started.elapsed());
-        part
-    }
-
     /// Returns the outcome to report for this query. Even a node that answers in full lacks rows of the range if they were only
     /// in a superseded log that was not read.
     pub(crate) fn within(&self, query: &Query) -> Self {
@@ -105,7 +39,7 @@ impl NodeOutcome {
         part.hold_against_policy(query);
         part.let_go(query);
         if let Some(lost) = part.member.witness.lost_in(query.from, query.to, &part.read) {
-            if matches!(part.status, Status::Ok | Status::Pruned) {
+            if matches!(part.status, Status::Ok | Status::Archived | Status::Pruned) {
                 let pruned = part.reason.take().map(|message| format!("; {message}")).unwrap_or_default();
                 part.since = None;
                 part.status = Status::Superseded;
@@ -117,35 +51,6 @@ impl NodeOutcome {
             part.lost = Some(lost);
         }
         part
-    }
-
-    /// Merges the outcome of a superseded log of the same node: a node has one outcome in a statement, even if its rows
-    /// are in several logs.
-    fn take_in(&mut self, earlier: &Self) {
-        let Some(AsideOf { generation, whole }) = earlier.aside else { return };
-        let said = |message: &str| format!("the log of generation {generation}: {message}");
-        let counters = earlier.counters.clone();
-        let faults = counters.faults.iter().map(|fault| said(fault)).collect();
-        let proof = match counters.proof {
-            RangeCompleteness::Not(message) => RangeCompleteness::Not(said(&message)),
-            proof => proof,
-        };
-        let (more, ended) = (self.counters.more || counters.more, self.counters.ended && counters.ended);
-        let (pruned, floor) = (self.counters.pruned.clone(), self.counters.floor);
-        // Each log has its own erased rows, so the counts are added.
-        let erased = self.counters.erased + counters.erased;
-        let both = std::mem::take(&mut self.counters).and(NodeCounters { faults, proof, ..counters });
-        self.counters = NodeCounters { more, ended, pruned, floor, erased, ..both };
-        match earlier.status {
-            Status::Ok if whole => self.read.push(generation),
-            Status::Invalid => {
-                let message = earlier.reason.as_deref().map(said);
-                self.status = Status::Invalid;
-                self.reason = Some([self.reason.take(), message].into_iter().flatten().collect::<Vec<_>>().join("; "));
-            }
-            // Record only the reason here. Which rows are lost with the log depends on the range of the query (see `within`).
-            _ => self.unread.extend(earlier.reason.as_deref().map(said)),
-        }
     }
 
     /// Determines whether pruned rows were kept for as long as the cluster's policy requires, were pruned too early, or
@@ -189,7 +94,7 @@ impl NodeOutcome {
         if query.all_there || !matches!(self.status, Status::Ok | Status::Pruned) {
             return;
         }
-        let Some(gone) = self.member.witness.gone_in(query.from, query.to) else { return };
+        let Some(gone) = self.member.witness.gone_in(query.from, query.to, &self.read) else { return };
         let since = gone.until.plus_micros(1);
         if self.status == Status::Ok {
             // The current log has not lost any row of the range; only rows of the deleted log are gone.
@@ -205,21 +110,6 @@ impl NodeOutcome {
             RangeCompleteness::Since(known) => RangeCompleteness::Since(known.max(since)),
             not @ RangeCompleteness::Not(_) => not,
         };
-    }
-
-    fn missing(&self) -> bool {
-        !matches!(self.status, Status::Ok | Status::Excluded)
-    }
-
-    /// Returns whether the node's answer ended early. Rows that fail verification and pruned rows do not end an answer:
-    /// reading continues after both.
-    fn cut_short(&self) -> bool {
-        let readable = matches!(self.status, Status::Invalid | Status::Pruned | Status::Superseded);
-        self.missing() && !(readable && self.counters.ended)
-    }
-
-    fn has_gaps(&self) -> bool {
-        self.missing() && !self.counters.faults.is_empty()
     }
 
     pub(crate) fn report(&self, rows: u64) -> NodeReport {
@@ -255,6 +145,7 @@ impl NodeOutcome {
             },
             rows,
             erased: Some(self.counters.erased).filter(|erased| *erased > 0),
+            archived: self.archived_report(),
             verified: self.counters.verified,
             invalid: self.counters.invalid,
             took_ms: self.took.map(|took| (took.as_secs_f64() * 1e6).round() / 1e3),
@@ -275,7 +166,8 @@ impl NodeOutcome {
                 Verdict::RowInvalid
             }
             _ if self.counters.unknown_key > 0 => Verdict::UnknownKey,
-            Status::Unreachable | Status::Timeout => Verdict::Unreachable,
+            Status::Archived if self.member.has_left() => Verdict::Retired,
+            Status::Unreachable | Status::Timeout | Status::Archived => Verdict::Unreachable,
             Status::Error | Status::Incomplete | Status::Excluded => Verdict::Unverifiable,
             Status::Pruned if self.early => Verdict::PrunedEarly,
             Status::Pruned if self.since.is_none() => Verdict::PrunedUnshown,
@@ -307,7 +199,7 @@ pub(crate) fn envelope(
 ) -> Envelope {
     let parts: &[NodeOutcome] = &by_node(parts).iter().map(|part| part.within(query)).collect::<Vec<_>>();
     let expected = parts.iter().filter(|part| part.status != Status::Excluded).count();
-    let answered = parts.iter().filter(|part| part.status == Status::Ok).count();
+    let answered = parts.iter().filter(|part| matches!(part.status, Status::Ok | Status::Archived)).count();
     let nodes: Vec<NodeReport> = parts.iter().map(|part| part.report(rows_of(&part.member.node.id))).collect();
     let rows_in_answer = nodes.iter().map(|node| node.rows).sum();
     // Nothing can be proven about a range in the future.
@@ -316,6 +208,7 @@ pub(crate) fn envelope(
     let end = if query.to == Timestamp::MAX { query.asked_at.max(query.from) } else { query.to };
     // Nothing is guaranteed for the time after the query was made.
     let reached = complete_through(parts, query, through).map(|time| time.min(query.asked_at.max(query.from)).min(end));
+    let read_instead = read_instead(parts);
     let since = complete_since(parts).filter(|_| !future);
     let completeness = match (proven, through) {
         _ if future => "not proven: the range begins in the future".to_owned(),
@@ -329,9 +222,11 @@ pub(crate) fn envelope(
             Some(since) => rest_words(parts, since, query),
             None => completeness(&nodes, proven, query.count.is_some()),
         },
-    };
+    } + &read_instead;
     Envelope {
         complete: answered == expected,
+        archives: archives(parts),
+        as_of: as_of(parts).map(Timestamp::to_text),
         complete_since: since.map(Timestamp::to_text),
         proven,
         completeness,
@@ -361,6 +256,7 @@ pub(crate) fn by_node(parts: &[NodeOutcome]) -> Vec<NodeOutcome> {
     let mut nodes: Vec<NodeOutcome> = Vec::new();
     for part in parts {
         match nodes.last_mut() {
+            Some(node) if part.archived.is_some() => node.take_archived(part),
             Some(node) if part.aside.is_some() => node.take_in(part),
             _ => nodes.push(part.snapshot()),
         }
@@ -507,6 +403,7 @@ pub(crate) fn next_cursor(parts: &[NodeOutcome], query: &Query, last: &Key) -> C
         Some(cursor) => cursor.heads.clone(),
         None => parts
             .iter()
+            .filter(|part| !part.adds_to_live_log())
             .filter_map(|part| {
                 let generation = part.generation?;
                 Some(Head { node_id: part.member.node.id.clone(), generation, head_seq: part.head_seq })
@@ -516,7 +413,11 @@ pub(crate) fn next_cursor(parts: &[NodeOutcome], query: &Query, last: &Key) -> C
     heads.retain(|head| !broke_off(head));
     let mut incomplete = query.cursor.as_ref().map(|cursor| cursor.incomplete.clone()).unwrap_or_default();
     // A superseded log that cannot be read does not remove its node from the answer.
-    for part in parts.iter().filter(|part| part.aside.is_none() && part.cut_short()) {
+    let current: Vec<NodeOutcome> = by_node(parts);
+    let instead_of_node =
+        |id: &NodeId| current.iter().any(|node| &node.member.node.id == id && node.status == Status::Archived);
+    let live = parts.iter().filter(|part| part.aside.is_none() && part.archived.is_none());
+    for part in live.filter(|part| part.cut_short() && !instead_of_node(&part.member.node.id)) {
         if incomplete.iter().all(|lost| lost.node_id != part.member.node.id) {
             incomplete.push(Incomplete {
                 node_id: part.member.node.id.clone(),
@@ -533,5 +434,11 @@ pub(crate) fn next_cursor(parts: &[NodeOutcome], query: &Query, last: &Key) -> C
         heads,
         filter_version: query.filter_version,
     };
-    Cursor::new(&query.hash, snapshot, last.clone(), incomplete)
+    let mut without_archive = query.cursor.as_ref().map(|cursor| cursor.without_archive.clone()).unwrap_or_default();
+    for part in parts.iter().filter(|part| part.archived.is_some() && part.cut_short()) {
+        if !without_archive.contains(&part.member.node.id) {
+            without_archive.push(part.member.node.id.clone());
+        }
+    }
+    Cursor::new(&query.hash, snapshot, last.clone(), incomplete).without_archive(without_archive)
 }

@@ -16,13 +16,17 @@ use piperoll_query::filter::Filter;
 use tokio::time::timeout_at;
 
 use crate::access::scope::Scope;
-use crate::answer::fanout::{Cursors, NodeOutcome, envelope, next_cursor};
+use crate::answer::archived::{by_member, needed_from_archive};
+use crate::answer::fanout::{Cursors, envelope, next_cursor};
 use crate::answer::merge::Merge;
+use crate::answer::outcome::NodeOutcome;
 use crate::answer::prefetch::Counts;
 use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
-use crate::scan::node_reader::{NodeReader, conclude};
+use crate::scan::archive_plan::{ArchivePlan, ask_archive_row};
+use crate::scan::log_reader::LogReader;
+use crate::scan::node_reader::conclude;
 use crate::scan::plan::{NodePlan, NodeRequest, ask, ask_asides, ask_log};
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
@@ -138,7 +142,52 @@ async fn read_page(cluster: &Cluster, query: &Query) -> Vec<NodeAnswer> {
         // A task fails only if it panics, which is a bug. The node must be listed even then.
         answers.push(task.await.unwrap_or_else(|error| NodeAnswer::none(NodeOutcome::given_up(member, &error))));
     }
+    let mut answers = with_archive(cluster, query, answers, share, deadline).await;
     refill(cluster, query, &mut answers, limit, deadline).await;
+    answers
+}
+
+/// Adds the rows that are read from the archive: those of each node follow the node's own.
+async fn with_archive(
+    cluster: &Cluster,
+    query: &Query,
+    answers: Vec<NodeAnswer>,
+    share: usize,
+    deadline: tokio::time::Instant,
+) -> Vec<NodeAnswer> {
+    if cluster.archive.is_none() {
+        return answers;
+    }
+    let limit = u64::try_from(share).ok();
+    let mut under_way = Vec::new();
+    for of_node in by_member(answers, |answer| &answer.part) {
+        let parts: Vec<&NodeOutcome> = of_node.iter().map(|answer| &answer.part).collect();
+        let plans = needed_from_archive(cluster, query, limit, &parts);
+        let member = of_node.first().map(|answer| Arc::clone(&answer.part.member));
+        for answer in of_node {
+            let member = Arc::clone(&answer.part.member);
+            under_way.push((member, tokio::spawn(std::future::ready(answer))));
+        }
+        let Some(member) = member else { continue };
+        // The nodes may have used up the page's time limit; the archive still gets some time.
+        let deadline = deadline.max(tokio::time::Instant::now() + cluster.limits.first_row);
+        for plan in plans {
+            let task = match plan {
+                ArchivePlan::Read(asked) => {
+                    tokio::spawn(answer(Arc::clone(&member), *asked, cluster.limits, query.page_bytes, deadline))
+                }
+                ArchivePlan::Not { part, aside, reason } => {
+                    let none = NodeAnswer::none(NodeOutcome::without_archive(&member, part, aside, reason));
+                    tokio::spawn(std::future::ready(none))
+                }
+            };
+            under_way.push((Arc::clone(&member), task));
+        }
+    }
+    let mut answers = Vec::with_capacity(under_way.len());
+    for (member, task) in under_way {
+        answers.push(task.await.unwrap_or_else(|error| NodeAnswer::none(NodeOutcome::given_up(&member, &error))));
+    }
     answers
 }
 
@@ -229,18 +278,20 @@ async fn answer(
     room: usize,
     deadline: tokio::time::Instant,
 ) -> NodeAnswer {
-    let aside = asked.aside;
-    let part = |part: NodeOutcome| NodeOutcome { aside, ..part };
-    if let Some((status, reason)) = member.circuit_open() {
+    let (aside, archived) = (asked.aside, asked.archived.as_ref().map(|rows| rows.part.clone()));
+    let part = |part: NodeOutcome| NodeOutcome { aside, archived: archived.clone(), ..part };
+    if let Some((status, reason)) = member.circuit_open().filter(|_| archived.is_none()) {
         return NodeAnswer::none(part(NodeOutcome::unasked(&member, status, reason)));
     }
     let started = Instant::now();
     let late = |limit: Duration| Failure::Timeout(format!("not finished within {} ms", limit.as_millis()));
-    let opened = timeout_at(deadline, NodeReader::open(&member, &asked, &limits, Channel::Shared)).await;
+    let opened = timeout_at(deadline, LogReader::open(&member, &asked, &limits, Channel::Shared)).await;
     let mut reader = match opened.unwrap_or_else(|_| Err(late(limits.page))) {
         Ok(reader) => reader,
         Err(failure) => {
-            member.failed(&failure);
+            if archived.is_none() {
+                member.failed(&failure);
+            }
             let mut part = part(NodeOutcome::asked(&member, started));
             (part.status, part.reason) = conclude(&part.counters, false, Some(&failure));
             return NodeAnswer::none(part);
@@ -274,8 +325,8 @@ async fn answer(
                 rows.push_back(row);
                 if bytes > room {
                     is_full = true;
-                    reader.counters.ended = true;
-                    reader.counters.more = true;
+                    reader.counters_mut().ended = true;
+                    reader.counters_mut().more = true;
                     break None;
                 }
             }
@@ -285,11 +336,12 @@ async fn answer(
     };
     rows.extend(reader.rest());
     let mut part = part(NodeOutcome::asked(&member, started));
-    part.generation = Some(reader.head.generation);
-    part.head_seq = reader.head.head_seq;
-    part.oldest_seq = reader.head.oldest_seq;
+    let head = reader.head();
+    part.generation = Some(head.generation);
+    part.head_seq = head.head_seq;
+    part.oldest_seq = head.oldest_seq;
     part.last = rows.back().map(|row: &VerifiedRow| row.key.clone());
-    part.counters = reader.counters;
+    part.counters = reader.counters().clone();
     (part.status, part.reason) = conclude(&part.counters, true, failure.as_ref());
     NodeAnswer { part, rows, reached, asked: Some(asked), is_full }
 }
@@ -403,16 +455,37 @@ pub(crate) async fn one_row(
     query.limit = Some(1);
     query.one_row = true;
     query.scope = scope.clone();
-    let mut found = match ask_log(member, &query, Some(1), generation)? {
-        NodePlan::Scan(mut asked) => {
-            asked.request.from_seq = Some(seq);
-            asked.request.head = Some(seq);
-            let deadline = tokio::time::Instant::now() + cluster.limits.page;
-            answer(Arc::clone(member), *asked, cluster.limits, query.page_bytes, deadline).await
-        }
-        NodePlan::Not { status, reason } => NodeAnswer::none(NodeOutcome::unasked(member, status, reason)),
-        NodePlan::Absent => NodeAnswer::none(NodeOutcome::unasked(member, Status::Unreachable, "retired".to_owned())),
+    let read = async |mut asked: NodeRequest| {
+        asked.request.from_seq = Some(seq);
+        asked.request.head = Some(seq);
+        let deadline = tokio::time::Instant::now() + cluster.limits.page;
+        answer(Arc::clone(member), asked, cluster.limits, query.page_bytes, deadline).await
     };
+    let mut live = match ask_log(member, &query, Some(1), generation) {
+        Some(NodePlan::Scan(asked)) => Some(read(*asked).await),
+        Some(NodePlan::Not { status, reason }) => Some(NodeAnswer::none(NodeOutcome::unasked(member, status, reason))),
+        Some(NodePlan::Absent) => {
+            Some(NodeAnswer::none(NodeOutcome::unasked(member, Status::Unreachable, "retired".to_owned())))
+        }
+        None => None,
+    };
+    let is_above = |part: &NodeOutcome| part.head_seq.is_some_and(|head| head < seq);
+    if live.as_ref().is_none_or(|live| live.rows.is_empty() && !is_above(&live.part)) {
+        let log = generation.or(live.as_ref().and_then(|live| live.part.generation));
+        let asked = cluster.archive.as_ref().and_then(|archive| ask_archive_row(archive, member, &query, log, seq));
+        if let Some(asked) = asked {
+            let archived = read(asked).await;
+            if archived.rows.is_empty() {
+                // The node's own answer says more than an archive that cannot be read.
+                live = live.or(Some(archived));
+            } else {
+                live = Some(archived);
+            }
+        }
+    }
+    let mut found = live?;
+    // The one outcome of the answer is that of the node, wherever the row was read.
+    let archived = found.part.archived.take();
     // Reaching the limit of one row does not mean that there are more rows.
     found.part.counters.more = false;
     found.part.counters.proof = RangeCompleteness::Not("only one row was requested".to_owned());
@@ -420,6 +493,9 @@ pub(crate) async fn one_row(
     if let Some(oldest) = pruned {
         (found.part.status, found.part.reason) =
             (Status::Pruned, Some(format!("row {seq} was pruned; the log now starts at row {oldest}")));
+    }
+    if let Some(part) = archived {
+        found.part.note_archive(part);
     }
     let mut page = assemble(cluster, &query, vec![found], 1, None);
     // If the head is below the requested row, nothing is missing: the row was never written.

@@ -10,11 +10,12 @@ use piperoll_protocol::aggregator::Status;
 use piperoll_query::stats::Counter;
 use tokio::sync::mpsc;
 
-use crate::answer::fanout::NodeOutcome;
+use crate::answer::outcome::NodeOutcome;
 use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
 use crate::config::FanOutLimits;
-use crate::scan::node_reader::{NodeCounters, NodeReader, conclude};
+use crate::scan::log_reader::LogReader;
+use crate::scan::node_reader::{NodeCounters, conclude};
 use crate::scan::plan::NodeRequest;
 use crate::scan::verified_row::VerifiedRow;
 
@@ -70,21 +71,22 @@ impl Prefetch {
     }
 
     pub(crate) async fn open(member: Arc<NodeHandle>, asked: NodeRequest, limits: FanOutLimits) -> Self {
-        let aside = asked.aside;
-        let part = |part: NodeOutcome| NodeOutcome { aside, ..part };
-        if let Some((status, reason)) = member.circuit_open() {
+        let (aside, archived) = (asked.aside, asked.archived.as_ref().map(|rows| rows.part.clone()));
+        let part = |part: NodeOutcome| NodeOutcome { aside, archived: archived.clone(), ..part };
+        if let Some((status, reason)) = member.circuit_open().filter(|_| archived.is_none()) {
             return Self::none(part(NodeOutcome::unasked(&member, status, reason)));
         }
         let started = Instant::now();
-        let opened = tokio::time::timeout(limits.page, NodeReader::open(&member, &asked, &limits, Channel::Own)).await;
+        let opened = tokio::time::timeout(limits.page, LogReader::open(&member, &asked, &limits, Channel::Own)).await;
         let late = || Failure::Timeout(format!("the answer did not begin within {} ms", limits.page.as_millis()));
         match opened.unwrap_or_else(|_| Err(late())) {
             Ok(reader) => {
                 let mut part = part(NodeOutcome::asked(&member, started));
-                part.generation = Some(reader.head.generation);
-                part.head_seq = reader.head.head_seq;
-                part.oldest_seq = reader.head.oldest_seq;
-                part.counters = reader.counters.clone();
+                let head = reader.head();
+                part.generation = Some(head.generation);
+                part.head_seq = head.head_seq;
+                part.oldest_seq = head.oldest_seq;
+                part.counters = reader.counters().clone();
                 (part.status, part.reason) = conclude(&part.counters, true, None);
                 let (send, receive) = mpsc::channel(BATCHES_WAITING);
                 tokio::spawn(read_ahead(reader, send));
@@ -92,7 +94,9 @@ impl Prefetch {
                 Self { began: true, incoming, ..Self::none(part) }
             }
             Err(failure) => {
-                member.failed(&failure);
+                if archived.is_none() {
+                    member.failed(&failure);
+                }
                 let mut part = part(NodeOutcome::asked(&member, started));
                 (part.status, part.reason) = conclude(&part.counters, false, Some(&failure));
                 Self::none(part)
@@ -163,7 +167,7 @@ impl Counts {
 
 /// Reads a node's rows and sends them to the channel. When the channel is full, this task waits outside of every
 /// network timeout, so that a slow client never makes a healthy node look slow.
-async fn read_ahead(mut reader: NodeReader, send: mpsc::Sender<Message>) {
+async fn read_ahead(mut reader: LogReader, send: mpsc::Sender<Message>) {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let failure = loop {
         let next = tokio::select! {
@@ -189,28 +193,6 @@ async fn read_ahead(mut reader: NodeReader, send: mpsc::Sender<Message>) {
     if !rows.is_empty() && send.send(Message::Rows(rows)).await.is_err() {
         return;
     }
-    let _ = send.send(Message::End(reader.counters, failure, reader.counted.map(Box::new))).await;
-}
-
-impl NodeOutcome {
-    pub(crate) fn snapshot(&self) -> Self {
-        Self {
-            member: Arc::clone(&self.member),
-            generation: self.generation,
-            head_seq: self.head_seq,
-            oldest_seq: self.oldest_seq,
-            status: self.status,
-            reason: self.reason.clone(),
-            counters: self.counters.clone(),
-            last: self.last.clone(),
-            took: self.took,
-            lost: self.lost.clone(),
-            since: self.since,
-            early: self.early,
-            held: self.held,
-            aside: self.aside,
-            read: self.read.clone(),
-            unread: self.unread.clone(),
-        }
-    }
+    let counted = reader.take_counted();
+    let _ = send.send(Message::End(reader.counters().clone(), failure, counted)).await;
 }

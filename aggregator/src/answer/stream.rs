@@ -12,10 +12,13 @@ use piperoll_protocol::aggregator::{Envelope, FinalRecord, StatsAnswer, Status};
 use piperoll_query::stats::{Counter, Plan};
 use tokio::sync::mpsc;
 
-use crate::answer::fanout::{Cursors, NodeOutcome, envelope};
+use crate::answer::archived::{by_member, needed_from_archive};
+use crate::answer::fanout::{Cursors, envelope};
 use crate::answer::merge::Merge;
+use crate::answer::outcome::NodeOutcome;
 use crate::answer::prefetch::Prefetch;
 use crate::cluster::roster::Cluster;
+use crate::scan::archive_plan::ArchivePlan;
 use crate::scan::plan::{NodePlan, ask, ask_asides};
 use crate::scan::query::Query;
 use crate::scan::verified_row::VerifiedRow;
@@ -79,7 +82,23 @@ impl Stream {
         for (member, task) in opening {
             feeds.push(task.await.unwrap_or_else(|error| Prefetch::none(NodeOutcome::given_up(member, &error))));
         }
-        Self { feeds, query }
+        let mut with_archive = Vec::with_capacity(feeds.len());
+        for of_node in by_member(feeds, |feed| &feed.part) {
+            let parts: Vec<&NodeOutcome> = of_node.iter().map(|feed| &feed.part).collect();
+            let plans = needed_from_archive(cluster, &query, limit, &parts);
+            let member = of_node.first().map(|feed| Arc::clone(&feed.part.member));
+            with_archive.extend(of_node);
+            let Some(member) = member else { continue };
+            for plan in plans {
+                with_archive.push(match plan {
+                    ArchivePlan::Read(asked) => Prefetch::open(Arc::clone(&member), *asked, cluster.limits).await,
+                    ArchivePlan::Not { part, aside, reason } => {
+                        Prefetch::none(NodeOutcome::without_archive(&member, part, aside, reason))
+                    }
+                });
+            }
+        }
+        Self { feeds: with_archive, query }
     }
 
     /// Returns the completeness statement as far as it is known before the first row.
@@ -188,11 +207,11 @@ impl Stream {
 impl Query {
     /// Counts a row if it matches the query. The client of a count sees no rows, so the node's claim that a row matches
     /// is not enough. A row that fails verification is counted only in the statement, because its content cannot be
-    /// trusted. A node that counts by itself sends only the rows that it did not count.
+    /// trusted. A node that counts by itself sends only the rows that it did not count; archived rows are always counted here.
     fn count_row(&self, counter: &mut Counter, row: &VerifiedRow) {
         match row.integrity {
             _ if row.withheld => {}
-            Integrity::Ok if self.count.is_some() => {}
+            Integrity::Ok if self.count.is_some() && !row.archived => {}
             Integrity::Ok => match EntryView::parse(&row.body) {
                 Some(entry) => {
                     let within = (self.from..self.to).contains(&row.key.timestamp);

@@ -106,10 +106,10 @@ impl Archiver {
     /// Archives everything that is due. With `now`, rows up to the newest cosigned checkpoints are due.
     pub(crate) async fn round(&self, cluster: &Cluster, audit: &Audit, now: bool) -> Result<ArchiveRun, ArchiveError> {
         let mut writer = self.writer.lock().await;
-        self.known().running = true;
+        let running = Running::new(self);
         let result = self.round_with(&mut writer, cluster, audit, now).await;
+        drop(running);
         let mut known = self.known();
-        known.running = false;
         known.last_round_at = Some(SystemClock.now());
         match &result {
             Ok(run) => {
@@ -119,6 +119,10 @@ impl Archiver {
             Err(error) => {
                 known.errors += 1;
                 known.error = Some((verdict_of(error), error.to_string()));
+                let verdict = verdict_of(error);
+                if let (Some(archive), ArchiveVerdict::Rollback | ArchiveVerdict::Fork) = (&cluster.archive, verdict) {
+                    archive.distrust(verdict, error.to_string());
+                }
                 // Open the store and the state again, because the cause may be outside of this process.
                 *writer = None;
             }
@@ -142,6 +146,7 @@ impl Archiver {
         };
         let (mut history, unpublished) = writer.load(SystemClock.now()).await?;
         self.remember(&history);
+        refresh(cluster).await;
         if let Some(committed) = unpublished {
             self.publish(writer, &committed, audit).await?;
         }
@@ -168,6 +173,7 @@ impl Archiver {
                         known.last_step_at = Some(SystemClock.now());
                     }
                     self.remember(&history);
+                    refresh(cluster).await;
                     tracing::info!(step = step.number, rows = run.rows, files = step.files.len(), "archived");
                     self.publish(writer, &committed, audit).await?;
                 }
@@ -314,6 +320,29 @@ impl Archiver {
             last_step_at: known.last_step_at,
             nodes: nodes.into_iter().map(|(node, (rows, pending, age))| (node, rows, pending, age)).collect(),
         }
+    }
+}
+
+/// Marks a round as running until it is dropped, also if the round panics.
+struct Running<'a>(&'a Archiver);
+
+impl<'a> Running<'a> {
+    fn new(archiver: &'a Archiver) -> Self {
+        archiver.known().running = true;
+        Self(archiver)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.known().running = false;
+    }
+}
+
+/// Lets queries read the new steps.
+async fn refresh(cluster: &Cluster) {
+    if let Some(archive) = &cluster.archive {
+        archive.refresh().await;
     }
 }
 

@@ -61,7 +61,14 @@ impl NodeRows<'_> {
             // The rows are compared with the checkpoint as a whole, which proves each of them.
             prove: None,
         };
-        let asked = NodeRequest { request, pinned: None, all_there: true, scope: Scope::default(), aside: None };
+        let asked = NodeRequest {
+            request,
+            pinned: None,
+            all_there: true,
+            scope: Scope::default(),
+            aside: None,
+            archived: None,
+        };
         let reader = NodeReader::open(member, &asked, &self.0.limits, Channel::Own).await;
         let reader = reader.map_err(|failure| failed(member, &failure))?;
         if reader.head.generation != log.generation {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use piperoll_format::cursor::CursorKey;
 
+use crate::cluster::archive::ClusterArchive;
 use crate::cluster::node_handle::NodeHandle;
 use crate::config::FanOutLimits;
 
@@ -14,6 +15,8 @@ pub(crate) struct Cluster {
     pub(crate) members: Vec<Arc<NodeHandle>>,
     pub(crate) limits: FanOutLimits,
     pub(crate) cursor_key: CursorKey,
+    /// The archive from which rows are read that nodes no longer have, if one is configured.
+    pub(crate) archive: Option<Arc<ClusterArchive>>,
 }
 
 /// Loads the cursor key, or creates it on first use. Cursors issued before a restart stay valid.

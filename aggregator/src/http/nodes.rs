@@ -19,7 +19,7 @@ use serde_json::json;
 use super::audited::AuditEntry;
 use super::error::ApiError;
 use super::identify::Caller;
-use crate::answer::fanout::NodeOutcome;
+use crate::answer::outcome::NodeOutcome;
 use crate::cluster::node_handle::NodeHandle;
 use crate::config::FanOutLimits;
 use crate::scan::node_reader::conclude;

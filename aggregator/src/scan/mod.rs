@@ -1,5 +1,8 @@
 //! Runs one query at one node: plans the request, and reads, verifies and proves the rows.
 
+pub(crate) mod archive_plan;
+pub(crate) mod archive_reader;
+pub(crate) mod log_reader;
 pub(crate) mod node_reader;
 pub(crate) mod plan;
 pub(crate) mod proof_verifier;

@@ -85,9 +85,18 @@ pub(crate) struct NodeCounters {
     /// Number of erased rows of the range that the node did not send, because only their content could decide whether the
     /// filter selects them; as reported by the node.
     pub(crate) erased: u64,
+    /// Whether it is shown that no witnessed row from the log start on is missing, although older rows were pruned.
+    pub(crate) retained_whole: bool,
 }
 
 impl NodeCounters {
+    /// Adds a fault, unless it is known or there are too many.
+    pub(crate) fn note_fault(&mut self, message: String) {
+        if self.faults.len() < FAULTS_MAX && !self.faults.contains(&message) {
+            self.faults.push(message);
+        }
+    }
+
     /// Combines this part of an answer with the part that follows it.
     pub(crate) fn and(self, next: Self) -> Self {
         let mut faults = self.faults;
@@ -111,6 +120,7 @@ impl NodeCounters {
             floor: self.floor.or(next.floor),
             // Each part reports the number for the whole range.
             erased: self.erased.max(next.erased),
+            retained_whole: self.retained_whole && next.retained_whole,
         }
     }
 }
@@ -432,6 +442,9 @@ impl NodeReader {
         }
         let last = self.last.as_ref().filter(|_| self.counters.more);
         let last = last.map(|key| Position { timestamp: key.timestamp, seq: key.seq });
+        let (sieved, start) = (self.sieve.is_some(), self.counters.floor.unwrap_or(0));
+        self.counters.retained_whole =
+            !sieved && self.proving.as_ref().is_some_and(|proving| proving.is_retained_whole(last, start));
         self.counters.proof = match &mut self.proving {
             Some(_) if self.sieve.is_some() => RangeCompleteness::Not("the query has a filter".to_owned()),
             Some(proving) => proving.conclude(last),
@@ -441,9 +454,7 @@ impl NodeReader {
     }
 
     fn fault(&mut self, message: String) {
-        if self.counters.faults.len() < FAULTS_MAX && !self.counters.faults.contains(&message) {
-            self.counters.faults.push(message);
-        }
+        self.counters.note_fault(message);
     }
 
     /// Checks the row and assigns its key. A valid row gets its own time; any other row gets the position that the node
@@ -492,7 +503,8 @@ impl NodeReader {
         let era = checked.era.filter(|_| sound);
         let (integrity, reason) = (checked.integrity, checked.reason);
         let withheld = !self.scope.admits(integrity, &body);
-        (VerifiedRow { key, body, mac, epoch, integrity, witnessed: false, reason, erased, withheld }, era)
+        let (witnessed, archived) = (false, false);
+        (VerifiedRow { key, body, mac, epoch, integrity, witnessed, reason, erased, withheld, archived }, era)
     }
 }
 

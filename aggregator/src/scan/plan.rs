@@ -1,8 +1,14 @@
 //! Plans the requests of a query: which logs of each node are queried, or why a node is not queried.
 
+use std::ops::Range;
+
+use piperoll_archive::read::Reader;
+use piperoll_archive::row::LogId;
 use piperoll_format::ids::{Generation, NodeId};
 use piperoll_format::order::{Key, Order, Position};
+use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::Status;
+use piperoll_protocol::archive::ArchiveVerdict;
 use piperoll_protocol::node::ScanRequest;
 use piperoll_query::filter::{ErasedFit, Filter};
 
@@ -32,6 +38,34 @@ pub(crate) struct NodeRequest {
     pub(crate) scope: Scope,
     /// Set if the request is for a log that the node's current one replaced.
     pub(crate) aside: Option<AsideOf>,
+    /// Set if the rows are read from the archive instead of the node.
+    pub(crate) archived: Option<ArchivedRows>,
+}
+
+/// Rows of one log that are read from the archive.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchivedRows {
+    pub(crate) reader: Reader,
+    pub(crate) log: LogId,
+    pub(crate) part: ArchivedPart,
+}
+
+/// The archive's part of the answer about one log.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchivedPart {
+    /// Name of the archive, and the verdict on it.
+    pub(crate) archive: String,
+    pub(crate) verdict: ArchiveVerdict,
+    pub(crate) step: u64,
+    /// Rows that the archive is asked for: those below the log start of the node, or all archived ones.
+    pub(crate) seqs: Range<u64>,
+    /// Time of the last archived row of the log; `None` if there is none, or if the archive cannot be used.
+    pub(crate) through: Option<Timestamp>,
+    /// The first rows of `seqs` that the archive does not have.
+    pub(crate) lacking: Option<Range<u64>>,
+    /// Set if the archive is read instead of a node that does not answer: the time as of which the archived rows are all rows of the
+    /// range, or the reason why there may be others.
+    pub(crate) instead_of_node: Option<Result<Timestamp, String>>,
 }
 
 /// A log that was replaced by another one.
@@ -130,25 +164,7 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
             other => return other,
         }
     }
-    let mut request = ScanRequest {
-        filter: query.filter.to_string(),
-        from: query.from,
-        to: query.to,
-        order: query.order,
-        limit,
-        after: None,
-        from_seq: None,
-        head: None,
-        generation: None,
-        prove: None,
-        count: query.count.clone(),
-        follow: false,
-    };
-    let place_decides = query.filter.names_seqs() || query.filter.on_erased(id.as_str(), 0) != ErasedFit::Unknown;
-    if query.scope.text().is_some() && !query.one_row && place_decides {
-        // The content of an erased row is gone, so it cannot be shown that the row was within the scope.
-        request.filter = query.filter.clone().and(Filter::without_erased()).to_string();
-    }
+    let mut request = request_for(id, query, limit);
     let pinned = member.witness.pinned();
     request.prove = pinned.as_ref().map(|pinned| pinned.size);
     if query.sealed {
@@ -196,7 +212,32 @@ pub(crate) fn ask(member: &NodeHandle, query: &Query, limit: Option<u64>) -> Nod
         all_there: query.all_there,
         scope: query.scope.clone(),
         aside: None,
+        archived: None,
     }))
+}
+
+/// The request for the rows of a query, before it is limited to a log.
+pub(super) fn request_for(id: &NodeId, query: &Query, limit: Option<u64>) -> ScanRequest {
+    let mut request = ScanRequest {
+        filter: query.filter.to_string(),
+        from: query.from,
+        to: query.to,
+        order: query.order,
+        limit,
+        after: None,
+        from_seq: None,
+        head: None,
+        generation: None,
+        prove: None,
+        count: query.count.clone(),
+        follow: false,
+    };
+    let place_decides = query.filter.names_seqs() || query.filter.on_erased(id.as_str(), 0) != ErasedFit::Unknown;
+    if query.scope.text().is_some() && !query.one_row && place_decides {
+        // The content of an erased row is gone, so it cannot be shown that the row was within the scope.
+        request.filter = query.filter.clone().and(Filter::without_erased()).to_string();
+    }
+    request
 }
 
 /// Plans the request for a node that left: `Absent`, unless its rows may be in the range.
@@ -226,7 +267,7 @@ fn ask_retired(member: &NodeHandle, query: &Query) -> NodePlan {
 
 /// Converts the merge key `(timestamp, node_id, seq)` into a position in one node's log. Whether the node's rows of the same
 /// microsecond come after the position depends on how the node's id compares with the id in the key.
-fn position_for(last: &Key, id: &NodeId, order: Order) -> Position {
+pub(super) fn position_for(last: &Key, id: &NodeId, order: Order) -> Position {
     let seq = match id.cmp(&last.node_id) {
         std::cmp::Ordering::Equal => last.seq,
         // In ascending order, rows of the same microsecond from nodes with larger ids come after the last row.
@@ -249,7 +290,6 @@ fn status_named(name: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use piperoll_format::time::Timestamp;
     use proptest::prelude::*;
 
     proptest! {

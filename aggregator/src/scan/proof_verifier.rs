@@ -185,17 +185,27 @@ impl ProofVerifier {
         (std::mem::take(&mut self.waiting), fault)
     }
 
+    /// Whether the complete answer proves that no row from the log start on is missing. Older rows are proven elsewhere.
+    pub(crate) fn is_retained_whole(&self, last: Option<Position>, start: u64) -> bool {
+        let (begin, end) = self.narrowed(last);
+        self.shown.as_ref().is_some_and(|shown| shown.is_whole_from(start, begin, end, self.size).is_ok())
+    }
+
+    fn narrowed(&self, last: Option<Position>) -> (Position, Position) {
+        match (last, self.order) {
+            (Some(last), Order::Asc) => (self.begin, self.end.min(last.next())),
+            (Some(last), Order::Desc) => (self.begin.max(last), self.end),
+            (None, _) => (self.begin, self.end),
+        }
+    }
+
     /// Determines what the complete answer proves, once no more rows arrive. `last` is the last row of the answer if
     /// more rows follow it.
     pub(crate) fn conclude(&mut self, last: Option<Position>) -> RangeCompleteness {
         let Some(shown) = self.shown.take() else {
             return RangeCompleteness::Not("the query has a filter".to_owned());
         };
-        match (last, self.order) {
-            (Some(last), Order::Asc) => self.end = self.end.min(last.next()),
-            (Some(last), Order::Desc) => self.begin = self.begin.max(last),
-            (None, _) => {}
-        }
+        (self.begin, self.end) = self.narrowed(last);
         let problem = match shown.is_whole(self.begin, self.end, self.size) {
             Ok(()) => return RangeCompleteness::Whole,
             Err(problem) => problem,

@@ -24,6 +24,8 @@ pub(crate) struct VerifiedRow {
     pub(crate) erased: Option<Arc<ErasureStatement>>,
     /// Whether the content of the row is withheld, because the row is not known to be within the caller's scope.
     pub(crate) withheld: bool,
+    /// Whether the row was read from the archive.
+    pub(crate) archived: bool,
 }
 
 /// Statement of an authentic entry about a row that was erased.

@@ -1,6 +1,9 @@
 //! Runs the archive's rounds periodically.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use futures::FutureExt as _;
 
 use crate::state::App;
 
@@ -8,8 +11,16 @@ use crate::state::App;
 pub(crate) async fn run(app: Arc<App>) {
     let Some(archiver) = &app.archiver else { return };
     loop {
-        if let Err(error) = archiver.round(&app.cluster, &app.audit, false).await {
-            tracing::error!(%error, "cannot archive; trying again in {} s", archiver.interval().as_secs());
+        let round = AssertUnwindSafe(archiver.round(&app.cluster, &app.audit, false)).catch_unwind();
+        match round.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot archive; trying again in {} s", archiver.interval().as_secs());
+            }
+            // A round continues from what is stored, so the next one is not affected by what this one left in memory.
+            Err(_) => {
+                tracing::error!("a round of the archive panicked; trying again in {} s", archiver.interval().as_secs())
+            }
         }
         tokio::time::sleep(archiver.interval()).await;
     }

@@ -401,20 +401,20 @@ mod tests {
         let keeping = Keeping::default();
         let witness = NodeWitness::open(dir.path(), &node, &cosigner, keeping, false).unwrap();
         assert!(witness.standing().is_pending, "nothing was asked yet");
-        let refused = witness.take(&answer, 0, SystemClock.now()).unwrap_err();
+        let refused = witness.take(&answer, 0, SystemClock.now(), None).unwrap_err();
         assert!(matches!(refused, NotTaken::TooEarly(_)), "{refused:?}");
         witness.concluded(Err(refused));
         let standing = witness.standing();
         assert_eq!((standing.verdict, standing.is_pending), (Verdict::Unverifiable, true), "{standing:?}");
 
         witness.recalled(&[]);
-        assert!(witness.take(&answer, 0, SystemClock.now()).unwrap().is_some());
+        assert!(witness.take(&answer, 0, SystemClock.now(), None).unwrap().is_some());
         witness.concluded(Ok(()));
         assert_eq!((witness.standing().verdict, witness.standing().is_pending), (Verdict::Ok, false));
 
         // A checkpoint that cannot be checked is the node's fault, and is recorded.
         let unsigned = CheckpointAnswer { note: answer.note.replace("\n3\n", "\n4\n"), ..answer };
-        let refused = witness.take(&unsigned, 3, SystemClock.now()).unwrap_err();
+        let refused = witness.take(&unsigned, 3, SystemClock.now(), None).unwrap_err();
         assert!(matches!(refused, NotTaken::Unverifiable(_)), "{refused:?}");
         witness.concluded(Err(refused));
         let standing = witness.standing();

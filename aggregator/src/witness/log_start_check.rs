@@ -89,7 +89,14 @@ async fn statement(member: &Arc<NodeHandle>, said: PrunedRows) -> Option<(Pruned
         count: None,
         follow: false,
     };
-    let asked = NodeRequest { request, pinned: Some(pinned), all_there: true, scope: Scope::default(), aside: None };
+    let asked = NodeRequest {
+        request,
+        pinned: Some(pinned),
+        all_there: true,
+        scope: Scope::default(),
+        aside: None,
+        archived: None,
+    };
     let read = async {
         let mut reader = NodeReader::open(member, &asked, &FanOutLimits::default(), Channel::Shared).await.ok()?;
         loop {

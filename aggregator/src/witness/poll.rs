@@ -2,14 +2,25 @@
 
 use std::sync::Arc;
 
+use piperoll_format::entry::Prefix;
+use piperoll_format::note::Note;
+use piperoll_format::order::Order;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::Integrity;
 use piperoll_net::clock::{Clock as _, SystemClock};
-use piperoll_protocol::node::{CheckpointAnswer, NodeStatus, peer_path};
+use piperoll_protocol::node::{CheckpointAnswer, NodeStatus, ScanRequest, peer_path};
 
 use super::{earlier, log_start_check};
-use crate::cluster::connection::Failure;
+use crate::access::scope::Scope;
+use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
+use crate::cluster::witness::memory::WitnessedEdge;
+use crate::cluster::witness::pinned::Pinned;
 use crate::cluster::witness::status::NotTaken;
 use crate::cluster::witness::watch::POLL_TIMEOUT;
+use crate::config::FanOutLimits;
+use crate::scan::node_reader::NodeReader;
+use crate::scan::plan::NodeRequest;
 
 pub(crate) async fn poll(member: &Arc<NodeHandle>) {
     let _one = member.witness.polling.lock().await;
@@ -59,7 +70,8 @@ async fn poll_once(member: &Arc<NodeHandle>) -> Result<(), NotTaken> {
     };
     watch.state().asides = answer.span.as_ref().map(|span| earlier::named(&span.aside)).unwrap_or_default();
     let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
-    if let Some(cosigned) = watch.take(&answer, old, SystemClock.now())? {
+    let edge = read_edge(member, &answer.note).await;
+    if let Some(cosigned) = watch.take(&answer, old, SystemClock.now(), edge)? {
         // The node keeps the cosignature for its own exports. A failed delivery changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), POLL_TIMEOUT).await {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not accepted");
@@ -67,4 +79,51 @@ async fn poll_once(member: &Arc<NodeHandle>) -> Result<(), NotTaken> {
     }
     log_start_check::check(member, floor, oldest).await;
     Ok(earlier::poll(member).await?)
+}
+
+/// Reads the last row below the checkpoint that a node presents, verified with the row's MAC and its proof. The archive can be read instead
+/// for a node only if era and time of this row are known. `None` if the row is known already, or cannot be read now.
+async fn read_edge(member: &Arc<NodeHandle>, note: &str) -> Option<WitnessedEdge> {
+    let watch = &member.witness;
+    if !watch.remembers_edges() {
+        return None;
+    }
+    let note = Note::parse(note).ok()?;
+    let checkpoint = watch.opened(&note).ok()?;
+    let (size, seq) = (checkpoint.size, checkpoint.size.checked_sub(1)?);
+    let generation = checkpoint.origin.rsplit('/').next()?.parse().ok()?;
+    if watch.edge().is_some_and(|edge| edge.size == size) {
+        return None;
+    }
+    let request = ScanRequest {
+        filter: String::new(),
+        from: Timestamp::MIN,
+        to: Timestamp::MAX,
+        order: Order::Asc,
+        limit: Some(1),
+        after: None,
+        from_seq: Some(seq),
+        head: Some(seq),
+        generation: Some(generation),
+        prove: Some(size),
+        count: None,
+        follow: false,
+    };
+    let (root, note, seen) = (checkpoint.root, note.to_string().into(), SystemClock.now());
+    let pinned = Some(Pinned { generation, size, root, note, seen });
+    let scope = Scope::default();
+    let asked = NodeRequest { request, pinned, all_there: true, scope, aside: None, archived: None };
+    let read = async {
+        let limits = FanOutLimits { first_row: POLL_TIMEOUT, idle: POLL_TIMEOUT, ..FanOutLimits::default() };
+        let mut reader = NodeReader::open(member, &asked, &limits, Channel::Shared).await.ok()?;
+        let row = reader.next().await.ok()??;
+        (row.key.seq == seq && row.witnessed).then_some(row)
+    };
+    let row = tokio::time::timeout(POLL_TIMEOUT, read).await.ok()??;
+    let era = match (row.integrity, &row.erased) {
+        (Integrity::Ok, None) => Prefix::parse(&row.body)?.era,
+        (Integrity::Erased, Some(gone)) => gone.said.era,
+        _ => return None,
+    };
+    Some(WitnessedEdge { size, era, timestamp: row.key.timestamp })
 }

@@ -1,5 +1,6 @@
 //! Parts of objects that several reads need: footers and hashes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashlink::LruCache;
@@ -13,6 +14,8 @@ const FOOTERS_MAX: usize = 128;
 /// Maximum number of steps whose hashes are kept. The hashes of a step take up to 500 KiB.
 const TREES_MAX: usize = 32;
 
+/// Bytes of rows that all scans together read ahead. Each scan has at least one tile.
+const WINDOWS_BYTES: u64 = 64 * 1024 * 1024;
 /// Row groups whose columns may be in memory at the same time. The columns of a row group that a filter needs take up to 32 MiB.
 const COLUMNS_AT_ONCE: usize = 3;
 
@@ -22,6 +25,8 @@ pub struct Caches {
     trees: Mutex<LruCache<u64, Arc<Trees>>>,
     /// Held by scans while they select the rows of a row group.
     pub(super) slots: Semaphore,
+    /// Number of scans that share the memory for rows.
+    scans: AtomicU64,
 }
 
 impl Default for Caches {
@@ -30,6 +35,7 @@ impl Default for Caches {
             footers: Mutex::new(LruCache::new(FOOTERS_MAX)),
             trees: Mutex::new(LruCache::new(TREES_MAX)),
             slots: Semaphore::new(COLUMNS_AT_ONCE),
+            scans: AtomicU64::new(0),
         }
     }
 }
@@ -55,5 +61,26 @@ impl Caches {
 
     pub(super) fn keep_trees(&self, step: u64, trees: &Arc<Trees>) {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner).insert(step, Arc::clone(trees));
+    }
+
+    /// Bytes of rows that one of the current scans may read at once.
+    pub(super) fn window_bytes(&self) -> u64 {
+        WINDOWS_BYTES / self.scans.load(Ordering::Relaxed).max(1)
+    }
+}
+
+/// A scan that shares the memory for rows; it no longer does when this value is dropped.
+pub(super) struct ScanCount(Arc<Caches>);
+
+impl ScanCount {
+    pub(super) fn new(caches: &Arc<Caches>) -> Self {
+        caches.scans.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(caches))
+    }
+}
+
+impl Drop for ScanCount {
+    fn drop(&mut self) {
+        self.0.scans.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -12,4 +12,4 @@ pub use cache::Caches;
 pub use catalog::{Catalog, CatalogLog, CatalogRange};
 pub use error::ReadError;
 pub use rows::Reader;
-pub use scan::{LogScan, ScanRange};
+pub use scan::{LogScan, ScanRange, ScanStep};

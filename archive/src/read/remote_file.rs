@@ -14,7 +14,6 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMask, PageIndexPolicy, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::cache::Caches;
 use super::catalog::CatalogFile;
 use super::error::ReadError;
 use crate::file::{COLUMNS, Chunk, chunks_of};
@@ -42,19 +41,13 @@ pub(super) struct FileMeta {
 
 impl FileMeta {
     /// Reads the footer of a file.
-    pub(super) async fn open(store: &Store, caches: &Caches, file: &Arc<CatalogFile>) -> Result<Arc<Self>, ReadError> {
-        if let Some(known) = caches.footer(&file.name) {
-            return Ok(known);
-        }
+    pub(super) async fn read(store: &Store, file: &Arc<CatalogFile>) -> Result<Self, ReadError> {
         let bytes_max = (file.bytes.saturating_sub(file.tail_offset)).min(TAIL_BYTES_MAX);
         let tail = store.read_tail(&file.name, file.tail_offset, bytes_max).await?;
         if tail.len() as u64 != file.bytes - file.tail_offset || digest_of(&tail) != file.tail_sha256 {
             return Err(ReadError::changed(&file.name, "its tail does not match the digest in its step"));
         }
-        let meta = Self::parse(file, &tail)?;
-        let meta = Arc::new(meta);
-        caches.keep_footer(&file.name, &meta);
-        Ok(meta)
+        Self::parse(file, &tail)
     }
 
     fn parse(file: &Arc<CatalogFile>, tail: &Bytes) -> Result<Self, ReadError> {

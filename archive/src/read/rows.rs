@@ -20,7 +20,7 @@ use crate::row::{ArchivedRow, Content, LogId};
 use crate::store::Store;
 
 /// Reader of an archive's rows.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Reader {
     store: Store,
     catalog: Arc<Catalog>,
@@ -37,7 +37,12 @@ impl Reader {
         &self.catalog
     }
 
-    pub(super) fn store(&self) -> &Store {
+    pub(super) fn caches(&self) -> &Arc<Caches> {
+        &self.caches
+    }
+
+    /// Store from which the rows are read.
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
@@ -47,7 +52,13 @@ impl Reader {
     }
 
     pub(super) async fn footer(&self, run: &CatalogRun) -> Result<Arc<FileMeta>, ReadError> {
-        FileMeta::open(&self.store, &self.caches, self.catalog.file(run.file)).await
+        let file = self.catalog.file(run.file);
+        if let Some(known) = self.caches.footer(&file.name) {
+            return Ok(known);
+        }
+        let meta = Arc::new(FileMeta::read(&self.store, file).await?);
+        self.caches.keep_footer(&file.name, &meta);
+        Ok(meta)
     }
 
     /// Reads the rows of whole level-0 tiles, as far as they are archived. Each row leads to the checkpoint of its range.

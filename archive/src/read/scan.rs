@@ -10,6 +10,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 use piperoll_query::filter::{ErasedFit, Filter};
 
+use super::cache::ScanCount;
 use super::candidates::{Columns, is_within, needed, required, times};
 use super::catalog::{CatalogLog, CatalogRun};
 use super::error::ReadError;
@@ -47,11 +48,24 @@ pub struct LogScan {
     /// Erased rows of the range that the filter neither selects nor rules out.
     erased_apart: u64,
     scanned: u64,
+    _count: ScanCount,
+}
+
+/// Result of one step of a scan.
+#[derive(Debug)]
+pub enum ScanStep {
+    Row(ArchivedRow),
+    /// Rows were read; none of them may match.
+    Read,
+    /// There are no more rows.
+    End,
 }
 
 /// Rows of one era, in the order of the scan.
 #[derive(Default)]
 struct EraScan {
+    /// Position of the first row, in the order of the scan, of the run that is being read.
+    current: Option<Position>,
     /// Runs that were not read yet.
     runs: VecDeque<CatalogRun>,
     /// Rows of the current run that may match, ascending.
@@ -84,7 +98,8 @@ impl LogScan {
             }
         }
         eras.retain(|era| !era.runs.is_empty());
-        Some(Self { reader, of_log, range, eras, window: 1, erased_apart: 0, scanned: 0 })
+        let count = ScanCount::new(reader.caches());
+        Some(Self { reader, of_log, range, eras, window: 1, erased_apart: 0, scanned: 0, _count: count })
     }
 
     /// Archived rows of the log.
@@ -103,22 +118,42 @@ impl LogScan {
         self.scanned
     }
 
+    /// Position before which, in the order of the scan, every row has been read; `None` after the last row.
+    pub fn reached(&self) -> Option<Position> {
+        let order = self.range.order;
+        let bounds = self.eras.iter().filter_map(|era| era.reached(order));
+        bounds.reduce(|best, other| if order.before(&other, &best) { other } else { best })
+    }
+
     /// Returns the next row that matches; `None` after the last one.
     ///
     /// # Errors
-    /// Fails if the store does not answer, or if an object is not what its step says.
+    /// As for [`LogScan::step`].
     pub async fn next(&mut self) -> Result<Option<ArchivedRow>, ReadError> {
         loop {
-            let order = self.range.order;
-            self.eras.retain(|era| !era.is_finished());
-            let bounds = self.eras.iter().enumerate().filter_map(|(index, era)| Some((index, era.bound(order)?)));
-            let best = bounds.reduce(|best, other| if order.before(&other.1, &best.1) { other } else { best });
-            let Some((index, _)) = best else { return Ok(None) };
-            if let Some(row) = self.eras[index].ready.pop_front() {
-                return Ok(Some(row));
+            match self.step().await? {
+                ScanStep::Row(row) => return Ok(Some(row)),
+                ScanStep::Read => {}
+                ScanStep::End => return Ok(None),
             }
-            self.fill(index).await?;
         }
+    }
+
+    /// Returns the next row that matches, or reads further rows. A step that is cancelled may lose rows.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer, or if an object is not what its step says.
+    pub async fn step(&mut self) -> Result<ScanStep, ReadError> {
+        let order = self.range.order;
+        self.eras.retain(|era| !era.is_finished());
+        let bounds = self.eras.iter().enumerate().filter_map(|(index, era)| Some((index, era.bound(order)?)));
+        let best = bounds.reduce(|best, other| if order.before(&other.1, &best.1) { other } else { best });
+        let Some((index, _)) = best else { return Ok(ScanStep::End) };
+        if let Some(row) = self.eras[index].ready.pop_front() {
+            return Ok(ScanStep::Row(row));
+        }
+        self.fill(index).await?;
+        Ok(ScanStep::Read)
     }
 
     /// Reads more rows of an era.
@@ -127,11 +162,13 @@ impl LogScan {
             let Some(run) = self.eras[index].runs.pop_front() else { return Ok(()) };
             let (pending, body_bytes) = self.candidates(&run).await?;
             let era = &mut self.eras[index];
+            era.current = Some(run.edge(self.range.order));
             (era.pending, era.body_bytes) = (pending.into(), body_bytes);
             return Ok(());
         }
         let bytes_of_tile = self.eras[index].body_bytes.saturating_mul(TILE_WIDTH).max(1);
-        let room = usize::try_from(WINDOW_BYTES / bytes_of_tile).unwrap_or(WINDOW_TILES_MAX).max(1);
+        let bytes = WINDOW_BYTES.min(self.reader.caches().window_bytes());
+        let room = usize::try_from(bytes / bytes_of_tile).unwrap_or(WINDOW_TILES_MAX).max(1);
         let (tiles, wanted) = self.eras[index].next_tiles(self.range.order, self.window.min(room));
         self.window = (self.window * 2).min(WINDOW_TILES_MAX);
         let rows = self.reader.tiles(&self.range.log, &tiles).await?;
@@ -253,7 +290,7 @@ impl LogScan {
     /// first one after it. `None` if there are too many eras.
     ///
     /// # Errors
-    /// As for [`LogScan::next`].
+    /// As for [`LogScan::step`].
     pub async fn borders(&self, begin: Position, end: Position) -> Result<Option<Vec<ArchivedRow>>, ReadError> {
         let runs = self.of_log.runs_in(&self.range.rows);
         let mut seqs: Vec<u64> = Vec::new();
@@ -322,10 +359,13 @@ impl EraScan {
                 Order::Desc => Position { timestamp: Timestamp::MAX, seq: u64::MAX },
             });
         }
-        self.runs.front().map(|run| match order {
-            Order::Asc => Position { timestamp: run.first, seq: run.from_seq },
-            Order::Desc => Position { timestamp: run.last, seq: run.to_seq - 1 },
-        })
+        self.runs.front().map(|run| run.edge(order))
+    }
+
+    fn reached(&self, order: Order) -> Option<Position> {
+        let row = self.ready.front().map(|row| Position { timestamp: row.timestamp, seq: row.seq });
+        let current = self.current.filter(|_| !self.pending.is_empty());
+        row.or(current).or_else(|| self.runs.front().map(|run| run.edge(order)))
     }
 
     /// Takes the next candidates, up to a number of tiles. Returns the tiles, ascending, and the rows.
@@ -372,6 +412,16 @@ impl EraScan {
         match order {
             Order::Asc => self.pending.push_front(rows),
             Order::Desc => self.pending.push_back(rows),
+        }
+    }
+}
+
+impl CatalogRun {
+    /// Position of the first row of the run in an order.
+    fn edge(&self, order: Order) -> Position {
+        match order {
+            Order::Asc => Position { timestamp: self.first, seq: self.from_seq },
+            Order::Desc => Position { timestamp: self.last, seq: self.to_seq - 1 },
         }
     }
 }

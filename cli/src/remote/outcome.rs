@@ -44,7 +44,10 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
         .iter()
         .any(|node| node.status == Status::Invalid || node.invalid > 0 || node.verdict == Verdict::PrunedEarly);
     let gave = |status| {
-        matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
+        matches!(
+            status,
+            Status::Ok | Status::Archived | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded
+        )
     };
     if invalid {
         Exit::Violation

@@ -81,7 +81,7 @@ fn fixed_columns(nodes: &[NodeReport]) -> usize {
 }
 
 fn is_bad(status: Status) -> bool {
-    !matches!(status, Status::Ok | Status::Excluded | Status::Retired)
+    !matches!(status, Status::Ok | Status::Archived | Status::Excluded | Status::Retired)
 }
 
 fn node_block(node: &NodeReport, width: usize) -> String {
@@ -160,24 +160,27 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     let missing: Vec<&str> = envelope
         .nodes
         .iter()
-        .filter(|n| !matches!(n.status, Status::Ok | Status::Excluded))
+        .filter(|n| !matches!(n.status, Status::Ok | Status::Archived | Status::Excluded))
         .map(|n| n.node_id.as_str())
         .collect();
     let newest_first = envelope.order == "desc";
     let of = |answered: usize| format!("{answered} of {} answered", counted(envelope.expected as u64, "node", "nodes"));
     let green = |message: &str| format!("{}{message}{}", paint::GREEN, paint::PLAIN);
+    // An archive was read instead of nodes that did not answer, so what they recorded later is not known.
+    let as_of = envelope.as_of.as_ref().map(|time| format!(" AS OF {}", escape(time))).unwrap_or_default();
     let head = if envelope.complete && envelope.more {
         let which = if newest_first { "newest" } else { "oldest" };
         format!(
             "{}: the {which} {rows} {} shown and there are more; {}",
-            green("PAGE COMPLETE"),
+            green(&format!("PAGE COMPLETE{as_of}")),
             if envelope.count == 1 { "is" } else { "are" },
             of(envelope.answered)
         )
     } else if envelope.complete {
-        format!("{}: {rows}, {}", green("COMPLETE"), of(envelope.answered))
+        format!("{}: {rows}, {}", green(&format!("COMPLETE{as_of}")), of(envelope.answered))
     } else if let Some(since) = &envelope.complete_since {
-        let kept = envelope.nodes.iter().filter(|n| n.status == Status::Ok || n.complete_since.is_some()).count();
+        let is_kept = |n: &&NodeReport| matches!(n.status, Status::Ok | Status::Archived) || n.complete_since.is_some();
+        let kept = envelope.nodes.iter().filter(is_kept).count();
         format!(
             "{}: {rows}{}, {}; older rows were pruned after their retention period",
             green(&format!("COMPLETE SINCE {since}")),
@@ -215,6 +218,14 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
     if !held.is_empty() {
         let message = format!("{}UNRESOLVED VERDICT{}", paint::RED, paint::PLAIN);
         lines.push(format!("{message}: {}; `piperoll nodes` shows why", held.join(", ")));
+    }
+    for archive in &envelope.archives {
+        let rows = counted(archive.rows, "row", "rows");
+        let name = escape(&archive.archive);
+        lines.push(match &archive.reason {
+            None => format!("{rows} from {name}, verified up to step {}", archive.step),
+            Some(reason) => format!("{rows} from {name}, which could not be read in full: {}", escape(reason)),
+        });
     }
     match envelope.order_uncertainty_ms {
         Some(ms) if ms < ORDER_UNCERTAIN_MS_MIN => {}

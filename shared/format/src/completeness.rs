@@ -5,6 +5,8 @@
 //! the gap is newer than the range. To prove that a range is complete, a node therefore shows the rows of the range and,
 //! in every era, the rows at the borders of the range.
 
+use std::ops::Range;
+
 use crate::order::Position;
 use crate::time::Timestamp;
 
@@ -103,10 +105,8 @@ impl Coverage {
         if let Some(inside) = self.borders.iter().find(|border| (begin..end).contains(*border)) {
             return Err(Unproven::Border(inside.seq));
         }
-        let mut runs = self.runs.clone();
-        runs.sort_by_key(|(first, _)| first.seq);
-        let mut next = 0;
-        let mut before: Option<ProvenRow> = None;
+        let runs = self.sorted_runs();
+        let (mut next, mut before): (u64, Option<ProvenRow>) = (0, None);
         if let (Some((to, newest)), Some((first, _))) = (self.floor, runs.first())
             && first.seq > 0
         {
@@ -118,19 +118,57 @@ impl Coverage {
             }
             (next, before) = (to, Some(*first));
         }
-        for (first, last) in runs {
-            // Rows before the first shown row are known to belong to the same era as that row only if it is in era 0.
-            let same_era = before.map_or(0, |place| place.era) == first.era;
-            let below = first.position() <= begin;
-            let above = before.is_some_and(|place| place.position().next() >= end);
-            if next < first.seq && !(same_era && (below || above)) {
-                return Err(Unproven::LeftOut { from: next, last: first.seq - 1 });
-            }
-            next = last.seq + 1;
-            before = Some(last);
-        }
-        if next < size { Err(Unproven::LeftOut { from: next, last: size - 1 }) } else { Ok(()) }
+        are_whole(runs, (next, before), begin..end, size)
     }
+
+    /// Checks that every row of `begin..end` among the rows `start..size` of the log was shown as a row of the range. Whether
+    /// rows before `start` belong to the range does not matter here; row `start` must have been shown.
+    pub fn is_whole_from(&self, start: u64, begin: Position, end: Position, size: u64) -> Result<(), Unproven> {
+        if start == 0 {
+            return self.is_whole(begin, end, size);
+        }
+        if self.too_many {
+            return Err(Unproven::TooMany);
+        }
+        if let Some(inside) = self.borders.iter().find(|border| (begin..end).contains(*border)) {
+            return Err(Unproven::Border(inside.seq));
+        }
+        let runs = self.sorted_runs();
+        match runs.first() {
+            Some((first, _)) if first.seq == start => are_whole(runs.clone(), (start, Some(*first)), begin..end, size),
+            _ if start >= size => Ok(()),
+            _ => Err(Unproven::LeftOut { from: start, last: size - 1 }),
+        }
+    }
+
+    fn sorted_runs(&self) -> Vec<(ProvenRow, ProvenRow)> {
+        let mut runs = self.runs.clone();
+        runs.sort_by_key(|(first, _)| first.seq);
+        runs
+    }
+}
+
+/// Checks the gaps between runs of rows. `known` is the next seq and the row before the first run, if it is known.
+fn are_whole(
+    runs: Vec<(ProvenRow, ProvenRow)>,
+    known: (u64, Option<ProvenRow>),
+    range: Range<Position>,
+    size: u64,
+) -> Result<(), Unproven> {
+    let Range { start: begin, end } = range;
+    let (mut next, mut before) = known;
+    for (first, last) in runs {
+        // Rows before the first shown row are known to belong to the same era as that row only if it is in era 0.
+        let same_era = before.map_or(0, |place| place.era) == first.era;
+        let below = first.position() <= begin;
+        let above = before.is_some_and(|place| place.position().next() >= end);
+        if next < first.seq && !(same_era && (below || above)) {
+            return Err(Unproven::LeftOut { from: next, last: first.seq - 1 });
+        }
+        next = last.seq + 1;
+        before = Some(last);
+    }
+    if next < size { Err(Unproven::LeftOut { from: next, last: size - 1 }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -206,6 +244,26 @@ mod tests {
                 borders.filter(|row| !inside(row)).for_each(|row| shown.border(*row));
             }
             prop_assert_eq!(shown.is_whole(begin, end, size), Ok(()));
+        }
+
+        /// From any retained row on, the remaining rows and borders prove the remaining range; whatever is left out is noticed.
+        #[test]
+        fn the_rest_of_a_range_is_proven_alone(log in log(), a in 0i64..40, b in 0i64..40, start in any::<prop::sample::Index>(), hidden in any::<prop::sample::Index>()) {
+            let (begin, end) = (at(a.min(b), 0), at(a.max(b), 0));
+            let (size, start) = (log.len() as u64, start.index(log.len()));
+            let shown = |hide: Option<u64>| {
+                let mut shown = Coverage::default();
+                for row in log[start..].iter().filter(|row| Some(row.seq) != hide) {
+                    if (begin..end).contains(&row.position()) { shown.row(*row) } else { shown.border(*row) }
+                }
+                shown
+            };
+            prop_assert_eq!(shown(None).is_whole_from(start as u64, begin, end, size), Ok(()));
+            let inside: Vec<&ProvenRow> = log[start..].iter().filter(|row| (begin..end).contains(&row.position())).collect();
+            if !inside.is_empty() {
+                let hide = hidden.get(&inside).seq;
+                prop_assert!(shown(Some(hide)).is_whole_from(start as u64, begin, end, size).is_err());
+            }
         }
 
         /// After a prune, a range is complete if and only if it cannot include pruned rows.

@@ -34,6 +34,9 @@ pub struct Cursor {
     pub heads: Vec<Head>,
     /// Nodes that did not answer in full on some page so far. Later pages contain no rows of these nodes but still list them.
     pub incomplete: Vec<Incomplete>,
+    /// Nodes whose archived rows could not be read for some page so far. Later pages contain no archived rows of these nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_archive: Vec<NodeId>,
     /// Version of the filter language in which the first page's filter was parsed; absent in cursors that predate version 2.
     #[serde(default = "filter_version_1", skip_serializing_if = "is_version_1")]
     pub filter_version: u32,
@@ -91,7 +94,25 @@ impl Cursor {
     pub fn new(query: &QueryHash, snapshot: Snapshot, last: Key, incomplete: Vec<Incomplete>) -> Self {
         let Snapshot { asked_at, from, to, heads, filter_version } = snapshot;
         let query = query.0.clone();
-        Self { v: VERSION, query, asked_at, from, to, last, heads, incomplete, filter_version, back: false }
+        let without_archive = Vec::new();
+        Self {
+            v: VERSION,
+            query,
+            asked_at,
+            from,
+            to,
+            last,
+            heads,
+            incomplete,
+            without_archive,
+            filter_version,
+            back: false,
+        }
+    }
+
+    /// Returns the cursor with the nodes whose archived rows later pages leave out.
+    pub fn without_archive(self, nodes: Vec<NodeId>) -> Self {
+        Self { without_archive: nodes, ..self }
     }
 
     /// Returns a cursor of the same snapshot for the page before the row `first`.

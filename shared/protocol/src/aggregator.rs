@@ -3,6 +3,7 @@
 use crate::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::ArchiveVerdict;
 use crate::node::{ForwardStatus, RetentionStatus};
 use piperoll_query::stats::Stats;
 
@@ -13,6 +14,9 @@ use piperoll_query::stats::Stats;
 pub enum Status {
     /// Answered in full, possibly with zero rows.
     Ok,
+    /// The node did not answer, but all of its witnessed rows of the range are in the archive and were read from there. Counts as
+    /// answered, as of the time in `archived.as_of`.
+    Archived,
     /// The TCP connection, the TLS handshake or the check of the node's identity failed.
     Unreachable,
     /// The connection was accepted, but no answer arrived in time.
@@ -38,6 +42,7 @@ impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Archived => "archived",
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
             Self::Incomplete => "incomplete",
@@ -91,6 +96,9 @@ pub struct NodeReport {
     /// Erased rows of the range that are not counted in `rows`; see `erased` of the envelope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
+    /// The part of the node's contribution that was read from the archive; absent if nothing had to be read from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<ArchivedReport>,
     pub verified: u64,
     pub invalid: u64,
     pub took_ms: Option<f64>,
@@ -100,6 +108,36 @@ pub struct NodeReport {
     pub last_seen: Option<String>,
     pub clock_offset_ms: Option<f64>,
     pub clock_uncertainty_ms: Option<f64>,
+}
+
+/// The part of a node's contribution that was read from an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ArchivedReport {
+    /// `archive:` and the id of the archive.
+    pub archive: String,
+    /// Rows in the answer that were read from the archive. The other rows of the node came from the node.
+    pub rows: u64,
+    /// Time of the node's last archived row, RFC 3339.
+    pub archived_through: Option<String>,
+    /// Set if the status is `archived`: the time as of which the rows are all rows of the range, RFC 3339.
+    pub as_of: Option<String>,
+}
+
+/// An archive that the answer needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ArchiveReport {
+    /// `archive:` and the id of the archive.
+    pub archive: String,
+    pub status: Status,
+    pub verdict: ArchiveVerdict,
+    /// Number of the newest step that was known.
+    pub step: u64,
+    /// Explanation, present if the status is not `ok`.
+    pub reason: Option<String>,
+    /// Rows in the answer that were read from the archive.
+    pub rows: u64,
 }
 
 impl NodeReport {
@@ -116,8 +154,15 @@ pub const COMPLETE_SINCE_HEADER: &str = "audit-complete-since";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Envelope {
-    /// Whether every expected node that is not excluded has the status `ok`. Nothing else affects this field.
+    /// Whether every expected node that is not excluded has the status `ok` or `archived`. Nothing else affects this field. If
+    /// `as_of` is set, the answer is complete as of that time.
     pub complete: bool,
+    /// Set if an archive was read instead of nodes that did not answer: nothing is known about what they recorded after this time. RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<String>,
+    /// The archives that the answer needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<ArchiveReport>,
     /// Set if the answer is incomplete only because rows of the range were pruned after the retention period of the cluster's
     /// policy. Nothing is missing from this time on, and a query with this time as `from` would be complete. RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]

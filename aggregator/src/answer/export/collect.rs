@@ -18,7 +18,7 @@ use piperoll_protocol::aggregator::Status;
 use piperoll_protocol::node::{NodeStatus, ProofAnswer, ProofRequest, peer_path};
 
 use super::spool::{Spool, SpoolRows};
-use crate::answer::fanout::NodeOutcome;
+use crate::answer::outcome::NodeOutcome;
 use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::witness::pinned::Pinned;

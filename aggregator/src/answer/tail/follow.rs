@@ -255,7 +255,7 @@ fn asked(place: TailPosition, query: &Query, earlier: Option<Generation>) -> Nod
         count: None,
         follow: earlier.is_none(),
     };
-    NodeRequest { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None }
+    NodeRequest { request, pinned: None, all_there: true, scope: query.scope.clone(), aside: None, archived: None }
 }
 
 /// Sends the rest of a superseded log and advances its position.

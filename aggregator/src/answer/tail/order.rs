@@ -276,6 +276,7 @@ mod tests {
         let key = Key { timestamp: Timestamp::from_micros(micros), node_id, seq };
         let (body, mac, integrity) = (Bytes::new(), Bytes::new(), Integrity::Ok);
         let row = VerifiedRow {
+            archived: false,
             key,
             body,
             mac,

@@ -25,10 +25,12 @@ impl WatchState {
 }
 
 impl NodeWitness {
-    /// Returns the logs that may have had rows in a range and were deleted together with the first rows of their successor.
-    pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp) -> Option<GoneHere> {
+    /// Returns the logs that may have had rows in a range and were deleted together with the first rows of their successor. Logs of
+    /// `read` were read elsewhere.
+    pub(crate) fn gone_in(&self, from: Timestamp, to: Timestamp, read: &[Generation]) -> Option<GoneHere> {
         let state = self.state();
-        let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost);
+        let is_read = |lost: &Lost| read.iter().any(|generation| lost.generation == generation.to_string());
+        let gone = |lost: &&Lost| lost.touches(from, to) && state.has_let_go(lost) && !is_read(lost);
         state.remembered.lost.iter().filter(gone).fold(None, |all: Option<GoneHere>, lost| {
             let Some(all) = all else { return Some(GoneHere { until: lost.until, message: lost.describe() }) };
             Some(GoneHere { until: all.until.max(lost.until), ..all })

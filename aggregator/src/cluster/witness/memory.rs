@@ -200,6 +200,20 @@ pub(crate) struct Remembered {
     /// The last checkpoint of each UTC day, oldest first. Kept if this aggregator writes an archive, whose steps end with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) days: Vec<DayCheckpoint>,
+    /// The last witnessed row, if it could be read. Kept if this aggregator writes an archive, which needs it to be read instead of a node
+    /// that does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) edge: Option<WitnessedEdge>,
+}
+
+/// The last row below a pinned checkpoint, read from the node with its MAC and its proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WitnessedEdge {
+    /// Size of the checkpoint.
+    pub(crate) size: u64,
+    pub(crate) era: u32,
+    pub(crate) timestamp: Timestamp,
 }
 
 /// A log start above row 0, and when it was first seen.

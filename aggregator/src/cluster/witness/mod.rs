@@ -3,6 +3,7 @@
 //!
 //! A node can lose, truncate or rewrite its log, but it cannot make a witness forget a checkpoint that the witness cosigned.
 
+pub(crate) mod archived;
 pub(crate) mod aside;
 pub(crate) mod compare;
 pub(crate) mod day_checkpoint;

@@ -19,6 +19,7 @@ use super::day_checkpoint::{DayCheckpoint, note_day};
 use super::log_start::{Keeping, LogStart};
 use super::memory::{
     Alarm, BadRow, EarlyPrune, Evidence, Lost, Mark, Memory, Pin, ROW_INVALID, Remembered, SeenFloor, Span,
+    WitnessedEdge,
 };
 use super::pinned::Pinned;
 use super::status::{LostHere, NotTaken, WitnessStatus};
@@ -371,8 +372,15 @@ impl NodeWitness {
     }
 
     /// Processes the answer to one poll of a node's checkpoint. Returns the note to send back, which has this witness's
-    /// cosignature. `old` is the size that the consistency proof was requested for.
-    pub(crate) fn take(&self, answer: &CheckpointAnswer, old: u64, now: Timestamp) -> Result<Option<String>, NotTaken> {
+    /// cosignature. `old` is the size that the consistency proof was requested for; `edge` describes the last row of the presented
+    /// checkpoint, if it was read.
+    pub(crate) fn take(
+        &self,
+        answer: &CheckpointAnswer,
+        old: u64,
+        now: Timestamp,
+        edge: Option<WitnessedEdge>,
+    ) -> Result<Option<String>, NotTaken> {
         let note = Note::parse(&answer.note).map_err(|e| e.to_string())?;
         let presented = self.opened(&note)?;
         let proof = proof(answer).ok_or_else(|| "its consistency proof is malformed".to_owned())?;
@@ -411,6 +419,9 @@ impl NodeWitness {
                     note_day(&mut remembered.days, &pin.note, pin.seen, now);
                 }
                 remembered.mark(Mark { size, root: encode_hash(&presented.root), seen: now, span });
+                if edge.is_some() {
+                    remembered.edge = edge;
+                }
                 remembered.pin = Some(Pin { origin, size, note: cosigned.clone(), seen: now, span });
                 // Store the pin before returning the cosignature: this witness must never forget a checkpoint that it cosigned.
                 self.memory.store(&remembered).map_err(|e| format!("cannot store the witness's state: {e}"))?;

@@ -5,6 +5,7 @@ import { get, parameters, send } from "../lib/api.js";
 import { askReason } from "./dialog.js";
 import { announce, copy, h, notice, put, textOr, visible } from "../lib/dom.js";
 import {
+  isArchived,
   isBroken,
   isMissing,
   isPruned,
@@ -36,6 +37,7 @@ export function banners({ retry }) {
     const missing = envelope.nodes.filter(isMissing);
     const pruned = envelope.nodes.filter(isPruned);
     const retired = envelope.nodes.filter(isRetired);
+    const archived = envelope.nodes.filter(isArchived);
     const superseded = envelope.nodes.filter(isSuperseded);
     const broken = envelope.nodes.filter(isBroken);
     const draw = (seen) =>
@@ -44,12 +46,14 @@ export function banners({ retry }) {
         missing.length > 0 && missingBanner(envelope, missing, order, retry),
         pruned.length > 0 && prunedBanner(pruned, envelope),
         retired.length > 0 && retiredBanner(retired),
+        archived.length > 0 && archivedBanner(archived, envelope),
         superseded.length > 0 && supersededBanner(superseded),
         broken.map((node) => brokenBanner(node, seen, () => show(envelope, order))),
       );
     draw([]);
     const now = [
       ...missing.map((node) => `${node.node_id} is missing`),
+      ...archived.map((node) => `${node.node_id} does not answer; its entries are from the archive`),
       ...superseded.map((node) => `entries of ${node.node_id} are no longer in its log`),
       ...broken.map((node) => `${node.node_id}: ${verdictOf(node)}`),
     ].join("; ");
@@ -129,6 +133,20 @@ function retiredBanner(retired) {
     "div",
     { class: "banner warning retired", role: "region", "aria-label": "Retired nodes" },
     retired.map((node) => h("p", {}, h("b", {}, node.node_id), " has left the cluster: ", visible(node.reason ?? ""))),
+  );
+}
+
+function archivedBanner(archived, envelope) {
+  return h(
+    "div",
+    { class: "banner neutral archived", role: "region", "aria-label": "Entries from the archive" },
+    h(
+      "p",
+      {},
+      h("b", {}, `Complete as of ${moment(envelope.as_of ?? "")}. `),
+      "Entries of nodes that do not answer are from the archive; what they recorded later is not known.",
+    ),
+    archived.map((node) => h("p", {}, h("b", {}, node.node_id), ": ", visible(node.reason ?? ""))),
   );
 }
 

@@ -17,6 +17,8 @@ export const isPruned = (node) => node.status === "pruned";
 export const isRetired = (node) => node.status === "retired";
 /** Whether an answer is complete, apart from entries that were pruned under the retention policy. */
 export const isComplete = (envelope) => envelope.complete || Boolean(envelope.complete_since);
+/** The node did not answer, and its entries of the range were read from the archive. */
+export const isArchived = (node) => node.status === "archived";
 export const isSuperseded = (node) => node.status === "superseded";
 export const isBroken = (node) => node.status === "invalid" || BROKEN.includes(node.verdict);
 export const verdictOf = (node) => (BROKEN.includes(node.verdict) ? node.verdict : "row_invalid");
@@ -50,7 +52,8 @@ export function missingWords(node) {
 export function statement(envelope) {
   const since = envelope.complete_since ? `Complete since ${moment(envelope.complete_since)}` : "NOT COMPLETE";
   const proven = envelope.completeness ? ` ${visible(envelope.completeness)}.` : "";
-  const head = envelope.complete ? "Complete" : since;
+  const asOf = envelope.as_of ? ` as of ${moment(envelope.as_of)}` : "";
+  const head = envelope.complete ? `Complete${asOf}` : since;
   const lines = [`${head}: ${envelope.answered} of ${envelope.expected} nodes answered.${proven}`];
   if (envelope.more)
     lines.push(
@@ -59,6 +62,10 @@ export function statement(envelope) {
     );
   if (envelope.from) lines.push(`Range: ${moment(envelope.from)} to ${moment(envelope.to)}.`);
   if (envelope.limited_to) lines.push(`Limited to: ${visible(envelope.limited_to)}`);
+  for (const archive of envelope.archives ?? []) {
+    const state = archive.reason ? `not read in full: ${visible(archive.reason)}` : `step ${archive.step}`;
+    lines.push(`From ${visible(archive.archive)}: ${digits(archive.rows)} entries (${state}).`);
+  }
   for (const node of envelope.nodes) {
     const why = visible(node.reason ?? "");
     if (isMissing(node))
@@ -68,6 +75,7 @@ export function statement(envelope) {
       );
     if (isPruned(node)) lines.push(`Pruned: ${node.node_id}: ${why}`);
     if (isRetired(node)) lines.push(`Retired: ${node.node_id}: ${why}`);
+    if (isArchived(node)) lines.push(`From the archive: ${node.node_id}: ${why}`);
     if (isSuperseded(node)) lines.push(`Superseded: ${node.node_id}: ${why}`);
     if (isBroken(node)) lines.push(`Violation: ${node.node_id} (${verdictOf(node)}): ${why}`);
   }

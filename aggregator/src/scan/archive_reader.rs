@@ -1,0 +1,404 @@
+//! Reads rows of one log from the archive: verifies them with the node's keys, and shows which rows of the range they are.
+//!
+//! The archive's own code verifies that each row leads to a checkpoint; here, the checkpoint and the MACs are verified.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use piperoll_archive::read::{LogScan, ReadError, ScanRange, ScanStep};
+use piperoll_archive::row::{ArchivedRow, Content};
+use piperoll_format::completeness::{Coverage, ProvenRow};
+use piperoll_format::ids::Generation;
+use piperoll_format::order::{Key, Order, Position};
+use piperoll_format::statement::Statement;
+use piperoll_format::time::Timestamp;
+use piperoll_format::verify::{Claim, Integrity, RowChecker};
+use piperoll_query::filter::Filter;
+use tokio::sync::mpsc;
+
+use crate::access::scope::Scope;
+use crate::cluster::connection::Failure;
+use crate::cluster::node_handle::NodeHandle;
+use crate::scan::node_reader::NodeCounters;
+use crate::scan::plan::{ArchivedRows, NodeRequest};
+use crate::scan::proof_verifier::RangeCompleteness;
+use crate::scan::verified_row::{ErasureStatement, VerifiedRow};
+
+/// Rows and bytes of one batch, and number of batches that wait.
+const BATCH_ROWS: usize = 128;
+const BATCH_BYTES: usize = 128 * 1024;
+const BATCHES_WAITING: usize = 2;
+/// Maximum number of erasures of one log that a read remembers.
+const ERASURES_MAX: usize = 100_000;
+/// Filter that selects the entries that record erasures.
+const ERASURES: &str = "action:log.erased";
+
+/// Reader of one log's archived rows.
+pub(crate) struct ArchiveReader {
+    checker: RowChecker,
+    node_id: piperoll_format::ids::NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) rows: ArchivedRows,
+    scope: Scope,
+    incoming: mpsc::Receiver<Message>,
+    ready: VecDeque<Item>,
+    progress: Arc<Progress>,
+    /// Number of rows that the scan had read when `advances` was last called, and the time at which that number last grew.
+    advanced: (u64, Instant),
+    idle: Duration,
+    /// `None` if the query has a filter.
+    shown: Option<Coverage>,
+    begin: Position,
+    end: Position,
+    order: Order,
+    last: Option<Position>,
+    pub(crate) counters: NodeCounters,
+}
+
+/// Progress of a scan, for a reader that waits for its rows.
+#[derive(Default)]
+struct Progress {
+    scanned: AtomicU64,
+    reached: Mutex<Option<Position>>,
+}
+
+/// A row, and for an erased row the entry that records the erasure.
+struct Item {
+    row: ArchivedRow,
+    erasure: Option<Arc<ArchivedRow>>,
+}
+
+enum Message {
+    Rows(Vec<Item>),
+    End { more: bool, erased_apart: u64, borders: Option<Vec<Item>> },
+    Failed(ReadError),
+}
+
+impl ArchiveReader {
+    /// Begins to read.
+    pub(crate) fn open(
+        member: &NodeHandle,
+        asked: &NodeRequest,
+        rows: &ArchivedRows,
+        idle: Duration,
+    ) -> Result<Self, Failure> {
+        let error = |message: String| Failure::Error(message);
+        let request = &asked.request;
+        let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).map_err(|e| error(e.to_string()))?;
+        let is_unfiltered = filter.is_empty();
+        let at = |timestamp: Timestamp| Position { timestamp, seq: 0 };
+        let (mut begin, mut end) = (at(request.from), at(request.to));
+        match (request.after, request.order) {
+            (Some(after), Order::Asc) => begin = begin.max(after.next()),
+            (Some(after), Order::Desc) => end = end.min(after),
+            (None, _) => {}
+        }
+        let mut seqs = rows.part.seqs.clone();
+        seqs.end = seqs.end.min(request.head.map_or(u64::MAX, |head| head.saturating_add(1)));
+        seqs.start = seqs.start.max(request.from_seq.unwrap_or(0)).min(seqs.end);
+        let range =
+            ScanRange { log: rows.log.clone(), begin, end, order: request.order, rows: seqs, filter: Arc::new(filter) };
+        let scan = LogScan::new(rows.reader.clone(), range.clone());
+        let scan = scan.ok_or_else(|| error(format!("the archive has no rows of {}", rows.log)))?;
+        for range in scan.log().ranges().iter().filter(|range| range.from_seq < rows.part.seqs.end) {
+            member.witness.opened_archived(&range.checkpoint, &rows.log).map_err(error)?;
+        }
+        let mut checker = RowChecker::new(member.node.ring.clone(), rows.log.generation);
+        checker.know_epochs(scan.log().epochs().to_vec());
+        let (send, incoming) = mpsc::channel(BATCHES_WAITING);
+        let progress = Arc::new(Progress::default());
+        let task = Task {
+            rows: rows.clone(),
+            range,
+            limit: request.limit,
+            with_borders: is_unfiltered,
+            progress: Arc::clone(&progress),
+            erasures: None,
+        };
+        tokio::spawn(task.run(scan, send));
+        Ok(Self {
+            checker,
+            node_id: member.node.id.clone(),
+            generation: rows.log.generation,
+            rows: rows.clone(),
+            scope: asked.scope.clone(),
+            incoming,
+            ready: VecDeque::new(),
+            progress,
+            advanced: (0, Instant::now()),
+            idle,
+            shown: is_unfiltered.then(Coverage::default),
+            begin,
+            end,
+            order: request.order,
+            last: None,
+            counters: NodeCounters::default(),
+        })
+    }
+
+    /// Returns the next row; `None` after the last one.
+    pub(crate) async fn next(&mut self) -> Result<Option<VerifiedRow>, Failure> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                if let Some(row) = self.verified(item) {
+                    return Ok(Some(row));
+                }
+                continue;
+            }
+            if self.counters.ended {
+                return Ok(None);
+            }
+            match self.incoming.recv().await {
+                Some(Message::Rows(rows)) => self.ready.extend(rows),
+                Some(Message::End { more, erased_apart, borders }) => {
+                    self.counters.ended = true;
+                    self.counters.more = more;
+                    self.counters.erased = if self.scope.text().is_some() { 0 } else { erased_apart };
+                    self.counters.proof = self.conclude(borders);
+                }
+                Some(Message::Failed(error)) => {
+                    return Err(if error.is_violation() {
+                        Failure::Error(format!("the archive was changed: {error}"))
+                    } else {
+                        Failure::Unreachable { reason: format!("the archive cannot be read: {error}"), tcp: false }
+                    });
+                }
+                None => return Err(Failure::Error("reading the archive was aborted".to_owned())),
+            }
+        }
+    }
+
+    /// Verifies a row; `None` if it cannot be shown.
+    fn verified(&mut self, item: Item) -> Option<VerifiedRow> {
+        let ArchivedRow { seq, era, timestamp, content } = item.row;
+        let (integrity, reason, erased, body, mac, epoch) = match content {
+            Content::Entry { epoch, body, mac } => {
+                let checked = self.checker.check(&Claim { seq, timestamp, epoch, mac: &mac, body: &body });
+                (checked.integrity, checked.reason, None, body, Bytes::copy_from_slice(&mac), epoch)
+            }
+            Content::Erased { leaf } => {
+                let Some((gone, body, mac, epoch)) = item.erasure.as_ref().and_then(|entry| self.statement(entry))
+                else {
+                    self.fault(format!(
+                        "row {seq} is erased, but no entry in the archive records that (the entry may not be archived yet)"
+                    ));
+                    return None;
+                };
+                let said = &gone.said;
+                if (said.seq, said.leaf, said.era, said.timestamp) != (seq, leaf, era, timestamp) {
+                    self.fault(format!("row {seq} is erased, but the entry that records that is about another row"));
+                    return None;
+                }
+                (Integrity::Erased, None, Some(gone), body, mac, epoch)
+            }
+        };
+        self.counters.rows += 1;
+        self.counters.witnessed += 1;
+        match integrity {
+            Integrity::Ok | Integrity::Erased => self.counters.verified += 1,
+            Integrity::UnknownKey => self.counters.unknown_key += 1,
+            Integrity::Violation => self.counters.invalid += 1,
+        }
+        if let (Some(shown), Integrity::Ok | Integrity::Erased) = (&mut self.shown, integrity) {
+            shown.row(ProvenRow { seq, era, timestamp });
+        }
+        self.last = Some(Position { timestamp, seq });
+        let key = Key { timestamp, node_id: self.node_id.clone(), seq };
+        let withheld = !self.scope.admits(integrity, &body);
+        let witnessed = true;
+        Some(VerifiedRow { key, body, mac, epoch, integrity, witnessed, reason, erased, withheld, archived: true })
+    }
+
+    /// Returns what an authentic entry says about an erased row, with the bytes of the entry.
+    fn statement(&mut self, entry: &ArchivedRow) -> Option<(Arc<ErasureStatement>, Bytes, Bytes, u32)> {
+        let Content::Entry { epoch, body, mac } = &entry.content else { return None };
+        let claim = Claim { seq: entry.seq, timestamp: entry.timestamp, epoch: *epoch, mac, body };
+        if self.checker.check(&claim).integrity != Integrity::Ok {
+            return None;
+        }
+        let Some(Statement::Erased(said)) = Statement::read(body) else { return None };
+        let gone = Arc::new(ErasureStatement { said, entry_seq: entry.seq });
+        Some((gone, body.clone(), Bytes::copy_from_slice(mac), *epoch))
+    }
+
+    /// Determines what the complete answer proves about the rows of the archive.
+    fn conclude(&mut self, borders: Option<Vec<Item>>) -> RangeCompleteness {
+        let Some(mut shown) = self.shown.take() else {
+            return RangeCompleteness::Not("the query has a filter".to_owned());
+        };
+        let Some(borders) = borders else {
+            return RangeCompleteness::Not("the archive has too many eras of this log".to_owned());
+        };
+        for item in borders {
+            let ArchivedRow { seq, era, timestamp, .. } = item.row;
+            // Rows that fail verification and erased rows without a statement do not prove anything.
+            let is_sound = match &item.row.content {
+                Content::Entry { epoch, body, mac } => {
+                    let claim = Claim { seq, timestamp, epoch: *epoch, mac, body };
+                    self.checker.check(&claim).integrity == Integrity::Ok
+                }
+                Content::Erased { .. } => {
+                    let said = item.erasure.as_ref().and_then(|entry| self.statement(entry));
+                    said.is_some_and(|(gone, ..)| (gone.said.seq, gone.said.timestamp) == (seq, timestamp))
+                }
+            };
+            if is_sound {
+                shown.border(ProvenRow { seq, era, timestamp });
+            }
+        }
+        let (begin, end) = narrowed(self.begin, self.end, self.order, self.last.filter(|_| self.counters.more));
+        match shown.is_whole(begin, end, self.rows.part.seqs.end) {
+            Ok(()) => RangeCompleteness::Whole,
+            Err(problem) => RangeCompleteness::Not(format!("the archive: {problem}")),
+        }
+    }
+
+    fn fault(&mut self, message: String) {
+        self.counters.note_fault(format!("the archive: {message}"));
+    }
+
+    /// Whether the scan is still reading, although it has found nothing for a while.
+    pub(crate) fn advances(&mut self) -> bool {
+        let scanned = self.progress.scanned.load(Ordering::Relaxed);
+        if scanned > self.advanced.0 {
+            self.advanced = (scanned, Instant::now());
+        }
+        scanned > 0 && self.advanced.1.elapsed() < self.idle
+    }
+
+    /// Stops reading early and returns the position that the scan has reached; `None` if it is not known.
+    pub(crate) fn stop_here(&mut self) -> Option<Key> {
+        let reached = *self.progress.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        let Position { timestamp, seq } = reached?;
+        self.counters.ended = true;
+        self.counters.more = true;
+        self.counters.proof = RangeCompleteness::Not("the query has a filter".to_owned());
+        Some(Key { timestamp, node_id: self.node_id.clone(), seq })
+    }
+}
+
+/// The part of a range up to the last row of an answer that ended early.
+fn narrowed(begin: Position, end: Position, order: Order, last: Option<Position>) -> (Position, Position) {
+    match (last, order) {
+        (Some(last), Order::Asc) => (begin, end.min(last.next())),
+        (Some(last), Order::Desc) => (begin.max(last), end),
+        (None, _) => (begin, end),
+    }
+}
+
+/// Reads rows ahead. It ends when its reader is dropped.
+struct Task {
+    rows: ArchivedRows,
+    range: ScanRange,
+    limit: Option<u64>,
+    with_borders: bool,
+    progress: Arc<Progress>,
+    /// Entries that record erasures, by the seq of the erased row; read when the first erased row is found.
+    erasures: Option<HashMap<u64, Arc<ArchivedRow>>>,
+}
+
+impl Task {
+    async fn run(mut self, mut scan: LogScan, send: mpsc::Sender<Message>) {
+        let read = self.read(&mut scan, &send);
+        let result = tokio::select! {
+            result = read => result,
+            () = send.closed() => return,
+        };
+        if let Some(message) = result.unwrap_or_else(|error| Some(Message::Failed(error))) {
+            let _ = send.send(message).await;
+        }
+    }
+
+    /// Sends all rows. Returns the last message; `None` if the reader was dropped.
+    async fn read(&mut self, scan: &mut LogScan, send: &mpsc::Sender<Message>) -> Result<Option<Message>, ReadError> {
+        let (mut batch, mut bytes, mut rows) = (Vec::new(), 0, 0);
+        let mut last = None;
+        let more = loop {
+            let step = scan.step().await;
+            self.note_progress(scan);
+            let row = match step {
+                Ok(ScanStep::Row(row)) => row,
+                Ok(ScanStep::Read) => continue,
+                Ok(ScanStep::End) => break false,
+                Err(error) => {
+                    // The rows before the fault are still valid.
+                    let _ = send.send(Message::Rows(batch)).await;
+                    return Err(error);
+                }
+            };
+            if self.limit.is_some_and(|limit| rows >= limit) {
+                break true;
+            }
+            rows += 1;
+            bytes += row.bytes();
+            last = Some(Position { timestamp: row.timestamp, seq: row.seq });
+            batch.push(self.item(row).await?);
+            if batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+                bytes = 0;
+                if send.send(Message::Rows(std::mem::take(&mut batch))).await.is_err() {
+                    return Ok(None);
+                }
+            }
+        };
+        if !batch.is_empty() && send.send(Message::Rows(batch)).await.is_err() {
+            return Ok(None);
+        }
+        let mut borders = Some(Vec::new());
+        if self.with_borders {
+            let (begin, end) = narrowed(self.range.begin, self.range.end, self.range.order, last.filter(|_| more));
+            borders = match scan.borders(begin, end).await? {
+                None => None,
+                Some(rows) => {
+                    let mut items = Vec::with_capacity(rows.len());
+                    for row in rows {
+                        items.push(self.item(row).await?);
+                    }
+                    Some(items)
+                }
+            };
+        }
+        Ok(Some(Message::End { more, erased_apart: scan.erased_apart(), borders }))
+    }
+
+    fn note_progress(&self, scan: &LogScan) {
+        self.progress.scanned.store(scan.scanned(), Ordering::Relaxed);
+        *self.progress.reached.lock().unwrap_or_else(PoisonError::into_inner) = scan.reached();
+    }
+
+    async fn item(&mut self, row: ArchivedRow) -> Result<Item, ReadError> {
+        if !row.is_erased() {
+            return Ok(Item { row, erasure: None });
+        }
+        if self.erasures.is_none() {
+            self.erasures = Some(self.read_erasures().await?);
+        }
+        let erasure = self.erasures.as_ref().and_then(|known| known.get(&row.seq)).cloned();
+        Ok(Item { row, erasure })
+    }
+
+    async fn read_erasures(&self) -> Result<HashMap<u64, Arc<ArchivedRow>>, ReadError> {
+        let range = ScanRange {
+            log: self.rows.log.clone(),
+            begin: Position { timestamp: Timestamp::MIN, seq: 0 },
+            end: Position { timestamp: Timestamp::MAX, seq: u64::MAX },
+            order: Order::Asc,
+            rows: 0..u64::MAX,
+            filter: Arc::new(Filter::parse_stored(ERASURES, Timestamp::MIN).unwrap_or_default()),
+        };
+        let mut found = HashMap::new();
+        let Some(mut scan) = LogScan::new(self.rows.reader.clone(), range) else { return Ok(found) };
+        while let Some(row) = scan.next().await? {
+            let Content::Entry { body, .. } = &row.content else { continue };
+            if let Some(Statement::Erased(said)) = Statement::read(body)
+                && said.seq < row.seq
+                && found.len() < ERASURES_MAX
+            {
+                found.entry(said.seq).or_insert_with(|| Arc::new(row));
+            }
+        }
+        Ok(found)
+    }
+}
