@@ -398,3 +398,12 @@ async fn a_cluster_archives_to_a_bucket() {
     cluster.stop_aggregator();
     cluster.verify_all();
 }
+
+/// Waits until the aggregator has read the archive's steps after a start.
+pub(crate) async fn until_archive_is_read(cluster: &Cluster) {
+    until("the archive's steps to be read", async || {
+        let status = cluster.get("/api/v1/archive", Some(&cluster.token)).await.json();
+        (status["last_round_at"].is_string()).then_some(())
+    })
+    .await;
+}

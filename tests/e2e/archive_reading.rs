@@ -4,9 +4,9 @@
 use piperoll_tests::{Answer, Cluster, entry};
 use serde_json::Value;
 
-use crate::archive::{archive_command, directory, in_directory, on_aggregator};
+use crate::archive::{archive_command, directory, in_directory, on_aggregator, until_archive_is_read};
 use crate::retention::LONG_AGO;
-use crate::witness::witnessed;
+use crate::witness::{report, witnessed};
 
 /// Rows of each node that are old enough to be pruned.
 const OLD: usize = 600;
@@ -200,6 +200,7 @@ async fn a_machine_that_is_gone_still_answers_for_what_is_archived() {
             cluster.kill_aggregator();
             cluster.spawn_aggregator();
             cluster.wait_for_aggregator().await;
+            until_archive_is_read(&cluster).await;
         }
         // The archive's rows end 400 days ago, so the range up to that time lies in it, although newer rows were witnessed.
         let to = cluster.page("from=600d&node=mx2&limit=1&filter=user:old49&order=desc").await;
@@ -272,5 +273,51 @@ async fn an_archive_that_is_gone_or_changed_is_named() {
     assert!(statement["archives"][0]["reason"].as_str().unwrap().contains("the archive was changed"), "{statement}");
     std::fs::write(file, kept).unwrap();
     assert_eq!(everything(&cluster, "").await.0, whole);
+    cluster.verify_all();
+}
+
+/// A machine loses its disk and begins another log. The rows of the lost log are in the archive, so nothing is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_lost_disk_is_read_from_the_archive() {
+    let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
+    cluster.poll_every(100);
+    let url = in_directory(&cluster);
+    let added = archive_command(&cluster, &["cluster", "add-archive"], &["main", "--aggregator", "agg", "--url", &url]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    cluster.run_all().await;
+    let lines: Vec<String> = (0..300).map(|n| entry(&format!("lost{n}"), "auth.login")).collect();
+    cluster.append(0, &lines).await;
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(on_aggregator(&cluster, &["init"]).code, 0);
+    assert_eq!(cluster.run(&["archive", "run", "--now"]).code, 0);
+    let (before, _) = everything(&cluster, "").await;
+    cluster.kill(0);
+    std::fs::remove_dir_all(cluster.nodes[0].folder.join("data")).unwrap();
+    cluster.restart(0).await;
+    let alarm = report(&cluster, "mx1", |line| line["verdict"] == "rollback" || line["verdict"] == "fork").await;
+    let generation = alarm["generation"].as_str().unwrap();
+    let accept = ["nodes", "accept", "mx1", "--new-generation", generation, "--reason", "the disk died"];
+    assert_eq!(cluster.run(&accept).code, 0);
+    cluster.append(0, &[entry("after", "auth.login")]).await;
+    witnessed(&cluster, "mx1").await;
+    for _ in 0..2 {
+        let (rows, statement) = everything(&cluster, "").await;
+        assert_eq!(statement["complete"], true, "{statement}");
+        let lost: Vec<_> = before.iter().filter(|row| !rows.contains(row)).collect();
+        assert_eq!(lost.len(), 0, "{lost:?}");
+        assert_eq!(rows.iter().filter(|row| row["entry"]["user"] == "after").count(), 1);
+        let (of_pages, pages) = paged(&cluster, "action=auth.login", 45).await;
+        assert_eq!(of_pages.len(), 301);
+        assert!(pages.iter().all(|page| page.json()["complete"] == true), "{}", pages[0].text);
+        let old = before[5]["entry"]["generation"].as_str().unwrap();
+        let row = cluster.get(&format!("/api/v1/audit-log/mx1/5?generation={old}"), Some(&cluster.token)).await;
+        assert!(row.status == 200 && row.json()["entries"][0]["integrity"] == "ok", "{}", row.text);
+        cluster.kill_aggregator();
+        cluster.spawn_aggregator();
+        cluster.wait_for_aggregator().await;
+        cluster.wait_until_complete().await;
+        witnessed(&cluster, "mx1").await;
+        until_archive_is_read(&cluster).await;
+    }
     cluster.verify_all();
 }
