@@ -128,6 +128,10 @@ fn add_archive(dir: &Path, id: &NodeId, aggregator: &NodeId, url: &str) -> anyho
     outln!(
         "Copy the folder to the aggregator's machine, run `piperoll archive init` there, and restart the aggregator."
     );
+    if let Some(archive) = authority.trust()?.archives.iter().find(|archive| &archive.id == id) {
+        outln!("To let a node prune only rows that are in this archive, add to [retention] of its node.toml:");
+        outln!("archive_key = \"{}\"", archive.mirror);
+    }
     outln!("Give auditors the new trust file: piperoll cluster trust {}", dir.display());
     Ok(())
 }

@@ -148,6 +148,7 @@ struct RawRetention {
     keep: Option<String>,
     size_max_gib: Option<f64>,
     every: Option<String>,
+    archive_key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -241,6 +242,7 @@ impl NodeConfig {
                 Some(file) => Some(config_files::read_seed(&config_files::at(&base, file))?),
             },
             witnesses: read_witnesses(&base.join(WITNESSES)).map_err(bad)?,
+            archive: typed.retention.archive_key.as_deref().map(archive_key).transpose().map_err(bad)?,
         };
         let socket = typed.socket.check(&base).map_err(bad)?;
         if let Some(listen) = typed.http.listen.filter(|listen| !listen.ip().is_loopback()) {
@@ -287,6 +289,14 @@ impl NodeConfig {
     pub fn identity(&self) -> Identity {
         Identity::new(&self.cluster, Kind::Node, &self.node_id)
     }
+}
+
+/// Parses the mirror key of an archive.
+fn archive_key(text: &str) -> Result<VerifyingKey, String> {
+    let key = VerifyingKey::parse(text.trim()).ok().filter(|key| key.kind() == KeyKind::Witness);
+    key.ok_or_else(|| {
+        format!("retention.archive_key {text:?} is not the mirror key of an archive; `piperoll cluster add-archive` prints it")
+    })
 }
 
 impl RawRetention {

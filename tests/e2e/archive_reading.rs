@@ -11,17 +11,29 @@ use crate::witness::{report, witnessed};
 /// Rows of each node that are old enough to be pruned.
 const OLD: usize = 600;
 
-/// A cluster of two nodes with old and new rows. The old rows are archived, and mx1 has pruned its own.
-async fn pruned_cluster() -> Cluster {
+/// A cluster of two nodes with old and new rows. The old rows are archived.
+async fn aged_cluster() -> Cluster {
+    let mut cluster = old_cluster(false).await;
+    assert_eq!(on_aggregator(&cluster, &["init"]).code, 0);
+    let run = cluster.run(&["archive", "run", "--now"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    now_with_new_rows(&mut cluster).await;
+    cluster
+}
+
+/// A cluster of two nodes with old rows only. With `waits`, the nodes prune only archived rows.
+async fn old_cluster(waits: bool) -> Cluster {
     let mut cluster = Cluster::made(&["mx1", "mx2"], |_| Some(LONG_AGO.to_owned())).await;
     cluster.poll_every(100);
     let url = in_directory(&cluster);
     let added = archive_command(&cluster, &["cluster", "add-archive"], &["main", "--aggregator", "agg", "--url", &url]);
     assert_eq!(added.code, 0, "{}", added.stderr);
+    let key = added.stdout.lines().find(|line| line.starts_with("archive_key = ")).expect("the archive's key");
+    let retention = if waits { format!("keep = \"forever\"\n{key}") } else { "keep = \"forever\"".to_owned() };
     for index in 0..2 {
         let config = cluster.nodes[index].folder.join("node.toml");
         let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("keep = \"365d\"", "keep = \"forever\"")).unwrap();
+        std::fs::write(&config, text.replace("keep = \"365d\"", &retention)).unwrap();
     }
     cluster.run_all().await;
     for index in 0..2 {
@@ -32,9 +44,11 @@ async fn pruned_cluster() -> Cluster {
     witnessed(&cluster, "mx2").await;
     assert_eq!(cluster.on_node(0, &["erase", "--seq", "20", "--reason", "art. 17"]).code, 0);
     witnessed(&cluster, "mx1").await;
-    assert_eq!(on_aggregator(&cluster, &["init"]).code, 0);
-    let run = cluster.run(&["archive", "run", "--now"]);
-    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    cluster
+}
+
+/// Sets the nodes' clocks, and adds new rows.
+async fn now_with_new_rows(cluster: &mut Cluster) {
     for index in 0..2 {
         cluster.stop(index);
         cluster.set_clock(index, "+0s");
@@ -42,9 +56,8 @@ async fn pruned_cluster() -> Cluster {
         let lines: Vec<String> = (0..40).map(|n| entry(&format!("new{n}"), "auth.login")).collect();
         cluster.append(index, &lines).await;
     }
-    witnessed(&cluster, "mx1").await;
-    witnessed(&cluster, "mx2").await;
-    cluster
+    witnessed(cluster, "mx1").await;
+    witnessed(cluster, "mx2").await;
 }
 
 fn prune(cluster: &Cluster, index: usize) {
@@ -106,7 +119,7 @@ fn places(rows: &[Value]) -> Vec<(String, u64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_a_node_pruned_are_read_from_the_archive() {
-    let cluster = pruned_cluster().await;
+    let cluster = aged_cluster().await;
     let filters = [
         "",
         "user=old7",
@@ -190,7 +203,7 @@ async fn rows_that_a_node_pruned_are_read_from_the_archive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_gone_still_answers_for_what_is_archived() {
-    let mut cluster = pruned_cluster().await;
+    let mut cluster = aged_cluster().await;
     prune(&cluster, 0);
     witnessed(&cluster, "mx1").await;
     let (before, _) = everything(&cluster, "to=300d").await;
@@ -240,7 +253,7 @@ async fn a_machine_that_is_gone_still_answers_for_what_is_archived() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_is_gone_or_changed_is_named() {
-    let cluster = pruned_cluster().await;
+    let cluster = aged_cluster().await;
     prune(&cluster, 0);
     witnessed(&cluster, "mx1").await;
     let (whole, _) = everything(&cluster, "").await;
@@ -319,5 +332,53 @@ async fn the_log_of_a_lost_disk_is_read_from_the_archive() {
         witnessed(&cluster, "mx1").await;
         until_archive_is_read(&cluster).await;
     }
+    cluster.verify_all();
+}
+
+/// With `archive_key`, a row that is gone from a node is in the archive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_prunes_only_what_the_archive_has() {
+    let mut cluster = old_cluster(true).await;
+    now_with_new_rows(&mut cluster).await;
+    let attempt = |cluster: &Cluster| cluster.on_node(0, &["prune", "--before", "300d", "--confirm"]);
+    let early = attempt(&cluster);
+    assert!(
+        early.stdout.contains("row 0 and all later rows are not known to be in the archive"),
+        "{}{}",
+        early.stdout,
+        early.stderr
+    );
+    assert_eq!(on_aggregator(&cluster, &["init"]).code, 0);
+    assert_eq!(cluster.run(&["archive", "run", "--now"]).code, 0);
+    // A note without the archive's cosignature does not count, wherever it comes from.
+    cluster.stop(0);
+    let database = rusqlite::Connection::open(cluster.database(0)).unwrap();
+    let note: String =
+        database.query_row("SELECT note FROM checkpoints WHERE kind = 'mirrored'", [], |row| row.get(0)).unwrap();
+    let (kept, last) = note.trim_end().rsplit_once('\n').unwrap();
+    assert!(last.contains("/archive/main "), "{note}");
+    let set =
+        |note: &str| database.execute("UPDATE checkpoints SET note = ?1 WHERE kind = 'mirrored'", [note]).unwrap();
+    assert_eq!(set(&format!("{kept}\n")), 1);
+    cluster.restart(0).await;
+    witnessed(&cluster, "mx1").await;
+    let forged = attempt(&cluster);
+    assert!(forged.stdout.contains("not known to be in the archive"), "{}{}", forged.stdout, forged.stderr);
+    // The next round gives the node the checkpoint again.
+    assert_eq!(cluster.run(&["archive", "run"]).code, 0);
+    prune(&cluster, 0);
+    witnessed(&cluster, "mx1").await;
+    let (rows, statement) = everything(&cluster, "action=auth.login").await;
+    assert_eq!((rows.len(), &statement["complete"]), (2 * (OLD + 40) - 1, &true.into()), "{statement}");
+    let bad = std::fs::read_to_string(cluster.nodes[1].folder.join("node.toml")).unwrap();
+    let bad = bad.lines().map(|line| if line.starts_with("archive_key") { "archive_key = \"nonsense\"" } else { line });
+    let bad = bad.collect::<Vec<_>>().join("\n");
+    cluster.stop(1);
+    let config = cluster.nodes[1].folder.join("node.toml");
+    let good = std::fs::read(&config).unwrap();
+    std::fs::write(&config, bad).unwrap();
+    let refused = cluster.on_node(1, &["verify"]);
+    assert!(refused.stderr.contains("is not the mirror key of an archive"), "{}", refused.stderr);
+    std::fs::write(&config, good).unwrap();
     cluster.verify_all();
 }

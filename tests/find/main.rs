@@ -150,8 +150,13 @@ impl Log {
 
 fn open(dir: &Path, clock: &Arc<Ticking>, level: u32) -> Store {
     let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-    let keys =
-        LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None, witnesses: Vec::new() };
+    let keys = LogKeys {
+        ring,
+        checkpoint: SigningSeed::from_bytes([2; 32]),
+        next_checkpoint: None,
+        witnesses: Vec::new(),
+        archive: None,
+    };
     Store::open_with_blocks(LogDir::new(dir), keys, clock.clone(), Rules::default(), level).unwrap()
 }
 

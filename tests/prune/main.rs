@@ -36,7 +36,13 @@ const DAY_MICROS: i64 = 86_400_000_000;
 fn keys(epochs: u32) -> LogKeys {
     let secrets = (0..epochs).map(|epoch| (epoch, EpochSecret::from_bytes([u8::try_from(epoch).unwrap() + 1; 32])));
     let ring = KeyRing::new("test".parse().unwrap(), "mx1".parse().unwrap(), secrets);
-    LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None, witnesses: Vec::new() }
+    LogKeys {
+        ring,
+        checkpoint: SigningSeed::from_bytes([2; 32]),
+        next_checkpoint: None,
+        witnesses: Vec::new(),
+        archive: None,
+    }
 }
 
 struct Log {

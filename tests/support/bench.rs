@@ -34,8 +34,13 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 /// Creates a new log in `dir`.
 pub fn new_store(dir: &Path) -> Store {
     let ring = KeyRing::new("bench".parse().unwrap(), "mx1".parse().unwrap(), [(0, EpochSecret::from_bytes([1; 32]))]);
-    let keys =
-        LogKeys { ring, checkpoint: SigningSeed::from_bytes([2; 32]), next_checkpoint: None, witnesses: Vec::new() };
+    let keys = LogKeys {
+        ring,
+        checkpoint: SigningSeed::from_bytes([2; 32]),
+        next_checkpoint: None,
+        witnesses: Vec::new(),
+        archive: None,
+    };
     Store::open(LogDir::new(dir), keys, Arc::new(SystemClock), Rules::default()).unwrap()
 }
 

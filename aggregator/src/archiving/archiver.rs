@@ -17,6 +17,7 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::archive::{ArchiveNode, ArchiveRun, ArchiveStatus, ArchiveVerdict, MissingNode};
 
 use super::due::{Until, due};
+use super::mirrored::give_to_nodes;
 use super::node_rows::NodeRows;
 use crate::audit::Audit;
 use crate::cluster::roster::Cluster;
@@ -179,6 +180,7 @@ impl Archiver {
                 }
             }
         }
+        give_to_nodes(cluster, &self.config.keys.mirror, SystemClock.now()).await;
         run.missing = missing.iter().map(named).collect();
         Ok((run, missing))
     }

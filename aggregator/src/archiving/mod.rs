@@ -2,4 +2,5 @@
 
 pub(crate) mod archiver;
 mod due;
+mod mirrored;
 mod node_rows;

@@ -14,8 +14,8 @@ use piperoll_net::identity::Kind;
 use piperoll_net::serve::TlsPeer;
 use piperoll_protocol::frame;
 use piperoll_protocol::node::{
-    CheckpointAnswer, CheckpointQuery, ClockReading, InclusionQuery, NodeStatus, PROOF_REQUEST_BYTES_MAX,
-    PROOF_RUNS_MAX, ProofAnswer, ProofRequest, ScanRequest, peer_path,
+    CheckpointAnswer, CheckpointQuery, ClockReading, InclusionQuery, MirroredCheckpoint, NodeStatus,
+    PROOF_REQUEST_BYTES_MAX, PROOF_RUNS_MAX, ProofAnswer, ProofRequest, ScanRequest, peer_path,
 };
 use piperoll_query::filter::FILTER_VERSION;
 
@@ -33,6 +33,7 @@ pub(crate) fn peer_routes(app: &Arc<App>) -> Router {
         .route(peer_path::CLOCK, get(clock))
         .route(peer_path::CHECKPOINT, get(checkpoint))
         .route(peer_path::COSIGNED, post(cosigned))
+        .route(peer_path::MIRRORED, post(mirrored))
         .route(peer_path::PROOF, post(proof))
         .route(peer_path::INCLUSION, get(inclusion))
         .layer(middleware::from_fn_with_state(Arc::clone(app), aggregators_only))
@@ -111,6 +112,14 @@ async fn checkpoint(
 
 async fn cosigned(State(app): State<Arc<App>>, note: String) -> Result<StatusCode, ApiError> {
     app.store.cosigned(note).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn mirrored(
+    State(app): State<Arc<App>>,
+    JsonBody(mirrored): JsonBody<MirroredCheckpoint>,
+) -> Result<StatusCode, ApiError> {
+    app.store.mirrored(mirrored.note, mirrored.first_seq).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::engine::ages::Ages;
 use super::engine::open_writer::{OpenWriter, open_writer};
-use super::engine::signer::{StoredNote, kept};
+use super::engine::signer::{StoredNote, keep_mirrored, kept};
 use super::engine::writer::{Job, Writer};
 use super::index::BLOCK_LEVEL;
 use super::lifecycle::erase::erase;
@@ -23,11 +23,11 @@ use super::lifecycle::past_retention::{self, LogLocation};
 use super::lifecycle::prune::{PruneCheck, Pruner, file_bytes, plan, used_bytes};
 use super::lifecycle::prune_request::PruneTarget;
 use super::log::Store;
-use super::table::error::{AdminError, AppendError, OpenError, check_reason};
+use super::table::error::{AdminError, AppendError, OpenError, check_reason, refused as refused_read};
 use super::table::holds::{HeldBy, holds};
 use super::table::keys::LogKeys;
 use super::table::log_dir::LogDir;
-use super::table::log_start::{LogStart, floor, unfinished};
+use super::table::log_start::{LogStart, first_seq, floor, unfinished};
 
 type Result<T> = std::result::Result<T, AdminError>;
 
@@ -74,6 +74,23 @@ impl Store {
     /// Erases one row and returns the seq of the entry that records it.
     pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<EntryRecorded> {
         self.on_writer(move |writer| erase(writer, seq, &reason, &by, &[])).await
+    }
+
+    /// Stores a checkpoint of this node whose rows the cluster's archive has. `archived_from` is the first archived row. Returns the
+    /// number of rows that the checkpoint covers.
+    pub async fn mirrored(&self, note: String, archived_from: u64) -> Result<u64> {
+        self.on_writer(move |writer| {
+            let refused =
+                |reason: String| AdminError::Refused(format!("the archive's checkpoint was refused: {reason}"));
+            let mut checker = writer.checker();
+            let start = first_seq(refused_read(floor(writer.conn(), &mut checker)?)?.as_ref());
+            if archived_from > start {
+                return Err(refused(format!("rows {start} to {} are not in the archive", archived_from - 1)));
+            }
+            let kept = keep_mirrored(writer.conn(), writer.keys(), writer.generation(), &note);
+            kept.map_err(|error| refused(error.to_string()))
+        })
+        .await
     }
 
     /// Discards the search index; the indexer rebuilds it in the background.

@@ -44,6 +44,7 @@ pub mod peer_path {
     pub const CLOCK: &str = "/v1/peer/clock";
     pub const CHECKPOINT: &str = "/v1/peer/checkpoint";
     pub const COSIGNED: &str = "/v1/peer/cosigned";
+    pub const MIRRORED: &str = "/v1/peer/mirrored";
     pub const PROOF: &str = "/v1/peer/proof";
     pub const INCLUSION: &str = "/v1/peer/inclusion";
 }
@@ -321,6 +322,16 @@ pub struct ConfirmedTimes {
     pub newest: Option<Timestamp>,
     /// The entry that records the confirmation; `None` for a dry run.
     pub entry_seq: Option<u64>,
+}
+
+/// A checkpoint of a node with the cosignature of the cluster's archive, which has all of its rows from `first_seq` on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirroredCheckpoint {
+    /// Signed note (C2SP signed-note), with the node's signature and the archive's cosignature (C2SP tlog-mirror).
+    pub note: String,
+    /// First archived row of the log.
+    pub first_seq: u64,
 }
 
 /// A witness's request for the newest checkpoint, and for a proof that this checkpoint leaves the `old` rows pinned by the

@@ -4,24 +4,28 @@
 use std::time::{Duration, Instant};
 
 use piperoll_format::checkpoint::{Checkpoint, CheckpointError};
+use piperoll_format::ids::Generation;
 use piperoll_format::merkle::{Hash, TreeReader};
-use piperoll_format::note::{Note, SigningKey};
+use piperoll_format::note::{KeyKind, Note, SigningKey};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::integrator::IntegratorStopped;
+use crate::store::table::keys::LogKeys;
 use crate::store::table::log_dir::LogDir;
 use crate::store::table::tiles::{StoredTiles, TreeError};
 
 /// Minimum interval between two signatures while rows are being added; the checkpoint that a client gets is at most this old.
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Selects one of the two stored notes.
+/// Selects one of the stored notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredNote {
     /// The newest note signed by this node.
     Signed,
     /// The newest note that a witness cosigned and returned.
     Witnessed,
+    /// The newest note whose rows the cluster's archive has, with the archive's cosignature.
+    Mirrored,
 }
 
 impl StoredNote {
@@ -29,6 +33,7 @@ impl StoredNote {
         match self {
             Self::Signed => "signed",
             Self::Witnessed => "witnessed",
+            Self::Mirrored => "mirrored",
         }
     }
 }
@@ -105,10 +110,14 @@ pub(in crate::store) fn kept(conn: &Connection, kept: StoredNote) -> rusqlite::R
 }
 
 fn keep(conn: &Connection, which: StoredNote, signed: &SignedCheckpoint) -> rusqlite::Result<()> {
+    keep_as(conn, which.word(), signed)
+}
+
+fn keep_as(conn: &Connection, kind: &str, signed: &SignedCheckpoint) -> rusqlite::Result<()> {
     conn.execute(
         "INSERT INTO checkpoints (kind, size, note) VALUES (?1, ?2, ?3)
          ON CONFLICT (kind) DO UPDATE SET size = excluded.size, note = excluded.note",
-        (which.word(), signed.checkpoint.size, signed.note.to_string()),
+        (kind, signed.checkpoint.size, signed.note.to_string()),
     )
     .map(|_| ())
 }
@@ -250,6 +259,60 @@ impl Signer {
         let note = kept(conn, StoredNote::Witnessed)?;
         Ok(note.and_then(|text| open_note(&text, &self.key).ok()).map(|cosigned| cosigned.checkpoint.size))
     }
+}
+
+/// Stores a note with the cosignature of the cluster's archive (C2SP tlog-mirror). The note of the current log replaces a smaller one; for
+/// a log that the current one replaced, it is stored under the generation of that log.
+pub(in crate::store) fn keep_mirrored(
+    conn: &Connection,
+    keys: &LogKeys,
+    current: Generation,
+    text: &str,
+) -> Result<u64, CheckpointFault> {
+    let refused = |message: String| CheckpointFault::Refused(message);
+    let note = Note::parse(text).map_err(CheckpointError::from)?;
+    let origin = note.text().lines().next().unwrap_or_default();
+    let generation = origin.rsplit('/').next().and_then(|text| text.parse::<Generation>().ok());
+    let generation = generation.ok_or_else(|| refused(format!("{origin:?} is not the origin of a log")))?;
+    let opened = open_mirrored(keys, generation, text)?;
+    let store = |error: rusqlite::Error| CheckpointFault::Store(error.to_string());
+    let known = mirrored_size(conn, keys, generation, generation == current).map_err(store)?;
+    if known < opened.checkpoint.size {
+        let kind = mirrored_kind(generation, generation == current);
+        keep_as(conn, &kind, &opened).map_err(store)?;
+    }
+    Ok(opened.checkpoint.size)
+}
+
+/// Number of rows of a log that the cluster's archive has, by a note that this node and the archive signed; 0 if there is none.
+pub(in crate::store) fn mirrored_size(
+    conn: &Connection,
+    keys: &LogKeys,
+    generation: Generation,
+    is_current: bool,
+) -> rusqlite::Result<u64> {
+    let kind = mirrored_kind(generation, is_current);
+    let note: Option<String> =
+        conn.query_row("SELECT note FROM checkpoints WHERE kind = ?1", [kind], |row| row.get(0)).optional()?;
+    // The database is not trusted with this: a note that cannot be verified protects the rows as if there were none.
+    let opened = note.and_then(|note| open_mirrored(keys, generation, &note).ok());
+    Ok(opened.map_or(0, |opened| opened.checkpoint.size))
+}
+
+fn mirrored_kind(generation: Generation, is_current: bool) -> String {
+    match is_current {
+        true => StoredNote::Mirrored.word().to_owned(),
+        false => format!("{}:{generation}", StoredNote::Mirrored.word()),
+    }
+}
+
+fn open_mirrored(keys: &LogKeys, generation: Generation, text: &str) -> Result<SignedCheckpoint, CheckpointFault> {
+    let refused = |message: &str| CheckpointFault::Refused(message.to_owned());
+    let mirror = keys.archive.as_ref().ok_or_else(|| refused("this node has no retention.archive_key"))?;
+    let key = keys.checkpoint.named(&keys.origin(generation), KeyKind::Log);
+    let opened = open_note(text, &key.ok_or_else(|| refused("the origin is not a valid key name"))?)?;
+    let is_mirrored = opened.note.verify(mirror).is_ok();
+    if is_mirrored { Ok(opened) } else { Err(refused("it is not cosigned by the archive of retention.archive_key")) }
 }
 
 fn open_bytes(bytes: &[u8], key: &SigningKey) -> Result<SignedCheckpoint, CheckpointFault> {

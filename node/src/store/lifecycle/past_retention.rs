@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::past_logs::folder_of;
 use super::prune_request::PruneTarget;
+use crate::store::engine::signer::mirrored_size;
 use crate::store::offline::log::OfflineLog;
 use crate::store::table::erased::row_at;
 use crate::store::table::error::{AdminError, OpenError, ReadError};
@@ -191,6 +192,25 @@ pub(in crate::store) struct Leaving {
     pub(in crate::store) kept: Option<String>,
     /// Reason why a log is kept as evidence; later rows may be pruned nevertheless.
     pub(in crate::store) evidence: Option<String>,
+}
+
+impl Leaving {
+    /// Keeps the logs that the cluster's archive does not have in full, if the node is configured to wait for it.
+    pub(in crate::store) fn keep_unarchived(&mut self, conn: &Connection, place: &LogLocation) -> rusqlite::Result<()> {
+        if place.keys.archive.is_none() {
+            return Ok(());
+        }
+        for EarlierPruned { generation, rows, .. } in &self.logs {
+            let archived = mirrored_size(conn, &place.keys, *generation, false)?;
+            if archived < *rows {
+                self.kept = Some(format!(
+                    "the log of generation {generation}, together with all later rows, is kept: only {archived} of its {rows} rows are known to be in the archive"
+                ));
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Decision about one archived log.

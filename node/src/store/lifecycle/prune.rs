@@ -23,6 +23,7 @@ use rusqlite::Connection;
 
 use super::past_retention::{self, LogLocation};
 use super::prune_request::PruneTarget;
+use crate::store::engine::signer::mirrored_size;
 use crate::store::engine::writer::{WAL_TRIES, Writer};
 use crate::store::table::erased::{self, row_at};
 use crate::store::table::error::{AdminError, refused};
@@ -51,6 +52,7 @@ pub(in crate::store) fn plan(
     let first = first_seq(refused(floor(conn, checker)?)?.as_ref());
     let held = refused(holds(conn, checker)?)?;
     let end: u64 = conn.query_row("SELECT coalesce(max(seq) + 1, 0) FROM entries", [], |row| row.get(0))?;
+    let generation = checker.generation();
     let mut search = Search { conn, checker };
     let eras = search.eras(first, end)?;
     let mut cut = search.first_within(&eras, wish.before, Timestamp::MAX)?.unwrap_or(end).min(wish.to_max);
@@ -58,6 +60,13 @@ pub(in crate::store) fn plan(
     if witnessed < cut {
         cut = witnessed;
         limits.push(format!("row {witnessed} and all later rows have not been seen by a witness yet"));
+    }
+    if place.keys.archive.is_some() {
+        let archived = mirrored_size(conn, &place.keys, generation, true)?;
+        if archived < cut {
+            cut = archived;
+            limits.push(format!("row {archived} and all later rows are not known to be in the archive"));
+        }
     }
     for held in &held {
         let of_range = search.first_within(&eras, held.hold.from, held.hold.to)?.unwrap_or(end);
@@ -72,7 +81,8 @@ pub(in crate::store) fn plan(
     // Archived logs are older than all rows of the current log, and only row 0 names the log that was replaced. So archived logs
     // can be removed only together with row 0.
     if first == 0 && to_seq > 0 {
-        let leaving = past_retention::leaving(conn, checker, place, wish, &held)?;
+        let mut leaving = past_retention::leaving(conn, checker, place, wish, &held)?;
+        leaving.keep_unarchived(conn, place)?;
         limits.extend(leaving.evidence);
         earlier = leaving.logs;
         if let Some(message) = leaving.kept {

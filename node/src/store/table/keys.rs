@@ -15,6 +15,8 @@ pub struct LogKeys {
     /// Keys of the cluster's witnesses; cosignatures by other keys do not count. Without witnesses, retention never removes rows
     /// automatically.
     pub witnesses: Vec<VerifyingKey>,
+    /// Mirror key of the cluster's archive. If it is set, only rows that the archive has are pruned.
+    pub archive: Option<VerifyingKey>,
 }
 
 impl LogKeys {
