@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::witness::witnessed;
 
 /// A cluster of two nodes that is going to have an archive at `url`.
-async fn cluster_with_archive(url: impl Fn(&Cluster) -> String, credentials: Option<&str>) -> Cluster {
+pub(crate) async fn cluster_with_archive(url: impl Fn(&Cluster) -> String, credentials: Option<&str>) -> Cluster {
     let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
     cluster.poll_every(250);
     let url = url(&cluster);
@@ -52,7 +52,7 @@ pub(crate) fn archive_command(cluster: &Cluster, words: &[&str], args: &[&str]) 
     Command::new(piperoll()).args(words).arg(dir).args(args).stdin(Stdio::null()).output().unwrap().into()
 }
 
-fn trust_file(cluster: &Cluster) -> PathBuf {
+pub(crate) fn trust_file(cluster: &Cluster) -> PathBuf {
     let trust = archive_command(cluster, &["cluster", "trust"], &[]);
     assert_eq!(trust.code, 0, "{}", trust.stderr);
     let path = cluster.dir.path().join("trust.toml");
@@ -74,7 +74,7 @@ fn verify(url: &str, trust: &Path, more: &[&str]) -> Run {
     command.stdin(Stdio::null()).output().unwrap().into()
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {

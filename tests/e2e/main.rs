@@ -4,6 +4,7 @@
 
 mod access;
 mod archive;
+mod archive_engines;
 mod archive_reading;
 mod archived_log_evidence;
 mod archived_log_pruning;
