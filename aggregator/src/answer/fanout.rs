@@ -329,7 +329,7 @@ fn completeness(nodes: &[NodeReport], proven: bool, counted: bool) -> String {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for node in nodes.iter().filter(|node| !node.is_proven()) {
         let reason = match (&node.unproven, node.status) {
-            (Some(message), Status::Ok | Status::Invalid | Status::Superseded) => message.as_str(),
+            (Some(message), Status::Ok | Status::Archived | Status::Invalid | Status::Superseded) => message.as_str(),
             _ => "did not answer in full",
         };
         match reasons.iter_mut().find(|(known, _)| *known == reason) {

@@ -137,21 +137,26 @@ pub(super) fn outcome(envelope: &Envelope) -> Value {
     let missing: Vec<&str> = envelope
         .nodes
         .iter()
-        .filter(|node| !matches!(node.status, Status::Ok | Status::Excluded))
+        .filter(|node| !matches!(node.status, Status::Ok | Status::Archived | Status::Excluded))
         .map(|node| node.node_id.as_str())
         .collect();
     json!({ "rows": envelope.count, "complete": envelope.complete, "not_ok": missing })
 }
 
-/// Returns 200 for a complete or partial answer. Returns 503 if no node answered, or if the caller requires all nodes and the
+/// Returns 200 for a complete or partial answer. Returns 503 if neither a node nor an archive answered, or if the caller requires all nodes and the
 /// answer is not complete; the body is the same.
 fn status_of(envelope: &Envelope, require: Require) -> (StatusCode, Option<&'static str>) {
     let gave_rows = |status| {
-        matches!(status, Status::Ok | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded)
+        matches!(
+            status,
+            Status::Ok | Status::Archived | Status::Invalid | Status::Incomplete | Status::Pruned | Status::Superseded
+        )
     };
+    let is_answered = envelope.nodes.iter().any(|node| gave_rows(node.status))
+        || envelope.archives.iter().any(|archive| archive.status == Status::Ok);
     if require == Require::All && !envelope.complete {
         (StatusCode::SERVICE_UNAVAILABLE, Some("not_complete"))
-    } else if envelope.expected > 0 && !envelope.nodes.iter().any(|node| gave_rows(node.status)) {
+    } else if envelope.expected > 0 && !is_answered {
         (StatusCode::SERVICE_UNAVAILABLE, Some("no_node_answered"))
     } else {
         (StatusCode::OK, None)

@@ -34,6 +34,7 @@ pub(super) struct DemoCluster {
     aggregator: Child,
     url: String,
     token: String,
+    archive_url: String,
 }
 
 /// Returns a loopback address whose port was free at the time of the call.
@@ -64,15 +65,30 @@ impl DemoCluster {
         };
         let folder = authority.add_aggregator(&"reader".parse()?, &place)?;
         let config = folder.join("aggregator.toml");
+        let archive_url = format!("file://{}", std::path::absolute(dir.join("archive"))?.display());
+        authority.add_archive(&"main".parse()?, &"reader".parse()?, &archive_url)?;
         // By default the witness polls every five seconds; poll more often, so that the demo does not have to wait.
         let text = std::fs::read_to_string(&config)?;
         std::fs::write(&config, format!("{text}\n[witness]\npoll_ms = 500\n"))?;
-        let aggregator = spawn(dir, "reader", &["aggregator", "serve", "--config", &config.display().to_string()])?;
+        let config_name = config.display().to_string();
+        let made = Command::new(std::env::current_exe()?)
+            .args(["archive", "init", "--config", &config_name])
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        ensure!(made.status.success(), "cannot create the archive: {}", String::from_utf8_lossy(&made.stderr));
+        let aggregator = spawn(dir, "reader", &["aggregator", "serve", "--config", &config_name])?;
         for node in &mut nodes {
             wait_until_ready(&node.id, &node.folder.join("node.sock"), &mut node.process).await?;
         }
-        let mut cluster =
-            Self { dir: dir.to_owned(), nodes, aggregator, url: format!("https://{address}"), token: String::new() };
+        let mut cluster = Self {
+            dir: dir.to_owned(),
+            nodes,
+            aggregator,
+            url: format!("https://{address}"),
+            token: String::new(),
+            archive_url,
+        };
         wait_until_ready("reader", &folder.join("node/node.sock"), &mut cluster.aggregator).await?;
         let store = TokenStore::open(&AggregatorConfig::load(&config)?.state_dir)?;
         cluster.token = store.create("demo", Role::Admin, None, None, SystemClock.now())?.token;
@@ -101,6 +117,10 @@ impl DemoCluster {
 
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(super) fn archive_url(&self) -> String {
+        self.archive_url.clone()
     }
 
     pub(super) fn token(&self) -> &str {

@@ -9,7 +9,7 @@ use piperoll_protocol::aggregator::Status;
 
 use super::cluster::DemoCluster;
 use super::step::{expect, step};
-use super::{history, scenario, tamper};
+use super::{archive, history, scenario, tamper};
 use crate::args::DemoArgs;
 use crate::exit::Exit;
 use crate::show::{group_digits, paint};
@@ -46,7 +46,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         show_tampering(&cluster).await?;
         show_missing_node(&mut cluster).await?;
         history::show_rewritten_history(&mut cluster).await?;
-        history::show_evidence(&cluster).await
+        history::show_evidence(&cluster).await?;
+        archive::show_archive(&mut cluster).await
     };
     let shown = tokio::select! {
         shown = shown => shown,

@@ -53,7 +53,9 @@ pub(crate) fn exit_of(envelope: &Envelope) -> Exit {
         Exit::Violation
     } else if envelope.is_whole() {
         Exit::Complete
-    } else if envelope.nodes.iter().any(|node| gave(node.status)) {
+    } else if envelope.nodes.iter().any(|node| gave(node.status))
+        || envelope.archives.iter().any(|archive| archive.status == Status::Ok)
+    {
         Exit::Incomplete
     } else {
         Exit::Nothing
