@@ -91,6 +91,11 @@ impl NodeOutcome {
         match instead_of_node {
             Ok(as_of) if is_read => {
                 self.status = Status::Archived;
+                if let Some(alarm) = self.member.alarm() {
+                    // The archived rows are those that were witnessed, but the finding against the node stays.
+                    self.status = Status::Invalid;
+                    self.add_reason(&alarm);
+                }
                 self.add_reason(&format!("answered from {}, as of {as_of}", part.archive));
                 self.counters.proof = proof;
                 self.counters.ended = true;

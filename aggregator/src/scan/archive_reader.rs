@@ -2,27 +2,30 @@
 //!
 //! The archive's own code verifies that each row leads to a checkpoint; here, the checkpoint and the MACs are verified.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use piperoll_archive::read::{LogScan, ReadError, ScanRange, ScanStep};
+use piperoll_archive::read::{ERASURES_FILTER, Erasures, LogScan, ReadError, ScanRange, ScanStep, note_erasure};
 use piperoll_archive::row::{ArchivedRow, Content};
 use piperoll_format::completeness::{Coverage, ProvenRow};
+use piperoll_format::entry::Prefix;
 use piperoll_format::ids::Generation;
 use piperoll_format::order::{Key, Order, Position};
 use piperoll_format::statement::Statement;
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::{Claim, Integrity, RowChecker};
+use piperoll_protocol::node::ScanRequest;
 use piperoll_query::filter::Filter;
 use tokio::sync::mpsc;
 
 use crate::access::scope::Scope;
-use crate::cluster::connection::Failure;
+use crate::cluster::connection::{Channel, Failure};
 use crate::cluster::node_handle::NodeHandle;
-use crate::scan::node_reader::NodeCounters;
+use crate::config::FanOutLimits;
+use crate::scan::node_reader::{NodeCounters, NodeReader};
 use crate::scan::plan::{ArchivedRows, NodeRequest};
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::verified_row::{ErasureStatement, VerifiedRow};
@@ -31,10 +34,8 @@ use crate::scan::verified_row::{ErasureStatement, VerifiedRow};
 const BATCH_ROWS: usize = 128;
 const BATCH_BYTES: usize = 128 * 1024;
 const BATCHES_WAITING: usize = 2;
-/// Maximum number of erasures of one log that a read remembers.
-const ERASURES_MAX: usize = 100_000;
-/// Filter that selects the entries that record erasures.
-const ERASURES: &str = "action:log.erased";
+/// Maximum number of erasures that are read from a node because they are not archived yet.
+const ERASURES_MAX: u64 = 100_000;
 
 /// Reader of one log's archived rows.
 pub(crate) struct ArchiveReader {
@@ -80,10 +81,10 @@ enum Message {
 impl ArchiveReader {
     /// Begins to read.
     pub(crate) fn open(
-        member: &NodeHandle,
+        member: &Arc<NodeHandle>,
         asked: &NodeRequest,
         rows: &ArchivedRows,
-        idle: Duration,
+        limits: &FanOutLimits,
     ) -> Result<Self, Failure> {
         let error = |message: String| Failure::Error(message);
         let request = &asked.request;
@@ -99,15 +100,22 @@ impl ArchiveReader {
         let mut seqs = rows.part.seqs.clone();
         seqs.end = seqs.end.min(request.head.map_or(u64::MAX, |head| head.saturating_add(1)));
         seqs.start = seqs.start.max(request.from_seq.unwrap_or(0)).min(seqs.end);
-        let range =
-            ScanRange { log: rows.log.clone(), begin, end, order: request.order, rows: seqs, filter: Arc::new(filter) };
-        let scan = LogScan::new(rows.reader.clone(), range.clone());
-        let scan = scan.ok_or_else(|| error(format!("the archive has no rows of {}", rows.log)))?;
-        for range in scan.log().ranges().iter().filter(|range| range.from_seq < rows.part.seqs.end) {
+        let range = ScanRange {
+            log: rows.log.clone(),
+            begin,
+            end,
+            order: request.order,
+            rows: seqs,
+            filter: Arc::new(filter),
+            erased: Arc::default(),
+        };
+        let of_log = rows.reader.catalog().log(&rows.log);
+        let of_log = of_log.ok_or_else(|| error(format!("the archive has no rows of {}", rows.log)))?;
+        for range in of_log.ranges().iter().filter(|range| range.from_seq < rows.part.seqs.end) {
             member.witness.opened_archived(&range.checkpoint, &rows.log).map_err(error)?;
         }
         let mut checker = RowChecker::new(member.node.ring.clone(), rows.log.generation);
-        checker.know_epochs(scan.log().epochs().to_vec());
+        checker.know_epochs(of_log.epochs().to_vec());
         let (send, incoming) = mpsc::channel(BATCHES_WAITING);
         let progress = Arc::new(Progress::default());
         let task = Task {
@@ -116,9 +124,10 @@ impl ArchiveReader {
             limit: request.limit,
             with_borders: is_unfiltered,
             progress: Arc::clone(&progress),
-            erasures: None,
+            erasures: Erasures::new(),
+            searched: 0,
         };
-        tokio::spawn(task.run(scan, send));
+        tokio::spawn(task.run(Arc::clone(member), *limits, send));
         Ok(Self {
             checker,
             node_id: member.node.id.clone(),
@@ -129,7 +138,7 @@ impl ArchiveReader {
             ready: VecDeque::new(),
             progress,
             advanced: (0, Instant::now()),
-            idle,
+            idle: limits.idle,
             shown: is_unfiltered.then(Coverage::default),
             begin,
             end,
@@ -183,7 +192,7 @@ impl ArchiveReader {
                 let Some((gone, body, mac, epoch)) = item.erasure.as_ref().and_then(|entry| self.statement(entry))
                 else {
                     self.fault(format!(
-                        "row {seq} is erased, but no entry in the archive records that (the entry may not be archived yet)"
+                        "row {seq} is erased, but no entry declares that (the entry may not be archived, and the node may not answer)"
                     ));
                     return None;
                 };
@@ -296,13 +305,15 @@ struct Task {
     limit: Option<u64>,
     with_borders: bool,
     progress: Arc<Progress>,
-    /// Entries that record erasures, by the seq of the erased row; read when the first erased row is found.
-    erasures: Option<HashMap<u64, Arc<ArchivedRow>>>,
+    /// Entries that declare erasures, in the archive and after it.
+    erasures: Erasures,
+    /// Progress of the search for erasures, which precedes the scan.
+    searched: u64,
 }
 
 impl Task {
-    async fn run(mut self, mut scan: LogScan, send: mpsc::Sender<Message>) {
-        let read = self.read(&mut scan, &send);
+    async fn run(mut self, member: Arc<NodeHandle>, limits: FanOutLimits, send: mpsc::Sender<Message>) {
+        let read = self.read(&member, &limits, &send);
         let result = tokio::select! {
             result = read => result,
             () = send.closed() => return,
@@ -313,7 +324,27 @@ impl Task {
     }
 
     /// Sends all rows. Returns the last message; `None` if the reader was dropped.
-    async fn read(&mut self, scan: &mut LogScan, send: &mpsc::Sender<Message>) -> Result<Option<Message>, ReadError> {
+    async fn read(
+        &mut self,
+        member: &Arc<NodeHandle>,
+        limits: &FanOutLimits,
+        send: &mpsc::Sender<Message>,
+    ) -> Result<Option<Message>, ReadError> {
+        let searched = |rows: u64| self.progress.scanned.store(rows, Ordering::Relaxed);
+        let (archived, live) = tokio::join!(
+            self.rows.reader.erasures(&self.rows.log, searched),
+            live_erasures(member, &self.rows, limits)
+        );
+        self.erasures = archived?.as_ref().clone();
+        self.searched = self.progress.scanned.load(Ordering::Relaxed);
+        for (seq, entry) in live {
+            self.erasures.entry(seq).or_insert(entry);
+        }
+        self.range.erased = Arc::new(self.erasures.keys().copied().collect());
+        let Some(mut scan) = LogScan::new(self.rows.reader.clone(), self.range.clone()) else {
+            return Err(ReadError::Aborted);
+        };
+        let scan = &mut scan;
         let (mut batch, mut bytes, mut rows) = (Vec::new(), 0, 0);
         let mut last = None;
         let more = loop {
@@ -335,7 +366,7 @@ impl Task {
             rows += 1;
             bytes += row.bytes();
             last = Some(Position { timestamp: row.timestamp, seq: row.seq });
-            batch.push(self.item(row).await?);
+            batch.push(self.item(row));
             if batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
                 bytes = 0;
                 if send.send(Message::Rows(std::mem::take(&mut batch))).await.is_err() {
@@ -349,56 +380,69 @@ impl Task {
         let mut borders = Some(Vec::new());
         if self.with_borders {
             let (begin, end) = narrowed(self.range.begin, self.range.end, self.range.order, last.filter(|_| more));
-            borders = match scan.borders(begin, end).await? {
-                None => None,
-                Some(rows) => {
-                    let mut items = Vec::with_capacity(rows.len());
-                    for row in rows {
-                        items.push(self.item(row).await?);
-                    }
-                    Some(items)
-                }
-            };
+            let rows = scan.borders(begin, end).await?;
+            borders = rows.map(|rows| rows.into_iter().map(|row| self.item(row)).collect());
         }
         Ok(Some(Message::End { more, erased_apart: scan.erased_apart(), borders }))
     }
 
     fn note_progress(&self, scan: &LogScan) {
-        self.progress.scanned.store(scan.scanned(), Ordering::Relaxed);
+        self.progress.scanned.store(self.searched.saturating_add(scan.scanned()), Ordering::Relaxed);
         *self.progress.reached.lock().unwrap_or_else(PoisonError::into_inner) = scan.reached();
     }
 
-    async fn item(&mut self, row: ArchivedRow) -> Result<Item, ReadError> {
-        if !row.is_erased() {
-            return Ok(Item { row, erasure: None });
+    /// A row with the entry that declares its erasure, if there is one. The content of a row that was erased after it was archived goes no
+    /// further than here.
+    fn item(&self, row: ArchivedRow) -> Item {
+        let erasure = self.erasures.get(&row.seq).cloned();
+        match erasure {
+            Some(erasure) => {
+                let content = Content::Erased { leaf: row.leaf() };
+                Item { row: ArchivedRow { content, ..row }, erasure: Some(erasure) }
+            }
+            None => Item { row, erasure: None },
         }
-        if self.erasures.is_none() {
-            self.erasures = Some(self.read_erasures().await?);
-        }
-        let erasure = self.erasures.as_ref().and_then(|known| known.get(&row.seq)).cloned();
-        Ok(Item { row, erasure })
     }
+}
 
-    async fn read_erasures(&self) -> Result<HashMap<u64, Arc<ArchivedRow>>, ReadError> {
-        let range = ScanRange {
-            log: self.rows.log.clone(),
-            begin: Position { timestamp: Timestamp::MIN, seq: 0 },
-            end: Position { timestamp: Timestamp::MAX, seq: u64::MAX },
-            order: Order::Asc,
-            rows: 0..u64::MAX,
-            filter: Arc::new(Filter::parse_stored(ERASURES, Timestamp::MIN).unwrap_or_default()),
-        };
-        let mut found = HashMap::new();
-        let Some(mut scan) = LogScan::new(self.rows.reader.clone(), range) else { return Ok(found) };
-        while let Some(row) = scan.next().await? {
-            let Content::Entry { body, .. } = &row.content else { continue };
-            if let Some(Statement::Erased(said)) = Statement::read(body)
-                && said.seq < row.seq
-                && found.len() < ERASURES_MAX
-            {
-                found.entry(said.seq).or_insert_with(|| Arc::new(row));
+/// Entries that the node recorded after its archived rows and that declare erasures. If the node does not answer, there are none.
+async fn live_erasures(member: &Arc<NodeHandle>, rows: &ArchivedRows, limits: &FanOutLimits) -> Erasures {
+    let mut found = Erasures::new();
+    let archived_to =
+        rows.reader.catalog().log(&rows.log).and_then(|log| log.ranges().last()).map_or(0, |range| range.to_seq);
+    if member.circuit_open().is_some() || member.is_out_of_reach() {
+        return found;
+    }
+    let request = ScanRequest {
+        filter: ERASURES_FILTER.to_owned(),
+        from: Timestamp::MIN,
+        to: Timestamp::MAX,
+        order: Order::Asc,
+        limit: Some(ERASURES_MAX),
+        after: None,
+        from_seq: Some(archived_to),
+        head: None,
+        generation: Some(rows.log.generation),
+        prove: None,
+        count: None,
+        follow: false,
+    };
+    let asked =
+        NodeRequest { request, pinned: None, all_there: true, scope: Scope::default(), aside: None, archived: None };
+    let read = async {
+        let mut reader = NodeReader::open(member, &asked, limits, Channel::Own).await?;
+        while let Some(row) = reader.next().await? {
+            let mac = <[u8; 32]>::try_from(row.mac.as_ref());
+            if let (Integrity::Ok, Ok(mac), Some(prefix)) = (row.integrity, mac, Prefix::parse(&row.body)) {
+                let content = Content::Entry { epoch: row.epoch, body: row.body.clone(), mac };
+                let (seq, era, timestamp) = (row.key.seq, prefix.era, prefix.timestamp);
+                note_erasure(&mut found, ArchivedRow { seq, era, timestamp, content });
             }
         }
-        Ok(found)
+        Ok::<(), Failure>(())
+    };
+    if let Err(failure) = read.await {
+        tracing::debug!(node = %member.node.id, reason = failure.reason(), "cannot read the newest erasures of a node");
     }
+    found
 }

@@ -36,7 +36,7 @@ impl LogReader {
         lane: Channel,
     ) -> Result<Self, Failure> {
         Ok(match &asked.archived {
-            Some(rows) => Self::Archive(Box::new(ArchiveReader::open(member, asked, rows, limits.idle)?)),
+            Some(rows) => Self::Archive(Box::new(ArchiveReader::open(member, asked, rows, limits)?)),
             None => Self::Node(Box::new(NodeReader::open(member, asked, limits, lane).await?)),
         })
     }

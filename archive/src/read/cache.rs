@@ -1,5 +1,6 @@
 //! Parts of objects that several reads need: footers and hashes.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::remote_file::FileMeta;
 use crate::record::Trees;
+use crate::row::{ArchivedRow, LogId};
 
 /// Maximum number of footers kept. A footer takes about 100 KiB.
 const FOOTERS_MAX: usize = 128;
@@ -16,6 +18,9 @@ const TREES_MAX: usize = 32;
 
 /// Bytes of rows that all scans together read ahead. Each scan has at least one tile.
 const WINDOWS_BYTES: u64 = 64 * 1024 * 1024;
+/// Entries that declare erasures, by the seq of the erased row. The first entry about a row counts.
+pub type Erasures = BTreeMap<u64, Arc<ArchivedRow>>;
+
 /// Row groups whose columns may be in memory at the same time. The columns of a row group that a filter needs take up to 32 MiB.
 const COLUMNS_AT_ONCE: usize = 3;
 
@@ -25,6 +30,8 @@ pub struct Caches {
     trees: Mutex<LruCache<u64, Arc<Trees>>>,
     /// Held by scans while they select the rows of a row group.
     pub(super) slots: Semaphore,
+    /// Erasures of each log, and the end of the rows that were searched for them.
+    erasures: Mutex<BTreeMap<LogId, (u64, Arc<Erasures>)>>,
     /// Number of scans that share the memory for rows.
     scans: AtomicU64,
 }
@@ -35,6 +42,7 @@ impl Default for Caches {
             footers: Mutex::new(LruCache::new(FOOTERS_MAX)),
             trees: Mutex::new(LruCache::new(TREES_MAX)),
             slots: Semaphore::new(COLUMNS_AT_ONCE),
+            erasures: Mutex::default(),
             scans: AtomicU64::new(0),
         }
     }
@@ -61,6 +69,18 @@ impl Caches {
 
     pub(super) fn keep_trees(&self, step: u64, trees: &Arc<Trees>) {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner).insert(step, Arc::clone(trees));
+    }
+
+    pub(super) fn erasures(&self, log: &LogId) -> (u64, Arc<Erasures>) {
+        self.erasures.lock().unwrap_or_else(PoisonError::into_inner).get(log).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn keep_erasures(&self, log: &LogId, to_seq: u64, known: &Arc<Erasures>) {
+        let mut erasures = self.erasures.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = erasures.entry(log.clone()).or_default();
+        if entry.0 < to_seq {
+            *entry = (to_seq, Arc::clone(known));
+        }
     }
 
     /// Bytes of rows that one of the current scans may read at once.

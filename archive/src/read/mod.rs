@@ -3,13 +3,15 @@
 mod cache;
 mod candidates;
 mod catalog;
+mod erasures;
 mod error;
 mod remote_file;
 mod rows;
 mod scan;
 
-pub use cache::Caches;
+pub use cache::{Caches, Erasures};
 pub use catalog::{Catalog, CatalogLog, CatalogRange};
+pub use erasures::{ERASURES_FILTER, note_erasure};
 pub use error::ReadError;
 pub use rows::Reader;
 pub use scan::{LogScan, ScanRange, ScanStep};

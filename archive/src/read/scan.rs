@@ -1,6 +1,6 @@
 //! Reads the rows of one log in the order of a query.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub struct ScanRange {
     /// Rows that the scan may return, by seq.
     pub rows: Range<u64>,
     pub filter: Arc<Filter>,
+    /// Rows that were erased after they were archived. The filter sees only their position.
+    pub erased: Arc<BTreeSet<u64>>,
 }
 
 /// A scan of one log. Rows are verified against the log's tree; their MACs are not verified.
@@ -188,11 +190,11 @@ impl LogScan {
             return false;
         }
         match &row.content {
-            Content::Entry { body, .. } => {
+            Content::Entry { body, .. } if !self.range.erased.contains(&row.seq) => {
                 self.range.filter.is_empty()
                     || EntryView::parse(body).is_none_or(|entry| self.range.filter.matches(&entry))
             }
-            Content::Erased { .. } => match self.range.filter.on_erased(self.range.log.node_id.as_str(), row.seq) {
+            _ => match self.range.filter.on_erased(self.range.log.node_id.as_str(), row.seq) {
                 ErasedFit::Yes => true,
                 ErasedFit::No => false,
                 ErasedFit::Unknown => {
@@ -264,9 +266,11 @@ impl LogScan {
                 Ok(selected)
             };
             let selected = blocking(meta.file.name.clone(), select).await?;
+            let of_group = to_seq(rows.start)..to_seq(rows.end);
             for rows in selected.into_iter().filter(|rows| !rows.is_empty()) {
                 all.push(to_seq(rows.start as u64)..to_seq(rows.end as u64));
             }
+            all = with_rows(all, self.range.erased.range(of_group).copied());
         }
         Ok((all, body_bytes))
     }
@@ -424,6 +428,17 @@ impl CatalogRun {
             Order::Desc => Position { timestamp: self.last, seq: self.to_seq - 1 },
         }
     }
+}
+
+/// Adds single rows to ranges, which ascend and stay apart. The times of the rows are checked when they are read.
+fn with_rows(mut ranges: Vec<Range<u64>>, rows: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+    for row in rows {
+        let at = ranges.partition_point(|range| range.end <= row);
+        if ranges.get(at).is_none_or(|range| !range.contains(&row)) {
+            ranges.insert(at, row..row + 1);
+        }
+    }
+    ranges
 }
 
 /// Whether one of the ranges, which ascend, contains a row.
