@@ -407,3 +407,10 @@ pub(crate) async fn until_archive_is_read(cluster: &Cluster) {
     })
     .await;
 }
+
+/// Waits until a node has been witnessed more than a second from now, so that an archive can answer for it up to now.
+pub(crate) async fn witnessed_after(cluster: &Cluster, node: &str) {
+    use piperoll_net::clock::{Clock as _, SystemClock};
+    let after = SystemClock.now().plus_micros(1_000_000).to_text();
+    crate::witness::report(cluster, node, |line| line["witnessed_at"].as_str() > Some(after.as_str())).await;
+}

@@ -5,6 +5,7 @@
 mod access;
 mod archive;
 mod archive_engines;
+mod archive_lives;
 mod archive_reading;
 mod archived_log_evidence;
 mod archived_log_pruning;

@@ -45,8 +45,11 @@ impl NodeOutcome {
             status: other.status,
             reason: other.reason.clone(),
         });
-        if other.aside.is_some() {
+        if let Some(aside) = other.aside {
             self.take_in(other);
+            if let (Status::Ok, false, Some(Err(why))) = (other.status, aside.whole, &part.instead_of_node) {
+                self.unread.push(format!("the log of generation {}: {why}", aside.generation));
+            }
             return;
         }
         let is_read = other.status == Status::Ok;
@@ -55,8 +58,9 @@ impl NodeOutcome {
         let archived = other.counters.clone();
         let (more, erased) = (live.more || archived.more, live.erased + archived.erased);
         let (live_proof, archived_proof) = (live.proof.clone(), archived.proof.clone());
-        let (pruned, floor, ended) = (live.pruned.clone(), live.floor, live.ended);
-        self.counters = NodeCounters { more, erased, pruned, floor, ended, retained_whole, ..live.and(archived) };
+        let (pruned, floor, ended, start_moved) = (live.pruned.clone(), live.floor, live.ended, live.start_moved);
+        self.counters =
+            NodeCounters { more, erased, pruned, floor, ended, retained_whole, start_moved, ..live.and(archived) };
         self.counters.proof = live_proof;
         match &part.instead_of_node {
             Some(instead_of_node) => {
@@ -80,7 +84,7 @@ impl NodeOutcome {
         }
     }
 
-    /// The node does not answer, and the archive's rows are those of the range, or some of them.
+    /// Takes over the archive's outcome for a node that does not answer: the archive has all rows of the range, or some of them.
     fn take_instead(
         &mut self,
         part: &ArchivedPart,
@@ -108,11 +112,15 @@ impl NodeOutcome {
         }
     }
 
-    /// The archive has rows that the node pruned.
+    /// Adds the archive's outcome about the rows that the node pruned.
     fn take_older(&mut self, part: &ArchivedPart, retained_whole: bool, proof: RangeCompleteness) {
         if let Some(lacking) = &part.lacking {
             let (from, last) = (lacking.start, lacking.end.saturating_sub(1));
             self.add_reason(&format!("rows {from} to {last} are not in {} either", part.archive));
+            return;
+        }
+        if self.counters.start_moved || self.counters.floor != Some(part.seqs.end) {
+            self.add_reason("its log start moved while it was read; repeat the query");
             return;
         }
         // Rows that fail verification are worse than pruned ones, so that status stays.
@@ -161,7 +169,7 @@ impl NodeOutcome {
     }
 }
 
-/// Divides outcomes, or what has them, into those of each node.
+/// Groups items by the node that their outcome is about.
 pub(super) fn by_member<T>(all: Vec<T>, part: impl Fn(&T) -> &NodeOutcome) -> Vec<Vec<T>> {
     let mut groups: Vec<Vec<T>> = Vec::new();
     for one in all {
@@ -224,6 +232,5 @@ pub(super) fn read_instead(parts: &[NodeOutcome]) -> String {
     let Some(as_of) = as_of(parts) else { return String::new() };
     let nodes: Vec<&str> =
         parts.iter().filter(|part| part.as_of().is_some()).map(|part| part.member.node.id.as_str()).collect();
-    let verb = if nodes.len() == 1 { "does" } else { "do" };
-    format!("; as of {as_of}: {} {verb} not answer, and the rows are from the archive", nodes.join(", "))
+    format!("; as of {as_of}: all rows of {} are from the archive", nodes.join(", "))
 }

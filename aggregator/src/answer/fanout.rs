@@ -91,12 +91,12 @@ impl NodeOutcome {
     /// Accounts for logs of the range that were pruned together with the first rows of their successor: their rows count
     /// as pruned, not as missing.
     fn let_go(&mut self, query: &Query) {
-        if query.all_there || !matches!(self.status, Status::Ok | Status::Pruned) {
+        if query.all_there || !matches!(self.status, Status::Ok | Status::Archived | Status::Pruned) {
             return;
         }
         let Some(gone) = self.member.witness.gone_in(query.from, query.to, &self.read) else { return };
         let since = gone.until.plus_micros(1);
-        if self.status == Status::Ok {
+        if matches!(self.status, Status::Ok | Status::Archived) {
             // The current log has not lost any row of the range; only rows of the deleted log are gone.
             self.status = Status::Pruned;
             self.since = Some(since);

@@ -129,11 +129,12 @@ impl NodeOutcome {
             proof => proof,
         };
         let (more, ended) = (self.counters.more || counters.more, self.counters.ended && counters.ended);
-        let (pruned, floor) = (self.counters.pruned.clone(), self.counters.floor);
+        let (pruned, floor, start_moved) =
+            (self.counters.pruned.clone(), self.counters.floor, self.counters.start_moved);
         // Each log has its own erased rows, so the counts are added.
         let erased = self.counters.erased + counters.erased;
         let both = std::mem::take(&mut self.counters).and(NodeCounters { faults, proof, ..counters });
-        self.counters = NodeCounters { more, ended, pruned, floor, erased, ..both };
+        self.counters = NodeCounters { more, ended, pruned, floor, start_moved, erased, ..both };
         match earlier.status {
             Status::Ok if whole => self.read.push(generation),
             Status::Invalid => {

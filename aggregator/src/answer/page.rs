@@ -259,8 +259,11 @@ impl NodeAnswer {
     /// Merges in the answer to a follow-up request (see `next_request`). If this request failed, the rows received earlier stay.
     fn extend(&mut self, more: Self) {
         let before = std::mem::take(&mut self.part.counters);
+        // A node reports the erased rows of the whole range every time; the archive counts those that were read.
+        let erased = self.part.archived.as_ref().map(|_| before.erased + more.part.counters.erased);
         let NodeOutcome { status, reason, last, took, counters, .. } = more.part;
         self.part.counters = before.and(counters);
+        self.part.counters.erased = erased.unwrap_or(self.part.counters.erased);
         (self.part.status, self.part.reason) = (status, reason);
         self.part.last = last.or(self.part.last.take());
         self.part.took = self.part.took.zip(took).map(|(first, second)| first + second);
@@ -471,8 +474,10 @@ pub(crate) async fn one_row(
     };
     let is_above = |part: &NodeOutcome| part.head_seq.is_some_and(|head| head < seq);
     if live.as_ref().is_none_or(|live| live.rows.is_empty() && !is_above(&live.part)) {
-        let log = generation.or(live.as_ref().and_then(|live| live.part.generation));
-        let asked = cluster.archive.as_ref().and_then(|archive| ask_archive_row(archive, member, &query, log, seq));
+        let answered = live.as_ref().and_then(|live| live.part.generation);
+        let (log, is_live) = (generation.or(answered), answered.is_some());
+        let row_of = |archive| ask_archive_row(archive, member, &query, log, seq, is_live);
+        let asked = cluster.archive.as_deref().and_then(row_of);
         if let Some(asked) = asked {
             let archived = read(asked).await;
             if archived.rows.is_empty() {

@@ -2,18 +2,25 @@
 //! those of logs that the node no longer has.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use piperoll_archive::read::{CatalogLog, Reader};
 use piperoll_archive::row::LogId;
+use piperoll_format::cursor::Incomplete;
 use piperoll_format::ids::Generation;
+use piperoll_format::merkle::encode_hash;
 use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::Status;
 use piperoll_protocol::node::ScanRequest;
 
 use crate::cluster::archive::ClusterArchive;
 use crate::cluster::node_handle::NodeHandle;
+use crate::cluster::witness::archived::ReplacedRows;
 use crate::scan::plan::{ArchivedPart, ArchivedRows, AsideOf, NodeRequest, position_for, request_for};
 use crate::scan::query::Query;
+
+/// Longest time between the signature of a checkpoint and the request that returns it: a node signs at most once a second.
+const SIGNED_BEFORE_MAX: Duration = Duration::from_secs(1);
 
 /// Outcome of the requests to the node itself.
 pub(crate) struct LivePart {
@@ -45,7 +52,7 @@ pub(crate) fn ask_archive(
     limit: Option<u64>,
     live: &LivePart,
 ) -> Vec<ArchivePlan> {
-    let silent = matches!(live.status, Status::Unreachable | Status::Timeout | Status::Error | Status::Retired);
+    let silent = matches!(live.status, Status::Unreachable | Status::Timeout | Status::Retired);
     let needs_current = match live.generation {
         Some(_) => live.log_start.is_some(),
         None => silent,
@@ -78,21 +85,27 @@ pub(crate) fn ask_archive(
     plans
 }
 
-/// Plans the read of one row, if the archive has it. Without a generation, the row is one of the witnessed log.
+/// Plans the read of one row, if the archive has it. Without a generation, the row is one of the witnessed log. `is_live` tells whether the
+/// node answered from this log.
 pub(crate) fn ask_archive_row(
     archive: &ClusterArchive,
     member: &NodeHandle,
     query: &Query,
     generation: Option<Generation>,
     seq: u64,
+    is_live: bool,
 ) -> Option<NodeRequest> {
     let reader = archive.reader().ok()?;
     let generation = generation.or_else(|| member.witness.pinned().map(|pinned| pinned.generation))?;
     let log = LogId { node_id: member.node.id.clone(), generation };
     let archived = reader.catalog().log(&log)?;
     archived.range_of(seq)?;
+    if member.witness.common_rows(generation).is_some_and(|common| seq >= common) {
+        return None;
+    }
     let planner = Planner { archive, member, query, limit: Some(1) };
-    let part = ArchivedPart { seqs: seq..seq.saturating_add(1), ..planner.part(archived) };
+    let instead_of_node = (!is_live).then(|| Err("only one row was requested".to_owned()));
+    let part = ArchivedPart { seqs: seq..seq.saturating_add(1), instead_of_node, ..planner.part(archived) };
     match planner.read(&reader, log, part, planner.request(generation)?, None) {
         ArchivePlan::Read(asked) => Some(*asked),
         ArchivePlan::Not { .. } => None,
@@ -122,13 +135,26 @@ impl Planner<'_> {
         };
         let request = self.request(generation)?;
         let to_seq = archived.ranges().last().map_or(0, |range| range.to_seq);
+        // Later archived rows are those of a log that was replaced by a copy of its beginning.
+        let common = self.member.witness.common_rows(generation).unwrap_or(u64::MAX);
         let part = match log_start {
-            Some(start) => ArchivedPart { seqs: 0..start, lacking: lacking(archived, 0..start), ..self.part(archived) },
-            None if !archived.touches(self.query.from, self.query.to) => return None,
+            Some(start) => {
+                let lacking = lacking(archived, 0..start.min(common));
+                let lacking = lacking.or((common < start).then_some(common..start));
+                ArchivedPart { seqs: 0..start.min(common), lacking, ..self.part(archived) }
+            }
             None => {
-                let lacking = lacking(archived, 0..to_seq);
-                let instead_of_node = Some(self.instead_of_node(archived, generation, lacking.as_ref()));
-                ArchivedPart { seqs: 0..to_seq, lacking, instead_of_node, ..self.part(archived) }
+                let lacking = lacking(archived, 0..to_seq.min(common));
+                let instead_of_node = match to_seq > common {
+                    true => Err(format!("rows from {common} on are those of a log that was replaced")),
+                    false => self.instead_of_node(archived, generation, lacking.as_ref(), request.head),
+                };
+                // Without rows in the range, the archive matters only if it shows that the node has none either.
+                if instead_of_node.is_err() && !archived.touches(self.query.from, self.query.to) {
+                    return None;
+                }
+                let instead_of_node = Some(instead_of_node);
+                ArchivedPart { seqs: 0..to_seq.min(common), lacking, instead_of_node, ..self.part(archived) }
             }
         };
         Some(self.read(reader, log, part, request, None))
@@ -139,9 +165,25 @@ impl Planner<'_> {
         let request = self.request(log.generation)?;
         let to_seq = archived.ranges().last().map_or(0, |range| range.to_seq);
         let lacking = lacking(archived, 0..to_seq);
-        let witnessed = self.member.witness.witnessed_size(log.generation);
-        let whole = lacking.is_none() && witnessed.is_some_and(|witnessed| witnessed <= to_seq);
-        let part = ArchivedPart { seqs: 0..to_seq, lacking, ..self.part(archived) };
+        let rows = self.member.witness.rows_of_replaced(log.generation);
+        // Rows that were recorded after the log was last witnessed are not known, unless its successor states how many it had.
+        let is_all = |rows: &ReplacedRows| match rows.stated {
+            Some(stated) => stated <= to_seq,
+            None => rows.witnessed <= to_seq && self.query.to <= rows.seen,
+        };
+        let whole = lacking.is_none() && rows.as_ref().is_some_and(is_all);
+        let why = rows.map_or_else(
+            || "it is not known how many rows it had".to_owned(),
+            |rows| {
+                format!(
+                    "its rows are from {}, and rows that it recorded after {} may be missing",
+                    self.archive.name(),
+                    rows.seen
+                )
+            },
+        );
+        let instead_of_node = (!whole).then_some(Err(why));
+        let part = ArchivedPart { seqs: 0..to_seq, lacking, instead_of_node, ..self.part(archived) };
         let aside = AsideOf { generation: log.generation, whole };
         Some(self.read(reader, log.clone(), part, request, Some(aside)))
     }
@@ -187,14 +229,23 @@ impl Planner<'_> {
         archived: &CatalogLog,
         generation: Generation,
         lacking: Option<&Range<u64>>,
+        head: Option<u64>,
     ) -> Result<Timestamp, String> {
+        let is_lost = |lost: &Incomplete| lost.node_id == self.member.node.id;
+        if self.query.cursor.as_ref().is_some_and(|cursor| cursor.incomplete.iter().any(is_lost)) {
+            return Err("rows are missing since an earlier page".to_owned());
+        }
         if let Some(lacking) = lacking {
             return Err(format!("rows {} to {} are not in the archive", lacking.start, lacking.end - 1));
         }
         let unknown = || "its witnessed checkpoint is not known".to_owned();
         let pinned = self.member.witness.pinned().filter(|pinned| pinned.generation == generation);
         let (pinned, range) = pinned.zip(archived.ranges().last()).ok_or_else(unknown)?;
-        let as_of = pinned.seen;
+        // A node may have signed the checkpoint a moment before it was requested.
+        let as_of = pinned.seen.minus(SIGNED_BEFORE_MAX);
+        if let Some(head) = head.filter(|head| *head >= range.to_seq) {
+            return Err(format!("rows {} to {head} were recorded and are not archived", range.to_seq));
+        }
         if pinned.size <= range.to_seq {
             let is_last =
                 self.member.has_left() && self.member.node.last_seq.is_some_and(|last_seq| last_seq < range.to_seq);
@@ -202,7 +253,8 @@ impl Planner<'_> {
             return if is_last || self.query.to <= as_of { Ok(as_of) } else { Err(why()) };
         }
         // Times never decrease within an era.
-        let edge = self.member.witness.edge().filter(|edge| edge.size == pinned.size);
+        let root = encode_hash(&pinned.root);
+        let edge = self.member.witness.edge().filter(|edge| edge.size == pinned.size && edge.root == root);
         let is_after = edge.is_some_and(|edge| edge.era == range.era && self.query.to <= range.last);
         let (from, last) = (range.to_seq, pinned.size - 1);
         if is_after { Ok(as_of) } else { Err(format!("rows {from} to {last} were witnessed and are not archived")) }

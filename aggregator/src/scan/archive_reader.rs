@@ -54,6 +54,8 @@ pub(crate) struct ArchiveReader {
     shown: Option<Coverage>,
     begin: Position,
     end: Position,
+    /// End of the rows that the answer covers, by seq.
+    end_seq: u64,
     order: Order,
     last: Option<Position>,
     pub(crate) counters: NodeCounters,
@@ -74,8 +76,14 @@ struct Item {
 
 enum Message {
     Rows(Vec<Item>),
-    End { more: bool, erased_apart: u64, borders: Option<Vec<Item>> },
+    End {
+        more: bool,
+        erased_apart: u64,
+        borders: Option<Vec<Item>>,
+    },
     Failed(ReadError),
+    /// The node did not say which rows it has erased since they were archived.
+    NoErasures(String),
 }
 
 impl ArchiveReader {
@@ -100,6 +108,7 @@ impl ArchiveReader {
         let mut seqs = rows.part.seqs.clone();
         seqs.end = seqs.end.min(request.head.map_or(u64::MAX, |head| head.saturating_add(1)));
         seqs.start = seqs.start.max(request.from_seq.unwrap_or(0)).min(seqs.end);
+        let end_seq = seqs.end;
         let range = ScanRange {
             log: rows.log.clone(),
             begin,
@@ -126,6 +135,7 @@ impl ArchiveReader {
             progress: Arc::clone(&progress),
             erasures: Erasures::new(),
             searched: 0,
+            is_superseded: asked.aside.is_some(),
         };
         tokio::spawn(task.run(Arc::clone(member), *limits, send));
         Ok(Self {
@@ -142,6 +152,7 @@ impl ArchiveReader {
             shown: is_unfiltered.then(Coverage::default),
             begin,
             end,
+            end_seq,
             order: request.order,
             last: None,
             counters: NodeCounters::default(),
@@ -174,6 +185,12 @@ impl ArchiveReader {
                     } else {
                         Failure::Unreachable { reason: format!("the archive cannot be read: {error}"), tcp: false }
                     });
+                }
+                Some(Message::NoErasures(reason)) => {
+                    let reason = format!(
+                        "archived rows are withheld, because the node did not say which of them it erased: {reason}"
+                    );
+                    return Err(Failure::Unreachable { reason, tcp: false });
                 }
                 None => return Err(Failure::Error("reading the archive was aborted".to_owned())),
             }
@@ -259,7 +276,7 @@ impl ArchiveReader {
             }
         }
         let (begin, end) = narrowed(self.begin, self.end, self.order, self.last.filter(|_| self.counters.more));
-        match shown.is_whole(begin, end, self.rows.part.seqs.end) {
+        match shown.is_whole(begin, end, self.end_seq) {
             Ok(()) => RangeCompleteness::Whole,
             Err(problem) => RangeCompleteness::Not(format!("the archive: {problem}")),
         }
@@ -276,6 +293,15 @@ impl ArchiveReader {
             self.advanced = (scanned, Instant::now());
         }
         scanned > 0 && self.advanced.1.elapsed() < self.idle
+    }
+
+    /// Returns the rows that were read and not returned yet.
+    pub(crate) fn rest(&mut self) -> Vec<VerifiedRow> {
+        while let Ok(Message::Rows(rows)) = self.incoming.try_recv() {
+            self.ready.extend(rows);
+        }
+        let rest = std::mem::take(&mut self.ready);
+        rest.into_iter().filter_map(|item| self.verified(item)).collect()
     }
 
     /// Stops reading early and returns the position that the scan has reached; `None` if it is not known.
@@ -309,6 +335,8 @@ struct Task {
     erasures: Erasures,
     /// Progress of the search for erasures, which precedes the scan.
     searched: u64,
+    /// Whether the log was replaced, so that the node can no longer read it.
+    is_superseded: bool,
 }
 
 impl Task {
@@ -331,15 +359,20 @@ impl Task {
         send: &mpsc::Sender<Message>,
     ) -> Result<Option<Message>, ReadError> {
         let searched = |rows: u64| self.progress.scanned.store(rows, Ordering::Relaxed);
-        let (archived, live) = tokio::join!(
-            self.rows.reader.erasures(&self.rows.log, searched),
-            live_erasures(member, &self.rows, limits)
-        );
-        self.erasures = archived?.as_ref().clone();
-        self.searched = self.progress.scanned.load(Ordering::Relaxed);
-        for (seq, entry) in live {
-            self.erasures.entry(seq).or_insert(entry);
+        let archived = self.rows.reader.erasures(&self.rows.log, searched);
+        // A node that did not answer the query is not asked again.
+        if self.rows.part.instead_of_node.is_none() && !self.is_superseded {
+            let (archived, live) = tokio::join!(archived, live_erasures(member, &self.rows, limits));
+            archived?;
+            match live {
+                Ok(live) => self.rows.reader.remember_erasures(&self.rows.log, &live),
+                Err(failure) => return Ok(Some(Message::NoErasures(failure.reason().to_owned()))),
+            }
+        } else {
+            archived.await?;
         }
+        self.erasures = self.rows.reader.known_erasures(&self.rows.log).as_ref().clone();
+        self.searched = self.progress.scanned.load(Ordering::Relaxed);
         self.range.erased = Arc::new(self.erasures.keys().copied().collect());
         let Some(mut scan) = LogScan::new(self.rows.reader.clone(), self.range.clone()) else {
             return Err(ReadError::Aborted);
@@ -352,7 +385,15 @@ impl Task {
             self.note_progress(scan);
             let row = match step {
                 Ok(ScanStep::Row(row)) => row,
-                Ok(ScanStep::Read) => continue,
+                Ok(ScanStep::Read) => {
+                    // Rows are sent before the position after them is reported, and a reader does not wait for a full batch.
+                    bytes = 0;
+                    if !batch.is_empty() && send.send(Message::Rows(std::mem::take(&mut batch))).await.is_err() {
+                        return Ok(None);
+                    }
+                    self.note_reached(scan);
+                    continue;
+                }
                 Ok(ScanStep::End) => break false,
                 Err(error) => {
                     // The rows before the fault are still valid.
@@ -388,11 +429,17 @@ impl Task {
 
     fn note_progress(&self, scan: &LogScan) {
         self.progress.scanned.store(self.searched.saturating_add(scan.scanned()), Ordering::Relaxed);
-        *self.progress.reached.lock().unwrap_or_else(PoisonError::into_inner) = scan.reached();
     }
 
-    /// A row with the entry that declares its erasure, if there is one. The content of a row that was erased after it was archived goes no
-    /// further than here.
+    /// Called while no row waits to be sent.
+    fn note_reached(&self, scan: &LogScan) {
+        if let Some(reached) = scan.reached() {
+            *self.progress.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
+        }
+    }
+
+    /// A row with the entry that declares its erasure, if there is one. The content of a row that was erased after it was archived is
+    /// dropped here.
     fn item(&self, row: ArchivedRow) -> Item {
         let erasure = self.erasures.get(&row.seq).cloned();
         match erasure {
@@ -405,14 +452,15 @@ impl Task {
     }
 }
 
-/// Entries that the node recorded after its archived rows and that declare erasures. If the node does not answer, there are none.
-async fn live_erasures(member: &Arc<NodeHandle>, rows: &ArchivedRows, limits: &FanOutLimits) -> Erasures {
+/// Entries that the node recorded after its archived rows and that declare erasures.
+async fn live_erasures(
+    member: &Arc<NodeHandle>,
+    rows: &ArchivedRows,
+    limits: &FanOutLimits,
+) -> Result<Erasures, Failure> {
     let mut found = Erasures::new();
     let archived_to =
         rows.reader.catalog().log(&rows.log).and_then(|log| log.ranges().last()).map_or(0, |range| range.to_seq);
-    if member.circuit_open().is_some() || member.is_out_of_reach() {
-        return found;
-    }
     let request = ScanRequest {
         filter: ERASURES_FILTER.to_owned(),
         from: Timestamp::MIN,
@@ -429,20 +477,17 @@ async fn live_erasures(member: &Arc<NodeHandle>, rows: &ArchivedRows, limits: &F
     };
     let asked =
         NodeRequest { request, pinned: None, all_there: true, scope: Scope::default(), aside: None, archived: None };
-    let read = async {
-        let mut reader = NodeReader::open(member, &asked, limits, Channel::Own).await?;
-        while let Some(row) = reader.next().await? {
-            let mac = <[u8; 32]>::try_from(row.mac.as_ref());
-            if let (Integrity::Ok, Ok(mac), Some(prefix)) = (row.integrity, mac, Prefix::parse(&row.body)) {
-                let content = Content::Entry { epoch: row.epoch, body: row.body.clone(), mac };
-                let (seq, era, timestamp) = (row.key.seq, prefix.era, prefix.timestamp);
-                note_erasure(&mut found, ArchivedRow { seq, era, timestamp, content });
-            }
+    let mut reader = NodeReader::open(member, &asked, limits, Channel::Own).await?;
+    while let Some(row) = reader.next().await? {
+        let mac = <[u8; 32]>::try_from(row.mac.as_ref());
+        if let (Integrity::Ok, Ok(mac), Some(prefix)) = (row.integrity, mac, Prefix::parse(&row.body)) {
+            let content = Content::Entry { epoch: row.epoch, body: row.body.clone(), mac };
+            let (seq, era, timestamp) = (row.key.seq, prefix.era, prefix.timestamp);
+            note_erasure(&mut found, ArchivedRow { seq, era, timestamp, content });
         }
-        Ok::<(), Failure>(())
-    };
-    if let Err(failure) = read.await {
-        tracing::debug!(node = %member.node.id, reason = failure.reason(), "cannot read the newest erasures of a node");
     }
-    found
+    if reader.counters.more {
+        return Err(Failure::Error(format!("it has more than {ERASURES_MAX} erasures that are not archived")));
+    }
+    Ok(found)
 }

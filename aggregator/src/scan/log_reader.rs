@@ -98,7 +98,7 @@ impl LogReader {
     pub(crate) fn rest(&mut self) -> Vec<VerifiedRow> {
         match self {
             Self::Node(reader) => reader.rest().collect(),
-            Self::Archive(_) => Vec::new(),
+            Self::Archive(reader) => reader.rest(),
         }
     }
 

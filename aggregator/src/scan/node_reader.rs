@@ -87,6 +87,8 @@ pub(crate) struct NodeCounters {
     pub(crate) erased: u64,
     /// Whether it is shown that no witnessed row from the log start on is missing, although older rows were pruned.
     pub(crate) retained_whole: bool,
+    /// Whether the log start changed between two parts of the answer.
+    pub(crate) start_moved: bool,
 }
 
 impl NodeCounters {
@@ -121,6 +123,7 @@ impl NodeCounters {
             // Each part reports the number for the whole range.
             erased: self.erased.max(next.erased),
             retained_whole: self.retained_whole && next.retained_whole,
+            start_moved: self.start_moved || next.start_moved || self.floor != next.floor,
         }
     }
 }

@@ -276,8 +276,10 @@ impl NodeWitness {
         if let Some(lost) = lost {
             // Marks above the last common row belong to the log that was replaced.
             cleared.marks.retain(|mark| mark.size <= lost.from_seq);
+            cleared.days.clear();
             cleared.lose(lost);
         }
+        cleared.edge = None;
         cleared.pin = Some(Pin { origin: origin.clone(), size: *size, note: cosigned, seen: now, span });
         // Other logs may have been created and replaced between the old log and the accepted one.
         cleared.learn_of(said.and_then(|said| said.before.as_ref()), now);

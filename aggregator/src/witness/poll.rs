@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use piperoll_format::entry::Prefix;
+use piperoll_format::merkle::encode_hash;
 use piperoll_format::note::Note;
 use piperoll_format::order::Order;
 use piperoll_format::time::Timestamp;
@@ -56,6 +57,8 @@ async fn poll_once(member: &Arc<NodeHandle>) -> Result<(), NotTaken> {
     let watch = &member.witness;
     let old = watch.state().remembered.pin.as_ref().map_or(0, |pin| pin.size);
     let path = format!("{}?old={old}", peer_path::CHECKPOINT);
+    // The time before the request: what the node records afterward is not covered by its answer.
+    let asked_at = SystemClock.now();
     let answer: CheckpointAnswer = match member.link.get_json(&path, POLL_TIMEOUT).await {
         Err(Failure::Error(message)) => {
             // The node presents no signed checkpoint. Check separately whether its log still has the witnessed rows.
@@ -71,7 +74,7 @@ async fn poll_once(member: &Arc<NodeHandle>) -> Result<(), NotTaken> {
     watch.state().asides = answer.span.as_ref().map(|span| earlier::named(&span.aside)).unwrap_or_default();
     let (floor, oldest) = answer.span.as_ref().map_or((None, None), |span| (span.pruned, span.oldest));
     let edge = read_edge(member, &answer.note).await;
-    if let Some(cosigned) = watch.take(&answer, old, SystemClock.now(), edge)? {
+    if let Some(cosigned) = watch.take(&answer, old, asked_at, edge)? {
         // The node keeps the cosignature for its own exports. A failed delivery changes nothing here.
         if let Err(failure) = member.link.post(peer_path::COSIGNED, cosigned.into(), POLL_TIMEOUT).await {
             tracing::debug!(node = %member.node.id, reason = failure.reason(), "a cosignature was not accepted");
@@ -92,7 +95,7 @@ async fn read_edge(member: &Arc<NodeHandle>, note: &str) -> Option<WitnessedEdge
     let checkpoint = watch.opened(&note).ok()?;
     let (size, seq) = (checkpoint.size, checkpoint.size.checked_sub(1)?);
     let generation = checkpoint.origin.rsplit('/').next()?.parse().ok()?;
-    if watch.edge().is_some_and(|edge| edge.size == size) {
+    if watch.edge().is_some_and(|edge| edge.size == size && edge.root == encode_hash(&checkpoint.root)) {
         return None;
     }
     let request = ScanRequest {
@@ -109,6 +112,7 @@ async fn read_edge(member: &Arc<NodeHandle>, note: &str) -> Option<WitnessedEdge
         count: None,
         follow: false,
     };
+    let root_text = encode_hash(&checkpoint.root);
     let (root, note, seen) = (checkpoint.root, note.to_string().into(), SystemClock.now());
     let pinned = Some(Pinned { generation, size, root, note, seen });
     let scope = Scope::default();
@@ -125,5 +129,5 @@ async fn read_edge(member: &Arc<NodeHandle>, note: &str) -> Option<WitnessedEdge
         (Integrity::Erased, Some(gone)) => gone.said.era,
         _ => return None,
     };
-    Some(WitnessedEdge { size, era, timestamp: row.key.timestamp })
+    Some(WitnessedEdge { size, root: root_text, era, timestamp: row.key.timestamp })
 }

@@ -11,8 +11,8 @@ use super::remote_file::FileMeta;
 use crate::record::Trees;
 use crate::row::{ArchivedRow, LogId};
 
-/// Maximum number of footers kept. A footer takes about 100 KiB.
-const FOOTERS_MAX: usize = 128;
+/// Maximum number of footers kept. A footer takes up to a megabyte.
+const FOOTERS_MAX: usize = 32;
 /// Maximum number of steps whose hashes are kept. The hashes of a step take up to 500 KiB.
 const TREES_MAX: usize = 32;
 
@@ -27,7 +27,7 @@ const COLUMNS_AT_ONCE: usize = 3;
 /// Footers and hashes that were read last, and the permission to hold whole columns in memory. Objects never change, so nothing in a cache becomes stale.
 pub struct Caches {
     footers: Mutex<LruCache<String, Arc<FileMeta>>>,
-    trees: Mutex<LruCache<u64, Arc<Trees>>>,
+    trees: Mutex<LruCache<String, Arc<Trees>>>,
     /// Held by scans while they select the rows of a row group.
     pub(super) slots: Semaphore,
     /// Erasures of each log, and the end of the rows that were searched for them.
@@ -63,12 +63,12 @@ impl Caches {
         self.footers.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::clone(footer));
     }
 
-    pub(super) fn trees(&self, step: u64) -> Option<Arc<Trees>> {
-        self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(&step).cloned()
+    pub(super) fn trees(&self, name: &str) -> Option<Arc<Trees>> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    pub(super) fn keep_trees(&self, step: u64, trees: &Arc<Trees>) {
-        self.trees.lock().unwrap_or_else(PoisonError::into_inner).insert(step, Arc::clone(trees));
+    pub(super) fn keep_trees(&self, name: &str, trees: &Arc<Trees>) {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::clone(trees));
     }
 
     pub(super) fn erasures(&self, log: &LogId) -> (u64, Arc<Erasures>) {
@@ -79,7 +79,23 @@ impl Caches {
         let mut erasures = self.erasures.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = erasures.entry(log.clone()).or_default();
         if entry.0 < to_seq {
-            *entry = (to_seq, Arc::clone(known));
+            let mut all = known.as_ref().clone();
+            for (seq, row) in entry.1.iter() {
+                all.entry(*seq).or_insert_with(|| Arc::clone(row));
+            }
+            *entry = (to_seq, Arc::new(all));
+        }
+    }
+
+    /// Adds erasures that are declared after the archived rows.
+    pub(super) fn add_erasures(&self, log: &LogId, more: &Erasures) {
+        let mut erasures = self.erasures.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = erasures.entry(log.clone()).or_default();
+        if more.keys().any(|seq| !entry.1.contains_key(seq)) {
+            let known = Arc::make_mut(&mut entry.1);
+            for (seq, row) in more {
+                known.entry(*seq).or_insert_with(|| Arc::clone(row));
+            }
         }
     }
 

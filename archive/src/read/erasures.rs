@@ -12,7 +12,7 @@ use piperoll_query::filter::Filter;
 use super::cache::Erasures;
 use super::error::ReadError;
 use super::rows::Reader;
-use super::scan::{LogScan, ScanRange};
+use super::scan::{LogScan, ScanRange, ScanStep};
 use crate::row::{ArchivedRow, Content, LogId};
 
 /// Filter that selects the entries that declare erasures.
@@ -27,14 +27,23 @@ impl Reader {
     pub async fn erasures(&self, log: &LogId, progress: impl Fn(u64)) -> Result<Arc<Erasures>, ReadError> {
         let Some(of_log) = self.catalog().log(log) else { return Ok(Arc::default()) };
         for run in of_log.runs_in(&(self.caches().erasures(log).0..u64::MAX)) {
-            self.search_erasures(log, run.to_seq).await?;
-            progress(run.to_seq);
+            self.search_erasures(log, run.to_seq, &progress).await?;
         }
         Ok(self.caches().erasures(log).1)
     }
 
+    /// Erasures that are known without reading.
+    pub fn known_erasures(&self, log: &LogId) -> Arc<Erasures> {
+        self.caches().erasures(log).1
+    }
+
+    /// Remembers erasures that are declared by entries after the archived rows.
+    pub fn remember_erasures(&self, log: &LogId, more: &Erasures) {
+        self.caches().add_erasures(log, more);
+    }
+
     /// Searches the rows below `end` that were not searched yet.
-    async fn search_erasures(&self, log: &LogId, end: u64) -> Result<(), ReadError> {
+    async fn search_erasures(&self, log: &LogId, end: u64, progress: &impl Fn(u64)) -> Result<(), ReadError> {
         let (scanned, known) = self.caches().erasures(log);
         let range = ScanRange {
             log: log.clone(),
@@ -47,8 +56,12 @@ impl Reader {
         };
         let mut found = known.as_ref().clone();
         if let Some(mut scan) = LogScan::new(self.clone(), range) {
-            while let Some(row) = scan.next().await? {
-                note_erasure(&mut found, row);
+            loop {
+                match scan.step().await? {
+                    ScanStep::Row(row) => note_erasure(&mut found, row),
+                    ScanStep::Read => progress(scanned.saturating_add(scan.scanned())),
+                    ScanStep::End => break,
+                }
             }
         }
         self.caches().keep_erasures(log, end, &Arc::new(found));

@@ -180,6 +180,13 @@ impl FileMeta {
             return Err(self.changed(&"its page index names bytes outside of its columns"));
         }
         let parts = store.read_ranges(&self.file.name, &ranges).await?;
+        // The pages are not compared with a digest, so nothing in them may decide how much memory is used.
+        let columns = ROW_COLUMNS.map(|name| self.group(group).column(column_index(name)));
+        let bytes_max = columns.iter().map(|column| column.uncompressed_size()).max().unwrap_or(0);
+        let bytes_max = u64::try_from(bytes_max).unwrap_or(0);
+        if parts.iter().any(|page| page_bytes(page).is_none_or(|bytes| bytes > bytes_max)) {
+            return Err(self.changed(&"a page is larger than its column"));
+        }
         Ok(ranges.into_iter().map(|range| range.start).zip(parts).collect())
     }
 
@@ -215,6 +222,32 @@ impl FileMeta {
         let reader = builder.build().map_err(|error| self.changed(&error))?;
         reader.map(|batch| batch.map_err(|error| self.changed(&error))).collect()
     }
+}
+
+/// Size of a page after decompression, according to its header; `None` if the header has another form. The header is a Thrift structure in
+/// compact protocol (Parquet format, `PageHeader`): field 1, the type, and field 2, the size, are the first two fields.
+fn page_bytes(page: &[u8]) -> Option<u64> {
+    /// A field whose number is one more than that of the field before it, with a value of 32 bits.
+    const NEXT_I32: u8 = 0x15;
+    let mut rest = page.iter();
+    let mut field = || {
+        if rest.next() != Some(&NEXT_I32) {
+            return None;
+        }
+        let mut value: u64 = 0;
+        for shift in (0..35).step_by(7) {
+            let byte = rest.next()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    };
+    field()?;
+    let zigzag = field()?;
+    // A negative size is refused.
+    (zigzag % 2 == 0).then_some(zigzag / 2)
 }
 
 /// Whole columns of a row group, not yet decoded.

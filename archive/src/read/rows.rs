@@ -217,7 +217,7 @@ impl Reader {
         let Some(record) = self.catalog.tree(step) else {
             return Err(ReadError::changed("steps", format!("step {step} is not known")));
         };
-        let trees = match self.caches.trees(step) {
+        let trees = match self.caches.trees(&record.name) {
             Some(trees) => trees,
             None => {
                 let bytes = self.store.read(&record.name, record.bytes.min(TREE_BYTES_MAX)).await?;
@@ -225,7 +225,7 @@ impl Reader {
                     return Err(ReadError::changed(&record.name, "it does not match the digest in its step"));
                 }
                 let trees = Arc::new(Trees::read(&record.name, &bytes)?);
-                self.caches.keep_trees(step, &trees);
+                self.caches.keep_trees(&record.name, &trees);
                 trees
             }
         };

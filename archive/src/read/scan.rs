@@ -53,6 +53,15 @@ pub struct LogScan {
     _count: ScanCount,
 }
 
+/// Rows of a run in one row group.
+struct RunPart {
+    run: CatalogRun,
+    meta: Arc<FileMeta>,
+    group: usize,
+    /// Counted from the beginning of the row group.
+    rows: Range<u64>,
+}
+
 /// Result of one step of a scan.
 #[derive(Debug)]
 pub enum ScanStep {
@@ -66,11 +75,13 @@ pub enum ScanStep {
 /// Rows of one era, in the order of the scan.
 #[derive(Default)]
 struct EraScan {
-    /// Position of the first row, in the order of the scan, of the run that is being read.
-    current: Option<Position>,
-    /// Runs that were not read yet.
+    /// Position of the last row that was read or ruled out.
+    consumed: Option<Position>,
+    /// Runs that were not begun yet.
     runs: VecDeque<CatalogRun>,
-    /// Rows of the current run that may match, ascending.
+    /// Parts of the current run that were not begun yet.
+    parts: VecDeque<RunPart>,
+    /// Rows of the current part that may match, ascending.
     pending: VecDeque<Range<u64>>,
     /// Average size of their bodies.
     body_bytes: u64,
@@ -120,11 +131,17 @@ impl LogScan {
         self.scanned
     }
 
-    /// Position before which, in the order of the scan, every row has been read; `None` after the last row.
+    /// Position up to which, in the order of the scan, every row has been read and returned; `None` if that is not known now, or after
+    /// the last row.
     pub fn reached(&self) -> Option<Position> {
         let order = self.range.order;
+        if self.eras.iter().any(|era| !era.ready.is_empty()) {
+            return None;
+        }
         let bounds = self.eras.iter().filter_map(|era| era.reached(order));
-        bounds.reduce(|best, other| if order.before(&other, &best) { other } else { best })
+        let reached = bounds.reduce(|best, other| if order.before(&other, &best) { other } else { best })?;
+        // A position outside of the range would lead a caller back.
+        (self.range.begin..self.range.end).contains(&reached).then_some(reached)
     }
 
     /// Returns the next row that matches; `None` after the last one.
@@ -161,11 +178,13 @@ impl LogScan {
     /// Reads more rows of an era.
     async fn fill(&mut self, index: usize) -> Result<(), ReadError> {
         if self.eras[index].pending.is_empty() {
-            let Some(run) = self.eras[index].runs.pop_front() else { return Ok(()) };
-            let (pending, body_bytes) = self.candidates(&run).await?;
-            let era = &mut self.eras[index];
-            era.current = Some(run.edge(self.range.order));
-            (era.pending, era.body_bytes) = (pending.into(), body_bytes);
+            if let Some(part) = self.eras[index].parts.pop_front() {
+                self.eras[index].body_bytes = part.meta.body_bytes(part.group);
+                self.scanned += part.rows.end - part.rows.start;
+                self.eras[index].pending = self.candidates(&part).await?.into();
+            } else if let Some(run) = self.eras[index].runs.pop_front() {
+                self.eras[index].parts = self.parts(run).await?;
+            }
             return Ok(());
         }
         let bytes_of_tile = self.eras[index].body_bytes.saturating_mul(TILE_WIDTH).max(1);
@@ -176,10 +195,13 @@ impl LogScan {
         let rows = self.reader.tiles(&self.range.log, &tiles).await?;
         let mut rows: Vec<ArchivedRow> = rows.into_iter().filter(|row| is_in(&wanted, row.seq)).collect();
         self.scanned += rows.len() as u64;
-        rows.retain(|row| self.matches(row));
         if self.range.order == Order::Desc {
             rows.reverse();
         }
+        if let Some(last) = rows.last() {
+            self.eras[index].consumed = Some(Position { timestamp: last.timestamp, seq: last.seq });
+        }
+        rows.retain(|row| self.matches(row));
         self.eras[index].ready.extend(rows);
         Ok(())
     }
@@ -205,74 +227,76 @@ impl LogScan {
         }
     }
 
-    /// Rows of a run that may be in the range and match the filter, ascending, and the average size of their bodies.
-    async fn candidates(&mut self, run: &CatalogRun) -> Result<(Vec<Range<u64>>, u64), ReadError> {
-        let meta = self.reader.footer(run).await?;
+    /// Divides a run by row groups, in the order of the scan.
+    async fn parts(&self, run: CatalogRun) -> Result<VecDeque<RunPart>, ReadError> {
+        let meta = self.reader.footer(&run).await?;
         let begin = run.from_seq.max(self.range.rows.start);
         let end = run.to_seq.min(self.range.rows.end);
         let in_file = run.row + (begin - run.from_seq)..run.row + (end - run.from_seq);
+        let of_group = |(group, rows)| RunPart { run: run.clone(), meta: Arc::clone(&meta), group, rows };
+        let mut parts: VecDeque<RunPart> = meta.groups(in_file).into_iter().map(of_group).collect();
+        if self.range.order == Order::Desc {
+            parts.make_contiguous().reverse();
+        }
+        Ok(parts)
+    }
+
+    /// Rows of a part that may be in the range and match the filter, ascending.
+    async fn candidates(&self, part: &RunPart) -> Result<Vec<Range<u64>>, ReadError> {
+        let RunPart { run, meta, group, rows } = part;
+        let (group, rows) = (*group, rows.clone());
         let first = Position { timestamp: run.first, seq: run.from_seq };
         let last = Position { timestamp: run.last, seq: run.to_seq - 1 };
         let is_inside = self.range.begin <= first && last < self.range.end;
-        let mut all: Vec<Range<u64>> = Vec::new();
-        let mut body_bytes = 0;
-        for (group, rows) in meta.groups(in_file) {
-            body_bytes = body_bytes.max(meta.body_bytes(group));
-            self.scanned += rows.end - rows.start;
-            let mut names = Vec::new();
-            if !is_inside {
-                names.push("timestamp");
-            }
-            let is_ruled_out = self.is_ruled_out(&meta, group).await?;
-            if is_ruled_out {
-                // Erased rows are still counted or returned.
-                names.push("leaf");
-            } else if !self.range.filter.is_empty() {
-                names.extend(needed(&self.range.filter));
-            }
-            let to_seq = |row: u64| run.from_seq + (meta.first_of(group) + row - run.row);
-            if names.is_empty() {
-                all.push(to_seq(rows.start)..to_seq(rows.end));
-                continue;
-            }
-            let _slot = self.reader.slot().await;
-            let columns = meta.columns(self.reader.store(), group, &names).await?;
-            let (range, of_file) = (self.range.clone(), Arc::clone(&meta));
-            // The seq that the first row of the group would have; rows of other logs come before the run.
-            let first_seq = run.from_seq.wrapping_add(meta.first_of(group)).wrapping_sub(run.row);
-            let select = move || {
-                let mut selected = Vec::new();
-                let place = |row: u64| usize::try_from(row).unwrap_or(usize::MAX);
-                for batch in of_file.decode(group, columns)? {
-                    let mut rows = place(rows.start)..place(rows.end).min(batch.num_rows());
-                    if !is_inside {
-                        let times = times(&batch);
-                        let of_run = times.get(rows.clone()).unwrap_or_default();
-                        let at = |index: usize| Position {
-                            timestamp: Timestamp::from_micros(of_run[index]),
-                            seq: first_seq.wrapping_add((rows.start + index) as u64),
-                        };
-                        let from = partition(of_run.len(), |index| at(index) < range.begin);
-                        let to = partition(of_run.len(), |index| at(index) < range.end);
-                        rows = rows.start + from..rows.start + to.max(from);
-                    }
-                    if range.filter.is_empty() {
-                        selected.push(rows);
-                    } else if !rows.is_empty() {
-                        let columns = Columns::new(range.log.node_id.as_str(), &batch, first_seq);
-                        selected.extend(columns.select((!is_ruled_out).then_some(range.filter.as_ref()), rows));
-                    }
-                }
-                Ok(selected)
-            };
-            let selected = blocking(meta.file.name.clone(), select).await?;
-            let of_group = to_seq(rows.start)..to_seq(rows.end);
-            for rows in selected.into_iter().filter(|rows| !rows.is_empty()) {
-                all.push(to_seq(rows.start as u64)..to_seq(rows.end as u64));
-            }
-            all = with_rows(all, self.range.erased.range(of_group).copied());
+        let mut names = Vec::new();
+        if !is_inside {
+            names.push("timestamp");
         }
-        Ok((all, body_bytes))
+        let is_ruled_out = self.is_ruled_out(meta, group).await?;
+        if is_ruled_out {
+            // Erased rows are still counted or returned.
+            names.push("leaf");
+        } else if !self.range.filter.is_empty() {
+            names.extend(needed(&self.range.filter));
+        }
+        let to_seq = |row: u64| run.from_seq + (meta.first_of(group) + row - run.row);
+        if names.is_empty() {
+            return Ok(std::iter::once(to_seq(rows.start)..to_seq(rows.end)).collect());
+        }
+        let _slot = self.reader.slot().await;
+        let columns = meta.columns(self.reader.store(), group, &names).await?;
+        let (range, of_file, of_part) = (self.range.clone(), Arc::clone(meta), rows.clone());
+        // The seq that the first row of the group would have; rows of other logs come before the run.
+        let first_seq = run.from_seq.wrapping_add(meta.first_of(group)).wrapping_sub(run.row);
+        let select = move || {
+            let mut selected = Vec::new();
+            let place = |row: u64| usize::try_from(row).unwrap_or(usize::MAX);
+            for batch in of_file.decode(group, columns)? {
+                let mut rows = place(of_part.start)..place(of_part.end).min(batch.num_rows());
+                if !is_inside {
+                    let times = times(&batch);
+                    let of_run = times.get(rows.clone()).unwrap_or_default();
+                    let at = |index: usize| Position {
+                        timestamp: Timestamp::from_micros(of_run[index]),
+                        seq: first_seq.wrapping_add((rows.start + index) as u64),
+                    };
+                    let from = partition(of_run.len(), |index| at(index) < range.begin);
+                    let to = partition(of_run.len(), |index| at(index) < range.end);
+                    rows = rows.start + from..rows.start + to.max(from);
+                }
+                if range.filter.is_empty() {
+                    selected.push(rows);
+                } else if !rows.is_empty() {
+                    let columns = Columns::new(range.log.node_id.as_str(), &batch, first_seq);
+                    selected.extend(columns.select((!is_ruled_out).then_some(range.filter.as_ref()), rows));
+                }
+            }
+            Ok(selected)
+        };
+        let selected = blocking(meta.file.name.clone(), select).await?;
+        let selected = selected.into_iter().filter(|rows| !rows.is_empty());
+        let all = selected.map(|rows| to_seq(rows.start as u64)..to_seq(rows.end as u64)).collect();
+        Ok(with_rows(all, self.range.erased.range(to_seq(rows.start)..to_seq(rows.end)).copied()))
     }
 
     /// Whether no entry of a row group can match, according to the smallest and largest values and to Bloom filters.
@@ -348,7 +372,7 @@ impl LogScan {
 
 impl EraScan {
     fn is_finished(&self) -> bool {
-        self.runs.is_empty() && self.pending.is_empty() && self.ready.is_empty()
+        self.runs.is_empty() && self.parts.is_empty() && self.pending.is_empty() && self.ready.is_empty()
     }
 
     /// A position that is not after any row that is still to come.
@@ -357,7 +381,7 @@ impl EraScan {
             return Some(Position { timestamp: row.timestamp, seq: row.seq });
         }
         // The era's rows are in order, so nothing is known about a run that was begun except that the rest of the era follows.
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || !self.parts.is_empty() {
             return Some(match order {
                 Order::Asc => Position { timestamp: Timestamp::MIN, seq: 0 },
                 Order::Desc => Position { timestamp: Timestamp::MAX, seq: u64::MAX },
@@ -366,10 +390,16 @@ impl EraScan {
         self.runs.front().map(|run| run.edge(order))
     }
 
+    /// Position up to which every row of the era has been read, if no row is ready.
     fn reached(&self, order: Order) -> Option<Position> {
-        let row = self.ready.front().map(|row| Position { timestamp: row.timestamp, seq: row.seq });
-        let current = self.current.filter(|_| !self.pending.is_empty());
-        row.or(current).or_else(|| self.runs.front().map(|run| run.edge(order)))
+        if !self.pending.is_empty() || !self.parts.is_empty() {
+            return self.consumed;
+        }
+        // Every row before the next run has been read.
+        self.runs.front().map(|run| match order {
+            Order::Asc => Position { timestamp: run.first.plus_micros(-1), seq: u64::MAX },
+            Order::Desc => Position { timestamp: run.last.plus_micros(1), seq: 0 },
+        })
     }
 
     /// Takes the next candidates, up to a number of tiles. Returns the tiles, ascending, and the rows.
@@ -430,7 +460,7 @@ impl CatalogRun {
     }
 }
 
-/// Adds single rows to ranges, which ascend and stay apart. The times of the rows are checked when they are read.
+/// Adds single rows to ascending ranges. The times of the rows are checked when they are read.
 fn with_rows(mut ranges: Vec<Range<u64>>, rows: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
     for row in rows {
         let at = ranges.partition_point(|range| range.end <= row);

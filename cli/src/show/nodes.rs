@@ -223,7 +223,7 @@ pub(crate) fn envelope_summary(envelope: &Envelope) -> Vec<String> {
         let rows = counted(archive.rows, "row", "rows");
         let name = escape(&archive.archive);
         lines.push(match &archive.reason {
-            None => format!("{rows} from {name}, verified up to step {}", archive.step),
+            None => format!("{rows} from {name} (step {})", archive.step),
             Some(reason) => format!("{rows} from {name}, which could not be read in full: {}", escape(reason)),
         });
     }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::engine::ages::Ages;
 use super::engine::open_writer::{OpenWriter, open_writer};
-use super::engine::signer::{StoredNote, keep_mirrored, kept};
+use super::engine::signer::{CurrentRows, StoredNote, keep_mirrored, kept};
 use super::engine::writer::{Job, Writer};
 use super::index::BLOCK_LEVEL;
 use super::lifecycle::erase::erase;
@@ -82,12 +82,10 @@ impl Store {
         self.on_writer(move |writer| {
             let refused =
                 |reason: String| AdminError::Refused(format!("the archive's checkpoint was refused: {reason}"));
-            let mut checker = writer.checker();
+            let (mut checker, end) = (writer.checker(), writer.next_seq());
             let start = first_seq(refused_read(floor(writer.conn(), &mut checker)?)?.as_ref());
-            if archived_from > start {
-                return Err(refused(format!("rows {start} to {} are not in the archive", archived_from - 1)));
-            }
-            let kept = keep_mirrored(writer.conn(), writer.keys(), writer.generation(), &note);
+            let current = CurrentRows { generation: writer.generation(), rows: start..end };
+            let kept = keep_mirrored(writer.conn(), writer.keys(), &current, &note, archived_from);
             kept.map_err(|error| refused(error.to_string()))
         })
         .await

@@ -32,7 +32,8 @@ pub struct Cursor {
     pub last: Key,
     /// The snapshot: the newest row of each node at the first page.
     pub heads: Vec<Head>,
-    /// Nodes that did not answer in full on some page so far. Later pages contain no rows of these nodes but still list them.
+    /// Nodes that did not answer in full on some page so far. Later pages contain no rows from these nodes but still list them; rows of
+    /// theirs that are in an archive may follow.
     pub incomplete: Vec<Incomplete>,
     /// Nodes whose archived rows could not be read for some page so far. Later pages contain no archived rows of these nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

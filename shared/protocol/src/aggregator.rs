@@ -205,7 +205,7 @@ pub struct Envelope {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub searched_to: Option<String>,
     /// Erased rows of the range that are not shown, because only their content could decide whether the filter selects them;
-    /// `is:erased` shows them. Reported by the nodes without proof; absent if a scope limits what the caller may see.
+    /// `is:erased` shows them. Counted by the nodes and in the archive, without proof; absent if a scope limits what the caller may see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<u64>,
     /// Parts of the filter that may have been interpreted differently than intended, and suggestions if nothing matched.

@@ -4,9 +4,19 @@ use piperoll_archive::row::LogId;
 use piperoll_format::checkpoint::Checkpoint;
 use piperoll_format::ids::Generation;
 use piperoll_format::note::Note;
+use piperoll_format::time::Timestamp;
 
-use super::memory::WitnessedEdge;
+use super::memory::{Lost, WitnessedEdge};
 use super::watch::{NodeWitness, generation_of};
+
+/// Rows of a log that was replaced as a whole.
+pub(crate) struct ReplacedRows {
+    /// Number of witnessed rows, and the time at which the last of them was witnessed.
+    pub(crate) witnessed: u64,
+    pub(crate) seen: Timestamp,
+    /// Number of rows according to a proven entry of the log that replaced it.
+    pub(crate) stated: Option<u64>,
+}
 
 impl NodeWitness {
     /// Returns era and time of the last witnessed row, if they are known.
@@ -19,13 +29,21 @@ impl NodeWitness {
         self.keeping.day_checkpoints
     }
 
-    /// Returns the number of witnessed rows of any log of the node, current or replaced; `None` if it is not known.
-    pub(crate) fn witnessed_size(&self, generation: Generation) -> Option<u64> {
+    /// Returns what is known about the rows of a log that was replaced as a whole; `None` if nothing is.
+    pub(crate) fn rows_of_replaced(&self, generation: Generation) -> Option<ReplacedRows> {
         let (state, generation) = (self.state(), generation.to_string());
-        let current = state.pinned.as_ref().filter(|pinned| generation_of(pinned) == generation);
-        let lost =
-            state.remembered.lost.iter().filter(|lost| lost.generation == generation).map(|lost| lost.to_seq).max();
-        current.map(|pinned| pinned.size).max(lost.filter(|rows| *rows > 0))
+        let whole = |lost: &&Lost| lost.generation == generation && lost.note.is_some() && lost.to_seq > 0;
+        let lost = state.remembered.lost.iter().rev().find(whole)?;
+        let stated = lost.gone.as_ref().map(|gone| gone.rows);
+        Some(ReplacedRows { witnessed: lost.to_seq, seen: lost.witnessed, stated })
+    }
+
+    /// Returns the number of rows that a log has in common with all copies of it that were accepted in its place; `None` if there are none.
+    pub(crate) fn common_rows(&self, generation: Generation) -> Option<u64> {
+        let (state, generation) = (self.state(), generation.to_string());
+        let is_part =
+            |lost: &&Lost| lost.generation == generation && lost.note.is_none() && lost.from_seq < lost.to_seq;
+        state.remembered.lost.iter().filter(is_part).map(|lost| lost.from_seq).min()
     }
 
     /// Verifies a checkpoint of the archive: it must be of this log, signed by the node and cosigned by a witness.

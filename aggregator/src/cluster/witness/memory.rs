@@ -210,8 +210,9 @@ pub(crate) struct Remembered {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WitnessedEdge {
-    /// Size of the checkpoint.
+    /// Size and root (base64) of the checkpoint.
     pub(crate) size: u64,
+    pub(crate) root: String,
     pub(crate) era: u32,
     pub(crate) timestamp: Timestamp,
 }

@@ -143,7 +143,7 @@ function archivedBanner(archived, envelope) {
     h(
       "p",
       {},
-      h("b", {}, `Complete as of ${moment(envelope.as_of ?? "")}. `),
+      envelope.complete && h("b", {}, `Complete as of ${moment(envelope.as_of ?? "")}. `),
       "Entries of nodes that do not answer are from the archive; what they recorded later is not known.",
     ),
     archived.map((node) => h("p", {}, h("b", {}, node.node_id), ": ", visible(node.reason ?? ""))),

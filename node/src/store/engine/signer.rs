@@ -1,6 +1,7 @@
 //! Signs checkpoints of this log. A checkpoint covers only committed rows, is signed at most once a second, is stored before it
 //! leaves the process, and never covers fewer rows than were signed before.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use piperoll_format::checkpoint::{Checkpoint, CheckpointError};
@@ -261,13 +262,21 @@ impl Signer {
     }
 }
 
+/// The rows that the current log has.
+pub(in crate::store) struct CurrentRows {
+    pub(in crate::store) generation: Generation,
+    /// From the log start to the end of the log.
+    pub(in crate::store) rows: Range<u64>,
+}
+
 /// Stores a note with the cosignature of the cluster's archive (C2SP tlog-mirror). The note of the current log replaces a smaller one; for
 /// a log that the current one replaced, it is stored under the generation of that log.
 pub(in crate::store) fn keep_mirrored(
     conn: &Connection,
     keys: &LogKeys,
-    current: Generation,
+    current: &CurrentRows,
     text: &str,
+    archived_from: u64,
 ) -> Result<u64, CheckpointFault> {
     let refused = |message: String| CheckpointFault::Refused(message);
     let note = Note::parse(text).map_err(CheckpointError::from)?;
@@ -275,10 +284,24 @@ pub(in crate::store) fn keep_mirrored(
     let generation = origin.rsplit('/').next().and_then(|text| text.parse::<Generation>().ok());
     let generation = generation.ok_or_else(|| refused(format!("{origin:?} is not the origin of a log")))?;
     let opened = open_mirrored(keys, generation, text)?;
+    let is_current = generation == current.generation;
+    if is_current {
+        let (start, rows) = (current.rows.start, current.rows.end);
+        if archived_from > start {
+            return Err(refused(format!("rows {start} to {} are not in the archive", archived_from - 1)));
+        }
+        // After the log was restored from a copy, the archive may have rows of the log that it was copied from.
+        let Checkpoint { size, root, .. } = &opened.checkpoint;
+        let own = (*size <= rows).then(|| TreeReader::new(StoredTiles(conn), rows).root(*size));
+        let is_own = own.is_some_and(|own| own.is_ok_and(|own| own == *root));
+        if !is_own {
+            return Err(refused(format!("its {size} rows are not those of this log")));
+        }
+    }
     let store = |error: rusqlite::Error| CheckpointFault::Store(error.to_string());
-    let known = mirrored_size(conn, keys, generation, generation == current).map_err(store)?;
+    let known = mirrored_size(conn, keys, generation, is_current).map_err(store)?;
     if known < opened.checkpoint.size {
-        let kind = mirrored_kind(generation, generation == current);
+        let kind = mirrored_kind(generation, is_current);
         keep_as(conn, &kind, &opened).map_err(store)?;
     }
     Ok(opened.checkpoint.size)
