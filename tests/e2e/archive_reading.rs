@@ -436,3 +436,29 @@ async fn archived_rows_of_a_log_that_was_rolled_back_are_not_mixed_with_its_own(
     );
     cluster.verify_all();
 }
+
+/// Rows that a node pruned before it had an archive are missing only in ranges that reach back to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_begins_late_is_whole_from_its_first_row_on() {
+    let mut cluster = old_cluster(false).await;
+    now_with_new_rows(&mut cluster).await;
+    let (before, _) = everything(&cluster, "order=asc").await;
+    prune(&cluster, 0);
+    witnessed(&cluster, "mx1").await;
+    assert_eq!(on_aggregator(&cluster, &["init"]).code, 0);
+    assert_eq!(cluster.run(&["archive", "run", "--now"]).code, 0);
+    let time = |seq: u64| {
+        let row = before.iter().find(|row| row["entry"]["node_id"] == "mx1" && row["entry"]["seq"] == seq).unwrap();
+        row["entry"]["timestamp"].as_str().unwrap().to_owned()
+    };
+    let (from, to) = (time(530), time(590));
+    cluster.kill(0);
+    let page = cluster.page(&format!("from={from}&to={to}&node=mx1&limit=1000")).await.json();
+    assert_eq!((&page["complete"], &page["count"]), (&true.into(), &60.into()), "{page}");
+    let page = cluster.page(&format!("from=600d&to={to}&node=mx1&limit=1000")).await.json();
+    assert_eq!(page["complete"], false, "{page}");
+    assert!(page["nodes"].to_string().contains("rows 0 to 511 are not in the archive"), "{page}");
+    cluster.restart(0).await;
+    cluster.wait_until_answered("mx1").await;
+    cluster.verify_all();
+}

@@ -139,12 +139,12 @@ impl Planner<'_> {
         let common = self.member.witness.common_rows(generation).unwrap_or(u64::MAX);
         let part = match log_start {
             Some(start) => {
-                let lacking = lacking(archived, 0..start.min(common));
+                let lacking = self.lacking(archived, start.min(common));
                 let lacking = lacking.or((common < start).then_some(common..start));
                 ArchivedPart { seqs: 0..start.min(common), lacking, ..self.part(archived) }
             }
             None => {
-                let lacking = lacking(archived, 0..to_seq.min(common));
+                let lacking = self.lacking(archived, to_seq.min(common));
                 let instead_of_node = match to_seq > common {
                     true => Err(format!("rows from {common} on are those of a log that was replaced")),
                     false => self.instead_of_node(archived, generation, lacking.as_ref(), request.head),
@@ -163,15 +163,17 @@ impl Planner<'_> {
     /// A log that the current one replaced and that the node can no longer read.
     fn superseded(&self, reader: &Reader, log: &LogId, archived: &CatalogLog) -> Option<ArchivePlan> {
         let request = self.request(log.generation)?;
-        let to_seq = archived.ranges().last().map_or(0, |range| range.to_seq);
-        let lacking = lacking(archived, 0..to_seq);
+        let common = self.member.witness.common_rows(log.generation).unwrap_or(u64::MAX);
+        let archived_to = archived.ranges().last().map_or(0, |range| range.to_seq);
+        let to_seq = archived_to.min(common);
+        let lacking = self.lacking(archived, to_seq);
         let rows = self.member.witness.rows_of_replaced(log.generation);
         // Rows that were recorded after the log was last witnessed are not known, unless its successor states how many it had.
         let is_all = |rows: &ReplacedRows| match rows.stated {
             Some(stated) => stated <= to_seq,
             None => rows.witnessed <= to_seq && self.query.to <= rows.seen,
         };
-        let whole = lacking.is_none() && rows.as_ref().is_some_and(is_all);
+        let whole = lacking.is_none() && archived_to <= common && rows.as_ref().is_some_and(is_all);
         let why = rows.map_or_else(
             || "it is not known how many rows it had".to_owned(),
             |rows| {
@@ -186,6 +188,14 @@ impl Planner<'_> {
         let part = ArchivedPart { seqs: 0..to_seq, lacking, instead_of_node, ..self.part(archived) };
         let aside = AsideOf { generation: log.generation, whole };
         Some(self.read(reader, log.clone(), part, request, Some(aside)))
+    }
+
+    /// The first rows below `end` that are not archived and may be in the range. A log that was pruned before it was archived begins
+    /// later; in its first era, no time decreases, so the rows before the first archived one are not newer than that one.
+    fn lacking(&self, archived: &CatalogLog, end: u64) -> Option<Range<u64>> {
+        let begin = archived.ranges().first().map_or(0, |range| range.from_seq);
+        let is_older = archived.first().is_some_and(|(era, first)| era == 0 && first < self.query.from);
+        lacking(archived, if is_older { begin.min(end)..end } else { 0..end })
     }
 
     fn part(&self, archived: &CatalogLog) -> ArchivedPart {

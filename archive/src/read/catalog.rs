@@ -131,6 +131,11 @@ impl CatalogLog {
         &self.ranges
     }
 
+    /// Era and time of the first archived row.
+    pub fn first(&self) -> Option<(u32, Timestamp)> {
+        self.runs.first().map(|run| (run.era, run.first))
+    }
+
     /// Epochs of the MAC key, ascending.
     pub fn epochs(&self) -> &[EpochSpan] {
         &self.epochs
