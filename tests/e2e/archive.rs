@@ -15,9 +15,7 @@ use crate::witness::witnessed;
 pub(crate) async fn cluster_with_archive(url: impl Fn(&Cluster) -> String, credentials: Option<&str>) -> Cluster {
     let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
     cluster.poll_every(250);
-    let url = url(&cluster);
-    let added = archive_command(&cluster, &["cluster", "add-archive"], &["main", "--aggregator", "agg", "--url", &url]);
-    assert_eq!(added.code, 0, "{}", added.stderr);
+    add_archive(&cluster, &url(&cluster));
     let config = cluster.aggregator_folder().join("aggregator.toml");
     if let Some(credentials) = credentials {
         let mut table: toml::Table = std::fs::read_to_string(&config).unwrap().parse().unwrap();
@@ -397,6 +395,29 @@ async fn a_cluster_archives_to_a_bucket() {
     assert!(!page.contains(SECRET_KEY));
     cluster.stop_aggregator();
     cluster.verify_all();
+}
+
+/// Adds the archive `main` at `url`. Returns the line for `[retention]` of a node that waits for it.
+pub(crate) fn add_archive(cluster: &Cluster, url: &str) -> String {
+    let added = archive_command(cluster, &["cluster", "add-archive"], &["main", "--aggregator", "agg", "--url", url]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    let key = added.stdout.lines().find(|line| line.starts_with("archive_key = "));
+    key.expect("the archive's key").to_owned()
+}
+
+/// A cluster of mx1 and mx2 with an archive in a directory, which keep their rows for ever. With `waits`, they prune only archived rows.
+/// Nothing is started yet.
+pub(crate) async fn unstarted_cluster(clock: Option<&str>, waits: bool) -> Cluster {
+    let cluster = Cluster::made(&["mx1", "mx2"], |_| clock.map(str::to_owned)).await;
+    cluster.poll_every(100);
+    let key = add_archive(&cluster, &in_directory(&cluster));
+    let retention = if waits { format!("keep = \"forever\"\n{key}") } else { "keep = \"forever\"".to_owned() };
+    for node in &cluster.nodes {
+        let config = node.folder.join("node.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("keep = \"365d\"", &retention)).unwrap();
+    }
+    cluster
 }
 
 /// Waits until the aggregator has read the archive's steps after a start.

@@ -9,7 +9,7 @@ use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_tests::{Cluster, Rng, entry, until};
 use serde_json::Value;
 
-use crate::archive::{archive_command, directory, in_directory, on_aggregator, until_archive_is_read, witnessed_after};
+use crate::archive::{directory, on_aggregator, unstarted_cluster, until_archive_is_read, witnessed_after};
 use crate::witness::{report, witnessed};
 
 /// Environment variables with the seed of the first life, and the number of lives.
@@ -49,19 +49,8 @@ fn text(micros: i64) -> String {
 
 impl World {
     async fn begin(waits: bool) -> Self {
-        let mut cluster = Cluster::made(&["mx1", "mx2"], |_| Some(format!("-{}s", 400 * DAY_SECONDS))).await;
-        cluster.poll_every(100);
-        let url = in_directory(&cluster);
-        let added =
-            archive_command(&cluster, &["cluster", "add-archive"], &["main", "--aggregator", "agg", "--url", &url]);
-        assert_eq!(added.code, 0, "{}", added.stderr);
-        let key = added.stdout.lines().find(|line| line.starts_with("archive_key = ")).unwrap();
-        let retention = if waits { format!("keep = \"forever\"\n{key}") } else { "keep = \"forever\"".to_owned() };
-        for index in 0..2 {
-            let config = cluster.nodes[index].folder.join("node.toml");
-            let text = std::fs::read_to_string(&config).unwrap();
-            std::fs::write(&config, text.replace("keep = \"365d\"", &retention)).unwrap();
-        }
+        let clock = format!("-{}s", 400 * DAY_SECONDS);
+        let mut cluster = unstarted_cluster(Some(&clock), waits).await;
         cluster.run_all().await;
         assert_eq!(on_aggregator(&cluster, &["init"]).code, 0);
         let mut world = Self {

@@ -4,7 +4,7 @@
 use piperoll_tests::{Answer, Cluster, entry};
 use serde_json::Value;
 
-use crate::archive::{archive_command, directory, in_directory, on_aggregator, until_archive_is_read, witnessed_after};
+use crate::archive::{directory, on_aggregator, unstarted_cluster, until_archive_is_read, witnessed_after};
 use crate::retention::LONG_AGO;
 use crate::witness::{report, witnessed};
 
@@ -23,18 +23,7 @@ async fn aged_cluster() -> Cluster {
 
 /// A cluster of two nodes with old rows only. With `waits`, the nodes prune only archived rows.
 async fn old_cluster(waits: bool) -> Cluster {
-    let mut cluster = Cluster::made(&["mx1", "mx2"], |_| Some(LONG_AGO.to_owned())).await;
-    cluster.poll_every(100);
-    let url = in_directory(&cluster);
-    let added = archive_command(&cluster, &["cluster", "add-archive"], &["main", "--aggregator", "agg", "--url", &url]);
-    assert_eq!(added.code, 0, "{}", added.stderr);
-    let key = added.stdout.lines().find(|line| line.starts_with("archive_key = ")).expect("the archive's key");
-    let retention = if waits { format!("keep = \"forever\"\n{key}") } else { "keep = \"forever\"".to_owned() };
-    for index in 0..2 {
-        let config = cluster.nodes[index].folder.join("node.toml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("keep = \"365d\"", &retention)).unwrap();
-    }
+    let mut cluster = unstarted_cluster(Some(LONG_AGO), waits).await;
     cluster.run_all().await;
     for index in 0..2 {
         let lines: Vec<String> = (0..OLD).map(|n| entry(&format!("old{}", n % 50), "auth.login")).collect();
@@ -292,11 +281,7 @@ async fn an_archive_that_is_gone_or_changed_is_named() {
 /// A machine loses its disk and begins another log. The rows of the lost log are in the archive, so nothing is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_of_a_lost_disk_is_read_from_the_archive() {
-    let mut cluster = Cluster::made(&["mx1", "mx2"], |_| None).await;
-    cluster.poll_every(100);
-    let url = in_directory(&cluster);
-    let added = archive_command(&cluster, &["cluster", "add-archive"], &["main", "--aggregator", "agg", "--url", &url]);
-    assert_eq!(added.code, 0, "{}", added.stderr);
+    let mut cluster = unstarted_cluster(None, false).await;
     cluster.run_all().await;
     let lines: Vec<String> = (0..300).map(|n| entry(&format!("lost{n}"), "auth.login")).collect();
     cluster.append(0, &lines).await;

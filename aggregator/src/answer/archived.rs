@@ -10,19 +10,14 @@ use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
 use crate::scan::archive_plan::{ArchivePlan, LivePart, ask_archive};
 use crate::scan::node_reader::NodeCounters;
-use crate::scan::plan::{ArchivedPart, AsideOf};
+use crate::scan::plan::ArchivedPart;
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 
 impl NodeOutcome {
     /// The outcome of rows that are needed from an archive that cannot be used.
-    pub(super) fn without_archive(
-        member: &Arc<NodeHandle>,
-        part: ArchivedPart,
-        aside: Option<AsideOf>,
-        reason: String,
-    ) -> Self {
-        Self { archived: Some(part), aside, ..Self::unasked(member, Status::Unreachable, reason) }
+    pub(super) fn without_archive(member: &Arc<NodeHandle>, part: ArchivedPart, reason: String) -> Self {
+        Self { archived: Some(part), ..Self::unasked(member, Status::Unreachable, reason) }
     }
 
     /// Whether this outcome is about rows that the archive adds to a log that the node answered from.

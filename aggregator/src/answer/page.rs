@@ -176,8 +176,8 @@ async fn with_archive(
                 ArchivePlan::Read(asked) => {
                     tokio::spawn(answer(Arc::clone(&member), *asked, cluster.limits, query.page_bytes, deadline))
                 }
-                ArchivePlan::Not { part, aside, reason } => {
-                    let none = NodeAnswer::none(NodeOutcome::without_archive(&member, part, aside, reason));
+                ArchivePlan::Not { part, reason } => {
+                    let none = NodeAnswer::none(NodeOutcome::without_archive(&member, part, reason));
                     tokio::spawn(std::future::ready(none))
                 }
             };

@@ -92,8 +92,8 @@ impl Stream {
             for plan in plans {
                 with_archive.push(match plan {
                     ArchivePlan::Read(asked) => Prefetch::open(Arc::clone(&member), *asked, cluster.limits).await,
-                    ArchivePlan::Not { part, aside, reason } => {
-                        Prefetch::none(NodeOutcome::without_archive(&member, part, aside, reason))
+                    ArchivePlan::Not { part, reason } => {
+                        Prefetch::none(NodeOutcome::without_archive(&member, part, reason))
                     }
                 });
             }

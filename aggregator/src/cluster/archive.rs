@@ -47,13 +47,10 @@ impl ClusterArchive {
     }
 
     /// Verdict on the archive, and the number of the newest known step.
-    pub(crate) fn standing(&self) -> (ArchiveVerdict, Option<String>, u64) {
+    pub(crate) fn standing(&self) -> (ArchiveVerdict, u64) {
         let state = self.state();
         let step = state.reader.as_ref().map_or(0, |reader| reader.catalog().head().number);
-        match &state.trouble {
-            Some((verdict, reason)) => (*verdict, Some(reason.clone()), step),
-            None => (ArchiveVerdict::Ok, None, step),
-        }
+        (state.trouble.as_ref().map_or(ArchiveVerdict::Ok, |(verdict, _)| *verdict), step)
     }
 
     /// Reads the steps that were added. If the store does not answer, the steps that are known stay usable.

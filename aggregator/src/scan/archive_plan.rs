@@ -39,7 +39,6 @@ pub(crate) enum ArchivePlan {
     /// Rows of the log are needed from the archive, but it cannot be used.
     Not {
         part: ArchivedPart,
-        aside: Option<AsideOf>,
         reason: String,
     },
 }
@@ -68,7 +67,7 @@ pub(crate) fn ask_archive(
         Err(reason) => {
             // For a node that does not answer, it is not known whether the archive has its rows.
             if needs_current && live.generation.is_some() {
-                plans.push(ArchivePlan::Not { part: planner.unusable(), aside: None, reason });
+                plans.push(ArchivePlan::Not { part: planner.unusable(), reason });
             }
             return plans;
         }
@@ -121,7 +120,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn unusable(&self) -> ArchivedPart {
-        let (verdict, _, step) = self.archive.standing();
+        let (verdict, step) = self.archive.standing();
         let archive = self.archive.name();
         ArchivedPart { archive, verdict, step, seqs: 0..0, through: None, lacking: None, instead_of_node: None }
     }
@@ -131,7 +130,7 @@ impl Planner<'_> {
         let log = LogId { node_id: self.member.node.id.clone(), generation };
         let Some(archived) = reader.catalog().log(&log) else {
             let reason = "the archive has no rows of this log".to_owned();
-            return log_start.map(|_| ArchivePlan::Not { part: self.unusable(), aside: None, reason });
+            return log_start.map(|_| ArchivePlan::Not { part: self.unusable(), reason });
         };
         let request = self.request(generation)?;
         let to_seq = archived.ranges().last().map_or(0, |range| range.to_seq);

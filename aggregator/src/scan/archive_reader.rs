@@ -3,6 +3,7 @@
 //! The archive's own code verifies that each row leads to a checkpoint; here, the checkpoint and the MACs are verified.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::cluster::node_handle::NodeHandle;
 use crate::config::FanOutLimits;
 use crate::scan::node_reader::{NodeCounters, NodeReader};
 use crate::scan::plan::{ArchivedRows, NodeRequest};
+use crate::scan::position_range::{positions, up_to};
 use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::verified_row::{ErasureStatement, VerifiedRow};
 
@@ -52,8 +54,7 @@ pub(crate) struct ArchiveReader {
     idle: Duration,
     /// `None` if the query has a filter.
     shown: Option<Coverage>,
-    begin: Position,
-    end: Position,
+    positions: Range<Position>,
     /// End of the rows that the answer covers, by seq.
     end_seq: u64,
     order: Order,
@@ -98,21 +99,15 @@ impl ArchiveReader {
         let request = &asked.request;
         let filter = Filter::parse_stored(&request.filter, Timestamp::MIN).map_err(|e| error(e.to_string()))?;
         let is_unfiltered = filter.is_empty();
-        let at = |timestamp: Timestamp| Position { timestamp, seq: 0 };
-        let (mut begin, mut end) = (at(request.from), at(request.to));
-        match (request.after, request.order) {
-            (Some(after), Order::Asc) => begin = begin.max(after.next()),
-            (Some(after), Order::Desc) => end = end.min(after),
-            (None, _) => {}
-        }
+        let positions = positions(request);
         let mut seqs = rows.part.seqs.clone();
         seqs.end = seqs.end.min(request.head.map_or(u64::MAX, |head| head.saturating_add(1)));
         seqs.start = seqs.start.max(request.from_seq.unwrap_or(0)).min(seqs.end);
         let end_seq = seqs.end;
         let range = ScanRange {
             log: rows.log.clone(),
-            begin,
-            end,
+            begin: positions.start,
+            end: positions.end,
             order: request.order,
             rows: seqs,
             filter: Arc::new(filter),
@@ -150,8 +145,7 @@ impl ArchiveReader {
             advanced: (0, Instant::now()),
             idle: limits.idle,
             shown: is_unfiltered.then(Coverage::default),
-            begin,
-            end,
+            positions,
             end_seq,
             order: request.order,
             last: None,
@@ -275,7 +269,8 @@ impl ArchiveReader {
                 shown.border(ProvenRow { seq, era, timestamp });
             }
         }
-        let (begin, end) = narrowed(self.begin, self.end, self.order, self.last.filter(|_| self.counters.more));
+        let last = self.last.filter(|_| self.counters.more);
+        let Range { start: begin, end } = up_to(&self.positions, self.order, last);
         match shown.is_whole(begin, end, self.end_seq) {
             Ok(()) => RangeCompleteness::Whole,
             Err(problem) => RangeCompleteness::Not(format!("the archive: {problem}")),
@@ -315,15 +310,6 @@ impl ArchiveReader {
     }
 }
 
-/// The part of a range up to the last row of an answer that ended early.
-fn narrowed(begin: Position, end: Position, order: Order, last: Option<Position>) -> (Position, Position) {
-    match (last, order) {
-        (Some(last), Order::Asc) => (begin, end.min(last.next())),
-        (Some(last), Order::Desc) => (begin.max(last), end),
-        (None, _) => (begin, end),
-    }
-}
-
 /// Reads rows ahead. It ends when its reader is dropped.
 struct Task {
     rows: ArchivedRows,
@@ -359,7 +345,7 @@ impl Task {
         send: &mpsc::Sender<Message>,
     ) -> Result<Option<Message>, ReadError> {
         let searched = |rows: u64| self.progress.scanned.store(rows, Ordering::Relaxed);
-        let archived = self.rows.reader.erasures(&self.rows.log, searched);
+        let archived = self.rows.reader.find_erasures(&self.rows.log, searched);
         // A node that did not answer the query is not asked again.
         if self.rows.part.instead_of_node.is_none() && !self.is_superseded {
             let (archived, live) = tokio::join!(archived, live_erasures(member, &self.rows, limits));
@@ -420,7 +406,8 @@ impl Task {
         }
         let mut borders = Some(Vec::new());
         if self.with_borders {
-            let (begin, end) = narrowed(self.range.begin, self.range.end, self.range.order, last.filter(|_| more));
+            let whole = self.range.begin..self.range.end;
+            let Range { start: begin, end } = up_to(&whole, self.range.order, last.filter(|_| more));
             let rows = scan.borders(begin, end).await?;
             borders = rows.map(|rows| rows.into_iter().map(|row| self.item(row)).collect());
         }

@@ -5,6 +5,7 @@ pub(crate) mod archive_reader;
 pub(crate) mod log_reader;
 pub(crate) mod node_reader;
 pub(crate) mod plan;
+mod position_range;
 pub(crate) mod proof_verifier;
 pub(crate) mod query;
 pub(crate) mod verified_row;

@@ -3,6 +3,8 @@
 //! A node proves its rows in batches, so rows wait here until their proof has arrived. Batches are small, so memory use does not
 //! grow with the answer.
 
+use std::ops::Range;
+
 use piperoll_format::completeness::{Coverage, ProvenRow, Unproven};
 use piperoll_format::merkle::{Hash, RangeProof};
 use piperoll_format::order::{Order, Position};
@@ -11,6 +13,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_protocol::node::ScanRequest;
 
 use crate::cluster::witness::pinned::Pinned;
+use crate::scan::position_range::{positions, up_to};
 use crate::scan::verified_row::{BorderRow, VerifiedRow};
 
 /// Limits for rows that wait for their proof. Between two proofs, a node sends a few hundred rows, at most a quarter of a
@@ -75,8 +78,7 @@ pub(crate) struct ProofVerifier {
     borders: Vec<Sound>,
     /// `None` if the query has a filter: rows that do not match cannot be distinguished from withheld ones.
     shown: Option<Coverage>,
-    begin: Position,
-    end: Position,
+    range: Range<Position>,
     order: Order,
     /// Number of rows that the answer covers: the witnessed ones, or fewer on a page of an older snapshot. This number is never
     /// taken from the node.
@@ -86,13 +88,6 @@ pub(crate) struct ProofVerifier {
 
 impl ProofVerifier {
     pub(crate) fn new(pinned: Pinned, request: &ScanRequest) -> Self {
-        let at = |timestamp: Timestamp| Position { timestamp, seq: 0 };
-        let (mut begin, mut end) = (at(request.from), at(request.to));
-        match (request.after, request.order) {
-            (Some(after), Order::Asc) => begin = begin.max(after.next()),
-            (Some(after), Order::Desc) => end = end.min(after),
-            (None, _) => {}
-        }
         let size = pinned.size.min(request.head.map_or(u64::MAX, |head| head.saturating_add(1)));
         Self {
             pinned,
@@ -102,8 +97,7 @@ impl ProofVerifier {
             sound: Vec::new(),
             borders: Vec::new(),
             shown: request.filter.is_empty().then(Coverage::default),
-            begin,
-            end,
+            range: positions(request),
             order: request.order,
         }
     }
@@ -187,16 +181,8 @@ impl ProofVerifier {
 
     /// Whether the complete answer proves that no row from the log start on is missing. Older rows are proven elsewhere.
     pub(crate) fn is_retained_whole(&self, last: Option<Position>, start: u64) -> bool {
-        let (begin, end) = self.narrowed(last);
+        let Range { start: begin, end } = up_to(&self.range, self.order, last);
         self.shown.as_ref().is_some_and(|shown| shown.is_whole_from(start, begin, end, self.size).is_ok())
-    }
-
-    fn narrowed(&self, last: Option<Position>) -> (Position, Position) {
-        match (last, self.order) {
-            (Some(last), Order::Asc) => (self.begin, self.end.min(last.next())),
-            (Some(last), Order::Desc) => (self.begin.max(last), self.end),
-            (None, _) => (self.begin, self.end),
-        }
     }
 
     /// Determines what the complete answer proves, once no more rows arrive. `last` is the last row of the answer if
@@ -205,15 +191,15 @@ impl ProofVerifier {
         let Some(shown) = self.shown.take() else {
             return RangeCompleteness::Not("the query has a filter".to_owned());
         };
-        (self.begin, self.end) = self.narrowed(last);
-        let problem = match shown.is_whole(self.begin, self.end, self.size) {
+        let Range { start: begin, end } = up_to(&self.range, self.order, last);
+        let problem = match shown.is_whole(begin, end, self.size) {
             Ok(()) => return RangeCompleteness::Whole,
             Err(problem) => problem,
         };
         let rest = shown.since().filter(|_| matches!(problem, Unproven::Pruned { .. }));
         let rest = rest.filter(|since| {
-            let begin = self.begin.max(Position { timestamp: *since, seq: 0 });
-            shown.is_whole(begin, self.end.max(begin), self.size).is_ok()
+            let begin = begin.max(Position { timestamp: *since, seq: 0 });
+            shown.is_whole(begin, end.max(begin), self.size).is_ok()
         });
         rest.map_or_else(|| RangeCompleteness::Not(problem.to_string()), RangeCompleteness::Since)
     }

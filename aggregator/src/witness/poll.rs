@@ -85,7 +85,7 @@ async fn poll_once(member: &Arc<NodeHandle>) -> Result<(), NotTaken> {
 }
 
 /// Reads the last row below the checkpoint that a node presents, verified with the row's MAC and its proof. The archive can be read instead
-/// for a node only if era and time of this row are known. `None` if the row is known already, or cannot be read now.
+/// of a node only if the era of this row is known. `None` if the row is known already, or cannot be read now.
 async fn read_edge(member: &Arc<NodeHandle>, note: &str) -> Option<WitnessedEdge> {
     let watch = &member.witness;
     if !watch.remembers_edges() {
@@ -129,5 +129,5 @@ async fn read_edge(member: &Arc<NodeHandle>, note: &str) -> Option<WitnessedEdge
         (Integrity::Erased, Some(gone)) => gone.said.era,
         _ => return None,
     };
-    Some(WitnessedEdge { size, root: root_text, era, timestamp: row.key.timestamp })
+    Some(WitnessedEdge { size, root: root_text, era })
 }

@@ -19,17 +19,17 @@ use crate::row::{ArchivedRow, Content, LogId};
 pub const ERASURES_FILTER: &str = "action:log.erased";
 
 impl Reader {
-    /// Entries of the archive that declare erasures in a log. Their MACs are not verified. Rows that were read by an earlier call, even by
+    /// Finds the entries of the archive that declare erasures in a log. Their MACs are not verified. Rows that were read by an earlier call, even by
     /// one that was cancelled, are not read again. `progress` is called with the number of rows that have been searched.
     ///
     /// # Errors
     /// Fails if the store does not answer, or if an object is not what its step says.
-    pub async fn erasures(&self, log: &LogId, progress: impl Fn(u64)) -> Result<Arc<Erasures>, ReadError> {
-        let Some(of_log) = self.catalog().log(log) else { return Ok(Arc::default()) };
+    pub async fn find_erasures(&self, log: &LogId, progress: impl Fn(u64)) -> Result<(), ReadError> {
+        let Some(of_log) = self.catalog().log(log) else { return Ok(()) };
         for run in of_log.runs_in(&(self.caches().erasures(log).0..u64::MAX)) {
             self.search_erasures(log, run.to_seq, &progress).await?;
         }
-        Ok(self.caches().erasures(log).1)
+        Ok(())
     }
 
     /// Erasures that are known without reading.

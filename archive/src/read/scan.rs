@@ -115,11 +115,6 @@ impl LogScan {
         Some(Self { reader, of_log, range, eras, window: 1, erased_apart: 0, scanned: 0, _count: count })
     }
 
-    /// Archived rows of the log.
-    pub fn log(&self) -> &Arc<CatalogLog> {
-        &self.of_log
-    }
-
     /// Erased rows of the range so far that are not returned, because only their content could decide whether the filter selects
     /// them.
     pub fn erased_apart(&self) -> u64 {

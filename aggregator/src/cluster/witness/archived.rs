@@ -19,12 +19,12 @@ pub(crate) struct ReplacedRows {
 }
 
 impl NodeWitness {
-    /// Returns era and time of the last witnessed row, if they are known.
+    /// Returns the era of the last witnessed row, if it is known.
     pub(crate) fn edge(&self) -> Option<WitnessedEdge> {
         self.state().remembered.edge.clone()
     }
 
-    /// Whether era and time of the last witnessed row are remembered, which an archive needs.
+    /// Whether the era of the last witnessed row is remembered, which an archive needs.
     pub(crate) fn remembers_edges(&self) -> bool {
         self.keeping.day_checkpoints
     }

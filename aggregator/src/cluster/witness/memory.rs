@@ -214,7 +214,6 @@ pub(crate) struct WitnessedEdge {
     pub(crate) size: u64,
     pub(crate) root: String,
     pub(crate) era: u32,
-    pub(crate) timestamp: Timestamp,
 }
 
 /// A log start above row 0, and when it was first seen.

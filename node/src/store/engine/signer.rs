@@ -18,15 +18,13 @@ use crate::store::table::tiles::{StoredTiles, TreeError};
 /// Minimum interval between two signatures while rows are being added; the checkpoint that a client gets is at most this old.
 const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Selects one of the stored notes.
+/// Selects one of the two stored notes that every log has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredNote {
     /// The newest note signed by this node.
     Signed,
     /// The newest note that a witness cosigned and returned.
     Witnessed,
-    /// The newest note whose rows the cluster's archive has, with the archive's cosignature.
-    Mirrored,
 }
 
 impl StoredNote {
@@ -34,7 +32,6 @@ impl StoredNote {
         match self {
             Self::Signed => "signed",
             Self::Witnessed => "witnessed",
-            Self::Mirrored => "mirrored",
         }
     }
 }
@@ -262,6 +259,9 @@ impl Signer {
     }
 }
 
+/// Kind of the stored note with the archive's cosignature.
+const MIRRORED: &str = "mirrored";
+
 /// The rows that the current log has.
 pub(in crate::store) struct CurrentRows {
     pub(in crate::store) generation: Generation,
@@ -324,8 +324,8 @@ pub(in crate::store) fn mirrored_size(
 
 fn mirrored_kind(generation: Generation, is_current: bool) -> String {
     match is_current {
-        true => StoredNote::Mirrored.word().to_owned(),
-        false => format!("{}:{generation}", StoredNote::Mirrored.word()),
+        true => MIRRORED.to_owned(),
+        false => format!("{MIRRORED}:{generation}"),
     }
 }
 
