@@ -10,6 +10,7 @@ use common::logs::{ARCHIVE, Bench, CLUSTER, Logs, keys};
 use piperoll_archive::read::{Caches, Catalog, LogScan, ReadError, Reader, ScanRange};
 use piperoll_archive::row::{ArchivedRow, Content, LogId};
 use piperoll_format::entry::CallerEntry;
+use piperoll_format::merkle::{Cover, RangeRoot};
 use piperoll_format::order::{Order, Position};
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
@@ -253,4 +254,53 @@ async fn a_catalog_follows_the_writer() {
     let at = |seq: u64| Position { timestamp: time(seq as usize), seq };
     let borders = scan.borders(at(300), at(310)).await.unwrap().unwrap();
     assert_eq!(borders.iter().map(|row| row.seq).collect::<Vec<_>>(), [0, 299, 310, 376]);
+}
+
+/// Hashes that cover gaps of archived rows are those of the log's tree, wherever the gaps and the steps end and wherever the archive
+/// began.
+#[tokio::test(flavor = "multi_thread")]
+async fn hashes_of_gaps_are_those_of_the_tree() {
+    const ROWS: u64 = 66_400;
+    for (first, step_rows) in [(0, 30_000), (768, 1_000_000)] {
+        let (bench, logs) = (Bench::new().await, Logs::new());
+        let log = logs.add("a", 1);
+        logs.append(&log, ROWS, MINUTE / 100);
+        let leaves: Vec<_> = logs.0.lock().unwrap()[&log].rows.iter().map(ArchivedRow::leaf).collect();
+        logs.prune(&log, first);
+        bench.archive_all(&logs, step_rows).await;
+        let reader = reader(&bench).await;
+        let end = reader.catalog().log(&log).unwrap().ranges().last().unwrap().to_seq;
+        let cover = |from: u64, to: u64| {
+            let mut cover = Cover::at(from);
+            leaves[from as usize..to as usize].iter().for_each(|leaf| cover.push(*leaf, |_, _| {}));
+            cover.hashes().to_vec()
+        };
+        let gaps = [
+            0..first.max(300) + 5,
+            first.max(300) + 100..first.max(300) + 100,
+            1_100..1_101,
+            1_200..1_279,
+            1_280..1_536,
+            1_537..9_001,
+            9_002..65_537,
+            65_538..end,
+        ];
+        let expected: Vec<_> = gaps.iter().map(|gap| cover(gap.start, gap.end)).collect();
+        assert_eq!(reader.covers(&log, &gaps).await.unwrap(), expected, "from {first} on");
+        // Together with the rows between them, they lead to the root.
+        let hashes = expected.concat();
+        let mut root = RangeRoot::new(end, &hashes);
+        for pair in gaps.windows(2) {
+            for seq in pair[0].end..pair[1].start {
+                root.leaf(seq, leaves[seq as usize]).unwrap();
+            }
+        }
+        assert_eq!(Some(root.root().unwrap()), Cover::new(0, end, cover(0, end)).unwrap().root());
+        let beyond = reader.covers(&log, &[end - 1..end + 1]).await;
+        assert!(matches!(beyond, Err(ReadError::NotArchived { .. })), "{beyond:?}");
+        if first > 0 {
+            let never = reader.covers(&log, &[1..first + 1]).await;
+            assert!(matches!(never, Err(ReadError::NotArchived { .. })), "{never:?}");
+        }
+    }
 }

@@ -105,6 +105,10 @@ impl Catalog {
         self.history.head
     }
 
+    pub(super) fn cluster(&self) -> &ClusterName {
+        &self.history.about.cluster
+    }
+
     /// Archived rows of a log; `None` if there are none.
     pub fn log(&self, log: &LogId) -> Option<&Arc<CatalogLog>> {
         self.logs.get(log)

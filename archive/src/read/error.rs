@@ -16,6 +16,8 @@ pub enum ReadError {
     /// The object is not what its step says: it was changed after it was archived.
     #[error("{name}: {reason}")]
     Changed { name: String, reason: String },
+    #[error("{rows} were never archived")]
+    NotArchived { rows: String },
     #[error("reading the archive was aborted")]
     Aborted,
 }
@@ -32,7 +34,7 @@ impl ReadError {
             | Self::Changed { .. }
             | Self::Record(_) => true,
             Self::History(error) => !matches!(error, HistoryError::Store(_)),
-            Self::Store(_) | Self::Aborted => false,
+            Self::Store(_) | Self::NotArchived { .. } | Self::Aborted => false,
         }
     }
 }

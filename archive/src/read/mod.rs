@@ -5,6 +5,7 @@ mod candidates;
 mod catalog;
 mod erasures;
 mod error;
+mod hashes;
 mod remote_file;
 mod rows;
 mod scan;

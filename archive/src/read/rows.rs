@@ -211,7 +211,7 @@ impl Reader {
     }
 
     /// Hashes of the step that added a row.
-    async fn tree_at(&self, log: &LogId, range: &CatalogRange, seq: u64) -> Result<TreeOfStep, ReadError> {
+    pub(super) async fn tree_at(&self, log: &LogId, range: &CatalogRange, seq: u64) -> Result<TreeOfStep, ReadError> {
         let at = range.steps.partition_point(|(rows, _)| rows.end <= seq);
         let step = range.steps.get(at).map_or(0, |(_, step)| *step);
         let Some(record) = self.catalog.tree(step) else {
@@ -236,7 +236,7 @@ impl Reader {
 }
 
 /// Hashes of one log in one step.
-struct TreeOfStep {
+pub(super) struct TreeOfStep {
     trees: Arc<Trees>,
     index: usize,
 }
