@@ -9,10 +9,10 @@ use crate::retention::LONG_AGO;
 use crate::witness::{report, witnessed};
 
 /// Rows of each node that are old enough to be pruned.
-const OLD: usize = 600;
+pub(crate) const OLD: usize = 600;
 
 /// A cluster of two nodes with old and new rows. The old rows are archived.
-async fn aged_cluster() -> Cluster {
+pub(crate) async fn aged_cluster() -> Cluster {
     let mut cluster = old_cluster(false).await;
     assert_eq!(on_aggregator(&cluster, &["init"]).code, 0);
     let run = cluster.run(&["archive", "run", "--now"]);
@@ -22,7 +22,7 @@ async fn aged_cluster() -> Cluster {
 }
 
 /// A cluster of two nodes with old rows only. With `waits`, the nodes prune only archived rows.
-async fn old_cluster(waits: bool) -> Cluster {
+pub(crate) async fn old_cluster(waits: bool) -> Cluster {
     let mut cluster = unstarted_cluster(Some(LONG_AGO), waits).await;
     cluster.run_all().await;
     for index in 0..2 {
@@ -37,7 +37,7 @@ async fn old_cluster(waits: bool) -> Cluster {
 }
 
 /// Sets the nodes' clocks, and adds new rows.
-async fn now_with_new_rows(cluster: &mut Cluster) {
+pub(crate) async fn now_with_new_rows(cluster: &mut Cluster) {
     for index in 0..2 {
         cluster.stop(index);
         cluster.set_clock(index, "+0s");
@@ -49,13 +49,13 @@ async fn now_with_new_rows(cluster: &mut Cluster) {
     witnessed(cluster, "mx2").await;
 }
 
-fn prune(cluster: &Cluster, index: usize) {
+pub(crate) fn prune(cluster: &Cluster, index: usize) {
     let run = cluster.on_node(index, &["prune", "--before", "300d", "--confirm"]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
 }
 
 /// The entries of the two nodes in an NDJSON answer, without what a prune adds, and its statement.
-async fn everything(cluster: &Cluster, parameters: &str) -> (Vec<Value>, Value) {
+pub(crate) async fn everything(cluster: &Cluster, parameters: &str) -> (Vec<Value>, Value) {
     let answer = cluster.page(&format!("from=600d&format=ndjson&node=mx1,mx2&{parameters}")).await;
     let mut rows: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = rows.pop().expect("a final record");

@@ -26,7 +26,7 @@ fn of_mx1(said: &Value) -> &Value {
 }
 
 /// Reads the users of the login entries in a bundle's timeline, in timeline order.
-fn users(cluster: &Cluster, name: &str) -> Vec<String> {
+pub(crate) fn users(cluster: &Cluster, name: &str) -> Vec<String> {
     let path = cluster.dir.path().join(name);
     let output = std::process::Command::new("tar").args(["-xOf"]).arg(path).arg("timeline.ndjson").output().unwrap();
     let rows = String::from_utf8(output.stdout).unwrap();

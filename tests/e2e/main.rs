@@ -4,6 +4,7 @@
 
 mod access;
 mod archive;
+mod archive_bundles;
 mod archive_engines;
 mod archive_lives;
 mod archive_reading;

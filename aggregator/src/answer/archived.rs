@@ -6,8 +6,8 @@ use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::{ArchiveReport, ArchivedReport, Status};
 
 use crate::answer::outcome::{FromArchive, NodeOutcome};
+use crate::cluster::archive::ClusterArchive;
 use crate::cluster::node_handle::NodeHandle;
-use crate::cluster::roster::Cluster;
 use crate::scan::archive_plan::{ArchivePlan, LivePart, ask_archive};
 use crate::scan::node_reader::NodeCounters;
 use crate::scan::plan::ArchivedPart;
@@ -179,12 +179,12 @@ pub(super) fn by_member<T>(all: Vec<T>, part: impl Fn(&T) -> &NodeOutcome) -> Ve
 
 /// Plans which rows of a node are read from the archive. `parts` are the outcomes of the node's logs; its current log comes first.
 pub(super) fn needed_from_archive(
-    cluster: &Cluster,
+    archive: Option<&ClusterArchive>,
     query: &Query,
     limit: Option<u64>,
     parts: &[&NodeOutcome],
 ) -> Vec<ArchivePlan> {
-    let (Some(archive), Some(current)) = (&cluster.archive, parts.first()) else { return Vec::new() };
+    let (Some(archive), Some(current)) = (archive, parts.first()) else { return Vec::new() };
     let live = LivePart {
         status: current.status,
         generation: current.generation,

@@ -162,7 +162,7 @@ async fn with_archive(
     let mut under_way = Vec::new();
     for of_node in by_member(answers, |answer| &answer.part) {
         let parts: Vec<&NodeOutcome> = of_node.iter().map(|answer| &answer.part).collect();
-        let plans = needed_from_archive(cluster, query, limit, &parts);
+        let plans = needed_from_archive(cluster.archive.as_deref(), query, limit, &parts);
         let member = of_node.first().map(|answer| Arc::clone(&answer.part.member));
         for answer in of_node {
             let member = Arc::clone(&answer.part.member);

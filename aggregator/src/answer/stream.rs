@@ -85,7 +85,7 @@ impl Stream {
         let mut with_archive = Vec::with_capacity(feeds.len());
         for of_node in by_member(feeds, |feed| &feed.part) {
             let parts: Vec<&NodeOutcome> = of_node.iter().map(|feed| &feed.part).collect();
-            let plans = needed_from_archive(cluster, &query, limit, &parts);
+            let plans = needed_from_archive(cluster.archive.as_deref(), &query, limit, &parts);
             let member = of_node.first().map(|feed| Arc::clone(&feed.part.member));
             with_archive.extend(of_node);
             let Some(member) = member else { continue };

@@ -56,7 +56,7 @@ pub(crate) fn ask_archive(
         Some(_) => live.log_start.is_some(),
         None => silent,
     };
-    if query.sealed || query.all_there || (live.generation.is_none() && !silent) {
+    if query.all_there || (live.generation.is_none() && !silent) {
         return Vec::new();
     }
     let planner = Planner { archive, member, query, limit };

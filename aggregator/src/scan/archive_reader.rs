@@ -30,7 +30,7 @@ use crate::scan::node_reader::{NodeCounters, NodeReader};
 use crate::scan::plan::{ArchivedRows, NodeRequest};
 use crate::scan::position_range::{positions, up_to};
 use crate::scan::proof_verifier::RangeCompleteness;
-use crate::scan::verified_row::{ErasureStatement, VerifiedRow};
+use crate::scan::verified_row::{BorderRow, ErasureStatement, VerifiedRow};
 
 /// Rows and bytes of one batch, and number of batches that wait.
 const BATCH_ROWS: usize = 128;
@@ -60,6 +60,8 @@ pub(crate) struct ArchiveReader {
     order: Order,
     last: Option<Position>,
     pub(crate) counters: NodeCounters,
+    /// Rows adjacent to the range, after the last row.
+    pub(crate) borders: Vec<BorderRow>,
 }
 
 /// Progress of a scan, for a reader that waits for its rows.
@@ -150,6 +152,7 @@ impl ArchiveReader {
             order: request.order,
             last: None,
             counters: NodeCounters::default(),
+            borders: Vec::new(),
         })
     }
 
@@ -254,19 +257,27 @@ impl ArchiveReader {
         };
         for item in borders {
             let ArchivedRow { seq, era, timestamp, .. } = item.row;
+            let leaf = item.row.leaf();
             // Rows that fail verification and erased rows without a statement do not prove anything.
-            let is_sound = match &item.row.content {
+            let border = match &item.row.content {
                 Content::Entry { epoch, body, mac } => {
                     let claim = Claim { seq, timestamp, epoch: *epoch, mac, body };
-                    self.checker.check(&claim).integrity == Integrity::Ok
+                    let (body, mac) = (body.clone(), Bytes::copy_from_slice(mac));
+                    let is_sound = self.checker.check(&claim).integrity == Integrity::Ok;
+                    is_sound.then_some(BorderRow { seq, leaf, body, mac, erased_under: None })
                 }
                 Content::Erased { .. } => {
                     let said = item.erasure.as_ref().and_then(|entry| self.statement(entry));
-                    said.is_some_and(|(gone, ..)| (gone.said.seq, gone.said.timestamp) == (seq, timestamp))
+                    let is_of_row = |gone: &ErasureStatement| (gone.said.seq, gone.said.timestamp) == (seq, timestamp);
+                    said.filter(|(gone, ..)| is_of_row(gone)).map(|(gone, body, mac, _)| {
+                        let erased_under = Some(gone.entry_seq);
+                        BorderRow { seq, leaf, body, mac, erased_under }
+                    })
                 }
             };
-            if is_sound {
+            if let Some(border) = border {
                 shown.border(ProvenRow { seq, era, timestamp });
+                self.borders.push(border);
             }
         }
         let last = self.last.filter(|_| self.counters.more);

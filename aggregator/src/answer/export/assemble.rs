@@ -14,7 +14,8 @@ use piperoll_format::order::Order;
 use piperoll_format::time::Timestamp;
 use piperoll_protocol::aggregator::NodeReport;
 
-use super::collect::{Collected, Proven};
+use super::collect::Collected;
+use super::gathered::Proven;
 use super::signer::Exporter;
 use super::spool::{Piece, SpoolRows};
 use crate::answer::merge::Merge;
@@ -51,7 +52,7 @@ pub(super) fn assemble(
                         generation: proven.pinned.generation.to_string(),
                         size: proven.pinned.size,
                         rows,
-                        borders: proven.borders.len() as u64,
+                        borders: proven.rows.borders.len() as u64,
                     });
                     bundle::earlier_names(&id, earlier.len())
                 }
@@ -105,7 +106,7 @@ fn part(present: &Collected, report: NodeReport, earlier: Vec<EarlierPart>, reje
         generation: proven.map(|proven| proven.pinned.generation.to_string()),
         size: proven.map(|proven| proven.pinned.size),
         rows: present.rows(),
-        borders: proven.map_or(0, |proven| proven.borders.len() as u64),
+        borders: proven.map_or(0, |proven| proven.rows.borders.len() as u64),
         earlier,
         rejected,
         erased: report.erased.filter(|erased| *erased > 0),
@@ -131,8 +132,8 @@ fn pieces_of(dir: &Path, [checkpoint, rows, proof]: [String; 3], proven: &mut Pr
 /// Writes all rows of a log in ascending `seq`, with the border rows in their positions.
 fn entries(dir: &Path, name: String, proven: &mut Proven) -> io::Result<Piece> {
     let mut piece = Piece::new(dir, name)?;
-    let mut borders = proven.borders.iter().peekable();
-    for spool in proven.eras.values_mut() {
+    let mut borders = proven.rows.borders.iter().peekable();
+    for spool in proven.rows.eras.values_mut() {
         let mut rows = SpoolRows::new(spool)?;
         while rows.advance()? {
             let seq = rows.current().map_or(0, |row| row.seq());
@@ -163,7 +164,8 @@ fn readable(dir: &Path, nodes: &mut [Collected], first: &mut Vec<Vec<u8>>) -> io
     let mut timeline = Piece::new(dir, bundle::TIMELINE)?;
     let mut copy = Piece::new(dir, bundle::CSV)?;
     copy.write_all(&csv::header())?;
-    let spools = nodes.iter_mut().filter_map(|node| node.proven.as_mut()).flat_map(|proven| proven.eras.values_mut());
+    let spools =
+        nodes.iter_mut().filter_map(|node| node.proven.as_mut()).flat_map(|proven| proven.rows.eras.values_mut());
     let mut sources = spools.map(SpoolRows::new).collect::<io::Result<Vec<_>>>()?;
     let mut merge = Merge::new(Order::Asc);
     for (index, source) in sources.iter_mut().enumerate() {

@@ -10,6 +10,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_protocol::aggregator::{Envelope, Status};
 
+use super::archived::ArchivedExport;
 use super::assemble::{Heading, assemble};
 use super::collect::{Collected, collect, wait_until_witnessed};
 use super::signer::Exporter;
@@ -17,6 +18,7 @@ use crate::answer::fanout::{Cursors, by_node, envelope};
 use crate::answer::outcome::NodeOutcome;
 use crate::cluster::roster::Cluster;
 use crate::scan::plan::{NodePlan, ask, ask_asides};
+use crate::scan::proof_verifier::RangeCompleteness;
 use crate::scan::query::Query;
 
 /// Pause between two attempts of an export that waits for missing nodes.
@@ -72,7 +74,8 @@ impl Exporter {
             let nodes = self.collect(cluster, query, created).await?;
             let logs: Vec<NodeOutcome> =
                 nodes.iter().flat_map(|logs| logs.iter().map(|log| log.part.snapshot())).collect();
-            let parts: Vec<NodeOutcome> = by_node(&logs).iter().map(|part| part.within(query)).collect();
+            let parts: Vec<NodeOutcome> =
+                by_node(&logs).iter().map(|part| held_to_proof(part.within(query), query)).collect();
             let rows_of = |id: &_| {
                 let logs = nodes.iter().flatten().filter(|log| &log.part.member.node.id == id);
                 logs.map(Collected::rows).sum()
@@ -124,6 +127,7 @@ impl Exporter {
             };
             let (exporter, member, query, limits) =
                 (Arc::clone(self), Arc::clone(member), query.clone(), cluster.limits);
+            let archive = cluster.archive.clone();
             reading.push(tokio::spawn(async move {
                 if dialed && member.circuit_open().is_none() {
                     wait_until_witnessed(&member).await;
@@ -142,6 +146,10 @@ impl Exporter {
                 for asked in asides {
                     logs.push(collect(Arc::clone(&member), asked, limits, created, &exporter.dir).await?);
                 }
+                if let Some(archive) = &archive {
+                    let (query, limits, dir) = (&query, &limits, exporter.dir.as_path());
+                    ArchivedExport { archive, query, limits, created, dir }.add_to(&member, &mut logs).await?;
+                }
                 io::Result::Ok(logs)
             }));
         }
@@ -151,4 +159,14 @@ impl Exporter {
         }
         Ok(nodes)
     }
+}
+
+/// The outcome of a node in a bundle: without a filter, it has answered in full only if that is proven. A verifier makes the same check.
+fn held_to_proof(mut part: NodeOutcome, query: &Query) -> NodeOutcome {
+    let is_answered = matches!(part.status, Status::Ok | Status::Archived) && !part.from_archive.is_empty();
+    if let (true, true, RangeCompleteness::Not(message)) = (is_answered, query.filter.is_empty(), &part.counters.proof)
+    {
+        (part.status, part.reason) = (Status::Error, Some(format!("not proven complete: {message}")));
+    }
+    part
 }

@@ -48,6 +48,12 @@ impl Spool {
         Ok(BufReader::new(file))
     }
 
+    /// Adds the rows of another spool.
+    pub(super) fn append(&mut self, other: &mut Self) -> io::Result<()> {
+        self.rows += other.rows;
+        io::copy(&mut other.read()?, &mut self.file).map(|_| ())
+    }
+
     /// Copies all rows into a piece.
     pub(super) fn copy_to(&mut self, piece: &mut Piece) -> io::Result<()> {
         io::copy(&mut self.read()?, piece).map(|_| ())

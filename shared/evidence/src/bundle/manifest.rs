@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::names::{EARLIER_LOGS_MAX, FORMAT, FORMAT_2, MANIFEST_BYTES_MAX, MANIFEST_SIGNATURES_MAX, NODES_MAX};
+use super::names::{
+    ARCHIVED, EARLIER_LOGS_MAX, FORMAT, FORMAT_2, FORMAT_3, MANIFEST_BYTES_MAX, MANIFEST_SIGNATURES_MAX, NODES_MAX,
+};
 use piperoll_format::ids::ClusterName;
 use piperoll_format::note::{Note, NoteError, SigningKey};
 use piperoll_format::time::Timestamp;
@@ -50,7 +52,8 @@ pub struct BundleRequest {
 #[serde(deny_unknown_fields)]
 pub struct NodePart {
     pub node_id: String,
-    /// `ok`, or the reason why the node's part is missing or incomplete.
+    /// `ok`; `archived` if the node did not answer, and all of its rows of the range are from an archive; or the reason why the
+    /// node's part is missing or incomplete.
     pub status: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -109,7 +112,13 @@ impl MemberDigest {
 impl Manifest {
     /// Returns the lowest format version that can express this manifest.
     fn format(&self) -> &'static str {
-        if self.nodes.iter().all(|node| node.earlier.is_empty()) { FORMAT } else { FORMAT_2 }
+        if self.nodes.iter().any(|node| node.status == ARCHIVED) {
+            FORMAT_3
+        } else if self.nodes.iter().any(|node| !node.earlier.is_empty()) {
+            FORMAT_2
+        } else {
+            FORMAT
+        }
     }
 }
 
@@ -130,8 +139,8 @@ pub fn read_manifest(member: &[u8]) -> Result<(Manifest, Note), String> {
         return Err(format!("the manifest has {count} signatures, more than the limit of {MANIFEST_SIGNATURES_MAX}"));
     }
     let (format, json) = note.text().split_once('\n').unwrap_or_default();
-    if ![FORMAT, FORMAT_2].contains(&format) {
-        return Err(format!("the manifest does not begin with {FORMAT:?} or {FORMAT_2:?}"));
+    if ![FORMAT, FORMAT_2, FORMAT_3].contains(&format) {
+        return Err(format!("the manifest does not begin with {FORMAT:?}, {FORMAT_2:?} or {FORMAT_3:?}"));
     }
     let manifest: Manifest = serde_json::from_str(json).map_err(|error| format!("invalid manifest: {error}"))?;
     if manifest.nodes.len() > NODES_MAX {

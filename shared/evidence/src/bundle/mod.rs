@@ -26,8 +26,9 @@ pub use archive_head::{ARCHIVE, ArchiveHead};
 pub use manifest::{BundleRequest, EarlierPart, Manifest, MemberDigest, NodePart, manifest_note, read_manifest};
 pub use membership::{Instant, KeepPolicy, Membership, Moved};
 pub use names::{
-    BUNDLE_BYTES_MAX, CSV, EARLIER_LOGS_MAX, FORMAT, FORMAT_2, MANIFEST, MANIFEST_BYTES_MAX, README, README_TEXT,
-    REPORT, TIMELINE, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names, entries_name, proof_name, rejected_name,
+    BUNDLE_BYTES_MAX, CSV, EARLIER_LOGS_MAX, FORMAT, FORMAT_2, FORMAT_3, MANIFEST, MANIFEST_BYTES_MAX, README,
+    README_TEXT, REPORT, TIMELINE, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names, entries_name, proof_name,
+    rejected_name,
 };
 pub use node::was_witnessed_until;
 pub use node_archive::verify_own_archive;

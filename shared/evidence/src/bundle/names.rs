@@ -5,6 +5,11 @@ pub const FORMAT: &str = "piperoll bundle v1";
 /// First line of the manifest of a bundle that also contains entries of archived logs. A verifier of the first version must
 /// refuse such a bundle, because it would not check these entries.
 pub const FORMAT_2: &str = "piperoll bundle v2";
+/// First line of the manifest of a bundle in which the rows of a node that did not answer are from an archive. Earlier verifiers would
+/// find that the manifest contradicts itself.
+pub const FORMAT_3: &str = "piperoll bundle v3";
+/// Status of a node that did not answer and whose rows of the range are from an archive.
+pub(super) const ARCHIVED: &str = "archived";
 /// Maximum number of archived logs of one node in a bundle. No node has this many, and the names of the members with archived
 /// logs contain a number of at most two digits.
 pub const EARLIER_LOGS_MAX: usize = 64;

@@ -3,6 +3,7 @@
 use askama::Template;
 
 use super::manifest::{Manifest, NodePart};
+use super::names::ARCHIVED;
 use super::rows::StoredEntry;
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
@@ -43,7 +44,11 @@ pub fn report(manifest: &Manifest, rows: &[StoredEntry<'_>]) -> String {
         to: bound(manifest.asked.to, Timestamp::MAX),
         rows: rows.iter().map(line).collect(),
         rows_left_out: manifest.rows.saturating_sub(rows.len() as u64),
-        missing: manifest.nodes.iter().filter(|node| !["ok", "excluded"].contains(&node.status.as_str())).collect(),
+        missing: manifest
+            .nodes
+            .iter()
+            .filter(|node| !["ok", ARCHIVED, "excluded"].contains(&node.status.as_str()))
+            .collect(),
         rejected: manifest.nodes.iter().map(|node| node.rejected).sum(),
     };
     // Writing to a String cannot fail, and the template calls nothing that could fail.

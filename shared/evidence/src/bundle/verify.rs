@@ -8,7 +8,7 @@ use super::archive::{Member, Members};
 use super::archive_head::ARCHIVE;
 use super::manifest::{EarlierPart, Manifest, NodePart, read_manifest};
 use super::names::{
-    MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names, entries_name, proof_name, rejected_name,
+    ARCHIVED, MANIFEST, TRUST, TRUST_BYTES_MAX, checkpoint_name, earlier_names, entries_name, proof_name, rejected_name,
 };
 use super::node::{BundleQuery, NodeMembers, check_node, missing_earlier};
 use super::node_archive::verify_archive;
@@ -119,6 +119,9 @@ fn verify(bundle: &[u8], trust: Option<&Trust>, checks: Checks) -> Verdict {
     verdict.manifest = Some(manifest);
     verdict
 }
+
+/// Statuses of nodes of which a bundle can have all rows of the range.
+const ANSWERED: [&str; 2] = ["ok", ARCHIVED];
 
 fn check_question(trust: &Trust, manifest: &Manifest, rest: &[Member<'_>], checks: Checks, verdict: &mut Verdict) {
     match Filter::parse_stored(&manifest.asked.filter, manifest.created) {
@@ -314,7 +317,7 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
                 }
                 PolicyFit::Unshown(message) => Some(format!("some of its rows were pruned; {message}")),
             }
-        } else if known.status != "ok" {
+        } else if !ANSWERED.contains(&known.status.as_str()) {
             Some(format!("it did not answer in full ({})", known.status))
         } else {
             known.stale.clone().or_else(|| known.unproven.clone().filter(|_| question.filter.is_empty()))
@@ -330,7 +333,7 @@ fn check_expected(trust: &Trust, question: &BundleQuery, manifest: &Manifest, ve
     let named: HashSet<&str> = manifest.nodes.iter().map(|part| part.node_id.as_str()).collect();
     let contradicted = verdict.nodes.iter().any(|node| {
         let named = named.contains(node.node_id.as_str());
-        let denied = !["ok", "excluded"].contains(&node.status.as_str());
+        let denied = !ANSWERED.contains(&node.status.as_str()) && node.status != "excluded";
         named
             && (node.missing.is_some() || node.complete_since.is_some())
             && node.stale.is_none()
