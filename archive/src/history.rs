@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::names::{self, ARCHIVE, STEPS};
 use crate::record::{
-    ABOUT_BYTES_MAX, About, Digest, LogTree, RecordError, STEP_BYTES_MAX, Step, TREE_BYTES_MAX, Trees, digest_of,
+    ABOUT_BYTES_MAX, About, ArchiveStart, Digest, LogTree, RecordError, STEP_BYTES_MAX, Step, TREE_BYTES_MAX, Trees,
+    digest_of,
 };
 use crate::row::LogId;
 use crate::store::{Store, StoreError};
@@ -168,8 +169,11 @@ impl History {
             return Err(HistoryError::Chain { name });
         }
         let of = |reason: String| HistoryError::Log { name: name.clone(), reason };
-        if trees.logs.len() != step.logs.len() {
+        if trees.logs.len() != step.logs.len() + step.starts.len() {
             return Err(of("its hashes are those of other logs".to_owned()));
+        }
+        for (start, tree) in step.starts.iter().zip(&trees.logs) {
+            self.start_at(start, tree).map_err(&of)?;
         }
         let mut tiles = Vec::new();
         for (range, tree) in step.logs.iter().zip(&trees.logs) {
@@ -186,6 +190,22 @@ impl History {
         }
         self.head = Head { number: step.number, digest };
         Ok(tiles)
+    }
+}
+
+impl History {
+    /// Notes that the rows of a log below `start` were removed.
+    fn start_at(&mut self, start: &ArchiveStart, tree: &LogTree) -> Result<(), String> {
+        let at = (&start.log, start.first_seq, start.first_seq);
+        let is_known = tree.before().is_some() && tree.before() == tree.after();
+        if (&tree.log, tree.from_seq, tree.to_seq) != at || !is_known || !tree.tiles.is_empty() {
+            return Err(format!("its hashes are not those before row {} of {}", start.first_seq, start.log));
+        }
+        let known = self.logs.get_mut(&start.log).filter(|known| start.first_seq <= known.after.size());
+        let known =
+            known.ok_or_else(|| format!("the archive does not have row {} of {}", start.first_seq, start.log))?;
+        known.first_seq = known.first_seq.max(start.first_seq);
+        Ok(())
     }
 }
 

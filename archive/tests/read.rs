@@ -19,13 +19,6 @@ use proptest::prelude::*;
 
 const MINUTE: i64 = 60_000_000;
 
-async fn reader(bench: &Bench) -> Reader {
-    let store = bench.store();
-    let (keys, cluster, archive) = (keys(), CLUSTER.parse().unwrap(), ARCHIVE.parse().unwrap());
-    let catalog = Catalog::load(&store, keys.steps.public(), &cluster, &archive).await.unwrap();
-    Reader::new(store, Arc::new(catalog), Arc::new(Caches::default()))
-}
-
 fn everything(log: &LogId, filter: &str, order: Order) -> ScanRange {
     ScanRange {
         log: log.clone(),
@@ -122,7 +115,7 @@ async fn every_row_is_found_that_looking_at_all_of_them_finds() {
         logs.erase(&a, 17);
         logs.erase(&a, 803);
         bench.archive_all(&logs, step_rows).await;
-        let reader = reader(&bench).await;
+        let reader = bench.reader().await;
         let times: Vec<Timestamp> = logs.0.lock().unwrap()[&a].rows.iter().map(|row| row.timestamp).collect();
         for filter in FILTERS {
             for order in [Order::Asc, Order::Desc] {
@@ -186,7 +179,7 @@ proptest! {
                     changed.truncate(index);
                 }
                 // An open catalog: the step was read before the change.
-                let reader = reader(&bench).await;
+                let reader = bench.reader().await;
                 std::fs::write(path, changed).unwrap();
                 for filter in ["", "user:user3", "-user:user3", "details.n:17", "is:erased"] {
                     let range = everything(&a, filter, Order::Asc);
@@ -215,7 +208,7 @@ async fn a_file_that_is_missing_or_another_one_is_named() {
     assert!(files.len() > 2, "{files:?}");
     let whole = everything(&a, "", Order::Asc);
     let one = std::fs::read(&files[0]).unwrap();
-    let fresh = reader(&bench).await;
+    let fresh = bench.reader().await;
     std::fs::remove_file(&files[0]).unwrap();
     let error = read(&fresh, whole.clone()).await.unwrap_err();
     assert!(
@@ -223,13 +216,13 @@ async fn a_file_that_is_missing_or_another_one_is_named() {
         "{error}"
     );
     std::fs::copy(&files[1], &files[0]).unwrap();
-    let error = read(&reader(&bench).await, whole.clone()).await.unwrap_err();
+    let error = read(&bench.reader().await, whole.clone()).await.unwrap_err();
     assert!(
         error.is_violation() && error.to_string().contains(&*files[0].file_name().unwrap().to_string_lossy()),
         "{error}"
     );
     std::fs::write(&files[0], one).unwrap();
-    assert_eq!(read(&reader(&bench).await, whole.clone()).await.unwrap(), naive(&logs, &whole));
+    assert_eq!(read(&bench.reader().await, whole.clone()).await.unwrap(), naive(&logs, &whole));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,7 +261,7 @@ async fn hashes_of_gaps_are_those_of_the_tree() {
         let leaves: Vec<_> = logs.0.lock().unwrap()[&log].rows.iter().map(ArchivedRow::leaf).collect();
         logs.prune(&log, first);
         bench.archive_all(&logs, step_rows).await;
-        let reader = reader(&bench).await;
+        let reader = bench.reader().await;
         let end = reader.catalog().log(&log).unwrap().ranges().last().unwrap().to_seq;
         let cover = |from: u64, to: u64| {
             let mut cover = Cover::at(from);

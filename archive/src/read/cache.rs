@@ -1,12 +1,13 @@
 //! Parts of objects that several reads need: footers and hashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashlink::LruCache;
 use tokio::sync::Semaphore;
 
+use super::error::ReadError;
 use super::remote_file::FileMeta;
 use crate::record::Trees;
 use crate::row::{ArchivedRow, LogId};
@@ -24,7 +25,7 @@ pub type Erasures = BTreeMap<u64, Arc<ArchivedRow>>;
 /// Row groups whose columns may be in memory at the same time. The columns of a row group that a filter needs take up to 32 MiB.
 const COLUMNS_AT_ONCE: usize = 3;
 
-/// Footers and hashes that were read last, and the permission to hold whole columns in memory. Objects never change, so nothing in a cache becomes stale.
+/// Footers and hashes that were read last, and the permission to hold whole columns in memory. Objects never change, so nothing in a cache becomes stale; a file that is replaced gets another name.
 pub struct Caches {
     footers: Mutex<LruCache<String, Arc<FileMeta>>>,
     trees: Mutex<LruCache<String, Arc<Trees>>>,
@@ -34,6 +35,8 @@ pub struct Caches {
     erasures: Mutex<BTreeMap<LogId, (u64, Arc<Erasures>)>>,
     /// Number of scans that share the memory for rows.
     scans: AtomicU64,
+    /// Files that readers with an earlier state may look for in vain.
+    removed: Mutex<BTreeSet<String>>,
 }
 
 impl Default for Caches {
@@ -44,6 +47,7 @@ impl Default for Caches {
             slots: Semaphore::new(COLUMNS_AT_ONCE),
             erasures: Mutex::default(),
             scans: AtomicU64::new(0),
+            removed: Mutex::default(),
         }
     }
 }
@@ -55,6 +59,19 @@ impl std::fmt::Debug for Caches {
 }
 
 impl Caches {
+    pub(super) fn note_removed(&self, names: &BTreeSet<String>) {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).extend(names.iter().cloned());
+    }
+
+    /// An error about a file that was replaced meanwhile does not mean that the archive was changed.
+    pub(super) fn explain(&self, error: ReadError) -> ReadError {
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        match error.object().filter(|name| removed.contains(*name)) {
+            Some(name) => ReadError::Replaced(name.to_owned()),
+            None => error,
+        }
+    }
+
     pub(super) fn footer(&self, name: &str) -> Option<Arc<FileMeta>> {
         self.footers.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

@@ -1,6 +1,6 @@
 //! The rows of an archive by log: which file has them, and which step proves them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use piperoll_format::verify::EpochSpan;
 
 use super::error::ReadError;
 use crate::history::{Head, History};
-use crate::record::{Digest, ObjectRecord, Step};
+use crate::record::{Digest, FileRecord, ObjectRecord, Step, names};
 use crate::row::LogId;
 use crate::store::Store;
 
@@ -23,6 +23,8 @@ pub struct Catalog {
     files: Vec<Arc<CatalogFile>>,
     /// Hashes of each step; those of step 1 come first.
     trees: Vec<Arc<ObjectRecord>>,
+    /// Files that were replaced or removed since the catalog was loaded. Readers with an earlier state may still look for them.
+    removed: Arc<BTreeSet<String>>,
 }
 
 /// Archived rows of one log.
@@ -66,6 +68,9 @@ pub(super) struct CatalogRun {
 /// A file of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CatalogFile {
+    /// Step that describes the file, and the step that added its rows.
+    pub(super) step: u64,
+    pub(super) added_by: u64,
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) tail_offset: u64,
@@ -85,7 +90,9 @@ impl Catalog {
     ) -> Result<Self, ReadError> {
         let mut entries = Entries::default();
         let history = History::load(store, key, cluster, archive, |step, _| entries.add(step)).await?;
-        Ok(Self { history, logs: entries.logs, files: entries.files, trees: entries.trees })
+        // No reader knows an earlier state.
+        entries.removed.clear();
+        Self::of(history, entries)
     }
 
     /// Reads the steps after the newest known one.
@@ -94,10 +101,34 @@ impl Catalog {
     /// As for [`Catalog::load`]; the catalog is then unchanged.
     pub async fn advance(&mut self, store: &Store, key: &VerifyingKey) -> Result<(), ReadError> {
         let mut history = self.history.clone();
-        let mut entries = Entries { logs: self.logs.clone(), files: self.files.clone(), trees: self.trees.clone() };
+        let mut entries = Entries {
+            logs: self.logs.clone(),
+            files: self.files.clone(),
+            trees: self.trees.clone(),
+            removed: self.removed.as_ref().clone(),
+            problem: None,
+        };
         history.advance(store, key, |step, _| entries.add(step)).await?;
-        *self = Self { history, logs: entries.logs, files: entries.files, trees: entries.trees };
+        *self = Self::of(history, entries)?;
         Ok(())
+    }
+
+    fn of(history: History, entries: Entries) -> Result<Self, ReadError> {
+        let Entries { logs, files, trees, removed, problem } = entries;
+        match problem {
+            Some((step, reason)) => Err(ReadError::changed(&names::step(step), reason)),
+            None => Ok(Self { history, logs, files, trees, removed: Arc::new(removed) }),
+        }
+    }
+
+    /// Names of files that were part of the archive since the catalog was loaded, and are not any more.
+    pub(super) fn removed(&self) -> &BTreeSet<String> {
+        &self.removed
+    }
+
+    /// All logs with archived rows.
+    pub fn logs(&self) -> impl Iterator<Item = (&LogId, &Arc<CatalogLog>)> {
+        self.logs.iter()
     }
 
     /// The newest step.
@@ -126,6 +157,19 @@ impl Catalog {
     /// Hashes of a step.
     pub(super) fn tree(&self, step: u64) -> Option<&Arc<ObjectRecord>> {
         self.trees.get(usize::try_from(step.checked_sub(1)?).ok()?)
+    }
+}
+
+impl CatalogFile {
+    fn of(file: &FileRecord, step: u64, added_by: u64) -> Self {
+        Self {
+            step,
+            added_by,
+            name: file.name.clone(),
+            bytes: file.bytes,
+            tail_offset: file.tail_offset,
+            tail_sha256: file.tail_sha256,
+        }
     }
 }
 
@@ -161,6 +205,12 @@ impl CatalogLog {
         self.ranges.iter().find(|range| (range.from_seq..range.to_seq).contains(&seq))
     }
 
+    /// Rows that steps after `step` added.
+    pub(super) fn added_after(&self, step: u64) -> Vec<Range<u64>> {
+        let steps = self.ranges.iter().flat_map(|range| &range.steps);
+        steps.filter(|(_, number)| *number > step).map(|(rows, _)| rows.clone()).collect()
+    }
+
     /// Runs with rows of `rows`, ascending.
     pub(super) fn runs_in(&self, rows: &Range<u64>) -> &[CatalogRun] {
         let begin = self.runs.partition_point(|run| run.to_seq <= rows.start);
@@ -175,21 +225,34 @@ struct Entries {
     logs: BTreeMap<LogId, Arc<CatalogLog>>,
     files: Vec<Arc<CatalogFile>>,
     trees: Vec<Arc<ObjectRecord>>,
+    removed: BTreeSet<String>,
+    /// A step that contradicts the steps before it, and the reason.
+    problem: Option<(u64, String)>,
 }
 
 impl Entries {
+    /// Lets the files of a step take the place of others.
+    fn replace(&mut self, step: &Step) -> Result<(), String> {
+        for replaced in &step.replaced {
+            let at = self.files.iter().position(|file| file.name == replaced.name);
+            let file = at.and_then(|at| self.files.get_mut(at));
+            let file = file.ok_or_else(|| format!("it replaces {}, which no step added", replaced.name))?;
+            *file = Arc::new(CatalogFile::of(&replaced.file, step.number, file.added_by));
+            self.removed.insert(replaced.name.clone());
+        }
+        Ok(())
+    }
+
     /// Adds a step whose form and position the history has checked.
     fn add(&mut self, step: &Step) {
         self.trees.push(Arc::new(step.tree.clone()));
+        if let Err(reason) = self.replace(step) {
+            self.problem.get_or_insert((step.number, reason));
+        }
         let mut runs: Vec<Vec<CatalogRun>> = step.logs.iter().map(|_| Vec::new()).collect();
         for file in &step.files {
             let index = self.files.len();
-            self.files.push(Arc::new(CatalogFile {
-                name: file.name.clone(),
-                bytes: file.bytes,
-                tail_offset: file.tail_offset,
-                tail_sha256: file.tail_sha256,
-            }));
+            self.files.push(Arc::new(CatalogFile::of(file, step.number, step.number)));
             let mut row = 0;
             for run in &file.runs {
                 let rows = run.to_seq - run.from_seq;

@@ -16,6 +16,8 @@ pub enum ReadError {
     /// The object is not what its step says: it was changed after it was archived.
     #[error("{name}: {reason}")]
     Changed { name: String, reason: String },
+    #[error("{0} was replaced while it was read; repeat the request")]
+    Replaced(String),
     #[error("{rows} were never archived")]
     NotArchived { rows: String },
     #[error("reading the archive was aborted")]
@@ -27,6 +29,14 @@ impl ReadError {
         Self::Changed { name: name.to_owned(), reason: reason.to_string().replace('\n', " ") }
     }
 
+    /// Name of the object that is missing or changed.
+    pub(super) fn object(&self) -> Option<&str> {
+        match self {
+            Self::Store(StoreError::Missing { name, .. }) | Self::Changed { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether the archive answered, and the answer contradicts its signed steps.
     pub fn is_violation(&self) -> bool {
         match self {
@@ -34,7 +44,7 @@ impl ReadError {
             | Self::Changed { .. }
             | Self::Record(_) => true,
             Self::History(error) => !matches!(error, HistoryError::Store(_)),
-            Self::Store(_) | Self::NotArchived { .. } | Self::Aborted => false,
+            Self::Store(_) | Self::Replaced(_) | Self::NotArchived { .. } | Self::Aborted => false,
         }
     }
 }

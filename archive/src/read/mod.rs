@@ -7,6 +7,7 @@ mod erasures;
 mod error;
 mod hashes;
 mod remote_file;
+mod replacements;
 mod rows;
 mod scan;
 
@@ -14,5 +15,6 @@ pub use cache::{Caches, Erasures};
 pub use catalog::{Catalog, CatalogLog, CatalogRange};
 pub use erasures::{ERASURES_FILTER, note_erasure};
 pub use error::ReadError;
+pub use replacements::DueErasures;
 pub use rows::Reader;
 pub use scan::{LogScan, ScanRange, ScanStep};

@@ -30,6 +30,7 @@ pub struct Reader {
 impl Reader {
     /// Creates a reader of the rows that `catalog` lists.
     pub fn new(store: Store, catalog: Arc<Catalog>, caches: Arc<Caches>) -> Self {
+        caches.note_removed(catalog.removed());
         Self { store, catalog, caches }
     }
 
@@ -66,6 +67,10 @@ impl Reader {
     /// # Errors
     /// Fails if the store does not answer, or if the rows do not match the steps.
     pub async fn tiles(&self, log: &LogId, tiles: &[u64]) -> Result<Vec<ArchivedRow>, ReadError> {
+        self.verified_tiles(log, tiles).await.map_err(|error| self.caches.explain(error))
+    }
+
+    async fn verified_tiles(&self, log: &LogId, tiles: &[u64]) -> Result<Vec<ArchivedRow>, ReadError> {
         let Some(of_log) = self.catalog.log(log) else { return Ok(Vec::new()) };
         let mut wanted: Vec<Range<u64>> = Vec::new();
         for tile in tiles {

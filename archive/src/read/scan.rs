@@ -166,7 +166,7 @@ impl LogScan {
         if let Some(row) = self.eras[index].ready.pop_front() {
             return Ok(ScanStep::Row(row));
         }
-        self.fill(index).await?;
+        self.fill(index).await.map_err(|error| self.reader.caches().explain(error))?;
         Ok(ScanStep::Read)
     }
 
@@ -325,7 +325,9 @@ impl LogScan {
             let (Some(first), Some(last)) = (era.first(), era.last()) else { continue };
             let first = first.from_seq.max(self.range.rows.start);
             let last = last.to_seq.min(self.range.rows.end) - 1;
-            let (from, to) = (self.locate(era, begin).await?, self.locate(era, end).await?);
+            let explain = |error| self.reader.caches().explain(error);
+            let from = self.locate(era, begin).await.map_err(explain)?;
+            let to = self.locate(era, end).await.map_err(explain)?;
             let around = [Some(first), from.checked_sub(1), Some(to), Some(last)];
             let outside = |seq: &u64| (first..=last).contains(seq) && !(from..to).contains(seq);
             seqs.extend(around.into_iter().flatten().filter(outside));

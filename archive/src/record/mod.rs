@@ -9,7 +9,10 @@ mod tree;
 
 pub(crate) use about::ABOUT_BYTES_MAX;
 pub use about::About;
-pub use plan::{Plan, PlannedFile, PlannedLog};
+pub use plan::{FileErasure, Plan, PlannedFile, PlannedLog};
 pub use signed::{ArchiveKeys, Digest, RecordError, digest_of, read_signed};
-pub use step::{FileRecord, LogRange, Missing, ObjectRecord, Run, STEP_BYTES_MAX, Step, StepKind};
+pub use step::{
+    ArchiveStart, FileRecord, LogRange, Missing, ObjectRecord, Replacement, RowOfFile, Run, STEP_BYTES_MAX, Step,
+    StepKind,
+};
 pub use tree::{LogTree, TREE_BYTES_MAX, Trees};

@@ -1,4 +1,4 @@
-//! Plans: the rows and files that a step is going to add. An attempt that was interrupted is repeated from its plan, so that it creates the same
+//! Plans: the rows and files that a step is going to add or to replace. An attempt that was interrupted is repeated from its plan, so that it creates the same
 //! files.
 
 use piperoll_format::note::{NoteError, SigningKey, VerifyingKey};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names;
 use super::signed::{Digest, RecordError, read_signed, write_signed};
-use super::step::{Missing, STEP_BYTES_MAX};
+use super::step::{FileRecord, Missing, RowOfFile, STEP_BYTES_MAX, StepKind};
 use crate::row::LogId;
 
 const HEADING: &str = "piperoll archive plan v1";
@@ -19,6 +19,8 @@ pub struct Plan {
     pub number: u64,
     /// Digest of the previous step, as in [`super::Step`].
     pub previous: Digest,
+    #[serde(default, skip_serializing_if = "StepKind::is_add")]
+    pub kind: StepKind,
     pub created: Timestamp,
     /// Host and instance of the writer.
     pub writer: String,
@@ -26,6 +28,20 @@ pub struct Plan {
     pub files: Vec<PlannedFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+    /// Files that the step is going to replace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<FileErasure>,
+}
+
+/// Rows of one file whose content is going to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileErasure {
+    /// Logs of the file, to which its runs and `erased` refer by index.
+    pub logs: Vec<LogId>,
+    /// The present file.
+    pub file: FileRecord,
+    pub erased: Vec<RowOfFile>,
 }
 
 /// Rows of one log that a step is going to add.

@@ -1,5 +1,5 @@
-//! Steps: the rows that one round of the writer added to the archive. The step's object is the commit; rows that no step names are not part
-//! of the archive.
+//! Steps: the rows that one round of the writer added to the archive, replaced, or removed. The step's object is the commit; rows that no step
+//! names are not part of the archive.
 
 use piperoll_format::ids::NodeId;
 use piperoll_format::note::{NoteError, SigningKey, VerifyingKey};
@@ -16,11 +16,23 @@ const HEADING: &str = "piperoll archive step v1";
 pub const STEP_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Effect of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
     /// Adds rows.
+    #[default]
     Add,
+    /// Replaces files by ones without the content of erased rows.
+    Replace,
+    /// Removes files whose rows were kept for as long as required.
+    Expire,
+}
+
+impl StepKind {
+    /// Whether this is the kind that records without a kind have.
+    pub(super) fn is_add(&self) -> bool {
+        *self == Self::Add
+    }
 }
 
 /// One step.
@@ -43,6 +55,45 @@ pub struct Step {
     /// Nodes whose rows were due and are not in this step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+    /// Files that this step replaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replacement>,
+    /// Names of the files that this step removes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expired: Vec<String>,
+    /// For each log with removed rows, the first row that the archive still has. The step's hashes have the compact range before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starts: Vec<ArchiveStart>,
+}
+
+/// A file that takes the place of another one, with the same rows, of which some have lost their content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replacement {
+    /// The file that is no longer part of the archive.
+    pub name: String,
+    /// Logs of the file, to which the runs and `erased` refer by index.
+    pub logs: Vec<LogId>,
+    pub file: FileRecord,
+    /// The rows that lost their content with this step.
+    pub erased: Vec<RowOfFile>,
+}
+
+/// A row of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowOfFile {
+    /// Index into the logs of the file.
+    pub log: usize,
+    pub seq: u64,
+}
+
+/// First row of a log that the archive still has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveStart {
+    pub log: LogId,
+    pub first_seq: u64,
 }
 
 /// Rows of one log that a step adds: `from_seq..to_seq`.
@@ -136,7 +187,16 @@ impl Step {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// Every row of the logs' ranges must be in exactly one run.
+    /// Files that the step creates, also those that take the place of others.
+    pub fn new_files(&self) -> impl Iterator<Item = &FileRecord> {
+        self.files.iter().chain(self.replaced.iter().map(|replaced| &replaced.file))
+    }
+
+    /// Names of the files that are no longer part of the archive.
+    pub fn removed_files(&self) -> impl Iterator<Item = &String> {
+        self.replaced.iter().map(|replaced| &replaced.name).chain(&self.expired)
+    }
+
     fn check(&self, number: u64) -> Result<(), String> {
         if self.number != number {
             return Err(format!("it is step {}", self.number));
@@ -144,28 +204,46 @@ impl Step {
         if self.tree.name != names::tree(number, &self.tree.sha256) {
             return Err("its hashes have another name".to_owned());
         }
+        let is_empty = |adds: bool, replaces: bool, expires: bool| {
+            (adds || self.logs.is_empty() && self.files.is_empty())
+                && (replaces || self.replaced.is_empty())
+                && (expires || self.expired.is_empty() && self.starts.is_empty())
+        };
+        let is_of_kind = match self.kind {
+            StepKind::Add => is_empty(true, false, false),
+            StepKind::Replace => is_empty(false, true, false),
+            StepKind::Expire => is_empty(false, false, true),
+        };
+        if !is_of_kind {
+            return Err("it has parts of a step of another kind".to_owned());
+        }
+        let mut removed: Vec<&String> = self.removed_files().collect();
+        removed.sort_unstable();
+        if let Some(pair) = removed.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("it removes {} twice", pair[0]));
+        }
+        if !self.starts.is_sorted_by(|a, b| a.log < b.log) {
+            return Err("its log starts are not sorted, or a log occurs twice".to_owned());
+        }
+        self.replaced.iter().try_for_each(Replacement::check)?;
+        self.check_ranges()
+    }
+
+    /// Every row of the logs' ranges must be in exactly one run.
+    fn check_ranges(&self) -> Result<(), String> {
         if !self.logs.is_sorted_by(|a, b| a.log < b.log) {
             return Err("its logs are not sorted, or a log occurs twice".to_owned());
         }
         let mut next: Vec<u64> = self.logs.iter().map(|range| range.from_seq).collect();
         let mut runs: Vec<&Run> = Vec::new();
         for file in &self.files {
-            let mut rows = 0;
-            let day = file.runs.first().map(|run| Day::of(run.first)).ok_or("a file has no rows")?;
-            let in_day = |run: &Run| Day::of(run.first) == day && Day::of(run.last) == day && run.first <= run.last;
-            if !file.name.starts_with(&format!("{}/day={day}/", names::DATA)) || !file.runs.iter().all(in_day) {
-                return Err(format!("{} has rows of another day", file.name));
-            }
+            file.check(self.logs.len())?;
             for run in &file.runs {
                 let range = self.logs.get(run.log).ok_or("a run names an unknown log")?;
-                if run.from_seq >= run.to_seq || run.from_seq < range.from_seq || run.to_seq > range.to_seq {
+                if run.from_seq < range.from_seq || run.to_seq > range.to_seq {
                     return Err(format!("rows {}..{} of {} are not in its range", run.from_seq, run.to_seq, range.log));
                 }
-                rows += run.to_seq - run.from_seq;
                 runs.push(run);
-            }
-            if rows != file.rows {
-                return Err(format!("{} has {} rows, but its runs have {rows}", file.name, file.rows));
             }
         }
         runs.sort_by_key(|run| (run.log, run.from_seq));
@@ -187,5 +265,47 @@ impl Step {
             Some((range, _)) => Err(format!("rows of {} are missing", range.log)),
             None => Ok(()),
         }
+    }
+}
+
+impl FileRecord {
+    /// The runs must be those of one day and of `logs` logs, and have all rows of the file.
+    fn check(&self, logs: usize) -> Result<(), String> {
+        let day = self.runs.first().map(|run| Day::of(run.first)).ok_or("a file has no rows")?;
+        let in_day = |run: &Run| Day::of(run.first) == day && Day::of(run.last) == day && run.first <= run.last;
+        if !self.name.starts_with(&format!("{}/day={day}/", names::DATA)) || !self.runs.iter().all(in_day) {
+            return Err(format!("{} has rows of another day", self.name));
+        }
+        if let Some(run) = self.runs.iter().find(|run| run.from_seq >= run.to_seq || run.log >= logs) {
+            return Err(format!("{}: rows {}..{} are not those of a log", self.name, run.from_seq, run.to_seq));
+        }
+        let rows: u64 = self.runs.iter().map(|run| run.to_seq - run.from_seq).sum();
+        if rows == self.rows {
+            return Ok(());
+        }
+        Err(format!("{} has {} rows, but its runs have {rows}", self.name, self.rows))
+    }
+
+    /// Whether the file has a row.
+    pub fn has(&self, row: RowOfFile) -> bool {
+        self.runs.iter().any(|run| run.log == row.log && (run.from_seq..run.to_seq).contains(&row.seq))
+    }
+
+    /// Whether another file has the same rows, apart from their content.
+    pub(crate) fn has_rows_of(&self, other: &Self) -> bool {
+        (self.rows, &self.runs) == (other.rows, &other.runs)
+    }
+}
+
+impl Replacement {
+    fn check(&self) -> Result<(), String> {
+        self.file.check(self.logs.len())?;
+        if self.file.name == self.name {
+            return Err(format!("it replaces {} by itself", self.name));
+        }
+        if self.erased.is_empty() || !self.erased.iter().all(|row| self.file.has(*row)) {
+            return Err(format!("it erases no rows of {}, or rows of another file", self.name));
+        }
+        Ok(())
     }
 }

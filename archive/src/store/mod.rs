@@ -9,5 +9,5 @@ mod probe;
 pub use backend::{Address, AddressError};
 pub use credentials::{Credentials, CredentialsError};
 pub use error::StoreError;
-pub use objects::{Created, Listed, Store};
+pub use objects::{Created, Deleted, Listed, Store};
 pub use probe::{ProbeError, probe};

@@ -8,6 +8,8 @@ use futures::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 
+use piperoll_format::time::Timestamp;
+
 use super::backend::Address;
 use super::credentials::Credentials;
 use super::error::{StoreError, chain};
@@ -31,6 +33,15 @@ pub enum Created {
     New,
     /// There is an object of this name already. It was not changed.
     Exists,
+}
+
+/// Result of deleting an object in all versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deleted {
+    /// No version is left.
+    All,
+    /// The store keeps a version: until a known time, or until something changes.
+    Kept { until: Option<Timestamp>, reason: String },
 }
 
 /// An object as the store lists it.
@@ -173,6 +184,15 @@ impl Store {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.error("delete", name, &error)),
         }
+    }
+
+    /// Deletes an object in all versions, so that nothing of its content is left. An object that does not exist counts as deleted.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer.
+    pub async fn delete_versions(&self, name: &str) -> Result<Deleted, StoreError> {
+        self.delete(name).await?;
+        Ok(Deleted::All)
     }
 
     fn path(&self, name: &str) -> Result<Path, StoreError> {

@@ -26,6 +26,8 @@ use crate::store::{Listed, Store, StoreError};
 const PLANS_MAX: usize = 256;
 /// Maximum size of small objects.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
+/// Maximum number of attempts if steps are committed meanwhile.
+const ATTEMPTS_MAX: usize = 3;
 /// Objects that are read at the same time. A file may need 128 MiB and as much again for its rows.
 const FILES_AT_ONCE: usize = 2;
 const TILES_AT_ONCE: usize = 16;
@@ -68,6 +70,33 @@ pub async fn verify(
     scope: Scope,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let report = verify_once(store, trust, archive, scope, &mut progress).await?;
+        // A step that was committed meanwhile may have replaced files that this verification looked for.
+        let newest = report.head.map_or(0, |head| head.number);
+        if report.is_verified() || attempts == ATTEMPTS_MAX || numbers_of(store).await?.last() <= Some(&newest) {
+            return Ok(report);
+        }
+    }
+}
+
+/// Numbers of the steps, ascending.
+async fn numbers_of(store: &Store) -> Result<Vec<u64>, StoreError> {
+    let steps = store.list(STEPS).await?;
+    let mut numbers: Vec<u64> = steps.iter().filter_map(|listed| names::number_in(STEPS, &listed.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+async fn verify_once(
+    store: &Store,
+    trust: &Trust,
+    archive: &ArchiveTrust,
+    scope: Scope,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Report, StoreError> {
     let mut report = Report {
         cluster: trust.cluster.to_string(),
         archive: archive.id.to_string(),
@@ -76,45 +105,49 @@ pub async fn verify(
     };
     let mut listed: BTreeMap<String, u64> = BTreeMap::new();
     // List the steps first: the writer may be adding one meanwhile, and its objects then belong to a step after the newest one.
-    let steps = store.list(STEPS).await?;
-    let mut numbers: Vec<u64> = steps.iter().filter_map(|listed| names::number_in(STEPS, &listed.name)).collect();
-    numbers.sort_unstable();
+    let numbers = numbers_of(store).await?;
     let newest = numbers.last().copied().unwrap_or(0);
     listed.extend(store.list("").await?.into_iter().map(|Listed { name, bytes }| (name, bytes)));
     let mut checker = Checker { store, trust, archive, report: &mut report, named: HashSet::new() };
-    let chain = checker.chain(&numbers, scope.seen).await;
+    let mut chain = checker.chain(&numbers, scope.seen).await;
     if !checker.report.is_read() {
         // Without all steps, every other finding could be a consequence of the missing one.
         return Ok(report);
     }
+    checker.resolve(&mut chain);
     checker.report.rows = chain.steps.iter().map(Step::rows).sum();
     checker.checkpoints(&chain, &listed).await;
     checker.tiles(&chain).await;
     checker.files(&chain, &listed, scope, &mut progress).await;
-    checker.extras(newest, &listed).await;
+    checker.extras(&chain, newest, &listed).await;
     Ok(report)
 }
 
 /// The steps that could be read.
-struct Chain {
-    steps: Vec<Step>,
-    trees: Vec<Trees>,
+#[derive(Default)]
+pub(super) struct Chain {
+    pub(super) steps: Vec<Step>,
+    pub(super) trees: Vec<Trees>,
     digests: BTreeMap<u64, Digest>,
     head: Option<Head>,
     tiles: Vec<(LogId, UpperTile)>,
+    /// Files that a step replaced or removed, with its number.
+    pub(super) removed: BTreeMap<String, u64>,
+    /// First row that the archive still has of a log, and the compact range before it.
+    pub(super) starts: BTreeMap<LogId, (u64, Option<CompactRange>)>,
 }
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     store: &'a Store,
     trust: &'a Trust,
     archive: &'a ArchiveTrust,
-    report: &'a mut Report,
+    pub(super) report: &'a mut Report,
     /// Objects that a step names.
-    named: HashSet<String>,
+    pub(super) named: HashSet<String>,
 }
 
 impl Checker<'_> {
-    fn find(&mut self, kind: FindingKind, object: impl Into<String>, detail: impl Into<String>) {
+    pub(super) fn find(&mut self, kind: FindingKind, object: impl Into<String>, detail: impl Into<String>) {
         self.report.find(kind, object, detail);
     }
 
@@ -139,8 +172,7 @@ impl Checker<'_> {
 
     async fn chain(&mut self, numbers: &[u64], seen: Option<Head>) -> Chain {
         let key = &self.archive.steps;
-        let mut chain =
-            Chain { steps: Vec::new(), trees: Vec::new(), digests: BTreeMap::new(), head: None, tiles: Vec::new() };
+        let mut chain = Chain::default();
         let Some(bytes) = self.read(FindingKind::Step, ARCHIVE, SMALL_BYTES_MAX).await else { return chain };
         let about = match About::read(&bytes, key) {
             Ok(about) => about,
@@ -205,7 +237,7 @@ impl Checker<'_> {
             history.head = Head { number: number - 1, digest: step.previous };
         }
         self.named.insert(step.tree.name.clone());
-        self.named.extend(step.files.iter().map(|file| file.name.clone()));
+        self.named.extend(step.new_files().map(|file| file.name.clone()));
         let mut trees = None;
         let bytes_max = step.tree.bytes.min(TREE_BYTES_MAX);
         if let Some(bytes) = self.read(FindingKind::Step, &step.tree.name, bytes_max).await {
@@ -423,11 +455,15 @@ impl Checker<'_> {
             let (Some(range), Some(tree)) = (step.logs.get(log), chain.trees[index].logs.get(log)) else { continue };
             covers.sort_by_key(Cover::from);
             let rows: u64 = covers.iter().map(|cover| cover.to() - cover.from()).sum();
-            if rows != range.to_seq - range.from_seq {
+            let start = chain.starts.get(&range.log).filter(|(first, _)| *first > range.from_seq);
+            let (first, mut joined) = match start {
+                Some((first, before)) => (*first, before.clone()),
+                None => (range.from_seq, tree.before()),
+            };
+            if Some(rows) != range.to_seq.checked_sub(first) {
                 // Not all files of the range were read, or one of them is reported already.
                 continue;
             }
-            let mut joined: Option<CompactRange> = tree.before();
             for cover in &covers {
                 joined = joined.and_then(|mut range| range.append(cover).then_some(range));
             }
@@ -478,7 +514,7 @@ impl Checker<'_> {
     }
 
     /// Names the objects that no step names. Objects of a step that is being written, or was interrupted, are listed separately.
-    async fn extras(&mut self, newest: u64, listed: &BTreeMap<String, u64>) {
+    async fn extras(&mut self, chain: &Chain, newest: u64, listed: &BTreeMap<String, u64>) {
         let mut open: HashSet<String> = HashSet::new();
         let number_of = |name: &str| names::number_of_plan(name).filter(|number| *number > newest);
         let plans: Vec<&String> = listed.keys().filter(|name| number_of(name).is_some()).take(PLANS_MAX).collect();
@@ -491,6 +527,19 @@ impl Checker<'_> {
             }
         }
         for name in listed.keys().filter(|name| !self.named.contains(*name)) {
+            match chain.removed.get(name) {
+                // The writer deletes the files of the newest step after it has committed it.
+                Some(step) if *step == newest => {
+                    self.report.open.push(name.clone());
+                    continue;
+                }
+                Some(step) => {
+                    let detail = format!("step {step} replaced or removed it, but it still exists");
+                    self.report.find(FindingKind::Leftover, name, detail);
+                    continue;
+                }
+                None => {}
+            }
             let number = names::number_of_plan(name)
                 .or_else(|| names::number_in(STEPS, name))
                 .or_else(|| names::number_of_tree(name));

@@ -2,6 +2,7 @@
 
 mod check;
 mod file_check;
+mod removed;
 mod report;
 
 pub use check::{Scope, verify};

@@ -28,6 +28,8 @@ pub enum FindingKind {
     Tile,
     /// An object that no step names.
     Extra,
+    /// A file that a step replaced or removed still exists, so content that was erased, or that was kept for long enough, is not gone.
+    Leftover,
     /// The store did not answer, so something could not be verified.
     Unread,
 }
@@ -62,10 +64,12 @@ pub struct Report {
     /// Findings in the order in which they were made; at most 1,000.
     pub findings: Vec<Finding>,
     pub findings_count: u64,
-    /// Files of an interrupted step, which the writer will use or delete.
+    /// Files of an interrupted step, which the writer will use or delete, and files that the newest step replaced or removed.
     pub open: Vec<String>,
     /// Ranges of rows that the archive does not have, because their node pruned them first.
     pub gaps: Vec<String>,
+    /// Logs whose first rows were removed because they were kept for as long as required.
+    pub expired: Vec<String>,
     /// Whether every file was read; false if only some days were requested.
     pub whole: bool,
 }
@@ -101,8 +105,8 @@ impl Report {
 
     /// Whether anything was changed, removed or added.
     pub fn is_violated(&self) -> bool {
-        // An erasure may be declared by an entry that is not archived yet.
-        let is_open = |kind| matches!(kind, FindingKind::Unread | FindingKind::Erased);
+        // An erasure may be declared by an entry that is not archived yet. A file that was not deleted does not change the evidence.
+        let is_open = |kind| matches!(kind, FindingKind::Unread | FindingKind::Erased | FindingKind::Leftover);
         self.findings.iter().any(|finding| !is_open(finding.kind)) || self.findings_count > self.findings.len() as u64
     }
 }

@@ -6,10 +6,10 @@ use piperoll_format::note::Note;
 use piperoll_format::time::Timestamp;
 
 use super::error::WriteError;
-use super::state::State;
+use super::state::{PendingDeletion, State};
 use super::writer::{Committed, Writer};
 use crate::record::names;
-use crate::store::Created;
+use crate::store::{Created, Deleted};
 
 /// Maximum size of a checkpoint with its signatures.
 const CHECKPOINT_BYTES_MAX: u64 = 64 * 1024;
@@ -21,8 +21,11 @@ impl Writer {
     ///
     /// # Errors
     /// Fails if the store does not answer.
-    pub async fn publish(&self, committed: &Committed, now: Timestamp) -> Result<(), WriteError> {
+    pub async fn publish(&mut self, committed: &Committed, now: Timestamp) -> Result<(), WriteError> {
         self.remove_unused(committed).await?;
+        for name in committed.step.removed_files() {
+            self.delete_or_remember(name, committed.step.number).await?;
+        }
         let seconds = u64::try_from(now.micros()).unwrap_or_default() / u64::try_from(SECOND.as_micros()).unwrap_or(1);
         for range in &committed.step.logs {
             let origin = range.log.origin(self.settings.cluster.as_str());
@@ -53,16 +56,70 @@ impl Writer {
     /// Deletes files that interrupted attempts created and that the step does not use, because a row was erased or a node was lost
     /// meanwhile. Engines that list the folder would otherwise see their rows twice. The commit has decided which files are
     /// used, so this cannot delete one that is.
-    async fn remove_unused(&self, committed: &Committed) -> Result<(), WriteError> {
-        let used = |name: &str| committed.step.files.iter().any(|file| file.name == name);
+    async fn remove_unused(&mut self, committed: &Committed) -> Result<(), WriteError> {
+        let used = |name: &str| committed.step.new_files().any(|file| file.name == name);
         for (_, plan) in self.plans_of(committed.step.number).await? {
             for file in plan.files.iter().filter(|file| !used(&file.name)) {
-                if self.store.exists(&file.name).await? {
-                    self.store.delete(&file.name).await?;
-                }
+                self.delete_or_remember(&file.name, committed.step.number).await?;
             }
         }
         Ok(())
+    }
+
+    /// Deletes all versions of a file that is not part of the archive. If the store keeps it, for example because of an object lock, this
+    /// is remembered and tried again later.
+    async fn delete_or_remember(&mut self, name: &str, step: u64) -> Result<(), WriteError> {
+        let deleted = self.store.delete_versions(name).await?;
+        let is_known = |pending: &PendingDeletion| pending.name == name;
+        match deleted {
+            Deleted::All if !self.state.state.pending.iter().any(is_known) => Ok(()),
+            Deleted::All => self.remember(|pending| pending.retain(|known| known.name != name)),
+            Deleted::Kept { until, reason } => {
+                let kept = PendingDeletion { name: name.to_owned(), step, until, reason };
+                self.remember(|pending| {
+                    pending.retain(|known| known.name != name);
+                    pending.push(kept);
+                })
+            }
+        }
+    }
+
+    fn remember(&mut self, change: impl FnOnce(&mut Vec<PendingDeletion>)) -> Result<(), WriteError> {
+        let mut next = self.state.state.clone();
+        change(&mut next.pending);
+        Ok(self.state.store(next)?)
+    }
+
+    /// Files that are not part of the archive any more, and that the store keeps.
+    pub fn pending_deletions(&self) -> &[PendingDeletion] {
+        &self.state.state.pending
+    }
+
+    /// Tries again to delete files that the store kept, unless they are known to be locked.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer.
+    pub async fn retry_deletions(&mut self, now: Timestamp) -> Result<(), WriteError> {
+        let is_due = |pending: &&PendingDeletion| pending.until.is_none_or(|until| until <= now);
+        let due: Vec<PendingDeletion> = self.state.state.pending.iter().filter(is_due).cloned().collect();
+        for pending in due {
+            self.delete_or_remember(&pending.name, pending.step).await?;
+        }
+        Ok(())
+    }
+
+    /// Newest step whose rows were searched for entries that declare erasures.
+    pub fn searched(&self) -> u64 {
+        self.state.state.searched
+    }
+
+    /// Remembers that all erasures that the rows of the first `step` steps declare have been carried out.
+    ///
+    /// # Errors
+    /// Fails if the state file cannot be written; the rows are then searched again.
+    pub fn set_searched(&mut self, step: u64) -> Result<(), WriteError> {
+        let next = State { searched: step, ..self.state.state.clone() };
+        Ok(self.state.store(next)?)
     }
 
     /// Remembers that everything after the commit of this step was done.

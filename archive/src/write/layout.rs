@@ -16,7 +16,35 @@ pub(super) struct LaidOut {
 struct Open {
     encoder: FileEncoder,
     day: Day,
-    runs: Vec<Run>,
+    runs: RunBuilder,
+}
+
+/// The runs of the rows of a file.
+#[derive(Default)]
+pub(super) struct RunBuilder(Vec<Run>);
+
+impl RunBuilder {
+    /// Adds the next row. `log` is the index of its log.
+    pub(super) fn add(&mut self, log: usize, row: &ArchivedRow) {
+        match self.0.last_mut() {
+            Some(run) if (run.log, run.era, run.to_seq) == (log, row.era, row.seq) => {
+                run.to_seq += 1;
+                run.last = row.timestamp;
+            }
+            _ => self.0.push(Run {
+                log,
+                from_seq: row.seq,
+                to_seq: row.seq + 1,
+                era: row.era,
+                first: row.timestamp,
+                last: row.timestamp,
+            }),
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<Run> {
+        self.0
+    }
 }
 
 /// Encodes all files. `logs` are sorted; the index of a log is its index in the step.
@@ -53,27 +81,14 @@ fn add(
         Some(current) => current,
         None => {
             let path = dir.join(format!("{}.parquet", files.len()));
-            open.insert(Open { encoder: FileEncoder::new(day, &path)?, day, runs: Vec::new() })
+            open.insert(Open { encoder: FileEncoder::new(day, &path)?, day, runs: RunBuilder::default() })
         }
     };
     current.encoder.push(log, row)?;
-    match current.runs.last_mut() {
-        Some(run) if (run.log, run.era, run.to_seq) == (index, row.era, row.seq) => {
-            run.to_seq += 1;
-            run.last = row.timestamp;
-        }
-        _ => current.runs.push(Run {
-            log: index,
-            from_seq: row.seq,
-            to_seq: row.seq + 1,
-            era: row.era,
-            first: row.timestamp,
-            last: row.timestamp,
-        }),
-    }
+    current.runs.add(index, row);
     Ok(())
 }
 
 fn close(open: Open) -> Result<LaidOut, EncodeError> {
-    Ok(LaidOut { file: open.encoder.finish()?, runs: open.runs })
+    Ok(LaidOut { file: open.encoder.finish()?, runs: open.runs.finish() })
 }

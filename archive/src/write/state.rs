@@ -81,6 +81,23 @@ pub(super) struct State {
     pub(super) adopted: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) alarm: Option<Alarm>,
+    /// Newest step whose rows were searched for entries that declare erasures.
+    #[serde(default)]
+    pub(super) searched: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) pending: Vec<PendingDeletion>,
+}
+
+/// A file that is not part of the archive any more, and that the store keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendingDeletion {
+    pub name: String,
+    /// Step that replaced or removed the file.
+    pub step: u64,
+    /// Time until which the store keeps it, if that is known.
+    pub until: Option<Timestamp>,
+    pub reason: String,
 }
 
 /// The state and its file.
@@ -103,8 +120,15 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut random = [0; INSTANCE_BYTES];
                 getrandom::fill(&mut random).map_err(StateError::Random)?;
-                let state =
-                    State { instance: hex::encode(random), head: None, published: 0, adopted: None, alarm: None };
+                let state = State {
+                    instance: hex::encode(random),
+                    head: None,
+                    published: 0,
+                    adopted: None,
+                    alarm: None,
+                    searched: 0,
+                    pending: Vec::new(),
+                };
                 Ok(Self { path: path.to_owned(), state, is_new: true })
             }
             Err(error) => Err(failed(error.to_string())),

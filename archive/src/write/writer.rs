@@ -1,4 +1,4 @@
-//! One step: plan, files, tiles, hashes, commit.
+//! One step that adds rows: which rows, their plan and their files.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -12,16 +12,16 @@ use piperoll_format::time::Timestamp;
 
 use super::error::WriteError;
 use super::gather::{Gathered, Target, gather};
-use super::layout::{LaidOut, lay_out};
+use super::layout::lay_out;
+use super::objects::StepContent;
 use super::settings::Settings;
 use super::source::{Due, Source, SourceError};
 use super::state::{Alarm, AlarmKind, STATE_FILE, State, StateFile};
-use crate::file::{EncodeError, FILE_BYTES_MAX};
+use crate::file::EncodeError;
 use crate::history::{Head, History, HistoryError, checkpoint_of};
 use crate::record::names;
 use crate::record::{
-    Digest, FileRecord, Missing, ObjectRecord, Plan, PlannedFile, PlannedLog, RecordError, STEP_BYTES_MAX, Step,
-    StepKind, Trees, digest_of,
+    Digest, Missing, Plan, PlannedFile, PlannedLog, RecordError, STEP_BYTES_MAX, Step, StepKind, Trees, digest_of,
 };
 use crate::row::LogId;
 use crate::store::{Created, Store};
@@ -39,7 +39,7 @@ const LOG_RUNS_MIN: usize = 16;
 const LOG_RUNS_MAX: usize = 10_000;
 /// Maximum number of plans of one step: attempts that were interrupted and created different files.
 const PLANS_MAX: usize = 256;
-const SPOOL_DIR: &str = "spool";
+pub(super) const SPOOL_DIR: &str = "spool";
 const LOCK_FILE: &str = "lock";
 
 /// Result of one round.
@@ -68,7 +68,7 @@ pub struct Writer {
     pub(super) state: StateFile,
     step_rows_max: u64,
     /// The archive as this writer knows it, so that later rounds read only new steps.
-    known: Option<History>,
+    pub(super) known: Option<History>,
     /// Held while the writer exists, so that no other process uses its state.
     _lock: File,
 }
@@ -100,7 +100,7 @@ impl Writer {
     }
 
     /// Whether a plan or step was written by this writer. The host may have been renamed since.
-    fn is_own(&self, writer: &str) -> bool {
+    pub(super) fn is_own(&self, writer: &str) -> bool {
         writer.rsplit('/').next() == Some(self.state.state.instance.as_str())
     }
 
@@ -211,7 +211,14 @@ impl Writer {
     ) -> Result<StepOutcome, WriteError> {
         let number = history.head.number + 1;
         let plans = self.open_plans(number, history).await?;
-        let base = plans.current.first().cloned();
+        let mut base = plans.current.first().cloned();
+        if let Some(plan) = base.take_if(|plan| plan.kind == StepKind::Replace) {
+            let outcome = self.replace_files(history, &plans, plan.replaced, plan.created).await?;
+            if let StepOutcome::Committed { .. } = outcome {
+                return Ok(outcome);
+            }
+            // None of the files can be replaced any more, so the step adds rows instead.
+        }
         let mut missing: Vec<Missing> = base.iter().flat_map(|plan| plan.missing.clone()).collect();
         let mut gathered = match &base {
             Some(plan) => {
@@ -231,15 +238,17 @@ impl Writer {
         });
         let panicked = |error: tokio::task::JoinError| EncodeError::Io(std::io::Error::other(error.to_string()));
         let (files, gathered) = laid_out.await.map_err(panicked)??;
-        let (created, writer) = (base.as_ref().map_or(now, |plan| plan.created), self.name());
+        let created = base.as_ref().map_or(now, |plan| plan.created);
         let plan = Plan {
             number,
             previous: history.head.digest,
+            kind: StepKind::Add,
             created,
-            writer: writer.clone(),
+            writer: self.name(),
             logs: gathered.iter().map(planned).collect(),
             files: files.iter().map(|laid_out| laid_out.file.planned.clone()).collect(),
             missing: missing.clone(),
+            replaced: Vec::new(),
         };
         self.announce(&plan, &plans).await?;
         let mut records = Vec::new();
@@ -247,41 +256,13 @@ impl Writer {
             records.push(self.upload(laid_out, &plans.current).await?);
         }
         let trees = Trees { logs: gathered.iter().map(|log| log.tree.clone()).collect() };
-        let tree_bytes = trees.to_bytes();
-        let sha256 = digest_of(&tree_bytes);
-        let tree = ObjectRecord { name: names::tree(number, &sha256), bytes: tree_bytes.len() as u64, sha256 };
-        let step = Step {
-            number,
-            previous: history.head.digest,
-            kind: StepKind::Add,
-            created,
-            writer,
-            logs: gathered.iter().map(|log| log.range.clone()).collect(),
-            files: records,
-            tree,
-            missing,
-        };
-        let bytes = step.to_bytes(&self.settings.keys.steps)?;
-        let digest = digest_of(&bytes);
-        // Applying the step to the history before it is committed checks it, and yields the tiles.
-        let mut next = history.clone();
-        let tiles = next.add(&step, digest, &trees)?;
-        for (log, tile) in tiles {
-            let origin = log.origin(self.settings.cluster.as_str());
-            self.create_equal(&names::tile(&origin, tile.level, tile.index), tile.hashes.concat().into()).await?;
-        }
-        self.create_equal(&step.tree.name, tree_bytes.into()).await?;
-        self.commit(&step, bytes.into()).await?;
-        self.read_back(&step).await?;
-        let state = State { head: Some(next.head), ..self.state.state.clone() };
-        self.state.store(state)?;
-        self.known = Some(next.clone());
-        let committed = Box::new(Committed { step, digest });
-        Ok(StepOutcome::Committed { committed, history: Box::new(next) })
+        let logs = gathered.iter().map(|log| log.range.clone()).collect();
+        let content = StepContent { logs, files: records, missing, ..StepContent::of(StepKind::Add, created) };
+        self.commit_step(history, content, &trees).await
     }
 
     /// Reads the plans of a step.
-    async fn open_plans(&self, number: u64, history: &History) -> Result<Plans, WriteError> {
+    pub(super) async fn open_plans(&self, number: u64, history: &History) -> Result<Plans, WriteError> {
         let mut plans = Plans::default();
         for (name, plan) in self.plans_of(number).await? {
             if plan.previous != history.head.digest {
@@ -311,7 +292,7 @@ impl Writer {
 
     /// Creates the plan's object, unless earlier plans of the step name all of its files. Files are created only after this, so
     /// that those that are not needed in the end can be found.
-    async fn announce(&self, plan: &Plan, plans: &Plans) -> Result<(), WriteError> {
+    pub(super) async fn announce(&self, plan: &Plan, plans: &Plans) -> Result<(), WriteError> {
         let is_named = |file: &PlannedFile| plans.current.iter().any(|known| known.files.contains(file));
         if !plans.current.is_empty() && plan.files.iter().all(is_named) {
             return Ok(());
@@ -462,62 +443,6 @@ impl Writer {
         }
         all
     }
-
-    /// Creates an object; if it exists, it must have the same content.
-    async fn create_equal(&self, name: &str, bytes: Bytes) -> Result<(), WriteError> {
-        if self.store.create(name, bytes.clone()).await? == Created::New {
-            return Ok(());
-        }
-        let found = self.store.read(name, (bytes.len() as u64).max(STEP_BYTES_MAX as u64)).await?;
-        if found == bytes { Ok(()) } else { Err(WriteError::OtherContent { name: name.to_owned() }) }
-    }
-
-    /// Creates a file. If it exists, it must be one that this attempt or an earlier one encoded from the same rows: another version
-    /// of the program may encode them differently. An object from elsewhere is never parsed.
-    async fn upload(&self, laid_out: LaidOut, plans: &[Plan]) -> Result<FileRecord, WriteError> {
-        let LaidOut { file, runs } = laid_out;
-        let bytes = file.read().map_err(EncodeError::Io)?;
-        let mut planned = file.planned.clone();
-        if self.store.create(&planned.name, bytes.clone()).await? == Created::Exists {
-            let found = digest_of(&self.store.read(&planned.name, FILE_BYTES_MAX).await?);
-            let own = planned.clone();
-            let mut known = plans.iter().flat_map(|plan| &plan.files).chain([&own]);
-            let same = known.rfind(|known| known.name == own.name && known.sha256 == found).cloned();
-            planned = same.ok_or_else(|| WriteError::OtherContent { name: own.name.clone() })?;
-        }
-        let PlannedFile { name, bytes, sha256, tail_offset, tail_sha256 } = planned;
-        Ok(FileRecord { name, bytes, sha256, tail_offset, tail_sha256, rows: file.rows, runs })
-    }
-
-    /// Creates the step's object. From then on, its rows are part of the archive.
-    async fn commit(&self, step: &Step, bytes: Bytes) -> Result<(), WriteError> {
-        let name = names::step(step.number);
-        if self.store.create(&name, bytes.clone()).await? == Created::New {
-            return Ok(());
-        }
-        let found = self.store.read(&name, STEP_BYTES_MAX as u64).await?;
-        if found == bytes {
-            // The answer to the first attempt was lost.
-            return Ok(());
-        }
-        let other = Step::read(step.number, &found, self.settings.keys.steps.public())?;
-        if self.is_own(&other.writer) {
-            // An attempt whose answer was lost has committed other rows; the next round continues from them.
-            return Err(WriteError::CommittedBefore { name });
-        }
-        Err(WriteError::AnotherWriter { name, writer: other.writer, own: self.name() })
-    }
-
-    /// Reads one tail back, so that a store that does not keep what it acknowledged is noticed before a node deletes rows.
-    async fn read_back(&self, step: &Step) -> Result<(), WriteError> {
-        let Some(file) = step.files.first() else { return Ok(()) };
-        let tail = self.store.read_tail(&file.name, file.tail_offset, FILE_BYTES_MAX).await?;
-        if digest_of(&tail) == file.tail_sha256 {
-            Ok(())
-        } else {
-            Err(WriteError::ReadBack { name: file.name.clone() })
-        }
-    }
 }
 
 /// Takes the lock of the writer's directory.
@@ -542,9 +467,9 @@ fn clear(spool: &Path) -> std::io::Result<()> {
 
 /// Plans of one step that were made before.
 #[derive(Default)]
-struct Plans {
+pub(super) struct Plans {
     /// Those that continue the present history, the first one first.
-    current: Vec<Plan>,
+    pub(super) current: Vec<Plan>,
     /// Whether there are others.
     has_stale: bool,
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
+use piperoll_archive::read::{Caches, Catalog, Reader};
 use piperoll_archive::record::ArchiveKeys;
 use piperoll_archive::row::{ArchivedRow, Content, LogId};
 use piperoll_archive::store::Store;
@@ -112,7 +113,12 @@ impl Logs {
             r#"{{"seq":{seq},"leaf":"{}","era":{era},"timestamp":"{timestamp}","reason":"test","by":"uid=0"}}"#,
             encode_hash(&leaf)
         );
-        let entry = lifecycle("log.erased", "a row was erased", &serde_json::from_str(&details).unwrap());
+        self.declare(id, &details);
+    }
+
+    /// Appends an entry that declares an erasure.
+    pub fn declare(&self, id: &LogId, details: &str) {
+        let entry = lifecycle("log.erased", "a row was erased", &serde_json::from_str(details).unwrap());
         self.push(id, &entry, "node", 1, 0);
     }
 
@@ -288,6 +294,36 @@ impl Bench {
         }
         match writer.step(logs, &history, &logs.due(), self.now).await? {
             StepOutcome::Nothing { .. } => Ok(None),
+            StepOutcome::Committed { committed, .. } => {
+                writer.publish(&committed, self.now).await?;
+                writer.published(committed.step.number)?;
+                Ok(Some(committed.step.number))
+            }
+        }
+    }
+
+    /// A reader of the rows that the archive has now.
+    pub async fn reader(&self) -> Reader {
+        let (cluster, archive) = (CLUSTER.parse().unwrap(), ARCHIVE.parse().unwrap());
+        let catalog = Catalog::load(&self.store(), keys().steps.public(), &cluster, &archive).await.unwrap();
+        Reader::new(self.store(), Arc::new(catalog), Arc::new(Caches::default()))
+    }
+
+    /// Removes the content of rows that archived entries declare as erased; returns the number of the committed step.
+    pub async fn erase_round(&self, store: Store) -> Result<Option<u64>, WriteError> {
+        let mut writer = Writer::open(store, self.settings())?;
+        let (history, unpublished) = writer.load(self.now).await?;
+        if let Some(committed) = unpublished {
+            writer.publish(&committed, self.now).await?;
+            writer.published(committed.step.number)?;
+        }
+        let due = self.reader().await.due_erasures(writer.searched(), keys().steps.public()).await.unwrap();
+        assert!(due.refused.is_empty(), "{:?}", due.refused);
+        match writer.replace(&history, due.files, self.now).await? {
+            StepOutcome::Nothing { .. } => {
+                writer.set_searched(history.head.number)?;
+                Ok(None)
+            }
             StepOutcome::Committed { committed, .. } => {
                 writer.publish(&committed, self.now).await?;
                 writer.published(committed.step.number)?;
