@@ -49,6 +49,9 @@ pub struct CatalogRange {
     pub checkpoint: Arc<str>,
     /// Rows that each step added, ascending.
     pub(super) steps: Vec<(Range<u64>, u64)>,
+    /// Step that removed the rows before the range; its hashes have the compact range before `from_seq`. `None` if no step did, so that
+    /// the compact range is among the hashes of the step that added the first rows.
+    pub(super) begun_by: Option<u64>,
 }
 
 /// Consecutive rows of one log, day and era in one file.
@@ -205,6 +208,26 @@ impl CatalogLog {
         self.ranges.iter().find(|range| (range.from_seq..range.to_seq).contains(&seq))
     }
 
+    /// Removes the rows below `first`.
+    fn begin_at(&mut self, first: u64, step: u64) {
+        self.runs.retain(|run| first <= run.from_seq);
+        self.ranges.retain(|range| first < range.to_seq);
+        if let Some(range) = self.ranges.first_mut().filter(|range| range.from_seq < first) {
+            (range.from_seq, range.begun_by) = (first, Some(step));
+            range.steps.retain(|(rows, _)| first < rows.end);
+            if let Some((rows, _)) = range.steps.first_mut() {
+                rows.start = rows.start.max(first);
+            }
+        }
+        let begin = self.epochs.iter().rposition(|span| span.first_seq <= first).unwrap_or(0);
+        self.epochs.drain(..begin);
+    }
+
+    /// Runs of all rows, ascending by seq.
+    pub(super) fn runs(&self) -> &[CatalogRun] {
+        &self.runs
+    }
+
     /// Rows that steps after `step` added.
     pub(super) fn added_after(&self, step: u64) -> Vec<Range<u64>> {
         let steps = self.ranges.iter().flat_map(|range| &range.steps);
@@ -243,10 +266,24 @@ impl Entries {
         Ok(())
     }
 
+    /// Removes the rows before the starts of a step.
+    fn expire(&mut self, step: &Step) -> Result<(), String> {
+        for start in &step.starts {
+            let known = self.logs.get_mut(&start.log);
+            let known = known.ok_or_else(|| format!("it removes rows of {}, which has none", start.log))?;
+            Arc::make_mut(known).begin_at(start.first_seq, step.number);
+            if known.ranges.is_empty() {
+                self.logs.remove(&start.log);
+            }
+        }
+        self.removed.extend(step.expired.iter().cloned());
+        Ok(())
+    }
+
     /// Adds a step whose form and position the history has checked.
     fn add(&mut self, step: &Step) {
         self.trees.push(Arc::new(step.tree.clone()));
-        if let Err(reason) = self.replace(step) {
+        if let Err(reason) = self.replace(step).and_then(|()| self.expire(step)) {
             self.problem.get_or_insert((step.number, reason));
         }
         let mut runs: Vec<Vec<CatalogRun>> = step.logs.iter().map(|_| Vec::new()).collect();
@@ -288,6 +325,7 @@ impl Entries {
                     last,
                     checkpoint,
                     steps: vec![(rows, step.number)],
+                    begun_by: None,
                 }),
             }
             log.runs.append(&mut runs);

@@ -90,7 +90,7 @@ impl Reader {
             return Ok(hashes);
         }
         // Of the rows before the range, only the compact range is known.
-        let before = self.tree_at(log, range, range.from_seq).await?.before();
+        let before = self.before(log, range).await?;
         let before = before.filter(|_| gap.start == 0).ok_or_else(missing)?;
         let mut whole = Cover::new(0, range.from_seq, before.hashes().to_vec()).ok_or_else(missing)?;
         let rest = Cover::new(begin, gap.end, hashes).ok_or_else(missing)?;

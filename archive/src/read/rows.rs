@@ -196,7 +196,7 @@ impl Reader {
             Cover::at(begin)
         } else {
             // The range begins within a tile: the hashes of the rows before it are in its first step.
-            let before = self.tree_at(log, range, range.from_seq).await?.before();
+            let before = self.before(log, range).await?;
             let hashes = before.map(|before| below_tile(&before)).unwrap_or_default();
             let cover = Cover::new(begin, rows.start, hashes);
             cover
@@ -215,10 +215,23 @@ impl Reader {
         if is_proven { Ok(()) } else { Err(self.changed(of_log, rows, "they do not lead to the log's checkpoint")) }
     }
 
+    /// Compact range of the rows before a range.
+    pub(super) async fn before(&self, log: &LogId, range: &CatalogRange) -> Result<Option<CompactRange>, ReadError> {
+        let tree = match range.begun_by {
+            Some(step) => self.tree_of(log, step).await?,
+            None => self.tree_at(log, range, range.from_seq).await?,
+        };
+        Ok(tree.before().filter(|before| before.size() == range.from_seq))
+    }
+
     /// Hashes of the step that added a row.
     pub(super) async fn tree_at(&self, log: &LogId, range: &CatalogRange, seq: u64) -> Result<TreeOfStep, ReadError> {
         let at = range.steps.partition_point(|(rows, _)| rows.end <= seq);
-        let step = range.steps.get(at).map_or(0, |(_, step)| *step);
+        self.tree_of(log, range.steps.get(at).map_or(0, |(_, step)| *step)).await
+    }
+
+    /// Hashes of a log in a step.
+    async fn tree_of(&self, log: &LogId, step: u64) -> Result<TreeOfStep, ReadError> {
         let Some(record) = self.catalog.tree(step) else {
             return Err(ReadError::changed("steps", format!("step {step} is not known")));
         };

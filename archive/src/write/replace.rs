@@ -1,4 +1,5 @@
-//! A step that replaces files: rows that were erased on their node lose their content in the archive.
+//! Steps that replace or remove files: rows that were erased on their node lose their content in the archive, and rows that were kept for as
+//! long as required are removed.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use super::writer::{Plans, SPOOL_DIR, StepOutcome, Writer};
 use crate::file::decode::decode;
 use crate::file::{DecodeError, EncodeError, FILE_BYTES_MAX, FileEncoder};
 use crate::history::History;
+use crate::read::Expiry;
 use crate::record::{FileErasure, Missing, Plan, Replacement, RowOfFile, StepKind, Trees, digest_of};
 use crate::row::{ArchivedRow, Content, Day};
 use crate::store::StoreError;
@@ -48,6 +50,25 @@ impl Writer {
             return Ok(StepOutcome::Nothing { missing: Vec::new() });
         }
         self.replace_files(history, &plans, erasures, now).await
+    }
+
+    /// Writes one step that removes files. Returns `Nothing` if there are none, or if a step that was interrupted comes first.
+    ///
+    /// # Errors
+    /// As for [`Writer::step`].
+    pub async fn expire(
+        &mut self,
+        history: &History,
+        expiry: Expiry,
+        now: Timestamp,
+    ) -> Result<StepOutcome, WriteError> {
+        let plans = self.open_plans(history.head.number + 1, history).await?;
+        if expiry.files.is_empty() || !plans.current.is_empty() {
+            return Ok(StepOutcome::Nothing { missing: Vec::new() });
+        }
+        let Expiry { files, starts, trees } = expiry;
+        let content = StepContent { expired: files, starts, ..StepContent::of(StepKind::Expire, now) };
+        self.commit_step(history, content, &Trees { logs: trees }).await
     }
 
     pub(super) async fn replace_files(
