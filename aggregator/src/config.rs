@@ -37,6 +37,8 @@ const WITNESS_POLL_MS: u64 = 5_000;
 const ARCHIVE_AFTER: Duration = Duration::from_hours(2);
 /// Default interval between two rounds of the archive.
 const ARCHIVE_INTERVAL: Duration = Duration::from_mins(10);
+/// Shortest time for which archived rows are kept, one day.
+const ARCHIVE_KEEP_MIN: Duration = Duration::from_hours(24);
 /// Default and maximum exchange interval, one hour. A witness that loses its memory loses at most the pins of one interval.
 const WITNESS_EXCHANGE: Duration = Duration::from_hours(1);
 
@@ -90,6 +92,8 @@ pub struct ArchiveConfig {
     pub after: Duration,
     /// Interval between two rounds.
     pub interval: Duration,
+    /// Time after which archived rows are removed; `None` keeps them forever.
+    pub keep: Option<Duration>,
 }
 
 impl ArchiveConfig {
@@ -201,6 +205,7 @@ struct RawArchive {
     credentials: Option<PathBuf>,
     after_seconds: Option<u32>,
     interval_seconds: Option<NonZeroU32>,
+    keep: Option<String>,
 }
 
 /// Folder of a node that left the cluster and whose log this aggregator reads.
@@ -330,6 +335,7 @@ impl AggregatorConfig {
         }
         let limits = typed.limits.check().map_err(|problem| ConfigError::Content { path: path.to_owned(), problem })?;
         let cluster = typed.cluster.clone();
+        let archive = typed.archive.map(|archive| archive.open(path, &base, &cluster, &retention)).transpose()?;
         Ok(Self {
             cluster: typed.cluster,
             id: typed.id,
@@ -364,7 +370,7 @@ impl AggregatorConfig {
                 .session
                 .idle_seconds
                 .map_or(SESSION_IDLE_DEFAULT, |seconds| Duration::from_secs(seconds.get().into())),
-            archive: typed.archive.map(|archive| archive.open(path, &base, &cluster)).transpose()?,
+            archive,
         })
     }
 
@@ -375,7 +381,13 @@ impl AggregatorConfig {
 }
 
 impl RawArchive {
-    fn open(self, path: &Path, base: &Path, cluster: &ClusterName) -> Result<ArchiveConfig, ConfigError> {
+    fn open(
+        self,
+        path: &Path,
+        base: &Path,
+        cluster: &ClusterName,
+        policies: &[KeepPolicy],
+    ) -> Result<ArchiveConfig, ConfigError> {
         let bad =
             |problem: String| ConfigError::Content { path: path.to_owned(), problem: format!("archive: {problem}") };
         let address = self.url.parse().map_err(|error: AddressError| bad(format!("url: {error}")))?;
@@ -383,6 +395,7 @@ impl RawArchive {
         let keys = ArchiveKeys::new(cluster, &self.id, &seed(&self.steps_key)?, &seed(&self.mirror_key)?);
         let credentials = self.credentials.map(|file| Credentials::read(&config_files::at(base, &file)));
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let keep = self.keep.as_deref().map(|text| keep(text, policies)).transpose().map_err(bad)?.flatten();
         Ok(ArchiveConfig {
             cluster: cluster.clone(),
             address,
@@ -391,7 +404,27 @@ impl RawArchive {
             id: self.id,
             after: self.after_seconds.map_or(ARCHIVE_AFTER, seconds),
             interval: self.interval_seconds.map_or(ARCHIVE_INTERVAL, |interval| seconds(interval.get())),
+            keep,
         })
+    }
+}
+
+/// Reads how long archived rows are kept: at least as long as the cluster's policies require of the nodes.
+fn keep(text: &str, policies: &[KeepPolicy]) -> Result<Option<Duration>, String> {
+    if text == "forever" {
+        return Ok(None);
+    }
+    let keep = humantime::parse_duration(text)
+        .map_err(|error| format!("keep {text:?} is neither \"forever\" nor a duration such as 3650d: {error}"))?;
+    if keep < ARCHIVE_KEEP_MIN {
+        return Err(format!("keep must be at least 1d, not {text:?}"));
+    }
+    match policies.iter().find(|policy| keep < ARCHIVE_KEEP_MIN * policy.keep_days) {
+        Some(policy) => {
+            let days = policy.keep_days;
+            Err(format!("keep {text:?} is shorter than the cluster's retention policy of {days} days permits"))
+        }
+        None => Ok(Some(keep)),
     }
 }
 

@@ -54,6 +54,7 @@ struct ArchiveMetrics {
     errors: Family<ArchiveLabel, Counter>,
     rows: Family<ArchiveLabel, Counter>,
     bytes: Family<ArchiveLabel, Counter>,
+    pending_deletions: Family<ArchiveLabel, Gauge>,
     node_rows: Family<NodeLabel, Gauge>,
     lag_rows: Family<NodeLabel, Gauge>,
     lag_seconds: Family<NodeLabel, Gauge<f64, AtomicU64>>,
@@ -73,6 +74,8 @@ impl ArchiveMetrics {
         registry.register("archive_errors", "Failed rounds of the archive", all.errors.clone());
         registry.register("archive_added_rows", "Rows that this aggregator archived", all.rows.clone());
         registry.register("archive_added_bytes", "Bytes of the files that this aggregator archived", all.bytes.clone());
+        let help = "Files that were replaced or removed, and that the archive's store keeps";
+        registry.register("archive_pending_deletions", help, all.pending_deletions.clone());
         registry.register("archive_node_rows", "Archived rows of a node's log", all.node_rows.clone());
         registry.register("archive_lag_rows", "Witnessed rows of a node that are not archived", all.lag_rows.clone());
         let help = "Age of the newest archived row of a node that has rows to archive";
@@ -90,6 +93,7 @@ impl ArchiveMetrics {
         raise(&self.errors.get_or_create(&label), figures.errors);
         raise(&self.rows.get_or_create(&label), figures.rows);
         raise(&self.bytes.get_or_create(&label), figures.bytes);
+        self.pending_deletions.get_or_create(&label).set(number(figures.pending_deletions));
         if let Some(at) = figures.last_step_at {
             self.last_step.get_or_create(&label).set(at.micros() / 1_000_000);
         }

@@ -121,7 +121,7 @@ async fn check(bench: &Bench, logs: &Logs, should: &BTreeMap<LogId, Vec<Archived
         for row in whole.iter().take(first as usize + 5) {
             let _ = expected.push(row.leaf());
         }
-        let covers = reader.covers(log, &[0..first + 5]).await.unwrap();
+        let covers = reader.covers(log, std::slice::from_ref(&(0..first + 5))).await.unwrap();
         assert_eq!(covers, [expected.hashes().to_vec()]);
     }
     assert_eq!(in_files, [], "rows that no reader finds");

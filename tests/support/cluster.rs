@@ -311,6 +311,7 @@ impl Cluster {
         let log = self.log(&self.aggregators[self.asked].id);
         let child = Command::new(piperoll())
             .env(TEST_VARIABLE, std::thread::current().name().unwrap_or_default())
+            .envs(self.aggregator_environment.clone())
             .args(["aggregator", "serve", "--config"])
             .arg(self.aggregator_folder().join("aggregator.toml"))
             .stdin(Stdio::null())

@@ -6,15 +6,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use piperoll_archive::history::{Head, History, HistoryError};
-use piperoll_archive::record::Missing;
+use piperoll_archive::read::ReadError;
+use piperoll_archive::record::{Missing, StepKind};
 use piperoll_archive::row::LogId;
 use piperoll_archive::store::{Store, StoreError};
-use piperoll_archive::write::{Committed, StepOutcome, WriteError, Writer};
+use piperoll_archive::write::{Committed, PendingDeletion, StepOutcome, WriteError, Writer};
 use piperoll_client::{Category, EmitError, Entry, Outcome};
 use piperoll_format::ids::EntryId;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
-use piperoll_protocol::archive::{ArchiveNode, ArchiveRun, ArchiveStatus, ArchiveVerdict, MissingNode};
+use piperoll_protocol::archive::{ArchiveNode, ArchiveRun, ArchiveStatus, ArchiveVerdict, KeptFile, MissingNode};
 
 use super::due::{Until, due};
 use super::mirrored::give_to_nodes;
@@ -35,6 +36,8 @@ pub(crate) enum ArchiveError {
     Write(#[from] WriteError),
     #[error("step {step} is committed, but cannot be recorded: {error}")]
     Record { step: u64, error: EmitError },
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 impl From<StoreError> for ArchiveError {
@@ -45,7 +48,7 @@ impl From<StoreError> for ArchiveError {
 
 /// The archive that this aggregator writes.
 pub(crate) struct Archiver {
-    config: ArchiveConfig,
+    pub(super) config: ArchiveConfig,
     dir: PathBuf,
     /// Opened by the first round. Rounds hold the lock, so only one of them runs.
     writer: tokio::sync::Mutex<Option<Writer>>,
@@ -54,7 +57,7 @@ pub(crate) struct Archiver {
 
 /// Results of the last rounds.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     running: bool,
     head: Option<Head>,
     logs: BTreeMap<LogId, ArchivedLog>,
@@ -66,6 +69,10 @@ struct Known {
     errors: u64,
     bytes: u64,
     rows: u64,
+    /// Files that the store keeps although they are not part of the archive any more.
+    pending: Vec<PendingDeletion>,
+    /// Reasons why rows that should lose their content, or leave the archive, have not.
+    pub(super) not_removed: Vec<String>,
 }
 
 struct ArchivedLog {
@@ -81,6 +88,8 @@ pub(crate) struct Figures {
     /// Rows and bytes that this process added to the archive.
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
+    /// Files that the store keeps although they are not part of the archive any more.
+    pub(crate) pending_deletions: u64,
     pub(crate) last_step_at: Option<Timestamp>,
     /// For each node: archived rows of its current log, witnessed rows that are not archived, and the age of the archive.
     pub(crate) nodes: Vec<(String, u64, u64, f64)>,
@@ -100,7 +109,7 @@ impl Archiver {
         self.config.interval
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,11 +190,14 @@ impl Archiver {
             }
         }
         give_to_nodes(cluster, &self.config.keys.mirror, SystemClock.now()).await;
+        let removed = self.remove(writer, cluster, audit, history).await;
+        self.known().pending = writer.pending_deletions().to_vec();
+        run.steps.extend(removed?);
         run.missing = missing.iter().map(named).collect();
         Ok((run, missing))
     }
 
-    fn remember(&self, history: &History) {
+    pub(super) fn remember(&self, history: &History) {
         let mut known = self.known();
         known.head = Some(history.head);
         known.logs = history
@@ -201,7 +213,12 @@ impl Archiver {
 
     /// Does what follows a commit. All of it can be repeated: the entry has an id that follows from the step, and the cosignatures
     /// of the first time are kept.
-    async fn publish(&self, writer: &mut Writer, committed: &Committed, audit: &Audit) -> Result<(), ArchiveError> {
+    pub(super) async fn publish(
+        &self,
+        writer: &mut Writer,
+        committed: &Committed,
+        audit: &Audit,
+    ) -> Result<(), ArchiveError> {
         let step = committed.step.number;
         audit.note(self.entry(committed)).await.map_err(|error| ArchiveError::Record { step, error })?;
         writer.publish(committed, SystemClock.now()).await?;
@@ -213,6 +230,16 @@ impl Archiver {
         let rows = step.rows();
         let missing: Vec<&str> =
             step.missing.iter().map(|lack| lack.node_id.as_str()).take(MISSING_NAMED_MAX).collect();
+        let did = match step.kind {
+            StepKind::Add => format!("added {rows} rows of {} logs", step.logs.len()),
+            StepKind::Replace => {
+                let erased: usize = step.replaced.iter().map(|replaced| replaced.erased.len()).sum();
+                format!("removed the content of {erased} erased rows from {} files", step.replaced.len())
+            }
+            StepKind::Expire => {
+                format!("removed {} files, whose rows were kept for as long as required", step.expired.len())
+            }
+        };
         let mut id = [0; 16];
         id.copy_from_slice(&digest.0[..16]);
         let id = EntryId::from_uuid(uuid::Builder::from_custom_bytes(id).into_uuid());
@@ -221,18 +248,14 @@ impl Archiver {
             .occurred_at(step.created)
             .outcome(Outcome::Success)
             .entity("archive", self.config.id.to_string())
-            .description(format!(
-                "step {} of the archive {} added {rows} rows of {} logs",
-                step.number,
-                self.config.id,
-                step.logs.len()
-            ))
+            .description(format!("step {} of the archive {} {did}", step.number, self.config.id))
             .detail("archive", self.config.id.to_string())
             .detail("step", step.number)
             .detail("sha256", digest.to_string())
             .detail("rows", rows)
             .detail("logs", step.logs.len())
-            .detail("files", step.files.len())
+            .detail("files", step.new_files().count())
+            .detail("removed_files", step.removed_files().count())
             .detail("missing", missing)
     }
 
@@ -257,6 +280,8 @@ impl Archiver {
             last_round_at: known.last_round_at.map(Timestamp::to_text),
             nodes,
             missing: known.missing.iter().map(named).collect(),
+            pending_deletions: known.pending.iter().map(kept_file).collect(),
+            not_removed: known.not_removed.clone(),
         }
     }
 
@@ -319,6 +344,7 @@ impl Archiver {
             errors: known.errors,
             rows: known.rows,
             bytes: known.bytes,
+            pending_deletions: known.pending.len() as u64,
             last_step_at: known.last_step_at,
             nodes: nodes.into_iter().map(|(node, (rows, pending, age))| (node, rows, pending, age)).collect(),
         }
@@ -342,9 +368,17 @@ impl Drop for Running<'_> {
 }
 
 /// Lets queries read the new steps.
-async fn refresh(cluster: &Cluster) {
+pub(super) async fn refresh(cluster: &Cluster) {
     if let Some(archive) = &cluster.archive {
         archive.refresh().await;
+    }
+}
+
+fn kept_file(pending: &PendingDeletion) -> KeptFile {
+    KeptFile {
+        name: pending.name.clone(),
+        until: pending.until.map(Timestamp::to_text),
+        reason: pending.reason.clone(),
     }
 }
 
@@ -358,9 +392,8 @@ fn verdict_of(error: &ArchiveError) -> ArchiveVerdict {
         ArchiveError::Write(WriteError::Alarm { kind: AlarmKind::Rollback, .. }) => ArchiveVerdict::Rollback,
         ArchiveError::Write(WriteError::Alarm { kind: AlarmKind::Fork, .. }) => ArchiveVerdict::Fork,
         ArchiveError::Write(WriteError::AnotherWriter { .. }) => ArchiveVerdict::AnotherWriter,
-        ArchiveError::Write(WriteError::Store(_) | WriteError::History(HistoryError::Store(_))) => {
-            ArchiveVerdict::Unreachable
-        }
+        ArchiveError::Write(WriteError::Store(_) | WriteError::History(HistoryError::Store(_)))
+        | ArchiveError::Read(ReadError::Store(_)) => ArchiveVerdict::Unreachable,
         _ => ArchiveVerdict::Error,
     }
 }

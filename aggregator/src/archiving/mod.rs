@@ -2,5 +2,7 @@
 
 pub(crate) mod archiver;
 mod due;
+mod holds;
 mod mirrored;
 mod node_rows;
+mod removal;

@@ -31,6 +31,8 @@ pub(super) async fn status(
         // A caller with a scope sees whether the archive works, but not where it is.
         status.url = String::new();
         status.reason = status.reason.map(|_| "the last round failed".to_owned());
+        status.pending_deletions.clear();
+        status.not_removed.clear();
         status.missing.iter_mut().for_each(|missing| missing.reason = "could not be read".to_owned());
     }
     audit.details(json!({ "archive": status.archive, "step": status.step, "verdict": status.verdict }));
@@ -81,7 +83,7 @@ impl From<ArchiveError> for ApiError {
             ArchiveError::Write(WriteError::AnotherWriter { .. }) => (409, "another_writer"),
             ArchiveError::Write(WriteError::Unknown(_)) => (409, "unknown_archive"),
             ArchiveError::Record { .. } => (503, "not_recorded"),
-            ArchiveError::Write(_) => (502, "archive_failed"),
+            ArchiveError::Write(_) | ArchiveError::Read(_) => (502, "archive_failed"),
         };
         Self::new(status, code, error.to_string())
     }

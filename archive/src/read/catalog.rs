@@ -23,6 +23,8 @@ pub struct Catalog {
     files: Vec<Arc<CatalogFile>>,
     /// Hashes of each step; those of step 1 come first.
     trees: Vec<Arc<ObjectRecord>>,
+    /// Time at which each step was planned.
+    created: Vec<Timestamp>,
     /// Files that were replaced or removed since the catalog was loaded. Readers with an earlier state may still look for them.
     removed: Arc<BTreeSet<String>>,
 }
@@ -108,6 +110,7 @@ impl Catalog {
             logs: self.logs.clone(),
             files: self.files.clone(),
             trees: self.trees.clone(),
+            created: self.created.clone(),
             removed: self.removed.as_ref().clone(),
             problem: None,
         };
@@ -117,10 +120,10 @@ impl Catalog {
     }
 
     fn of(history: History, entries: Entries) -> Result<Self, ReadError> {
-        let Entries { logs, files, trees, removed, problem } = entries;
+        let Entries { logs, files, trees, created, removed, problem } = entries;
         match problem {
             Some((step, reason)) => Err(ReadError::changed(&names::step(step), reason)),
-            None => Ok(Self { history, logs, files, trees, removed: Arc::new(removed) }),
+            None => Ok(Self { history, logs, files, trees, created, removed: Arc::new(removed) }),
         }
     }
 
@@ -155,6 +158,12 @@ impl Catalog {
 
     pub(super) fn file(&self, index: usize) -> &Arc<CatalogFile> {
         &self.files[index]
+    }
+
+    /// Time at which the rows of a file were archived.
+    pub(super) fn archived_at(&self, file: usize) -> Timestamp {
+        let step = self.files[file].added_by.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        step.and_then(|at| self.created.get(at)).copied().unwrap_or(Timestamp::MAX)
     }
 
     /// Hashes of a step.
@@ -248,6 +257,7 @@ struct Entries {
     logs: BTreeMap<LogId, Arc<CatalogLog>>,
     files: Vec<Arc<CatalogFile>>,
     trees: Vec<Arc<ObjectRecord>>,
+    created: Vec<Timestamp>,
     removed: BTreeSet<String>,
     /// A step that contradicts the steps before it, and the reason.
     problem: Option<(u64, String)>,
@@ -283,6 +293,7 @@ impl Entries {
     /// Adds a step whose form and position the history has checked.
     fn add(&mut self, step: &Step) {
         self.trees.push(Arc::new(step.tree.clone()));
+        self.created.push(step.created);
         if let Err(reason) = self.replace(step).and_then(|()| self.expire(step)) {
             self.problem.get_or_insert((step.number, reason));
         }

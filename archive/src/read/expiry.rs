@@ -21,6 +21,13 @@ pub struct Expiry {
     pub(crate) trees: Vec<LogTree>,
 }
 
+impl Expiry {
+    /// Logs of which rows are removed.
+    pub fn logs(&self) -> impl Iterator<Item = &LogId> {
+        self.starts.iter().map(|start| &start.log)
+    }
+}
+
 impl Reader {
     /// Finds the files of days before `first_day` that can be removed, at most `files_max`. Rows are removed only from the beginning of a log,
     /// so that what is left stays provable, and only whole files. `may_go` decides about the rows of a log in a time range, both ends included.
@@ -44,8 +51,13 @@ impl Reader {
         }
         let is_old =
             |(log, run): &(&LogId, &CatalogRun)| Day::of(run.last) < first_day && may_go(log, run.first, run.last);
-        let mut going: BTreeSet<usize> =
-            runs.iter().filter(|(_, runs)| runs.iter().all(is_old)).map(|(file, _)| *file).collect();
+        // A node's clock may be wrong, so the rows must also have been archived before the first day.
+        let was_archived = |file: &usize| self.catalog().archived_at(*file) < first_day.begin();
+        let mut going: BTreeSet<usize> = runs
+            .iter()
+            .filter(|(file, runs)| was_archived(file) && runs.iter().all(is_old))
+            .map(|(file, _)| *file)
+            .collect();
         let days: BTreeMap<usize, Day> =
             going.iter().filter_map(|file| Some((*file, Day::of(runs[file].first()?.1.first)))).collect();
         // The oldest days first. A limit must not divide a log's rows in another way than its order does.
@@ -99,7 +111,7 @@ impl Reader {
         if let Some(range) = of_log.ranges().iter().find(|range| range.from_seq == seq) {
             return self.before(log, range).await?.ok_or_else(form);
         }
-        let hashes = self.covers(log, &[0..seq]).await?.pop().unwrap_or_default();
+        let hashes = self.covers(log, std::slice::from_ref(&(0..seq))).await?.pop().unwrap_or_default();
         CompactRange::new(seq, hashes).ok_or_else(form)
     }
 }

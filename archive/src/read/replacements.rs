@@ -25,6 +25,8 @@ pub struct DueErasures {
     pub files: Vec<FileErasure>,
     /// Declarations that do not fit to their row, so that nothing is erased.
     pub refused: Vec<String>,
+    /// Logs whose rows cannot be read because objects were changed. Their erasures are not known.
+    pub unread: Vec<String>,
 }
 
 impl Reader {
@@ -37,18 +39,38 @@ impl Reader {
         let mut due = DueErasures::default();
         let mut rows: BTreeMap<usize, BTreeSet<(LogId, u64)>> = BTreeMap::new();
         for (log, of_log) in self.catalog().logs() {
-            for added in of_log.added_after(step) {
-                for said in self.declared(log, added).await? {
-                    if let Some(file) = self.file_with_content(log, of_log, &said, &mut due.refused).await? {
-                        rows.entry(file).or_default().insert((log.clone(), said.seq));
+            match self.due_in(log, of_log, step, &mut due.refused).await {
+                Ok(found) => {
+                    for (file, seq) in found {
+                        rows.entry(file).or_default().insert((log.clone(), seq));
                     }
                 }
+                Err(error) if error.is_violation() => due.unread.push(format!("{log}: {error}")),
+                Err(error) => return Err(error),
             }
         }
         for (file, rows) in rows {
             due.files.push(self.file_erasure(file, &rows, key).await?);
         }
         Ok(due)
+    }
+
+    /// The due erasures of one log: index of the file, and seq.
+    async fn due_in(
+        &self,
+        log: &LogId,
+        of_log: &CatalogLog,
+        step: u64,
+        refused: &mut Vec<String>,
+    ) -> Result<Vec<(usize, u64)>, ReadError> {
+        let mut found = Vec::new();
+        for added in of_log.added_after(step) {
+            for said in self.declared(log, added).await? {
+                let file = self.file_with_content(log, of_log, &said, refused).await?;
+                found.extend(file.map(|file| (file, said.seq)));
+            }
+        }
+        Ok(found)
     }
 
     /// Erasures that entries among `rows` declare.

@@ -1,19 +1,22 @@
-//! Opens the store at an address: a directory, or a bucket of an S3 service.
+//! Opens the store at an address, together with the interface to the versions of its objects. Both use the same settings.
 
-use std::fmt;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientConfigKey, ClientOptions, ObjectStore, RetryConfig};
 
+use super::address::Address;
 use super::credentials::Credentials;
 use super::error::StoreError;
+use super::versions::{AzureVersions, Backend, Client, DirectoryVersions, GcsVersions, S3Versions, Signer};
 
 /// Time limit for the requests of one operation, retries included. A step that fails is repeated later.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,138 +24,188 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRIES_MAX: usize = 5;
+/// Address of Google Cloud Storage, unless the settings name another one.
+const GCS_BASE_URL: &str = "https://storage.googleapis.com";
+/// Variable with the address of Azurite, the emulator of Azure Storage, and its default; the same as in `object_store`.
+const AZURITE_VARIABLE: &str = "AZURITE_BLOB_STORAGE_URL";
+const AZURITE_BASE_URL: &str = "http://127.0.0.1:10000";
+const AZURITE_ACCOUNT: &str = "devstoreaccount1";
 
-/// Location of an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// `file:///srv/archive`: a directory on this machine.
-    Directory(PathBuf),
-    /// `s3://bucket/prefix`: a bucket of Amazon S3 or of a service with the same interface.
-    S3 { bucket: String, prefix: String },
-}
-
-/// Reason why a text is not the address of an archive.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    #[error("{0:?} is not the address of an archive: expected file:///DIRECTORY or s3://BUCKET/PREFIX")]
-    Form(String),
-    #[error(
-        "the address of an archive must not contain credentials; use the environment or the file that `credentials` names"
-    )]
-    Credentials,
-}
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        // A query may contain a secret, so it is not repeated.
-        let form = || AddressError::Form(text.split(['?', '#']).next().unwrap_or_default().to_owned());
-        let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
-        if rest.contains('@') {
-            return Err(AddressError::Credentials);
-        }
-        if rest.contains(['?', '#', '%']) || rest.split('/').any(|part| matches!(part, "." | "..")) {
-            return Err(form());
-        }
-        match scheme {
-            "file" if rest.starts_with('/') && rest.len() > 1 => Ok(Self::Directory(PathBuf::from(rest))),
-            "s3" => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                let prefix = prefix.trim_end_matches('/');
-                if bucket.is_empty() || prefix.split('/').any(str::is_empty) && !prefix.is_empty() {
-                    return Err(form());
-                }
-                Ok(Self::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
-            }
-            _ => Err(form()),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory(path) => write!(f, "file://{}", path.display()),
-            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
-        }
-    }
+/// An opened store.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// Prefix of all names.
+    pub(super) prefix: String,
+    pub(super) versions: Arc<Backend>,
 }
 
 impl Address {
-    /// Opens the store, and returns the prefix of all names. `create` makes a missing directory.
-    pub(super) fn open(
-        &self,
-        credentials: Option<&Credentials>,
-        create: bool,
-    ) -> Result<(Arc<dyn ObjectStore>, String), StoreError> {
-        let failed = |error: object_store::Error| StoreError::open(&self.to_string(), &error);
+    /// Opens the store. `create` makes a missing directory.
+    pub(super) fn open(&self, credentials: Option<&Credentials>, create: bool) -> Result<Opened, StoreError> {
+        let shown = self.to_string();
         match self {
-            Self::Directory(path) => {
-                if create {
-                    // The rows are as confidential as the nodes' logs.
-                    DirBuilder::new()
-                        .recursive(true)
-                        .mode(0o700)
-                        .create(path)
-                        .map_err(|error| StoreError::Directory { path: path.clone(), error })?;
-                }
-                // Without `with_fsync`, an object that was reported as created could be lost in a power failure.
-                let store = LocalFileSystem::new_with_prefix(path).map_err(failed)?.with_fsync(true);
-                Ok((Arc::new(store), String::new()))
-            }
-            Self::S3 { bucket, prefix } => {
-                let mut builder = AmazonS3Builder::from_env();
-                for (name, value) in credentials.iter().flat_map(|credentials| credentials.iter()) {
-                    let key = name.parse::<AmazonS3ConfigKey>().map_err(|_| StoreError::Setting(name.to_owned()))?;
-                    builder = builder.with_config(key, value);
-                }
-                let options = ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
-                let plain =
-                    builder.get_config_value(&AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp));
-                let options = options.with_allow_http(plain.is_some_and(|value| value == "true" || value == "1"));
-                let retry = RetryConfig {
-                    max_retries: RETRIES_MAX,
-                    retry_timeout: OPERATION_TIMEOUT,
-                    ..RetryConfig::default()
-                };
-                let builder = builder.with_bucket_name(bucket).with_client_options(options).with_retry(retry);
-                Ok((Arc::new(builder.build().map_err(failed)?), prefix.clone()))
-            }
+            Self::Directory(path) => open_directory(path, &shown, create),
+            Self::S3 { bucket, prefix } => open_s3(bucket, prefix, &shown, credentials),
+            Self::Azure { container, prefix } => open_azure(container, prefix, &shown, credentials),
+            Self::Gcs { bucket, prefix } => open_gcs(bucket, prefix, &shown, credentials),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_read_in_one_form_only() {
-        for (text, shown) in [
-            ("file:///srv/archive", "file:///srv/archive"),
-            ("s3://bucket", "s3://bucket"),
-            ("s3://bucket/a/b/", "s3://bucket/a/b"),
-        ] {
-            assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(shown.to_owned()));
-        }
-        for bad in [
-            "",
-            "/srv/archive",
-            "file://srv",
-            "file:///",
-            "file:///srv/../etc",
-            "s3://",
-            "s3:///prefix",
-            "s3://b//c",
-            "ftp://x/y",
-            "s3://bucket/a?b",
-            "s3://bucket/%2e%2e/x",
-        ] {
-            assert!(matches!(bad.parse::<Address>(), Err(AddressError::Form(_))), "{bad:?}");
-        }
-        let error = "s3://AKIA123:secret@bucket/x".parse::<Address>().expect_err("credentials");
-        assert!(!error.to_string().contains("secret"), "{error}");
+fn open_directory(path: &Path, shown: &str, create: bool) -> Result<Opened, StoreError> {
+    if create {
+        // The rows are as confidential as the nodes' logs.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| StoreError::Directory { path: path.to_owned(), error })?;
     }
+    let failed = |error: object_store::Error| StoreError::open(shown, &error);
+    // Without `with_fsync`, an object that was reported as created could be lost in a power failure.
+    let store = Arc::new(LocalFileSystem::new_with_prefix(path).map_err(failed)?.with_fsync(true));
+    let versions = Arc::new(Backend::Directory(DirectoryVersions::new(Arc::clone(&store), shown)));
+    Ok(Opened { store, prefix: String::new(), versions })
+}
+
+fn open_s3(bucket: &str, prefix: &str, shown: &str, credentials: Option<&Credentials>) -> Result<Opened, StoreError> {
+    let failed = |error: object_store::Error| StoreError::open(shown, &error);
+    let builder =
+        configured(AmazonS3Builder::from_env(), credentials, |builder, key, value| builder.with_config(key, value))?;
+    let setting = |key| builder.get_config_value(&key);
+    let is_set = |key| is_true(setting(key).as_deref());
+    let plain = is_set(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+    let region = setting(AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
+    let endpoint = setting(AmazonS3ConfigKey::S3Endpoint).or_else(|| setting(AmazonS3ConfigKey::Endpoint));
+    // With an endpoint and virtual-hosted requests, the endpoint contains the bucket already.
+    let url = match (endpoint, is_set(AmazonS3ConfigKey::VirtualHostedStyleRequest)) {
+        (Some(endpoint), true) => endpoint.trim_end_matches('/').to_owned(),
+        (Some(endpoint), false) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
+        (None, true) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+        (None, false) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+    };
+    let url = checked_url(url, shown)?;
+    check_header_values([setting(AmazonS3ConfigKey::AccessKeyId), setting(AmazonS3ConfigKey::Token)], shown)?;
+    let (signed, payer) = (!is_set(AmazonS3ConfigKey::SkipSignature), is_set(AmazonS3ConfigKey::RequestPayer));
+    let express = is_set(AmazonS3ConfigKey::S3Express);
+    let builder = builder.with_bucket_name(bucket).with_client_options(options(plain)).with_retry(retry());
+    let store = builder.build().map_err(failed)?;
+    let signer = if signed {
+        Signer::Aws { credentials: Arc::clone(store.credentials()), region, payer }
+    } else {
+        Signer::Unsigned
+    };
+    let versions = S3Versions::new(Client::new(signer, plain, shown)?, url, express);
+    Ok(Opened { store: Arc::new(store), prefix: prefix.to_owned(), versions: Arc::new(Backend::S3(versions)) })
+}
+
+fn open_azure(
+    container: &str,
+    prefix: &str,
+    shown: &str,
+    credentials: Option<&Credentials>,
+) -> Result<Opened, StoreError> {
+    let failed = |error: object_store::Error| StoreError::open(shown, &error);
+    let builder = MicrosoftAzureBuilder::from_env();
+    let builder = configured(builder, credentials, |builder, key, value| builder.with_config(key, value))?;
+    let setting = |key| builder.get_config_value(&key);
+    let is_set = |key| is_true(setting(key).as_deref());
+    let emulator = is_set(AzureConfigKey::UseEmulator);
+    let plain = emulator || is_set(AzureConfigKey::Client(ClientConfigKey::AllowHttp));
+    let account = setting(AzureConfigKey::AccountName).or_else(|| emulator.then(|| AZURITE_ACCOUNT.to_owned()));
+    let account = account.ok_or_else(|| StoreError::Open {
+        address: shown.to_owned(),
+        reason: "no storage account; set AZURE_STORAGE_ACCOUNT_NAME, or azure_storage_account_name in the file of credentials"
+            .to_owned(),
+    })?;
+    let url = match (emulator, setting(AzureConfigKey::Endpoint)) {
+        (true, _) => {
+            let base = std::env::var(AZURITE_VARIABLE).unwrap_or_else(|_| AZURITE_BASE_URL.to_owned());
+            format!("{}/{account}/{container}", base.trim_end_matches('/'))
+        }
+        (false, Some(endpoint)) => format!("{}/{container}", endpoint.trim_end_matches('/')),
+        (false, None) if is_set(AzureConfigKey::UseFabricEndpoint) => {
+            format!("https://{account}.blob.fabric.microsoft.com/{container}")
+        }
+        (false, None) => format!("https://{account}.blob.core.windows.net/{container}"),
+    };
+    let url = checked_url(url, shown)?;
+    check_header_values([setting(AzureConfigKey::AccountName), setting(AzureConfigKey::Token)], shown)?;
+    let signed = !is_set(AzureConfigKey::SkipSignature);
+    let builder = builder.with_container_name(container).with_client_options(options(plain)).with_retry(retry());
+    let store = builder.build().map_err(failed)?;
+    let signer =
+        if signed { Signer::Azure { credentials: Arc::clone(store.credentials()), account } } else { Signer::Unsigned };
+    let versions = AzureVersions::new(Client::new(signer, plain, shown)?, url);
+    Ok(Opened { store: Arc::new(store), prefix: prefix.to_owned(), versions: Arc::new(Backend::Azure(versions)) })
+}
+
+fn open_gcs(bucket: &str, prefix: &str, shown: &str, credentials: Option<&Credentials>) -> Result<Opened, StoreError> {
+    let failed = |error: object_store::Error| StoreError::open(shown, &error);
+    let builder = GoogleCloudStorageBuilder::from_env();
+    let builder = configured(builder, credentials, |builder, key, value| builder.with_config(key, value))?;
+    let setting = |key| builder.get_config_value(&key);
+    // The builder's own default allows plain HTTP, so whether the operator allows it can only be seen from the address.
+    let base = setting(GoogleConfigKey::BaseUrl).unwrap_or_else(|| GCS_BASE_URL.to_owned());
+    let base = checked_url(base.trim_end_matches('/').to_owned(), shown)?;
+    check_header_values([setting(GoogleConfigKey::BearerToken)], shown)?;
+    let plain = base.starts_with("http://");
+    let signed = !is_true(setting(GoogleConfigKey::SkipSignature).as_deref());
+    // Set explicitly, because the file of a service account can contain another address.
+    let builder = builder.with_bucket_name(bucket).with_base_url(&base);
+    let store = builder.with_client_options(options(plain)).with_retry(retry()).build().map_err(failed)?;
+    let signer =
+        if signed { Signer::Google { credentials: Arc::clone(store.credentials()) } } else { Signer::Unsigned };
+    let versions = GcsVersions::new(Client::new(signer, plain, shown)?, &base, bucket);
+    Ok(Opened { store: Arc::new(store), prefix: prefix.to_owned(), versions: Arc::new(Backend::Gcs(versions)) })
+}
+
+/// Applies the file of credentials to a builder that has read the environment.
+fn configured<B, K: FromStr>(
+    mut builder: B,
+    credentials: Option<&Credentials>,
+    with: impl Fn(B, K, &str) -> B,
+) -> Result<B, StoreError> {
+    for (name, value) in credentials.iter().flat_map(|credentials| credentials.iter()) {
+        let key = name.parse::<K>().map_err(|_| StoreError::Setting(name.to_owned()))?;
+        builder = with(builder, key, value);
+    }
+    Ok(builder)
+}
+
+/// Checks the address that the settings amount to. `object_store` panics at the first request if it has no scheme.
+fn checked_url(url: String, shown: &str) -> Result<String, StoreError> {
+    let parsed = reqwest::Url::parse(&url).ok();
+    let is_plain = |url: &reqwest::Url| {
+        let has_secret =
+            !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && !has_secret
+    };
+    if parsed.as_ref().is_some_and(is_plain) {
+        return Ok(url);
+    }
+    // The address is not repeated, because it may contain a secret.
+    let reason = "the endpoint in the settings is not an address such as https://storage.example.com:9000".to_owned();
+    Err(StoreError::Open { address: shown.to_owned(), reason })
+}
+
+/// Checks settings that become part of a header. `object_store` panics at the first request if one has a line break.
+fn check_header_values(values: impl IntoIterator<Item = Option<String>>, shown: &str) -> Result<(), StoreError> {
+    if values.into_iter().flatten().all(|value| value.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return Ok(());
+    }
+    let reason =
+        "a key or token in the settings has a line break, a space, or another character that no header can carry"
+            .to_owned();
+    Err(StoreError::Open { address: shown.to_owned(), reason })
+}
+
+/// Whether a setting is on; the same words as in `object_store`.
+fn is_true(value: Option<&str>) -> bool {
+    value.is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "on" | "yes" | "y"))
+}
+
+fn options(plain: bool) -> ClientOptions {
+    ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_allow_http(plain)
+}
+
+fn retry() -> RetryConfig {
+    RetryConfig { max_retries: RETRIES_MAX, retry_timeout: OPERATION_TIMEOUT, ..RetryConfig::default() }
 }

@@ -32,6 +32,12 @@ impl Credentials {
         toml::from_str(text).map(Self).map_err(|_| form())
     }
 
+    /// Settings for tests.
+    #[cfg(test)]
+    pub(super) fn of(settings: &[(&str, &str)]) -> Self {
+        Self(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

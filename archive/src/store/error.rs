@@ -10,7 +10,9 @@ pub enum StoreError {
     #[error("cannot create the directory {}: {error}", path.display())]
     Directory { path: PathBuf, error: std::io::Error },
     #[error(
-        "unknown setting {0:?} in the file of credentials; use names such as aws_access_key_id, aws_secret_access_key, aws_endpoint, aws_region"
+        "the setting {0:?} in the file of credentials is unknown, or does not belong to this kind of store; use names such as \
+         aws_access_key_id, aws_secret_access_key, aws_endpoint, aws_region for s3, azure_storage_account_name, \
+         azure_storage_account_key for az, and google_service_account for gs"
     )]
     Setting(String),
     #[error("{name} is missing from {store}")]
@@ -19,6 +21,16 @@ pub enum StoreError {
     Denied { name: String, store: String, reason: String },
     #[error("{name} in {store} has {bytes} bytes; at most {bytes_max} are allowed")]
     TooLarge { name: String, store: String, bytes: u64, bytes_max: u64 },
+    #[error(
+        "{name} in {store} has more than {versions_max} versions, so none was deleted; find out what writes them, delete them with the \
+         store's own tools, and try again"
+    )]
+    TooManyVersions { name: String, store: String, versions_max: usize },
+    #[error(
+        "{store} accepted the deletion of {name}, but still lists {versions} of its versions; something creates them anew, or the \
+         store is not consistent; try again later"
+    )]
+    VersionsRemain { name: String, store: String, versions: usize },
     #[error("cannot {what} {name} in {store}: {reason}")]
     Failed { what: &'static str, name: String, store: String, reason: String },
 }

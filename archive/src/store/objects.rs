@@ -4,15 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 
-use piperoll_format::time::Timestamp;
-
-use super::backend::Address;
+use super::address::Address;
+use super::backend::Opened;
 use super::credentials::Credentials;
 use super::error::{StoreError, chain};
+use super::versions::{Backend, Deleted};
 
 /// Maximum number of objects that one listing returns. An archive of a thousand nodes over ten years has about half a million
 /// objects.
@@ -23,6 +23,8 @@ const LISTED_MAX: usize = 10_000_000;
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     prefix: String,
+    /// Access to the versions of objects; missing in a store for tests, which has none.
+    versions: Option<Arc<Backend>>,
     /// Address for messages; has no credentials.
     shown: String,
 }
@@ -33,15 +35,6 @@ pub enum Created {
     New,
     /// There is an object of this name already. It was not changed.
     Exists,
-}
-
-/// Result of deleting an object in all versions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deleted {
-    /// No version is left.
-    All,
-    /// The store keeps a version: until a known time, or until something changes.
-    Kept { until: Option<Timestamp>, reason: String },
 }
 
 /// An object as the store lists it.
@@ -57,8 +50,7 @@ impl Store {
     /// # Errors
     /// Fails if the directory does not exist, or if the settings of a bucket are not usable.
     pub fn open(address: &Address, credentials: Option<&Credentials>) -> Result<Self, StoreError> {
-        let (inner, prefix) = address.open(credentials, false)?;
-        Ok(Self { inner, prefix, shown: address.to_string() })
+        Ok(Self::from_opened(address.open(credentials, false)?, address))
     }
 
     /// Opens the store of a new archive; creates the directory if it does not exist.
@@ -66,14 +58,18 @@ impl Store {
     /// # Errors
     /// As for [`Store::open`].
     pub fn open_new(address: &Address, credentials: Option<&Credentials>) -> Result<Self, StoreError> {
-        let (inner, prefix) = address.open(credentials, true)?;
-        Ok(Self { inner, prefix, shown: address.to_string() })
+        Ok(Self::from_opened(address.open(credentials, true)?, address))
     }
 
     /// Uses any object store; for tests.
     #[must_use]
     pub fn of(inner: Arc<dyn ObjectStore>, shown: &str) -> Self {
-        Self { inner, prefix: String::new(), shown: shown.to_owned() }
+        Self { inner, prefix: String::new(), versions: None, shown: shown.to_owned() }
+    }
+
+    fn from_opened(opened: Opened, address: &Address) -> Self {
+        let Opened { store, prefix, versions } = opened;
+        Self { inner: store, prefix, versions: Some(versions), shown: address.to_string() }
     }
 
     /// Address for messages, without credentials.
@@ -129,11 +125,18 @@ impl Store {
     /// # Errors
     /// Fails if the object is missing or shorter, or if the store does not answer.
     pub async fn read_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
-        let parts = self.inner.get_ranges(&self.path(name)?, ranges).await;
-        let parts = parts.map_err(|error| self.error("read", name, &error))?;
-        let is_short = |(part, range): (&Bytes, &Range<u64>)| part.len() as u64 != range.end - range.start;
-        if parts.len() != ranges.len() || parts.iter().zip(ranges).any(is_short) {
-            return Err(self.failed("read", name, "the store returned another part of the object".to_owned()));
+        let path = &self.path(name)?;
+        let read = stream::iter(joined(ranges)).map(|block| async move {
+            let bytes =
+                self.inner.get_range(path, block.clone()).await.map_err(|error| self.error("read", name, &error))?;
+            Ok::<_, StoreError>((block.start, bytes))
+        });
+        let blocks = read.buffered(PARALLEL_MAX).try_collect::<Vec<_>>().await?;
+        let mut parts = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let part = blocks.iter().find_map(|(start, bytes)| part_of(*start, bytes, range));
+            let other = || self.failed("read", name, "the store returned another part of the object".to_owned());
+            parts.push(part.ok_or_else(other)?);
         }
         Ok(parts)
     }
@@ -186,13 +189,24 @@ impl Store {
         }
     }
 
-    /// Deletes an object in all versions, so that nothing of its content is left. An object that does not exist counts as deleted.
+    /// Deletes an object in all versions, and checks that none remains. [`Store::delete`] hides an object of a store with versions,
+    /// but keeps its content. If the store keeps a version, the object is hidden, so that engines that list a folder do not see it.
     ///
     /// # Errors
-    /// Fails if the store does not answer.
-    pub async fn delete_versions(&self, name: &str) -> Result<Deleted, StoreError> {
-        self.delete(name).await?;
-        Ok(Deleted::All)
+    /// Fails if the store does not answer or refuses, or if the object has too many versions.
+    pub async fn delete_all_versions(&self, name: &str) -> Result<Deleted, StoreError> {
+        let path = self.path(name)?;
+        let Some(versions) = &self.versions else {
+            self.delete(name).await?;
+            return Ok(Deleted::All { versions: 1 });
+        };
+        let deleted = versions.delete_all_versions(path.as_ref()).await?;
+        if deleted.remaining().is_some()
+            && let Err(error) = self.delete(name).await
+        {
+            tracing::debug!(name, %error, "cannot hide an object that the store keeps");
+        }
+        Ok(deleted)
     }
 
     fn path(&self, name: &str) -> Result<Path, StoreError> {
@@ -224,5 +238,55 @@ impl Store {
 
     fn failed(&self, what: &'static str, name: &str, reason: String) -> StoreError {
         StoreError::Failed { what, name: name.to_owned(), store: self.shown.clone(), reason }
+    }
+}
+
+/// Maximum number of requests for parts of one object at the same time.
+const PARALLEL_MAX: usize = 8;
+/// Maximum gap in bytes between two ranges that are read with one request.
+const GAP_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Joins ranges that are close together. `ObjectStore::get_ranges` does the same, but panics if the object is shorter than a range.
+fn joined(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_by_key(|range| range.start);
+    let mut blocks: Vec<Range<u64>> = Vec::new();
+    for range in sorted {
+        match blocks.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(GAP_BYTES_MAX) => last.end = last.end.max(range.end),
+            _ => blocks.push(range),
+        }
+    }
+    blocks
+}
+
+/// The part of a block that begins at `start`. Missing if the block does not contain the whole range.
+fn part_of(start: u64, block: &Bytes, range: &Range<u64>) -> Option<Bytes> {
+    let from = usize::try_from(range.start.checked_sub(start)?).ok()?;
+    let to = usize::try_from(range.end.checked_sub(start)?).ok()?;
+    (from <= to && to <= block.len()).then(|| block.slice(from..to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn parts_of_an_object_are_read_in_order_and_a_short_object_is_an_error() {
+        let store = Store::of(Arc::new(object_store::memory::InMemory::new()), "memory");
+        let all = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect::<Bytes>();
+        assert_eq!(store.create("x", all.clone()).await.expect("created"), Created::New);
+        let ranges = [2_000_000..2_000_004, 0..3, 2_999_999..3_000_000, 5..9, 7..8, 4..4];
+        let parts = store.read_ranges("x", &ranges).await.expect("parts");
+        for (part, range) in parts.iter().zip(&ranges) {
+            assert_eq!(
+                *part,
+                all.slice(usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small"))
+            );
+        }
+        for beyond in [2_999_998..3_000_001, 3_000_010..3_000_020] {
+            assert!(store.read_ranges("x", &[0..3, 2_999_990..2_999_992, beyond]).await.is_err());
+        }
+        assert_eq!(joined(&[5..6, 0..2, 3_000_000..3_000_001]), [0..6, 3_000_000..3_000_001]);
     }
 }

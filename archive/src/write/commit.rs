@@ -9,7 +9,7 @@ use super::error::WriteError;
 use super::state::{PendingDeletion, State};
 use super::writer::{Committed, Writer};
 use crate::record::names;
-use crate::store::{Created, Deleted};
+use crate::store::Created;
 
 /// Maximum size of a checkpoint with its signatures.
 const CHECKPOINT_BYTES_MAX: u64 = 64 * 1024;
@@ -69,12 +69,13 @@ impl Writer {
     /// Deletes all versions of a file that is not part of the archive. If the store keeps it, for example because of an object lock, this
     /// is remembered and tried again later.
     async fn delete_or_remember(&mut self, name: &str, step: u64) -> Result<(), WriteError> {
-        let deleted = self.store.delete_versions(name).await?;
+        let deleted = self.store.delete_all_versions(name).await?;
         let is_known = |pending: &PendingDeletion| pending.name == name;
-        match deleted {
-            Deleted::All if !self.state.state.pending.iter().any(is_known) => Ok(()),
-            Deleted::All => self.remember(|pending| pending.retain(|known| known.name != name)),
-            Deleted::Kept { until, reason } => {
+        match deleted.remaining() {
+            None if !self.state.state.pending.iter().any(is_known) => Ok(()),
+            None => self.remember(|pending| pending.retain(|known| known.name != name)),
+            Some((until, reason)) => {
+                let until = until.map(|until| Timestamp::from_micros(until.timestamp_micros()));
                 let kept = PendingDeletion { name: name.to_owned(), step, until, reason };
                 self.remember(|pending| {
                     pending.retain(|known| known.name != name);

@@ -13,6 +13,7 @@ pub(crate) async fn run(command: ArchiveCommand) -> anyhow::Result<Exit> {
         ArchiveCommand::Accept { config } => objects::accept(&config.config).await,
         ArchiveCommand::Run { connection, now, json } => rounds::run(&connection, now, json).await,
         ArchiveCommand::Status { connection, json } => rounds::status(&connection, json).await,
+        ArchiveCommand::Row { connection, entry } => rounds::row(&connection, entry).await,
         ArchiveCommand::Ls { place, days, files, json } => objects::ls(&place, &days, files, json).await,
         ArchiveCommand::Verify { place, days, json } => objects::verify(&place, &days, json).await,
     }

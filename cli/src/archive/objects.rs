@@ -1,9 +1,10 @@
 //! Commands that read the archive's objects themselves.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use piperoll_archive::history::{Head, History};
+use piperoll_archive::history::History;
 use piperoll_archive::record::{FileRecord, Step};
 use piperoll_archive::row::Day;
 use piperoll_archive::store::{Address, Store};
@@ -44,22 +45,22 @@ pub(super) async fn accept(config: &Path) -> anyhow::Result<Exit> {
 pub(super) async fn ls(place: &ArchivePlaceArgs, range: &DayArgs, files: bool, json: bool) -> anyhow::Result<Exit> {
     let (from, to) = days(range)?;
     let place = open(place)?;
-    let mut lines: Vec<String> = Vec::new();
+    let mut listed = Files::default();
+    History::load(&place.store, &place.keys.steps, &place.cluster, &place.keys.id, |step, _| listed.apply(step))
+        .await?;
     let (mut rows, mut bytes, mut count) = (0, 0, 0u64);
-    let mut take = |step: &Step, _: Head| {
-        for file in step.files.iter().filter(|file| is_in(file, from, to)) {
-            (rows, bytes, count) = (rows + file.rows, bytes + file.bytes, count + 1);
-            lines.push(if files {
-                address_of(&place.address, &file.name)
-            } else if json {
-                json!({ "name": file.name, "step": step.number, "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256 })
-                    .to_string()
-            } else {
-                format!("{:>8} {:>12} {:>12}  {}", step.number, file.rows, file.bytes, file.name)
-            });
-        }
-    };
-    History::load(&place.store, &place.keys.steps, &place.cluster, &place.keys.id, &mut take).await?;
+    let mut lines: Vec<String> = Vec::new();
+    for (step, file) in listed.files.iter().flatten().filter(|(_, file)| is_in(file, from, to)) {
+        (rows, bytes, count) = (rows + file.rows, bytes + file.bytes, count + 1);
+        lines.push(if files {
+            address_of(&place.address, &file.name)
+        } else if json {
+            json!({ "name": file.name, "step": step, "rows": file.rows, "bytes": file.bytes, "sha256": file.sha256 })
+                .to_string()
+        } else {
+            format!("{step:>8} {:>12} {:>12}  {}", file.rows, file.bytes, file.name)
+        });
+    }
     if !files && !json {
         outln!("{:>8} {:>12} {:>12}  NAME", "STEP", "ROWS", "BYTES");
     }
@@ -70,6 +71,33 @@ pub(super) async fn ls(place: &ArchivePlaceArgs, range: &DayArgs, files: bool, j
         outln!("{}, {}, {bytes} bytes", counted(count, "file", "files"), counted(rows, "row", "rows"));
     }
     Ok(Exit::Complete)
+}
+
+/// The files that are part of the archive, each with the step that describes it; `None` for a file that was removed.
+#[derive(Default)]
+struct Files {
+    files: Vec<Option<(u64, FileRecord)>>,
+    places: HashMap<String, usize>,
+}
+
+impl Files {
+    fn apply(&mut self, step: &Step) {
+        for file in &step.files {
+            self.places.insert(file.name.clone(), self.files.len());
+            self.files.push(Some((step.number, file.clone())));
+        }
+        for replaced in &step.replaced {
+            if let Some(place) = self.places.remove(&replaced.name) {
+                self.places.insert(replaced.file.name.clone(), place);
+                self.files[place] = Some((step.number, replaced.file.clone()));
+            }
+        }
+        for name in &step.expired {
+            if let Some(place) = self.places.remove(name) {
+                self.files[place] = None;
+            }
+        }
+    }
 }
 
 fn is_in(file: &FileRecord, from: Option<Day>, to: Option<Day>) -> bool {
@@ -83,7 +111,7 @@ fn is_in(file: &FileRecord, from: Option<Day>, to: Option<Day>) -> bool {
 fn address_of(address: &Address, name: &str) -> String {
     match address {
         Address::Directory(path) => path.join(name).display().to_string(),
-        Address::S3 { .. } => format!("{address}/{name}"),
+        Address::S3 { .. } | Address::Azure { .. } | Address::Gcs { .. } => format!("{address}/{name}"),
     }
 }
 
@@ -143,8 +171,11 @@ fn print(report: &Report) {
     for gap in &report.gaps {
         outln!("gap: {} were pruned before they were archived", escape(gap));
     }
+    for log in &report.expired {
+        outln!("removed: {}, which were kept for as long as required", escape(log));
+    }
     for name in &report.open {
-        outln!("open: {} belongs to a step that is being written", escape(name));
+        outln!("open: {} belongs to a step that is being written, or is about to be deleted", escape(name));
     }
     for finding in &report.findings {
         let kind = serde_json::to_value(finding.kind)
@@ -161,7 +192,8 @@ fn print(report: &Report) {
         "{}",
         match (report.is_violated(), report.is_verified(), report.whole) {
             (true, ..) => "VIOLATION: the archive is not what its writer and the nodes signed",
-            (false, false, _) => "INCOMPLETE: not everything could be verified",
+            (false, false, _) =>
+                "INCOMPLETE: not everything could be verified, or content that should be gone is still there",
             (false, true, false) =>
                 "VERIFIED for the requested days: every row leads to a checkpoint that its node signed and a witness cosigned",
             (false, true, true) =>

@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
+use piperoll_format::entry::Prefix;
+use piperoll_format::merkle::leaf_hash;
+use piperoll_format::row::RowLine;
 use piperoll_format::terminal::escape;
+use piperoll_format::verify::Integrity;
+use piperoll_protocol::ArchivedRowRef;
 use piperoll_protocol::archive::{ArchiveRun, ArchiveRunRequest, ArchiveStatus, ArchiveVerdict, MissingNode};
 use reqwest::Method;
+use serde::Deserialize;
 
+use crate::address::RowAddress;
 use crate::args::ConnectionArgs;
 use crate::exit::Exit;
+use crate::remote::question::row_path;
 use crate::remote::{Answer, Connection, PAGE_TIMEOUT};
 use crate::show::counted;
 
@@ -58,10 +67,52 @@ pub(super) async fn status(connection: &ConnectionArgs, json: bool) -> anyhow::R
         print(&status);
     }
     Ok(match status.verdict {
-        ArchiveVerdict::Ok if status.missing.is_empty() => Exit::Complete,
+        ArchiveVerdict::Ok
+            if status.missing.is_empty() && status.pending_deletions.is_empty() && status.not_removed.is_empty() =>
+        {
+            Exit::Complete
+        }
         ArchiveVerdict::Rollback | ArchiveVerdict::Fork => Exit::Violation,
         _ => Exit::Incomplete,
     })
+}
+
+/// Rows of an answer.
+#[derive(Deserialize)]
+struct Rows<'a> {
+    #[serde(borrow)]
+    entries: Vec<RowLine<'a>>,
+}
+
+/// Prints what an entry about the erasure of a row states about it.
+pub(super) async fn row(connection: &ConnectionArgs, entry: RowAddress) -> anyhow::Result<Exit> {
+    let (node, seq, generation) = entry.with_node()?;
+    let connection = Connection::open(connection)?;
+    let path = row_path(&node, seq, generation.as_deref(), "");
+    let response = match connection.send(connection.request(Method::GET, &path).timeout(PAGE_TIMEOUT)).await? {
+        Answer::Good(response) => response,
+        Answer::Unavailable(envelope) => return Ok(connection.refused(&envelope)),
+    };
+    let text = response.text().await?;
+    let rows: Rows<'_> = serde_json::from_str(&text).context("the answer has another form")?;
+    let found = rows.entries.first().with_context(|| format!("there is no row {node}/{seq}"))?;
+    if let Some(gone) = &found.erased {
+        bail!("row {node}/{seq} was erased already: {}", gone.describe());
+    }
+    ensure!(found.integrity == Integrity::Ok, "row {node}/{seq} fails verification, so it is kept as evidence");
+    let body = found.entry.get().as_bytes();
+    let prefix = Prefix::parse(body).context("the row is not an entry")?;
+    let mac = hex::decode(&*found.signature).context("the row's signature is not hexadecimal")?;
+    let row = ArchivedRowRef {
+        node_id: prefix.node_id.parse()?,
+        generation: prefix.generation.parse()?,
+        seq: prefix.seq,
+        era: prefix.era,
+        timestamp: prefix.timestamp,
+        leaf: leaf_hash(body, &mac),
+    };
+    outln!("{row}");
+    Ok(Exit::Complete)
 }
 
 fn print(status: &ArchiveStatus) {
@@ -88,6 +139,13 @@ fn print(status: &ArchiveStatus) {
         );
     }
     name_missing(&status.missing);
+    for file in &status.pending_deletions {
+        let until = file.until.as_deref().map(|until| format!(" until {}", escape(until))).unwrap_or_default();
+        outln!("NOT DELETED {}: the store keeps it{until}: {}", escape(&file.name), escape(&file.reason));
+    }
+    for reason in &status.not_removed {
+        outln!("NOT REMOVED {}", escape(reason));
+    }
 }
 
 fn name_missing(missing: &[MissingNode]) {

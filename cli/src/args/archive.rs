@@ -7,6 +7,7 @@ use piperoll_format::ids::NodeId;
 
 use super::remote::ConnectionArgs;
 use super::shared::AggregatorConfigArg;
+use crate::address::RowAddress;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
@@ -66,6 +67,14 @@ pub(crate) enum ArchiveCommand {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Print the address of an archived entry, for `piperoll node erase --archived-row`
+    #[command(after_help = "Example:\n  piperoll archive row mx1/4711")]
+    Row {
+        #[command(flatten)]
+        connection: ConnectionArgs,
+        /// NODE/SEQ, such as mx1/42, or NODE/SEQ@GENERATION for a log that the node replaced
+        entry: RowAddress,
     },
     /// Accept the archive as it is now, after a rollback, a fork, or a change of its writer
     #[command(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use piperoll_protocol::ArchivedRowRef;
 
 use super::admin::{ForwardCommand, HoldCommand, PruneArgs, RecordingTokenCommand};
 use crate::address::RowAddress;
@@ -109,13 +110,18 @@ my-program | piperoll node append -\n  piperoll node append --map cloudtrail eve
         dry_run: bool,
     },
     /// Permanently erase the content of one entry, for privacy requests; its number and hash stay, and the erasure is recorded
-    #[command(after_help = "Example:\n  piperoll node erase --seq 4711 --reason 'request 2026/12, art. 17'")]
+    #[command(
+        after_help = "Examples:\n  piperoll node erase --seq 4711 --reason 'request 2026/12, art. 17'\n\nFor an entry that the node pruned and that is in the archive, run `piperoll archive row NODE/SEQ`, and on the node:\n  piperoll node erase --archived-row ROW --reason 'request 2026/12, art. 17'"
+    )]
     Erase {
         #[command(flatten)]
         log: LogArgs,
         /// SEQ, or NODE/SEQ of this node
-        #[arg(long, value_name = "SEQ")]
-        seq: RowAddress,
+        #[arg(long, value_name = "SEQ", required_unless_present = "archived_row", conflicts_with = "archived_row")]
+        seq: Option<RowAddress>,
+        /// Entry that this node pruned and that is in the archive, as `piperoll archive row` prints it
+        #[arg(long, value_name = "ROW")]
+        archived_row: Option<ArchivedRowRef>,
         /// Reason, kept in the log forever: name no person in it
         #[arg(long)]
         reason: String,

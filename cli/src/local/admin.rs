@@ -13,6 +13,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 use piperoll_node::config::NodeConfig;
 use piperoll_node::store::{LogDir, OfflineAdmin, REASON_BYTES_MAX, begin_generation};
+use piperoll_protocol::ArchivedRowRef;
 use piperoll_protocol::node::{
     ConfirmTimesRequest, ConfirmedTimes, EntryRecorded, EraseRequest, HeldRows, HoldReleaseRequest, HoldRequest,
     PrunePlan, PruneRequest, RetentionStatus, socket_path,
@@ -143,7 +144,10 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
     let place = LogAccess::of_log(args).await?;
     let seq = place.own_row(row).await?;
     let done: EntryRecorded = match place {
-        LogAccess::Socket(client) => client.admin_post(socket_path::ERASE, &EraseRequest { seq, reason }).await?,
+        LogAccess::Socket(client) => {
+            let request = EraseRequest { seq, reason, archived: None };
+            client.admin_post(socket_path::ERASE, &request).await?
+        }
         LogAccess::Directory(config) => {
             let holds = if args.generation.is_some() { present_holds(args).await? } else { Vec::new() };
             direct(&config)?.erase(seq, &reason, &by(), &holds)?
@@ -159,7 +163,27 @@ pub(super) async fn erase(args: &LogArgs, row: RowAddress, reason: String) -> an
         );
     }
     errln!(
-        "Not erased: earlier backups, snapshots, exports and archives, and copies of overwritten blocks that the disk itself keeps."
+        "Not erased: earlier backups, snapshots, exports and files of pruned rows, and copies of overwritten blocks that the disk itself keeps. If the row is in the cluster's archive, its content is removed there after this entry has been archived."
+    );
+    Ok(Exit::Complete)
+}
+
+/// Records the erasure of a row that only the archive still has.
+pub(super) async fn erase_archived(args: &LogArgs, row: ArchivedRowRef, reason: String) -> anyhow::Result<Exit> {
+    let seq = row.seq;
+    let done: EntryRecorded = match LogAccess::of_log(args).await? {
+        LogAccess::Socket(client) => {
+            let request = EraseRequest { seq, reason, archived: Some(row) };
+            client.admin_post(socket_path::ERASE, &request).await?
+        }
+        LogAccess::Directory(config) => {
+            let holds = if args.generation.is_some() { present_holds(args).await? } else { Vec::new() };
+            direct(&config)?.erase_archived(&row, &reason, &by(), &holds)?
+        }
+    };
+    outln!("the erasure of the archived row {seq} was recorded as entry {}", done.entry_seq);
+    errln!(
+        "Answers no longer show its content. The archive removes it after this entry has been archived: within about a day, or at once with `piperoll archive run --now`."
     );
     Ok(Exit::Complete)
 }

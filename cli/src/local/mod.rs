@@ -15,7 +15,7 @@ pub(crate) use forward::{behind, state};
 pub(crate) use verify::progress_bar;
 
 use crate::args::NodeCommand;
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 
 pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
     match command {
@@ -34,7 +34,11 @@ pub(crate) async fn run(command: NodeCommand) -> anyhow::Result<Exit> {
         NodeCommand::Prune(args) => admin::prune(*args).await,
         NodeCommand::ConfirmTimes { place, reason, dry_run } => admin::confirm_times(&place, reason, dry_run).await,
         NodeCommand::NewGeneration { place, reason } => admin::new_generation(&place, &reason).await,
-        NodeCommand::Erase { log, seq, reason } => admin::erase(&log, seq, reason).await,
+        NodeCommand::Erase { log, seq: Some(seq), reason, .. } => admin::erase(&log, seq, reason).await,
+        NodeCommand::Erase { log, archived_row: Some(row), reason, .. } => {
+            admin::erase_archived(&log, row, reason).await
+        }
+        NodeCommand::Erase { .. } => Err(UsageError("erase needs --seq or --archived-row".to_owned()).into()),
         NodeCommand::Reindex { place } => reindex::run(&place).await,
         NodeCommand::Checkpoint { log, witnessed, key } => checkpoint::run(&log, witnessed, key).await,
         NodeCommand::Status { log, output, health } => verify::status(&log, output, health).await,

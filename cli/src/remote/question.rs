@@ -84,7 +84,7 @@ pub(super) fn filter_without_zone(query: &QueryArgs) -> anyhow::Result<Option<St
 }
 
 /// Returns the URL path of a row, or of a resource below it such as `/proof`.
-pub(super) fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
+pub(crate) fn row_path(node: &str, seq: u64, generation: Option<&str>, below: &str) -> String {
     let log = generation.map(|generation| format!("?generation={generation}")).unwrap_or_default();
     format!("/api/v1/audit-log/{node}/{seq}{below}{log}")
 }

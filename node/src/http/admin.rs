@@ -80,7 +80,11 @@ async fn erase(
     Extension(peer): Extension<UnixPeer>,
     JsonBody(asked): JsonBody<EraseRequest>,
 ) -> Result<Json<EntryRecorded>, ApiError> {
-    Ok(Json(app.store.erase(asked.seq, asked.reason, by(&peer)).await?))
+    let EraseRequest { seq, reason, archived } = asked;
+    Ok(Json(match archived {
+        Some(row) => app.store.erase_archived(row, reason, by(&peer)).await?,
+        None => app.store.erase(seq, reason, by(&peer)).await?,
+    }))
 }
 
 async fn plan(

@@ -9,6 +9,7 @@ use piperoll_format::statement::{ArchiveDigest, Hold, HoldRelease, PruneFinished
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::RowChecker;
 use piperoll_net::clock::Clock;
+use piperoll_protocol::ArchivedRowRef;
 use piperoll_protocol::node::{ConfirmedTimes, EntryRecorded, PrunePlan};
 use tokio::sync::oneshot;
 
@@ -17,7 +18,7 @@ use super::engine::open_writer::{OpenWriter, open_writer};
 use super::engine::signer::{CurrentRows, StoredNote, keep_mirrored, kept};
 use super::engine::writer::{Job, Writer};
 use super::index::BLOCK_LEVEL;
-use super::lifecycle::erase::erase;
+use super::lifecycle::erase::{erase, erase_archived};
 use super::lifecycle::hold_changes::{add_hold, confirm_times, release_hold};
 use super::lifecycle::past_retention::{self, LogLocation};
 use super::lifecycle::prune::{PruneCheck, Pruner, file_bytes, plan, used_bytes};
@@ -74,6 +75,11 @@ impl Store {
     /// Erases one row and returns the seq of the entry that records it.
     pub async fn erase(&self, seq: u64, reason: String, by: String) -> Result<EntryRecorded> {
         self.on_writer(move |writer| erase(writer, seq, &reason, &by, &[])).await
+    }
+
+    /// Records the erasure of a row that this log pruned and that the archive still has.
+    pub async fn erase_archived(&self, row: ArchivedRowRef, reason: String, by: String) -> Result<EntryRecorded> {
+        self.on_writer(move |writer| erase_archived(writer, &row, &reason, &by, &[])).await
     }
 
     /// Stores a checkpoint of this node whose rows the cluster's archive has. `archived_from` is the first archived row. Returns the
@@ -334,6 +340,19 @@ impl OfflineAdmin {
     /// Erases a row. For an archived log, `holds` are the holds of the log that replaced it.
     pub fn erase(&mut self, seq: u64, reason: &str, by: &str, holds: &[Hold]) -> Result<EntryRecorded> {
         let done = erase(&mut self.open.writer, seq, reason, by, holds)?;
+        self.sign();
+        Ok(done)
+    }
+
+    /// Records the erasure of a row that this log pruned and that the archive still has. `holds` are as for [`Self::erase`].
+    pub fn erase_archived(
+        &mut self,
+        row: &ArchivedRowRef,
+        reason: &str,
+        by: &str,
+        holds: &[Hold],
+    ) -> Result<EntryRecorded> {
+        let done = erase_archived(&mut self.open.writer, row, reason, by, holds)?;
         self.sign();
         Ok(done)
     }

@@ -63,6 +63,22 @@ pub struct ArchiveStatus {
     pub nodes: Vec<ArchiveNode>,
     /// Nodes whose rows were due in the last round and could not be read.
     pub missing: Vec<MissingNode>,
+    /// Files that are not part of the archive any more, and that the store keeps.
+    #[serde(default)]
+    pub pending_deletions: Vec<KeptFile>,
+    /// Reasons why content that should be erased, or rows that should be removed, are still in the archive.
+    #[serde(default)]
+    pub not_removed: Vec<String>,
+}
+
+/// A file that was replaced or removed, and that the store keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KeptFile {
+    pub name: String,
+    /// Time until which the store keeps it, if that is known. RFC 3339.
+    pub until: Option<String>,
+    pub reason: String,
 }
 
 /// Archived rows of one log.

@@ -9,6 +9,8 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::verify::EpochSpan;
 use piperoll_query::stats::Plan;
 
+use crate::archived_row::ArchivedRowRef;
+
 pub use crate::forward::{ForwardPauseRequest, ForwardResumeRequest, ForwardStatus};
 pub use crate::verify::{Finding, FindingKind, VerifyLine, VerifySummary};
 
@@ -468,6 +470,9 @@ pub struct HeldRows {
 pub struct EraseRequest {
     pub seq: u64,
     pub reason: String,
+    /// Set for a row that the node pruned and that the archive still has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<ArchivedRowRef>,
 }
 
 /// Result of an operation: the entry that records it.

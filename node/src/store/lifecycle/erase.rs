@@ -1,8 +1,10 @@
-//! Erases one row: deletes its content, but keeps its number, time and hash, and records the erasure.
+//! Erases one row: deletes its content, but keeps its number, time and hash, and records the erasure. For a row that was pruned and that the
+//! archive still has, only the entry is recorded.
 
 use piperoll_format::entry::Prefix;
 use piperoll_format::statement::{Begun, Erased, Hold, Statement};
 use piperoll_format::verify::Integrity;
+use piperoll_protocol::ArchivedRowRef;
 use piperoll_protocol::node::EntryRecorded;
 
 use crate::store::engine::writer::{WAL_TRIES, Writer};
@@ -27,7 +29,10 @@ pub(in crate::store) fn erase(
     load_epochs(writer.conn(), &mut checker, floor.as_ref())?.map_err(AdminError::Refused)?;
     let first = first_seq(floor.as_ref());
     if seq < first {
-        return Err(AdminError::NotFound(format!("row {seq} was pruned; this log begins at row {first}")));
+        return Err(AdminError::NotFound(format!(
+            "row {seq} was pruned; this log begins at row {first}. If the row is in the cluster's archive, erase it there: \
+             `piperoll archive row NODE/{seq}` prints its address for --archived-row"
+        )));
     }
     let row = if seq < writer.next_seq() { row_at(writer.conn(), &mut checker, seq)? } else { None };
     let row = row.ok_or_else(|| AdminError::NotFound(format!("no such row: {seq}")))?;
@@ -79,4 +84,49 @@ pub(in crate::store) fn erase(
     })?;
     let wal_emptied = writer.empty_wal(WAL_TRIES);
     Ok(EntryRecorded { entry_seq, wal_emptied })
+}
+
+/// Records the erasure of a row that this log pruned and that the archive still has. The archive's writer then removes its content. `holds` are
+/// as for [`erase`].
+pub(in crate::store) fn erase_archived(
+    writer: &mut Writer,
+    row: &ArchivedRowRef,
+    reason: &str,
+    by: &str,
+    holds: &[Hold],
+) -> Result<EntryRecorded, AdminError> {
+    check_reason(reason)?;
+    let seq = row.seq;
+    let own = (writer.keys().ring.node_id(), writer.generation());
+    if (&row.node_id, row.generation) != own {
+        return Err(AdminError::NotFound(format!("row {seq} is one of another log: this is {}/{}", own.0, own.1)));
+    }
+    let mut checker = writer.checker();
+    let floor = floor(writer.conn(), &mut checker)?.map_err(AdminError::Refused)?;
+    let first = first_seq(floor.as_ref());
+    let newest = floor.as_ref().map(|floor| floor.pruned.newest);
+    if seq >= first {
+        let message = format!("row {seq} is still in this log; erase it with --seq {seq}");
+        return Err(AdminError::Refused(message));
+    }
+    if newest.is_none_or(|newest| row.timestamp > newest) {
+        return Err(AdminError::Refused(format!("row {seq} cannot have been recorded at {}", row.timestamp)));
+    }
+    let held = holds::over(writer.conn(), &mut checker, row.timestamp)?.map(|hold| hold.name);
+    let held = held.or_else(|| {
+        holds.iter().find(|hold| (hold.from..hold.to).contains(&row.timestamp)).map(|hold| hold.name.clone())
+    });
+    if let Some(name) = held {
+        return Err(AdminError::Refused(format!("row {seq} is under the hold {name:?}; release it first")));
+    }
+    let statement = Statement::Erased(Erased {
+        seq,
+        leaf: row.leaf,
+        era: row.era,
+        timestamp: row.timestamp,
+        reason: reason.to_owned(),
+        by: by.to_owned(),
+    });
+    let entry_seq = writer.transact(|transaction, now| transaction.state(&statement, now))?;
+    Ok(EntryRecorded { entry_seq, wal_emptied: true })
 }

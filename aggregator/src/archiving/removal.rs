@@ -1,0 +1,125 @@
+//! Removes what must not be in the archive any more: the content of erased rows, and rows that were kept for as long as required.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use piperoll_archive::history::History;
+use piperoll_archive::read::Reader;
+use piperoll_archive::row::{Day, LogId};
+use piperoll_archive::write::{StepOutcome, Writer};
+use piperoll_format::ids::NodeId;
+use piperoll_format::time::Timestamp;
+use piperoll_net::clock::{Clock as _, SystemClock};
+
+use super::archiver::{ArchiveError, Archiver, refresh};
+use super::holds::{HeldRanges, holds_of};
+use crate::audit::Audit;
+use crate::cluster::roster::Cluster;
+
+/// Files that one step removes at most.
+const FILES_EXPIRED_MAX: usize = 10_000;
+/// Steps of one round that remove something.
+const REMOVING_STEPS_MAX: usize = 64;
+/// Reasons that a status lists.
+const REASONS_MAX: usize = 64;
+
+impl Archiver {
+    /// Carries out what is due, and returns the numbers of the steps.
+    pub(super) async fn remove(
+        &self,
+        writer: &mut Writer,
+        cluster: &Cluster,
+        audit: &Audit,
+        mut history: History,
+    ) -> Result<Vec<u64>, ArchiveError> {
+        let mut steps = Vec::new();
+        let mut reasons = Vec::new();
+        writer.retry_deletions(SystemClock.now()).await?;
+        while steps.len() < REMOVING_STEPS_MAX {
+            let Some(reader) = reader(cluster) else { break };
+            let outcome = match self.erase(writer, &reader, &history, &mut reasons).await? {
+                done @ StepOutcome::Committed { .. } => done,
+                StepOutcome::Nothing { .. } => self.expire(writer, cluster, &reader, &history, &mut reasons).await?,
+            };
+            let StepOutcome::Committed { committed, history: next } = outcome else { break };
+            history = *next;
+            steps.push(committed.step.number);
+            self.remember(&history);
+            // Readers must know the new files before the old ones are deleted.
+            refresh(cluster).await;
+            let (number, files) = (committed.step.number, committed.step.removed_files().count());
+            tracing::info!(step = number, files, "replaced or removed files of the archive");
+            self.publish(writer, &committed, audit).await?;
+        }
+        reasons.truncate(REASONS_MAX);
+        self.known().not_removed = reasons;
+        Ok(steps)
+    }
+
+    /// Removes the content of rows whose erasure is declared by archived entries.
+    async fn erase(
+        &self,
+        writer: &mut Writer,
+        reader: &Reader,
+        history: &History,
+        reasons: &mut Vec<String>,
+    ) -> Result<StepOutcome, ArchiveError> {
+        let head = reader.catalog().head();
+        if writer.searched() >= head.number {
+            return Ok(StepOutcome::Nothing { missing: Vec::new() });
+        }
+        let due = reader.due_erasures(writer.searched(), self.config.keys.steps.public()).await?;
+        let outcome = writer.replace(history, due.files, SystemClock.now()).await?;
+        if let StepOutcome::Nothing { .. } = outcome {
+            if due.unread.is_empty() {
+                writer.set_searched(head.number)?;
+            }
+            reasons.extend(due.refused);
+            reasons.extend(due.unread.into_iter().map(|reason| format!("its erasures are not known: {reason}")));
+        }
+        Ok(outcome)
+    }
+
+    /// Removes rows that are older than the archive keeps them.
+    async fn expire(
+        &self,
+        writer: &mut Writer,
+        cluster: &Cluster,
+        reader: &Reader,
+        history: &History,
+        reasons: &mut Vec<String>,
+    ) -> Result<StepOutcome, ArchiveError> {
+        let nothing = StepOutcome::Nothing { missing: Vec::new() };
+        let Some(keep) = self.config.keep else { return Ok(nothing) };
+        let now = SystemClock.now();
+        let first_day = Day::of(now.minus(keep));
+        let candidates = reader.expired(first_day, FILES_EXPIRED_MAX, |_, _, _| true).await?;
+        if candidates.files.is_empty() {
+            return Ok(nothing);
+        }
+        let mut held: BTreeMap<NodeId, Result<HeldRanges, String>> = BTreeMap::new();
+        let nodes: BTreeSet<NodeId> = candidates.logs().map(|log| log.node_id.clone()).collect();
+        for node in nodes {
+            let holds = holds_of(cluster, reader, &node).await;
+            if let Err(reason) = &holds {
+                reasons.push(format!("rows of {node} are kept longer, because its holds are not known: {reason}"));
+            }
+            held.insert(node, holds);
+        }
+        let may_go = |log: &LogId, first: Timestamp, last: Timestamp| match held.get(&log.node_id) {
+            Some(Ok(holds)) => !holds.iter().any(|hold| hold.start <= last && first < hold.end),
+            Some(Err(_)) | None => false,
+        };
+        let expiry = reader.expired(first_day, FILES_EXPIRED_MAX, may_go).await?;
+        if expiry.files.len() < candidates.files.len()
+            && held.values().any(|holds| holds.as_ref().is_ok_and(|holds| !holds.is_empty()))
+        {
+            reasons.push("rows under a hold, and the later rows of their logs, are kept longer".to_owned());
+        }
+        Ok(writer.expire(history, expiry, now).await?)
+    }
+}
+
+fn reader(cluster: &Cluster) -> Option<Reader> {
+    cluster.archive.as_ref().map(Arc::as_ref).and_then(|archive| archive.reader().ok())
+}
