@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use piperoll_protocol::access::Role;
-use piperoll_tests::{Cluster, Guard, Run, entry, free_address, piperoll, until};
+use piperoll_tests::{Cluster, Guard, Run, entry, piperoll, until};
 use serde_json::Value;
 
+use crate::buckets::{S3, SECRET_KEY};
 use crate::witness::witnessed;
 
 /// A cluster of two nodes that is going to have an archive at `url`.
@@ -66,7 +67,7 @@ pub(crate) fn on_aggregator(cluster: &Cluster, args: &[&str]) -> Run {
 }
 
 /// Verifies as an auditor does: with the address and the trust file, but without the cluster.
-fn verify(url: &str, trust: &Path, more: &[&str]) -> Run {
+pub(crate) fn verify(url: &str, trust: &Path, more: &[&str]) -> Run {
     let mut command = Command::new(piperoll());
     command.args(["archive", "verify", "--url", url, "--trust"]).arg(trust).args(more);
     command.stdin(Stdio::null()).output().unwrap().into()
@@ -272,98 +273,6 @@ async fn a_node_that_is_down_is_named_and_comes_later() {
     let trust = trust_file(&cluster);
     assert_eq!(verify(&in_directory(&cluster), &trust, &[]).code, 0);
     cluster.verify_all();
-}
-
-/// Environment variable with the path of SeaweedFS's program `weed`.
-const SEAWEED_VARIABLE: &str = "PIPEROLL_SEAWEED";
-const ACCESS_KEY: &str = "piperolltest";
-const SECRET_KEY: &str = "topsecretofthetest";
-
-/// An S3 server on loopback with the bucket `audit`.
-struct S3 {
-    server: Guard,
-    _dir: tempfile::TempDir,
-    endpoint: String,
-    /// Ports on which the server may have created a Unix socket in /tmp.
-    ports: Vec<String>,
-}
-
-impl Drop for S3 {
-    fn drop(&mut self) {
-        let _ = self.server.0.kill();
-        let _ = self.server.0.wait();
-        for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let of_it = |port: &String| name.starts_with("seaweedfs-") && name.ends_with(&format!("-{port}.sock"));
-            if self.ports.iter().any(of_it) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-impl S3 {
-    /// Starts SeaweedFS. Returns `None` if it is not installed.
-    async fn start() -> Option<Self> {
-        let Some(weed) = std::env::var_os(SEAWEED_VARIABLE) else {
-            eprintln!("SKIPPED: {SEAWEED_VARIABLE} does not name the program weed");
-            return None;
-        };
-        let dir = tempfile::Builder::new().prefix("prt-s3-").tempdir().unwrap();
-        let config = dir.path().join("s3.json");
-        let identity = serde_json::json!({ "identities": [{ "name": "test", "actions": ["Admin", "Read", "Write", "List"],
-            "credentials": [{ "accessKey": ACCESS_KEY, "secretKey": SECRET_KEY }] }] });
-        std::fs::write(&config, identity.to_string()).unwrap();
-        let port = || free_address().rsplit_once(':').unwrap().1.to_owned();
-        let (s3, filer) = (port(), port());
-        let flags = [
-            ("ip", "127.0.0.1".to_owned()),
-            ("ip.bind", "127.0.0.1".to_owned()),
-            ("dir", dir.path().display().to_string()),
-            ("s3.port", s3.clone()),
-            ("s3.port.grpc", port()),
-            ("s3.port.iceberg", port()),
-            ("s3.port.lance", port()),
-            ("s3.config", config.display().to_string()),
-            ("master.port", port()),
-            ("master.port.grpc", port()),
-            ("master.volumeSizeLimitMB", "64".to_owned()),
-            ("volume.port", port()),
-            ("volume.port.grpc", port()),
-            ("filer.port", filer.clone()),
-            ("filer.port.grpc", port()),
-        ];
-        let log = std::fs::File::create(dir.path().join("weed.log")).unwrap();
-        let server = Command::new(weed)
-            .args(["-logtostderr=true", "server", "-s3"])
-            .args(flags.iter().map(|(flag, value)| format!("-{flag}={value}")))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        let server = Guard(server.unwrap());
-        // A bucket is a directory of the filer.
-        piperoll();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        until("the S3 server to have a bucket", async || {
-            let made = client.post(format!("http://127.0.0.1:{filer}/buckets/audit/")).send().await;
-            let is_up = client.get(format!("http://127.0.0.1:{s3}/")).send().await.is_ok();
-            let has_bucket =
-                made.is_ok_and(|made| made.status().is_success() || made.status() == reqwest::StatusCode::CONFLICT);
-            (has_bucket && is_up).then_some(())
-        })
-        .await;
-        let ports = flags.into_iter().filter(|(flag, _)| flag.contains("port")).map(|(_, port)| port).collect();
-        Some(Self { server, _dir: dir, endpoint: format!("http://127.0.0.1:{s3}"), ports })
-    }
-
-    fn credentials(&self) -> String {
-        format!(
-            "aws_access_key_id = \"{ACCESS_KEY}\"\naws_secret_access_key = \"{SECRET_KEY}\"\naws_endpoint = \"{}\"\n\
-             aws_region = \"us-east-1\"\naws_allow_http = \"true\"\n",
-            self.endpoint
-        )
-    }
 }
 
 #[tokio::test]

@@ -140,6 +140,8 @@ pub struct Cluster {
     asked: usize,
     /// Processes that run many nodes each.
     packs: Vec<Guard>,
+    /// Additional environment of aggregators.
+    pub aggregator_environment: Vec<(String, String)>,
     pub(crate) client: reqwest::Client,
 }
 
@@ -222,7 +224,17 @@ impl Cluster {
             .build()
             .unwrap();
         let (url, token) = (aggregator.url.clone(), aggregator.token.clone());
-        let made = Self { nodes, url, token, aggregators: vec![aggregator], asked: 0, packs: Vec::new(), client, dir };
+        let made = Self {
+            nodes,
+            url,
+            token,
+            aggregators: vec![aggregator],
+            asked: 0,
+            packs: Vec::new(),
+            aggregator_environment: Vec::new(),
+            client,
+            dir,
+        };
         // Tests send requests as fast as they can, so raise the rate limits. Tests of these limits set their own.
         made.configure_aggregator("[rates]\nper_address = 100000\nper_caller = 100000\n");
         made
