@@ -140,7 +140,7 @@ async fn rows_leave_from_the_beginning_of_their_log() {
         while expire(&bench, bench.store(), *first_day, 3, |_, _, _| true).await.unwrap().is_some() {
             before = check(&bench, &logs, &kept(&logs, *first_day, |_| false)).await;
         }
-        // The archive goes on.
+        // The archive continues.
         logs.append(&a, 7, MINUTE);
         bench.archive_all(&logs, ROWS_MAX).await;
         check(&bench, &logs, &kept(&logs, *first_day, |_| false)).await;

@@ -5,11 +5,13 @@ mod error;
 mod gather;
 mod layout;
 mod objects;
+mod plans;
 mod replace;
 mod settings;
 mod source;
 mod spool;
 mod state;
+mod step;
 mod writer;
 
 pub use error::WriteError;

@@ -16,7 +16,7 @@ use crate::record::{
 };
 use crate::store::Created;
 
-/// What a step does, without its place in the chain.
+/// Content of a step, without its place in the chain.
 pub(super) struct StepContent {
     pub(super) kind: StepKind,
     pub(super) created: Timestamp,

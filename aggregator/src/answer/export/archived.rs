@@ -157,7 +157,8 @@ impl ArchivedExport<'_> {
         all.extend(newer.all_runs());
         let all = joined(all);
         // The node needs no hashes of pruned rows to prove the others if all of them are left out of the gaps.
-        let above = joined([0..split].into_iter().chain(clipped(&all, split..pinned.size)).filter(not_empty).collect());
+        let above =
+            joined(std::iter::once(0..split).chain(clipped(&all, split..pinned.size)).filter(not_empty).collect());
         let proof_of_both = match prove(member, &pinned, above.clone()).await {
             Ok(hashes) => {
                 let upper = Upper { split, runs: above, hashes };
@@ -210,7 +211,7 @@ impl ArchivedExport<'_> {
             Ok(rest) => rest,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let upper = Upper { split, runs: [0..split].into_iter().filter(not_empty).collect(), hashes: rest };
+        let upper = Upper { split, runs: std::iter::once(0..split).filter(not_empty).collect(), hashes: rest };
         match proof_of(&rows.reader, &rows.log, &gathered.all_runs(), pinned.size, upper).await {
             Ok(proof) => {
                 let mut proven = Proven { pinned, rows: gathered, proof };

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::super::error::StoreError;
 use super::client::{Answer, Client, encoded};
 use super::outcome::{Kind, Listing, Lock, LockMode, Removal, State, Version};
-use super::{PAGE_VERSIONS, Pages};
+use super::pages::{PAGE_VERSIONS, Pages};
 
 /// Version of the interface. Versions of blobs exist since 2019-12-12, immutability of a version and permanent deletion since
 /// 2020-06-12.

@@ -13,6 +13,7 @@ mod gcs;
 #[cfg(test)]
 mod gcs_test;
 mod outcome;
+mod pages;
 mod s3;
 #[cfg(test)]
 mod s3_test;
@@ -34,12 +35,6 @@ use outcome::{Listing, Removal, State, Version};
 
 /// Time limit for deleting one object in all versions, retries included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(300);
-/// Maximum number of versions of one object. The archive creates every object once, so more than a few mean that something else writes.
-const VERSIONS_MAX: usize = 1_000;
-/// Maximum number of pages that a list of one object's versions has. Names that merely begin with the object's name share the list.
-const PAGES_MAX: usize = 20;
-/// Number of versions per page. All three services allow it.
-const PAGE_VERSIONS: &str = "1000";
 /// Maximum number of rounds of listing and deleting. On Azure with soft delete, the current version needs four: it becomes an older
 /// version, is soft-deleted, is erased, and the last list is empty.
 const ROUNDS_MAX: usize = 6;
@@ -95,7 +90,7 @@ impl Backend {
                 return Ok(Deleted::Locked { versions: count, lock });
             }
             if kept.len() == versions.len() {
-                // Without a date for each of them, nobody knows when the last one is erased.
+                // Without a date for each of them, it is not known when the last one is erased.
                 let until = kept.iter().copied().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
                 return Ok(Deleted::Recoverable { versions: kept.len(), until });
             }
@@ -133,25 +128,5 @@ impl Backend {
 
     fn failed(&self, what: &'static str, name: &str, reason: String) -> StoreError {
         StoreError::Failed { what, name: name.to_owned(), store: self.shown().to_owned(), reason }
-    }
-}
-
-/// Versions that the pages of a list have shown so far.
-#[derive(Default)]
-struct Pages {
-    versions: Vec<Version>,
-    read: usize,
-}
-
-impl Pages {
-    /// Adds the versions of one page.
-    fn add(&mut self, client: &Client, name: &str, versions: impl Iterator<Item = Version>) -> Result<(), StoreError> {
-        self.versions.extend(versions);
-        self.read += 1;
-        if self.versions.len() <= VERSIONS_MAX && self.read <= PAGES_MAX {
-            return Ok(());
-        }
-        let (name, store) = (name.to_owned(), client.shown().to_owned());
-        Err(StoreError::TooManyVersions { name, store, versions_max: VERSIONS_MAX })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// What became of an object.
+/// Result of deleting an object in all versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deleted {
     /// The store lists no version any more. `versions` were removed, delete markers included.
@@ -16,7 +16,7 @@ pub enum Deleted {
     /// The object is deleted, but the store keeps `versions` that an administrator of the store can restore (soft delete). They are
     /// erased by the store at `until`, if it says when.
     Recoverable { versions: usize, until: Option<DateTime<Utc>> },
-    /// The store has no list of versions, so nobody can tell whether all were deleted. Nothing was deleted.
+    /// The store has no list of versions, so it is not known whether all were deleted. Nothing was deleted.
     CannotList { reason: String },
 }
 
@@ -53,7 +53,7 @@ pub enum LockMode {
     Governance,
     /// A policy of the whole bucket or container; the store does not say whether it can be lifted.
     Policy,
-    /// Nobody can lift it: `COMPLIANCE` on S3, a locked policy on Azure, `Locked` on Google.
+    /// No operator can lift it: `COMPLIANCE` on S3, a locked policy on Azure, `Locked` on Google.
     Compliance,
     /// A hold without an end: a legal hold on S3 and Azure, a temporary or event-based hold on Google.
     Hold,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::super::error::StoreError;
 use super::client::{Answer, Client, encoded};
 use super::outcome::{Kind, Listing, Lock, LockMode, Removal, State, Version};
-use super::{PAGE_VERSIONS, Pages};
+use super::pages::{PAGE_VERSIONS, Pages};
 
 const LIST: &str = "list the versions of";
 const DELETE: &str = "delete a version of";

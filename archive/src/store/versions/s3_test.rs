@@ -1,4 +1,4 @@
-//! What test servers for S3 do not do: pages, transient failures, services without versions, and settings of the address.
+//! Behavior that no test server for S3 shows: pages, transient failures, services without versions, and settings of the address.
 
 use std::sync::{Arc, Mutex};
 
