@@ -183,6 +183,20 @@ async fn what_alerts_and_the_dashboard_ask_for_exists() {
     .unwrap();
 }
 
+/// An archive may need 192 MiB more than the aggregator has without one.
+#[test]
+fn the_archive_raises_the_limit_of_memory_by_what_it_may_need() {
+    let number = |file: &str, before: &str, after: &str| -> u64 {
+        let text = std::fs::read_to_string(Path::new(PACKAGING).join(file)).unwrap();
+        let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("{before} in {file}"));
+        rest.split(after).next().unwrap().parse().unwrap()
+    };
+    let unit = number("systemd/piperoll-aggregator.service", "MemoryMax=", "M");
+    assert_eq!(number("systemd/aggregator-archive.conf", "MemoryMax=", "M"), unit + 192);
+    let pod = number("kubernetes/aggregator.yaml", "limits: {memory: ", "Mi}");
+    assert_eq!(number("kubernetes/archiver.yaml", "limits: {memory: ", "Mi}"), pod + 192);
+}
+
 #[test]
 fn completions_and_manual_pages_are_made_of_the_commands() {
     let dir = tempfile::tempdir().unwrap();
