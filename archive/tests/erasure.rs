@@ -156,7 +156,9 @@ async fn a_changed_file_does_not_stop_the_others() {
     std::fs::write(&broken, bytes).unwrap();
     let mut writer = piperoll_archive::write::Writer::open(bench.store(), bench.settings()).unwrap();
     let (history, _) = writer.load(bench.now).await.unwrap();
-    let outcome = writer.replace(&history, due.files, bench.now).await.unwrap();
+    let replaced = writer.replace(&history, due.files, bench.now).await.unwrap();
+    assert_eq!(replaced.skipped.len(), 1, "{:?}", replaced.skipped);
+    let outcome = replaced.outcome;
     let piperoll_archive::write::StepOutcome::Committed { committed, .. } = outcome else { panic!("no step") };
     assert_eq!(committed.step.replaced.len(), whole - 1);
     writer.publish(&committed, bench.now).await.unwrap();
@@ -202,4 +204,24 @@ async fn a_declaration_about_another_row_is_refused() {
     let due = bench.reader().await.due_erasures(0, common::logs::keys().steps.public()).await.unwrap();
     assert_eq!((due.files.len(), due.refused.len()), (0, 1));
     assert!(due.refused[0].contains("row 7 of a/"), "{:?}", due.refused);
+}
+
+/// A writer that lost its state does not know what is left to be deleted, and finds it.
+#[tokio::test]
+async fn a_successor_deletes_what_its_predecessor_could_not() {
+    let (bench, logs, ..) = erased_later().await;
+    let kept: Vec<(PathBuf, Vec<u8>)> =
+        files(bench.objects.path()).into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect();
+    erase_all(&bench).await;
+    let (gone, bytes) = kept.into_iter().find(|(file, _)| !file.exists()).unwrap();
+    std::fs::write(&gone, bytes).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = piperoll_archive::write::Writer::open(bench.store(), bench.settings_in(dir.path())).unwrap();
+    assert!(writer.load(bench.now).await.is_err(), "it has no record of this archive");
+    writer.accept().await.unwrap();
+    assert!(!writer.pending_deletions().is_empty());
+    writer.load(bench.now).await.unwrap();
+    writer.retry_deletions(bench.now).await.unwrap();
+    assert_eq!((writer.pending_deletions(), gone.exists()), (&[][..], false));
+    assert_eq!(globbed(bench.objects.path()), expected(&logs));
 }

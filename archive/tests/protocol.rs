@@ -364,3 +364,32 @@ async fn very_many_runs_take_several_steps() {
     let report = bench.verify(&logs).await;
     assert_eq!((report.findings.as_slice(), report.head.map(|head| head.number)), (&[][..], Some(2)));
 }
+
+/// Plans of steps that were lost name files that an earlier step has now. They are not deleted.
+#[tokio::test]
+async fn plans_of_a_lost_history_delete_nothing() {
+    let (bench, logs) = (Bench::new().await, Logs::new());
+    let log = logs.add("a", 1);
+    // One file before midnight, and one after it.
+    logs.append(&log, 100, MINUTE);
+    bench.archive_all(&logs, ROWS_MAX).await;
+    logs.append(&log, 1, 40 * MINUTE);
+    logs.append(&log, 100, MINUTE);
+    bench.archive_all(&logs, ROWS_MAX).await;
+    let steps = bench.objects.path().join("steps");
+    std::fs::remove_dir_all(&steps).unwrap();
+    std::fs::remove_dir_all(bench.objects.path().join("checkpoints")).unwrap();
+    std::fs::remove_file(bench.objects.path().join("plans/00000001")).unwrap();
+    let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
+    assert!(writer.load(bench.now).await.is_err(), "a rollback");
+    assert_eq!(writer.accept().await.unwrap().number, 0);
+    drop(writer);
+    bench.archive_all(&logs, ROWS_MAX).await;
+    assert_eq!(globbed(bench.objects.path()), expected(&logs));
+    for _ in 0..2 {
+        logs.append(&log, 5, MINUTE);
+        bench.archive_all(&logs, ROWS_MAX).await;
+    }
+    assert_eq!(globbed(bench.objects.path()), expected(&logs));
+    assert_eq!(bench.verify(&logs).await.findings, []);
+}

@@ -165,7 +165,23 @@ async fn rows_leave_the_archive_when_they_were_kept_long_enough() {
     ClockShim::set(&clock, 3 * DAY_SECONDS).unwrap();
     cluster.spawn_aggregator();
     cluster.wait_for_aggregator().await;
+    cluster.wait_until_answered("mx2").await;
+    // Only this machine's clock says that the rows are old enough.
+    let run = cluster.run(&["archive", "run"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let status = cluster.run(&["archive", "status"]);
+    assert!(status.code == 3 && status.stdout.contains("this machine's clock differs"), "{}", status.stdout);
+    for index in 0..2 {
+        cluster.stop(index);
+        cluster.set_clock(index, &format!("+{}s", 3 * DAY_SECONDS));
+        cluster.restart(index).await;
+    }
+    // An aggregator remembers its measurements of the nodes' clocks for a while.
+    cluster.stop_aggregator();
+    cluster.spawn_aggregator();
+    cluster.wait_for_aggregator().await;
     witnessed(&cluster, "mx1").await;
+    cluster.wait_until_answered("mx2").await;
     let run = cluster.run(&["archive", "run"]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     // Both nodes' old rows are in the same files, so the hold on mx2 keeps those of mx1 too.

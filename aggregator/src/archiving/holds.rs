@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use piperoll_archive::read::{LogScan, Reader, ScanRange};
-use piperoll_archive::row::Content;
-use piperoll_format::ids::NodeId;
+use piperoll_archive::row::{Content, LogId};
+use piperoll_format::ids::{Generation, NodeId};
 use piperoll_format::order::{Order, Position};
 use piperoll_format::statement::{Hold, Statement};
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::Integrity;
+use piperoll_protocol::aggregator::Status;
 use piperoll_protocol::node::ScanRequest;
 use piperoll_query::filter::Filter;
 
@@ -18,7 +19,7 @@ use crate::access::scope::Scope;
 use crate::cluster::connection::Channel;
 use crate::cluster::node_handle::NodeHandle;
 use crate::cluster::roster::Cluster;
-use crate::scan::node_reader::NodeReader;
+use crate::scan::node_reader::{NodeReader, conclude};
 use crate::scan::plan::NodeRequest;
 
 /// Filter that selects the entries about holds.
@@ -27,20 +28,36 @@ const HOLDS_FILTER: &str = "action:log.hold_added,log.hold_released";
 /// Time ranges of the holds that were not released.
 pub(super) type HeldRanges = Vec<Range<Timestamp>>;
 
-/// Returns the holds of a node. A node that is a member is asked: its log never loses the entry of a hold that was not released. Of a node
-/// that left, the archive has all entries.
+/// Returns the holds of a node. A node that is a member is asked for those of its current log, which never loses the entry of a hold that was
+/// not released; those of logs that it replaced are in the archive as well. Of a node that left, all of them are.
 pub(super) async fn holds_of(cluster: &Cluster, reader: &Reader, node: &NodeId) -> Result<HeldRanges, String> {
     let member = cluster.members.iter().find(|member| &member.node.id == node);
-    match member.filter(|member| !member.is_out_of_reach()) {
-        Some(member) => live_holds(member, cluster).await,
-        None => archived_holds(reader, node).await,
+    let member = member.ok_or("it is not in the roster")?;
+    if member.is_out_of_reach() {
+        return archived_holds(reader, member, None).await;
     }
+    let (current, mut ranges) = live_holds(member, cluster, None).await?;
+    // Entries about a replaced log may have been recorded in it after it was archived.
+    for (generation, _) in member.witness.asides_in(Timestamp::MIN, Timestamp::MAX) {
+        ranges.extend(live_holds(member, cluster, Some(generation)).await?.1);
+    }
+    ranges.extend(archived_holds(reader, member, Some(current)).await?);
+    Ok(ranges)
 }
 
-async fn live_holds(member: &Arc<NodeHandle>, cluster: &Cluster) -> Result<HeldRanges, String> {
+/// Asks a node for the holds in one of its logs; returns the generation of that log, too.
+async fn live_holds(
+    member: &Arc<NodeHandle>,
+    cluster: &Cluster,
+    generation: Option<Generation>,
+) -> Result<(Generation, HeldRanges), String> {
     if let Some((_, reason)) = member.circuit_open() {
         return Err(reason);
     }
+    if let Some(alarm) = member.alarm() {
+        return Err(alarm);
+    }
+    let pinned = member.witness.pinned().filter(|_| generation.is_none());
     let request = ScanRequest {
         filter: HOLDS_FILTER.to_owned(),
         from: Timestamp::MIN,
@@ -50,7 +67,7 @@ async fn live_holds(member: &Arc<NodeHandle>, cluster: &Cluster) -> Result<HeldR
         after: None,
         from_seq: None,
         head: None,
-        generation: None,
+        generation,
         prove: None,
         count: None,
         follow: false,
@@ -64,15 +81,36 @@ async fn live_holds(member: &Arc<NodeHandle>, cluster: &Cluster) -> Result<HeldR
         match reader.next().await {
             Ok(Some(row)) if row.integrity == Integrity::Ok => holds.note(row.key.seq, &row.body),
             Ok(Some(row)) => return Err(format!("row {} fails verification", row.key.seq)),
-            Ok(None) => return Ok(holds.ranges()),
+            Ok(None) => break,
             Err(failure) => return Err(failure.reason().to_owned()),
         }
     }
+    // A prune keeps the entries of holds.
+    if let (status, Some(reason)) = conclude(&reader.counters, true, None)
+        && !matches!(status, Status::Ok | Status::Pruned)
+    {
+        return Err(reason);
+    }
+    let head = &reader.head;
+    let rows = head.head_seq.map_or(0, |head| head.saturating_add(1));
+    if pinned.is_some_and(|pinned| pinned.generation != head.generation || rows < pinned.size) {
+        return Err("it has another log than the one that was witnessed".to_owned());
+    }
+    Ok((head.generation, holds.ranges()))
 }
 
-async fn archived_holds(reader: &Reader, node: &NodeId) -> Result<HeldRanges, String> {
+/// Holds in the archived logs of a node, except its current one.
+async fn archived_holds(
+    reader: &Reader,
+    member: &NodeHandle,
+    current: Option<Generation>,
+) -> Result<HeldRanges, String> {
     let mut ranges = Vec::new();
-    for (log, _) in reader.catalog().logs_of(node) {
+    if current.is_none() {
+        check_is_archived(reader, member)?;
+    }
+    let logs = reader.catalog().logs_of(&member.node.id).filter(|(log, _)| Some(log.generation) != current);
+    for (log, _) in logs {
         let range = ScanRange {
             log: log.clone(),
             begin: Position { timestamp: Timestamp::MIN, seq: 0 },
@@ -89,9 +127,26 @@ async fn archived_holds(reader: &Reader, node: &NodeId) -> Result<HeldRanges, St
                 holds.note(row.seq, body);
             }
         }
-        ranges.extend(holds.ranges());
+        let of_log = holds.ranges();
+        if current.is_none() && !of_log.is_empty() {
+            // The entries of these holds must stay as well, so nothing of the node is removed.
+            return Ok(vec![Timestamp::MIN..Timestamp::MAX]);
+        }
+        ranges.extend(of_log);
     }
     Ok(ranges)
+}
+
+/// The last rows of a node that left may have set a hold, so all witnessed ones must be archived.
+fn check_is_archived(reader: &Reader, member: &NodeHandle) -> Result<(), String> {
+    let Some(pinned) = member.witness.pinned() else { return Err("its log was never witnessed".to_owned()) };
+    let log = LogId { node_id: member.node.id.clone(), generation: pinned.generation };
+    let ranges = reader.catalog().log(&log).map(|log| log.ranges()).unwrap_or_default();
+    let archived_to = ranges.last().map_or(0, |range| range.to_seq);
+    if ranges.len() > 1 || archived_to < pinned.size {
+        return Err("it left the cluster, and the archive does not have all of its rows".to_owned());
+    }
+    Ok(())
 }
 
 /// Entries about holds, by seq: rows of several eras arrive in the order of their times.

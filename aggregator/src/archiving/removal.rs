@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use piperoll_archive::history::History;
+use piperoll_archive::history::{Head, History};
 use piperoll_archive::read::Reader;
 use piperoll_archive::row::{Day, LogId};
 use piperoll_archive::write::{StepOutcome, Writer};
@@ -17,9 +18,11 @@ use crate::audit::Audit;
 use crate::cluster::roster::Cluster;
 
 /// Files that one step removes at most.
-const FILES_EXPIRED_MAX: usize = 10_000;
-/// Steps of one round that remove something.
-const REMOVING_STEPS_MAX: usize = 64;
+const FILES_EXPIRED_MAX: usize = 1_000;
+/// Steps of one round that remove something, so that a round ends. The rest follows in the next one.
+const REMOVING_STEPS_MAX: usize = 16;
+/// Time by which this machine's clock may differ from those of the nodes if rows are removed by their age.
+const CLOCK_OFFSET_MAX: Duration = Duration::from_hours(1);
 /// Reasons that a status lists.
 const REASONS_MAX: usize = 64;
 
@@ -36,7 +39,9 @@ impl Archiver {
         let mut reasons = Vec::new();
         writer.retry_deletions(SystemClock.now()).await?;
         while steps.len() < REMOVING_STEPS_MAX {
-            let Some(reader) = reader(cluster) else { break };
+            // With the files of an earlier state, a step would name files that are not part of the archive any more.
+            let Some(reader) = reader(cluster).filter(|reader| reader.catalog().head() == history.head) else { break };
+            reasons.clear();
             let outcome = match self.erase(writer, &reader, &history, &mut reasons).await? {
                 done @ StepOutcome::Committed { .. } => done,
                 StepOutcome::Nothing { .. } => self.expire(writer, cluster, &reader, &history, &mut reasons).await?,
@@ -47,10 +52,18 @@ impl Archiver {
             self.remember(&history);
             // Readers must know the new files before the old ones are deleted.
             refresh(cluster).await;
+            if reader_head(cluster) != Some(history.head) {
+                // The next round publishes the step.
+                reasons.push(
+                    "the files that step replaced are not deleted yet, because the archive cannot be read".to_owned(),
+                );
+                break;
+            }
             let (number, files) = (committed.step.number, committed.step.removed_files().count());
             tracing::info!(step = number, files, "replaced or removed files of the archive");
             self.publish(writer, &committed, audit).await?;
         }
+        reasons.extend(writer.refused().iter().cloned());
         reasons.truncate(REASONS_MAX);
         self.known().not_removed = reasons;
         Ok(steps)
@@ -69,15 +82,16 @@ impl Archiver {
             return Ok(StepOutcome::Nothing { missing: Vec::new() });
         }
         let due = reader.due_erasures(writer.searched(), self.config.keys.steps.public()).await?;
-        let outcome = writer.replace(history, due.files, SystemClock.now()).await?;
-        if let StepOutcome::Nothing { .. } = outcome {
-            if due.unread.is_empty() {
-                writer.set_searched(head.number)?;
-            }
+        let is_all_done = due.files.is_empty() && due.unread.is_empty();
+        let replaced = writer.replace(history, due.files, SystemClock.now()).await?;
+        if is_all_done {
+            writer.set_searched(head.number, due.refused)?;
+        } else {
             reasons.extend(due.refused);
-            reasons.extend(due.unread.into_iter().map(|reason| format!("its erasures are not known: {reason}")));
         }
-        Ok(outcome)
+        reasons.extend(replaced.skipped);
+        reasons.extend(due.unread.into_iter().map(|reason| format!("its erasures are not known: {reason}")));
+        Ok(replaced.outcome)
     }
 
     /// Removes rows that are older than the archive keeps them.
@@ -95,6 +109,10 @@ impl Archiver {
         let first_day = Day::of(now.minus(keep));
         let candidates = reader.expired(first_day, FILES_EXPIRED_MAX, |_, _, _| true).await?;
         if candidates.files.is_empty() {
+            return Ok(nothing);
+        }
+        if let Err(reason) = check_clock(cluster) {
+            reasons.push(format!("rows are kept longer: {reason}"));
             return Ok(nothing);
         }
         let mut held: BTreeMap<NodeId, Result<HeldRanges, String>> = BTreeMap::new();
@@ -118,6 +136,24 @@ impl Archiver {
         }
         Ok(writer.expire(history, expiry, now).await?)
     }
+}
+
+/// Rows are removed by their age only if the nodes agree about the time.
+fn check_clock(cluster: &Cluster) -> Result<(), String> {
+    let mut offsets: Vec<i64> =
+        cluster.members.iter().filter_map(|member| Some(member.clock()?.offset_micros.saturating_abs())).collect();
+    offsets.sort_unstable();
+    let Some(median) = offsets.get(offsets.len() / 2) else {
+        return Err("no node's clock is known".to_owned());
+    };
+    if u128::try_from(*median).unwrap_or_default() <= CLOCK_OFFSET_MAX.as_micros() {
+        return Ok(());
+    }
+    Err("this machine's clock differs from those of the nodes by more than an hour; run `piperoll doctor`".to_owned())
+}
+
+fn reader_head(cluster: &Cluster) -> Option<Head> {
+    reader(cluster).map(|reader| reader.catalog().head())
 }
 
 fn reader(cluster: &Cluster) -> Option<Reader> {

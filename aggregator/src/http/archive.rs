@@ -31,8 +31,10 @@ pub(super) async fn status(
         // A caller with a scope sees whether the archive works, but not where it is.
         status.url = String::new();
         status.reason = status.reason.map(|_| "the last round failed".to_owned());
-        status.pending_deletions.clear();
-        status.not_removed.clear();
+        status.pending_deletions.iter_mut().for_each(|file| {
+            (file.name, file.reason) = ("a file".to_owned(), "the store keeps it".to_owned());
+        });
+        status.not_removed.iter_mut().for_each(|reason| "something could not be removed".clone_into(reason));
         status.missing.iter_mut().for_each(|missing| missing.reason = "could not be read".to_owned());
     }
     audit.details(json!({ "archive": status.archive, "step": status.step, "verdict": status.verdict }));

@@ -193,7 +193,8 @@ impl Planner<'_> {
     /// later; in its first era, no time decreases, so the rows before the first archived one are not newer than that one.
     fn lacking(&self, archived: &CatalogLog, end: u64) -> Option<Range<u64>> {
         let begin = archived.ranges().first().map_or(0, |range| range.from_seq);
-        let is_older = archived.first().is_some_and(|(era, first)| era == 0 && first < self.query.from);
+        let is_older = archived.first().is_some_and(|(era, first)| era == 0 && first < self.query.from)
+            || archived.removed_newest().is_some_and(|newest| newest < self.query.from);
         lacking(archived, if is_older { begin.min(end)..end } else { 0..end })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use piperoll_archive::read::{ERASURES_FILTER, Erasures, LogScan, ReadError, ScanRange, ScanStep, note_erasure};
+use piperoll_archive::read::{ERASURES_FILTER, Erasures, LogScan, ReadError, ScanRange, ScanStep};
 use piperoll_archive::row::{ArchivedRow, Content};
 use piperoll_format::completeness::{Coverage, ProvenRow};
 use piperoll_format::entry::Prefix;
@@ -362,7 +362,7 @@ impl Task {
             let (archived, live) = tokio::join!(archived, live_erasures(member, &self.rows, limits));
             archived?;
             match live {
-                Ok(live) => self.rows.reader.remember_erasures(&self.rows.log, &live),
+                Ok(live) => self.rows.reader.remember_erasures(&self.rows.log, live).await?,
                 Err(failure) => return Ok(Some(Message::NoErasures(failure.reason().to_owned()))),
             }
         } else {
@@ -455,8 +455,8 @@ async fn live_erasures(
     member: &Arc<NodeHandle>,
     rows: &ArchivedRows,
     limits: &FanOutLimits,
-) -> Result<Erasures, Failure> {
-    let mut found = Erasures::new();
+) -> Result<Vec<ArchivedRow>, Failure> {
+    let mut found = Vec::new();
     let archived_to =
         rows.reader.catalog().log(&rows.log).and_then(|log| log.ranges().last()).map_or(0, |range| range.to_seq);
     let request = ScanRequest {
@@ -481,7 +481,7 @@ async fn live_erasures(
         if let (Integrity::Ok, Ok(mac), Some(prefix)) = (row.integrity, mac, Prefix::parse(&row.body)) {
             let content = Content::Entry { epoch: row.epoch, body: row.body.clone(), mac };
             let (seq, era, timestamp) = (row.key.seq, prefix.era, prefix.timestamp);
-            note_erasure(&mut found, ArchivedRow { seq, era, timestamp, content });
+            found.push(ArchivedRow { seq, era, timestamp, content });
         }
     }
     if reader.counters.more {

@@ -19,7 +19,7 @@ const TREES_MAX: usize = 32;
 
 /// Bytes of rows that all scans together read ahead. Each scan has at least one tile.
 const WINDOWS_BYTES: u64 = 64 * 1024 * 1024;
-/// Entries that declare erasures, by the seq of the erased row. The first entry about a row counts.
+/// Entries that declare erasures, by the seq of the erased row.
 pub type Erasures = BTreeMap<u64, Arc<ArchivedRow>>;
 
 /// Row groups whose columns may be in memory at the same time. The columns of a row group that a filter needs take up to 32 MiB.

@@ -37,6 +37,8 @@ pub struct CatalogLog {
     /// Runs, ascending by seq.
     runs: Vec<CatalogRun>,
     epochs: Vec<EpochSpan>,
+    /// Newest time of the rows that were removed from the beginning of the log, if the archive had all of them.
+    removed_newest: Option<Timestamp>,
 }
 
 /// Consecutive archived rows of one log.
@@ -196,6 +198,11 @@ impl CatalogLog {
         self.runs.first().map(|run| (run.era, run.first))
     }
 
+    /// Newest time of all rows before the first archived one, if the archive had them and has removed them.
+    pub fn removed_newest(&self) -> Option<Timestamp> {
+        self.removed_newest
+    }
+
     /// Epochs of the MAC key, ascending.
     pub fn epochs(&self) -> &[EpochSpan] {
         &self.epochs
@@ -219,6 +226,11 @@ impl CatalogLog {
 
     /// Removes the rows below `first`.
     fn begin_at(&mut self, first: u64, step: u64) {
+        let was_whole = self.removed_newest.is_some() || self.ranges.first().is_some_and(|range| range.from_seq == 0);
+        if was_whole && self.ranges.first().is_some_and(|range| first <= range.to_seq) {
+            let removed = self.runs.iter().filter(|run| run.from_seq < first).map(|run| run.last);
+            self.removed_newest = removed.chain(self.removed_newest).max();
+        }
         self.runs.retain(|run| first <= run.from_seq);
         self.ranges.retain(|range| first < range.to_seq);
         if let Some(range) = self.ranges.first_mut().filter(|range| range.from_seq < first) {

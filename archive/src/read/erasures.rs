@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use piperoll_format::merkle::TILE_WIDTH;
 use piperoll_format::order::{Order, Position};
-use piperoll_format::statement::Statement;
+use piperoll_format::statement::{Erased, Statement};
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
@@ -32,14 +33,44 @@ impl Reader {
         Ok(())
     }
 
-    /// Erasures that are known without reading.
+    /// Erasures that are known without reading. Each of them describes its row.
     pub fn known_erasures(&self, log: &LogId) -> Arc<Erasures> {
         self.caches().erasures(log).1
     }
 
-    /// Remembers erasures that are declared by entries after the archived rows.
-    pub fn remember_erasures(&self, log: &LogId, more: &Erasures) {
-        self.caches().add_erasures(log, more);
+    /// Remembers erasures that are declared by entries after the archived rows. An entry that describes another row than the archived one
+    /// is ignored: anyone who can record an erasure could hide a row with it.
+    ///
+    /// # Errors
+    /// As for [`Reader::find_erasures`].
+    pub async fn remember_erasures(&self, log: &LogId, declared: Vec<ArchivedRow>) -> Result<(), ReadError> {
+        let known = self.known_erasures(log);
+        let mut more = Erasures::new();
+        self.note_fitting(log, declared, &known, &mut more).await?;
+        self.caches().add_erasures(log, &more);
+        Ok(())
+    }
+
+    /// Adds the entries that declare the erasure of an archived row, and describe it.
+    async fn note_fitting(
+        &self,
+        log: &LogId,
+        declared: Vec<ArchivedRow>,
+        known: &Erasures,
+        found: &mut Erasures,
+    ) -> Result<(), ReadError> {
+        for entry in declared {
+            let Some(said) = declared_by(&entry) else { continue };
+            if known.contains_key(&said.seq) || found.contains_key(&said.seq) {
+                continue;
+            }
+            let rows = self.tiles(log, &[said.seq / TILE_WIDTH]).await?;
+            let row = rows.into_iter().find(|row| row.seq == said.seq);
+            if row.is_some_and(|row| (row.leaf(), row.era, row.timestamp) == (said.leaf, said.era, said.timestamp)) {
+                found.insert(said.seq, Arc::new(entry));
+            }
+        }
+        Ok(())
     }
 
     /// Searches the rows below `end` that were not searched yet.
@@ -54,27 +85,28 @@ impl Reader {
             filter: Arc::new(Filter::parse_stored(ERASURES_FILTER, Timestamp::MIN).unwrap_or_default()),
             erased: Arc::new(BTreeSet::new()),
         };
-        let mut found = known.as_ref().clone();
+        let mut declared = Vec::new();
         if let Some(mut scan) = LogScan::new(self.clone(), range) {
             loop {
                 match scan.step().await? {
-                    ScanStep::Row(row) => note_erasure(&mut found, row),
+                    ScanStep::Row(row) => declared.push(row),
                     ScanStep::Read => progress(scanned.saturating_add(scan.scanned())),
                     ScanStep::End => break,
                 }
             }
         }
+        let mut found = known.as_ref().clone();
+        self.note_fitting(log, declared, &known, &mut found).await?;
         self.caches().keep_erasures(log, end, &Arc::new(found));
         Ok(())
     }
 }
 
-/// Adds an entry that declares an erasure; other entries are ignored.
-pub fn note_erasure(known: &mut Erasures, row: ArchivedRow) {
-    let Content::Entry { body, .. } = &row.content else { return };
-    if let Some(Statement::Erased(said)) = Statement::read(body)
-        && said.seq < row.seq
-    {
-        known.entry(said.seq).or_insert_with(|| Arc::new(row));
+/// Erasure that an entry declares.
+pub(super) fn declared_by(entry: &ArchivedRow) -> Option<Erased> {
+    let Content::Entry { body, .. } = &entry.content else { return None };
+    match Statement::read(body)? {
+        Statement::Erased(said) if said.seq < entry.seq => Some(said),
+        _ => None,
     }
 }

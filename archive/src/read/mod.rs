@@ -14,7 +14,7 @@ mod scan;
 
 pub use cache::{Caches, Erasures};
 pub use catalog::{Catalog, CatalogLog, CatalogRange};
-pub use erasures::{ERASURES_FILTER, note_erasure};
+pub use erasures::ERASURES_FILTER;
 pub use error::ReadError;
 pub use expiry::Expiry;
 pub use replacements::DueErasures;

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use piperoll_format::merkle::TILE_WIDTH;
 use piperoll_format::note::VerifyingKey;
 use piperoll_format::order::{Order, Position};
-use piperoll_format::statement::{Erased, Statement};
+use piperoll_format::statement::Erased;
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 
 use super::catalog::CatalogLog;
-use super::erasures::ERASURES_FILTER;
+use super::erasures::{ERASURES_FILTER, declared_by};
 use super::error::ReadError;
 use super::rows::Reader;
 use super::scan::{LogScan, ScanRange};
 use crate::record::{FileErasure, FileRecord, RowOfFile, STEP_BYTES_MAX, Step, names};
-use crate::row::{Content, LogId};
+use crate::row::LogId;
 
 /// Erasures that have to be carried out in the archive.
 #[derive(Debug, Default)]
@@ -87,12 +87,7 @@ impl Reader {
         let mut found = Vec::new();
         let Some(mut scan) = LogScan::new(self.clone(), range) else { return Ok(found) };
         while let Some(row) = scan.next().await? {
-            let Content::Entry { body, .. } = &row.content else { continue };
-            if let Some(Statement::Erased(said)) = Statement::read(body)
-                && said.seq < row.seq
-            {
-                found.push(said);
-            }
+            found.extend(declared_by(&row));
         }
         Ok(found)
     }

@@ -440,7 +440,9 @@ impl Checker<'_> {
         }
         self.report.erased += checked.erased.len() as u64;
         seen.erased.extend(checked.erased);
-        seen.declared.extend(checked.declared.into_iter().map(|(log, row)| ((log, row.seq), row)));
+        for (log, row) in checked.declared {
+            seen.declared.entry((log, row.seq)).or_default().push(row);
+        }
         seen.steps.extend(checked.steps);
         if seen.erased.len().max(seen.declared.len()) > file_check::ERASED_MAX {
             self.find(FindingKind::Erased, &file.name, "the archive has too many erasures to verify");
@@ -477,13 +479,13 @@ impl Checker<'_> {
         }
     }
 
-    fn erasures(&mut self, erased: &[(LogId, ErasedRow)], declared: &HashMap<(LogId, u64), ErasedRow>) {
+    fn erasures(&mut self, erased: &[(LogId, ErasedRow)], declared: &HashMap<(LogId, u64), Vec<ErasedRow>>) {
         // With a part of the days, the declaring entry may not have been read.
         if !self.report.whole {
             return;
         }
         for (log, row) in erased {
-            if declared.get(&(log.clone(), row.seq)) != Some(row) {
+            if declared.get(&(log.clone(), row.seq)).is_none_or(|said| !said.contains(row)) {
                 let detail =
                     "it is erased, but no entry in the archive declares that (the entry may not be archived yet)";
                 self.find(FindingKind::Erased, format!("{log}/{}", row.seq), detail);
@@ -573,6 +575,6 @@ struct Seen {
     /// Covers by step and log.
     covers: BTreeMap<(usize, usize), Vec<Cover>>,
     erased: Vec<(LogId, ErasedRow)>,
-    declared: HashMap<(LogId, u64), ErasedRow>,
+    declared: HashMap<(LogId, u64), Vec<ErasedRow>>,
     steps: Vec<(NodeId, MentionedStep)>,
 }

@@ -68,7 +68,7 @@ pub struct Report {
     pub open: Vec<String>,
     /// Ranges of rows that the archive does not have, because their node pruned them first.
     pub gaps: Vec<String>,
-    /// Logs whose first rows were removed because they were kept for as long as required.
+    /// Logs whose first rows were removed by the writer. How long they had been kept is not verified.
     pub expired: Vec<String>,
     /// Whether every file was read; false if only some days were requested.
     pub whole: bool,

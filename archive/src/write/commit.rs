@@ -8,11 +8,13 @@ use piperoll_format::time::Timestamp;
 use super::error::WriteError;
 use super::state::{PendingDeletion, State};
 use super::writer::{Committed, Writer};
-use crate::record::names;
-use crate::store::Created;
+use crate::record::{Step, names};
+use crate::store::{Created, StoreError};
 
 /// Maximum size of a checkpoint with its signatures.
 const CHECKPOINT_BYTES_MAX: u64 = 64 * 1024;
+/// Refused erasures that are remembered.
+const REFUSED_MAX: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
 
 impl Writer {
@@ -58,7 +60,10 @@ impl Writer {
     /// used, so this cannot delete one that is.
     async fn remove_unused(&mut self, committed: &Committed) -> Result<(), WriteError> {
         let used = |name: &str| committed.step.new_files().any(|file| file.name == name);
-        for (_, plan) in self.plans_of(committed.step.number).await? {
+        let plans = self.plans_of(committed.step.number).await?;
+        // The files of a plan for another history, before an operator accepted a rollback, may belong to an earlier step now.
+        let of_history = plans.into_iter().filter(|(_, plan)| plan.previous == committed.step.previous);
+        for (_, plan) in of_history {
             for file in plan.files.iter().filter(|file| !used(&file.name)) {
                 self.delete_or_remember(&file.name, committed.step.number).await?;
             }
@@ -69,9 +74,18 @@ impl Writer {
     /// Deletes all versions of a file that is not part of the archive. If the store keeps it, for example because of an object lock, this
     /// is remembered and tried again later.
     async fn delete_or_remember(&mut self, name: &str, step: u64) -> Result<(), WriteError> {
-        let deleted = self.store.delete_all_versions(name).await?;
+        let remaining = match self.store.delete_all_versions(name).await {
+            Ok(deleted) => deleted.remaining(),
+            // One file that cannot be deleted must not stop the archive.
+            Err(
+                error @ (StoreError::Denied { .. }
+                | StoreError::TooManyVersions { .. }
+                | StoreError::VersionsRemain { .. }),
+            ) => Some((None, error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
         let is_known = |pending: &PendingDeletion| pending.name == name;
-        match deleted.remaining() {
+        match remaining {
             None if !self.state.state.pending.iter().any(is_known) => Ok(()),
             None => self.remember(|pending| pending.retain(|known| known.name != name)),
             Some((until, reason)) => {
@@ -109,17 +123,34 @@ impl Writer {
         Ok(())
     }
 
+    /// Forgets deletions of files that are going to be part of the archive again: the same rows have the same name.
+    pub(super) fn keep_files(&mut self, step: &Step) -> Result<(), WriteError> {
+        let is_used = |pending: &PendingDeletion| step.new_files().any(|file| file.name == pending.name);
+        if !self.state.state.pending.iter().any(is_used) {
+            return Ok(());
+        }
+        self.remember(|pending| pending.retain(|known| !is_used(known)))
+    }
+
     /// Newest step whose rows were searched for entries that declare erasures.
     pub fn searched(&self) -> u64 {
         self.state.state.searched
     }
 
-    /// Remembers that all erasures that the rows of the first `step` steps declare have been carried out.
+    /// Declared erasures that were refused, because they describe other rows than the archived ones.
+    pub fn refused(&self) -> &[String] {
+        &self.state.state.refused
+    }
+
+    /// Remembers that all erasures that the rows of the first `step` steps declare have been carried out, except `refused` ones.
     ///
     /// # Errors
     /// Fails if the state file cannot be written; the rows are then searched again.
-    pub fn set_searched(&mut self, step: u64) -> Result<(), WriteError> {
-        let next = State { searched: step, ..self.state.state.clone() };
+    pub fn set_searched(&mut self, step: u64, refused: Vec<String>) -> Result<(), WriteError> {
+        let mut known = self.state.state.refused.clone();
+        known.extend(refused.into_iter().filter(|reason| !self.state.state.refused.contains(reason)));
+        known.truncate(REFUSED_MAX);
+        let next = State { searched: step, refused: known, ..self.state.state.clone() };
         Ok(self.state.store(next)?)
     }
 

@@ -15,6 +15,7 @@ mod step;
 mod writer;
 
 pub use error::WriteError;
+pub use replace::Replaced;
 pub use settings::{Settings, initialize};
 pub use source::{Chunk, Due, Source, SourceError};
 pub use state::{Alarm, AlarmKind, PendingDeletion, StateError, newest_seen};

@@ -83,6 +83,7 @@ impl Writer {
             self.create_equal(&names::tile(&origin, tile.level, tile.index), tile.hashes.concat().into()).await?;
         }
         self.create_equal(&step.tree.name, tree_bytes.into()).await?;
+        self.keep_files(&step)?;
         self.commit(&step, bytes.into()).await?;
         self.read_back(&step).await?;
         let state = State { head: Some(next.head), ..self.state.state.clone() };

@@ -33,9 +33,17 @@ enum ReplaceError {
     Changed,
 }
 
+/// Result of a step that replaces files.
+#[derive(Debug)]
+pub struct Replaced {
+    pub outcome: StepOutcome,
+    /// Files that could not be replaced, with reasons. Erased rows still have their content there.
+    pub skipped: Vec<String>,
+}
+
 impl Writer {
     /// Writes one step that removes the content of rows from files. Files after the first few are left to the next step. A file that is
-    /// missing or was changed is skipped: verification reports it. Returns `Nothing` if no file could be replaced, or if a step that
+    /// missing or was changed is skipped. The outcome is `Nothing` if no file could be replaced, or if a step that
     /// adds rows was interrupted and comes first.
     ///
     /// # Errors
@@ -45,10 +53,15 @@ impl Writer {
         history: &History,
         erasures: Vec<FileErasure>,
         now: Timestamp,
-    ) -> Result<StepOutcome, WriteError> {
+    ) -> Result<Replaced, WriteError> {
         let plans = self.open_plans(history.head.number + 1, history).await?;
-        if erasures.is_empty() || !plans.current.is_empty() {
-            return Ok(StepOutcome::Nothing { missing: Vec::new() });
+        let nothing = StepOutcome::Nothing { missing: Vec::new() };
+        if erasures.is_empty() {
+            return Ok(Replaced { outcome: nothing, skipped: Vec::new() });
+        }
+        if plans.current.iter().any(|plan| plan.kind == StepKind::Add) {
+            let skipped = vec!["a step that adds rows was interrupted and comes first".to_owned()];
+            return Ok(Replaced { outcome: nothing, skipped });
         }
         self.replace_files(history, &plans, erasures, now).await
     }
@@ -76,19 +89,24 @@ impl Writer {
         &mut self,
         history: &History,
         plans: &Plans,
-        mut erasures: Vec<FileErasure>,
+        erasures: Vec<FileErasure>,
         created: Timestamp,
-    ) -> Result<StepOutcome, WriteError> {
-        erasures.truncate(FILES_REPLACED_MAX);
-        let mut laid_out = Vec::new();
+    ) -> Result<Replaced, WriteError> {
+        let (mut laid_out, mut skipped) = (Vec::new(), Vec::new());
         for (index, erasure) in erasures.into_iter().enumerate() {
+            if laid_out.len() == FILES_REPLACED_MAX {
+                break;
+            }
             let path = self.settings.dir.join(SPOOL_DIR).join(format!("replaced-{index}.parquet"));
-            if let Some(file) = self.without_content(&erasure, path).await? {
-                laid_out.push((erasure, file));
+            match self.without_content(&erasure, path).await? {
+                Ok(file) => laid_out.push((erasure, file)),
+                Err(reason) => {
+                    skipped.push(format!("erased rows of {} keep their content: {reason}", erasure.file.name))
+                }
             }
         }
         if laid_out.is_empty() {
-            return Ok(StepOutcome::Nothing { missing: Vec::new() });
+            return Ok(Replaced { outcome: StepOutcome::Nothing { missing: Vec::new() }, skipped });
         }
         let plan = Plan {
             number: history.head.number + 1,
@@ -109,29 +127,30 @@ impl Writer {
             replaced.push(Replacement { name: old.name, logs, file, erased });
         }
         let content = StepContent { replaced, ..StepContent::of(StepKind::Replace, created) };
-        self.commit_step(history, content, &Trees::default()).await
+        let outcome = self.commit_step(history, content, &Trees::default()).await?;
+        Ok(Replaced { outcome, skipped })
     }
 
-    /// Makes the file that takes the place of another one; `None` if the other one cannot be read or was changed.
-    async fn without_content(&self, erasure: &FileErasure, path: PathBuf) -> Result<Option<LaidOut>, WriteError> {
+    /// Makes the file that takes the place of another one, or returns the reason why the other one cannot be read.
+    async fn without_content(
+        &self,
+        erasure: &FileErasure,
+        path: PathBuf,
+    ) -> Result<Result<LaidOut, String>, WriteError> {
         let name = erasure.file.name.clone();
         let bytes = match self.store.read(&name, FILE_BYTES_MAX).await {
             Ok(bytes) => bytes,
             Err(error @ (StoreError::Missing { .. } | StoreError::TooLarge { .. })) => {
-                tracing::error!(%error, "cannot remove the content of erased rows from a file of the archive");
-                return Ok(None);
+                return Ok(Err(error.to_string()));
             }
             Err(error) => return Err(error.into()),
         };
         let erasure = erasure.clone();
         let encoded = tokio::task::spawn_blocking(move || encode_again(&bytes, &erasure, &path)).await;
         match encoded.unwrap_or(Err(ReplaceError::Changed)) {
-            Ok(laid_out) => Ok(Some(laid_out)),
+            Ok(laid_out) => Ok(Ok(laid_out)),
             Err(ReplaceError::Encode(error)) => Err(error.into()),
-            Err(error) => {
-                tracing::error!(file = name, %error, "cannot remove the content of erased rows from a file of the archive");
-                Ok(None)
-            }
+            Err(error) => Ok(Err(error.to_string())),
         }
     }
 }

@@ -84,6 +84,9 @@ pub(super) struct State {
     /// Newest step whose rows were searched for entries that declare erasures.
     #[serde(default)]
     pub(super) searched: u64,
+    /// Declared erasures that describe other rows than the archived ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) refused: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) pending: Vec<PendingDeletion>,
 }
@@ -127,6 +130,7 @@ impl StateFile {
                     adopted: None,
                     alarm: None,
                     searched: 0,
+                    refused: Vec::new(),
                     pending: Vec::new(),
                 };
                 Ok(Self { path: path.to_owned(), state, is_new: true })

@@ -45,7 +45,7 @@ impl Writer {
         let plans = self.open_plans(number, history).await?;
         let mut base = plans.current.first().cloned();
         if let Some(plan) = base.take_if(|plan| plan.kind == StepKind::Replace) {
-            let outcome = self.replace_files(history, &plans, plan.replaced, plan.created).await?;
+            let outcome = self.replace_files(history, &plans, plan.replaced, plan.created).await?.outcome;
             if let StepOutcome::Committed { .. } = outcome {
                 return Ok(outcome);
             }

@@ -1,5 +1,6 @@
 //! The writer of an archive: its state, and the archive as it knows it.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -8,7 +9,7 @@ use piperoll_format::time::Timestamp;
 
 use super::error::WriteError;
 use super::settings::Settings;
-use super::state::{Alarm, AlarmKind, STATE_FILE, State, StateFile};
+use super::state::{Alarm, AlarmKind, PendingDeletion, STATE_FILE, State, StateFile};
 use crate::history::{Head, History, HistoryError};
 use crate::record::names;
 use crate::record::{Digest, Missing, Step};
@@ -16,6 +17,8 @@ use crate::store::Store;
 
 /// Rows that one step adds at most: about 3 GB on the local disk while it is written. The others follow in the next step.
 const STEP_ROWS_MAX: u64 = 4_000_000;
+/// Removed files whose deletion a writer confirms after it took over, besides those that the store lists.
+const UNCONFIRMED_MAX: usize = 10_000;
 pub(super) const SPOOL_DIR: &str = "spool";
 const LOCK_FILE: &str = "lock";
 
@@ -156,14 +159,60 @@ impl Writer {
     pub async fn accept(&mut self) -> Result<Head, WriteError> {
         let key = self.settings.keys.steps.public().clone();
         let (cluster, archive) = (self.settings.cluster.clone(), self.settings.archive.clone());
-        let history = History::load(&self.store, &key, &cluster, &archive, |_, _| ()).await?;
+        let mut removed: Vec<(String, u64)> = Vec::new();
+        let mut present: BTreeSet<String> = BTreeSet::new();
+        let each = |step: &Step, _| {
+            for name in step.removed_files() {
+                present.remove(name);
+                removed.push((name.clone(), step.number));
+            }
+            present.extend(step.new_files().map(|file| file.name.clone()));
+        };
+        let history = History::load(&self.store, &key, &cluster, &archive, each).await?;
         let published = self.state.state.published.min(history.head.number);
         // A plan that another writer left open is continued.
         let adopted = Some(history.head.number + 1);
-        let next = State { head: Some(history.head), alarm: None, published, adopted, ..self.state.state.clone() };
+        removed.retain(|(name, _)| !present.contains(name));
+        let pending = self.unconfirmed(removed, &present).await?;
+        // The rows of all steps are searched for erasures again: those that this writer searched may be others.
+        let next = State {
+            head: Some(history.head),
+            alarm: None,
+            published,
+            adopted,
+            pending,
+            searched: 0,
+            refused: Vec::new(),
+            ..self.state.state.clone()
+        };
         self.state.store(next)?;
         self.known = None;
         Ok(history.head)
+    }
+
+    /// Files that steps replaced or removed and that may still exist: another writer, or this one before it lost its state, may not have
+    /// been able to delete them. The next round tries again.
+    async fn unconfirmed(
+        &self,
+        removed: Vec<(String, u64)>,
+        present: &BTreeSet<String>,
+    ) -> Result<Vec<PendingDeletion>, WriteError> {
+        let mut pending = self.state.state.pending.clone();
+        // After a rollback, a file that was to be deleted can be part of the archive again.
+        pending.retain(|pending| !present.contains(&pending.name));
+        if removed.is_empty() {
+            return Ok(pending);
+        }
+        let known: BTreeSet<String> = pending.iter().map(|pending| pending.name.clone()).collect();
+        let listed: BTreeSet<String> = self.store.list(names::DATA).await?.into_iter().map(|file| file.name).collect();
+        for (name, step) in removed.into_iter().rev() {
+            // A locked file may be hidden from lists, so the most recently removed ones are tried in any case.
+            if !known.contains(&name) && (listed.contains(&name) || pending.len() < UNCONFIRMED_MAX) {
+                let reason = "this writer has not seen its deletion".to_owned();
+                pending.push(PendingDeletion { name, step, until: None, reason });
+            }
+        }
+        Ok(pending)
     }
 
     fn raise(&mut self, kind: AlarmKind, reason: String, since: Timestamp) -> WriteError {

@@ -319,9 +319,9 @@ impl Bench {
         }
         let due = self.reader().await.due_erasures(writer.searched(), keys().steps.public()).await.unwrap();
         assert!(due.refused.is_empty(), "{:?}", due.refused);
-        match writer.replace(&history, due.files, self.now).await? {
+        match writer.replace(&history, due.files, self.now).await?.outcome {
             StepOutcome::Nothing { .. } => {
-                writer.set_searched(history.head.number)?;
+                writer.set_searched(history.head.number, Vec::new())?;
                 Ok(None)
             }
             StepOutcome::Committed { committed, .. } => {

@@ -172,7 +172,7 @@ fn print(report: &Report) {
         outln!("gap: {} were pruned before they were archived", escape(gap));
     }
     for log in &report.expired {
-        outln!("removed: {}, which were kept for as long as required", escape(log));
+        outln!("removed by the writer: {}; this does not verify how long they were kept", escape(log));
     }
     for name in &report.open {
         outln!("open: {} belongs to a step that is being written, or is about to be deleted", escape(name));

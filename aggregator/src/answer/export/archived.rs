@@ -229,7 +229,8 @@ impl ArchivedExport<'_> {
             return Err(format!("only {archived_to} of the {} rows below its checkpoint are archived", pinned.size));
         }
         let end = if self.query.to == Timestamp::MAX { self.created } else { self.query.to };
-        let is_after = rows.part.through.is_some_and(|last| last >= self.query.to);
+        // Only a bundle without a filter has the last row, which shows that the log reaches the end of the range.
+        let is_after = self.query.filter.is_empty() && rows.part.through.is_some_and(|last| last >= self.query.to);
         if is_after || was_witnessed_until(pinned.seen, end) {
             Ok(())
         } else {
@@ -251,8 +252,7 @@ fn newest_checkpoint(member: &Arc<NodeHandle>, rows: &ArchivedRows) -> Result<Pi
         size: opened.size,
         root: opened.root,
         note: Arc::clone(&range.checkpoint),
-        // When the witness cosigned it is part of its note, but no range relies on it.
-        seen: Timestamp::MIN,
+        seen: member.witness.cosigned_at(&range.checkpoint).unwrap_or(Timestamp::MIN),
     }))
 }
 

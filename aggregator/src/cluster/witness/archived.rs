@@ -46,6 +46,13 @@ impl NodeWitness {
         state.remembered.lost.iter().filter(is_part).map(|lost| lost.from_seq).min()
     }
 
+    /// Newest time at which a witness cosigned a checkpoint; `None` if none did.
+    pub(crate) fn cosigned_at(&self, note: &str) -> Option<Timestamp> {
+        let note = Note::parse(note).ok()?;
+        let newest = self.keeping.witnesses.iter().filter_map(|witness| note.verify(witness).ok()).max()?;
+        Some(Timestamp::from_micros(i64::try_from(newest).ok()?.checked_mul(1_000_000)?))
+    }
+
     /// Verifies a checkpoint of the archive: it must be of this log, signed by the node and cosigned by a witness.
     pub(crate) fn opened_archived(&self, note: &str, log: &LogId) -> Result<Checkpoint, String> {
         let of = |reason: String| format!("a checkpoint in the archive cannot be verified: {reason}");
