@@ -8,15 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::faulty::Faulty;
-use common::logs::{Bench, Logs, globbed};
-use piperoll_archive::read::{Caches, LogScan, ReadError, Reader, ScanRange};
+use common::logs::{Bench, Logs, globbed, scanned};
+use piperoll_archive::read::{Caches, ReadError, Reader};
 use piperoll_archive::row::{ArchivedRow, LogId};
 use piperoll_archive::store::Store;
 use piperoll_archive::verify::FindingKind;
 use piperoll_format::merkle::encode_hash;
-use piperoll_format::order::{Order, Position};
-use piperoll_format::time::Timestamp;
-use piperoll_query::filter::Filter;
 
 const ROWS_MAX: u64 = 1_000_000;
 /// A minute, in microseconds.
@@ -49,24 +46,6 @@ async fn erase_all(bench: &Bench) {
 fn files(dir: &Path) -> Vec<PathBuf> {
     let days = std::fs::read_dir(dir.join("data")).unwrap().flatten();
     days.flat_map(|day| std::fs::read_dir(day.path()).unwrap().flatten().map(|file| file.path())).collect()
-}
-
-async fn scanned(reader: &Reader, log: &LogId) -> Result<Vec<ArchivedRow>, ReadError> {
-    let range = ScanRange {
-        log: log.clone(),
-        begin: Position { timestamp: Timestamp::MIN, seq: 0 },
-        end: Position { timestamp: Timestamp::MAX, seq: 0 },
-        order: Order::Asc,
-        rows: 0..u64::MAX,
-        filter: Arc::new(Filter::default()),
-        erased: Arc::default(),
-    };
-    let mut scan = LogScan::new(reader.clone(), range).unwrap();
-    let mut rows = Vec::new();
-    while let Some(row) = scan.next().await? {
-        rows.push(row);
-    }
-    Ok(rows)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,17 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::faulty::Faulty;
-use common::logs::{Bench, Logs, globbed};
-use piperoll_archive::read::{LogScan, Reader, ScanRange};
+use common::logs::{Bench, Logs, globbed, scanned};
+use piperoll_archive::read::Reader;
 use piperoll_archive::row::{ArchivedRow, Day, LogId};
 use piperoll_archive::store::Store;
 use piperoll_archive::verify::FindingKind;
 use piperoll_archive::write::{StepOutcome, WriteError, Writer};
 use piperoll_format::entry::CallerEntry;
 use piperoll_format::merkle::CompactRange;
-use piperoll_format::order::{Order, Position};
 use piperoll_format::time::Timestamp;
-use piperoll_query::filter::Filter;
 
 const ROWS_MAX: u64 = 1_000_000;
 /// A minute, in microseconds.
@@ -80,21 +78,9 @@ fn kept(logs: &Logs, first_day: Day, held: impl Fn(&ArchivedRow) -> bool) -> BTr
     logs.values().map(|log| (log.id.clone(), log.rows[of_log(&log.rows)..].to_vec())).collect()
 }
 
-async fn scanned(reader: &Reader, log: &LogId) -> Vec<ArchivedRow> {
-    let range = ScanRange {
-        log: log.clone(),
-        begin: Position { timestamp: Timestamp::MIN, seq: 0 },
-        end: Position { timestamp: Timestamp::MAX, seq: 0 },
-        order: Order::Asc,
-        rows: 0..u64::MAX,
-        filter: Arc::new(Filter::default()),
-        erased: Arc::default(),
-    };
-    let Some(mut scan) = LogScan::new(reader.clone(), range) else { return Vec::new() };
-    let mut rows = Vec::new();
-    while let Some(row) = scan.next().await.unwrap() {
-        rows.push(row);
-    }
+/// The rows of a log in the order of seq.
+async fn by_seq(reader: &Reader, log: &LogId) -> Vec<ArchivedRow> {
+    let mut rows = scanned(reader, log).await.unwrap();
     rows.sort_by_key(|row| row.seq);
     rows
 }
@@ -108,7 +94,7 @@ async fn check(bench: &Bench, logs: &Logs, should: &BTreeMap<LogId, Vec<Archived
     let mut in_files = globbed(bench.objects.path());
     for (log, should) in should {
         let whole = logs.0.lock().unwrap()[log].rows.clone();
-        let rows = scanned(&reader, log).await;
+        let rows = by_seq(&reader, log).await;
         assert_eq!(rows, whole[whole.len() - rows.len()..], "{log}");
         assert!(rows.len() >= should.len(), "{log} has {} rows of {}", rows.len(), should.len());
         in_files.retain(|(id, row)| id != log || !rows.contains(row));
@@ -155,7 +141,7 @@ async fn rows_leave_from_the_beginning_of_their_log() {
     logs.erase(&a, logs.rows(&a) - 3);
     bench.archive_all(&logs, ROWS_MAX).await;
     assert_eq!(bench.verify(&logs).await.findings, []);
-    assert_eq!(scanned(&bench.reader().await, &a).await.len(), 31);
+    assert_eq!(by_seq(&bench.reader().await, &a).await.len(), 31);
 }
 
 /// Rows that must not go keep all later ones of their log, and the other logs of their files.
@@ -171,8 +157,8 @@ async fn rows_under_a_hold_stay() {
     while expire(&bench, bench.store(), last, 100, may_go).await.unwrap().is_some() {}
     check(&bench, &logs, &kept(&logs, last, is_held)).await;
     let reader = bench.reader().await;
-    assert!(scanned(&reader, &a).await.iter().any(is_held));
-    assert!(scanned(&reader, &b).await.len() < logs.rows(&b) as usize);
+    assert!(by_seq(&reader, &a).await.iter().any(is_held));
+    assert!(by_seq(&reader, &b).await.len() < logs.rows(&b) as usize);
     // Nothing may go.
     assert_eq!(expire(&bench, bench.store(), last, 100, |_, _, _| false).await.unwrap(), None);
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use piperoll_archive::read::{Caches, Catalog, Reader};
+use piperoll_archive::read::{Caches, Catalog, LogScan, ReadError, Reader, ScanRange};
 use piperoll_archive::record::ArchiveKeys;
 use piperoll_archive::row::{ArchivedRow, Content, LogId};
 use piperoll_archive::store::Store;
@@ -20,8 +20,10 @@ use piperoll_format::entry::{CallerEntry, NodeFields, lifecycle, write_body};
 use piperoll_format::ids::{EntryId, Generation, NodeId};
 use piperoll_format::merkle::{CompactRange, Cover, Hash, encode_hash};
 use piperoll_format::note::{KeyKind, SigningKey, SigningSeed};
+use piperoll_format::order::{Order, Position};
 use piperoll_format::time::Timestamp;
 use piperoll_format::verify::EpochSpan;
+use piperoll_query::filter::Filter;
 use uuid::Uuid;
 
 pub const CLUSTER: &str = "test";
@@ -340,6 +342,25 @@ impl Bench {
     pub async fn verify(&self, logs: &Logs) -> Report {
         verify(&self.store(), &logs.trust(), &archive_trust(), Scope::default(), |_, _| ()).await.unwrap()
     }
+}
+
+/// All archived rows of a log.
+pub async fn scanned(reader: &Reader, log: &LogId) -> Result<Vec<ArchivedRow>, ReadError> {
+    let range = ScanRange {
+        log: log.clone(),
+        begin: Position { timestamp: Timestamp::MIN, seq: 0 },
+        end: Position { timestamp: Timestamp::MAX, seq: 0 },
+        order: Order::Asc,
+        rows: 0..u64::MAX,
+        filter: Arc::new(Filter::default()),
+        erased: Arc::default(),
+    };
+    let Some(mut scan) = LogScan::new(reader.clone(), range) else { return Ok(Vec::new()) };
+    let mut rows = Vec::new();
+    while let Some(row) = scan.next().await? {
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 /// The rows of all files in a directory, as engines that list the folder see them.
