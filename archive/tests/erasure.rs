@@ -44,7 +44,7 @@ async fn erase_all(bench: &Bench) {
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let days = std::fs::read_dir(dir.join("data")).unwrap().flatten();
+    let days = std::fs::read_dir(dir.join("data")).into_iter().flatten().flatten();
     days.flat_map(|day| std::fs::read_dir(day.path()).unwrap().flatten().map(|file| file.path())).collect()
 }
 
@@ -203,4 +203,33 @@ async fn a_successor_deletes_what_its_predecessor_could_not() {
     writer.retry_deletions(bench.now).await.unwrap();
     assert_eq!((writer.pending_deletions(), gone.exists()), (&[][..], false));
     assert_eq!(globbed(bench.objects.path()), expected(&logs));
+}
+
+/// A file of an interrupted attempt that the store keeps is not a sign of tampering.
+#[tokio::test]
+async fn a_file_that_no_step_uses_is_told_from_a_foreign_one() {
+    let (bench, logs) = (Bench::new().await, Logs::new());
+    let a = logs.add("a", 1);
+    logs.append(&a, 300, MINUTE);
+    // The attempt creates its plan and its files; then a row is erased, so the step uses other files.
+    let mut kept = Vec::new();
+    for at in 0.. {
+        let faulty = Faulty::new(bench.inner(), at, true);
+        let _ = bench.round(Store::of(Arc::clone(&faulty) as Arc<_>, "faulty"), &logs, ROWS_MAX).await;
+        kept =
+            files(bench.objects.path()).into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect();
+        if !kept.is_empty() {
+            break;
+        }
+    }
+    logs.erase(&a, 5);
+    bench.archive_all(&logs, ROWS_MAX).await;
+    assert_eq!(bench.verify(&logs).await.findings, []);
+    let (unused, bytes) = kept.into_iter().find(|(file, _)| !file.exists()).unwrap();
+    std::fs::write(&unused, &bytes).unwrap();
+    std::fs::write(unused.with_extension("foreign.parquet"), &bytes).unwrap();
+    let report = bench.verify(&logs).await;
+    let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds.len(), 2, "{:?}", report.findings);
+    assert!(kinds.contains(&FindingKind::Leftover) && kinds.contains(&FindingKind::Extra), "{kinds:?}");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use piperoll_archive::history::{Head, History, HistoryError};
 use piperoll_archive::read::ReadError;
@@ -46,6 +46,21 @@ impl From<StoreError> for ArchiveError {
     }
 }
 
+/// Cause of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// The interval between two rounds has passed.
+    Periodic,
+    /// An operator requested it. With `now`, rows up to the newest cosigned checkpoints are due.
+    Requested { now: bool },
+}
+
+impl Round {
+    fn is_now(self) -> bool {
+        self == Self::Requested { now: true }
+    }
+}
+
 /// The archive that this aggregator writes.
 pub(crate) struct Archiver {
     pub(super) config: ArchiveConfig,
@@ -53,6 +68,8 @@ pub(crate) struct Archiver {
     /// Opened by the first round. Rounds hold the lock, so only one of them runs.
     writer: tokio::sync::Mutex<Option<Writer>>,
     known: Mutex<Known>,
+    /// Time at which rows were last looked for that have been kept long enough, and the reasons why some stayed.
+    pub(super) expiry_looked: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
 /// Results of the last rounds.
@@ -98,7 +115,13 @@ pub(crate) struct Figures {
 impl Archiver {
     pub(crate) fn new(config: ArchiveConfig, state_dir: &std::path::Path) -> Self {
         let dir = state_dir.join("archive");
-        Self { config, dir, writer: tokio::sync::Mutex::new(None), known: Mutex::default() }
+        Self {
+            config,
+            dir,
+            writer: tokio::sync::Mutex::new(None),
+            known: Mutex::default(),
+            expiry_looked: Mutex::default(),
+        }
     }
 
     pub(crate) fn id(&self) -> String {
@@ -113,11 +136,16 @@ impl Archiver {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Archives everything that is due. With `now`, rows up to the newest cosigned checkpoints are due.
-    pub(crate) async fn round(&self, cluster: &Cluster, audit: &Audit, now: bool) -> Result<ArchiveRun, ArchiveError> {
+    /// Archives everything that is due.
+    pub(crate) async fn round(
+        &self,
+        cluster: &Cluster,
+        audit: &Audit,
+        round: Round,
+    ) -> Result<ArchiveRun, ArchiveError> {
         let mut writer = self.writer.lock().await;
         let running = Running::new(self);
-        let result = self.round_with(&mut writer, cluster, audit, now).await;
+        let result = self.round_with(&mut writer, cluster, audit, round).await;
         drop(running);
         let mut known = self.known();
         known.last_round_at = Some(SystemClock.now());
@@ -145,7 +173,7 @@ impl Archiver {
         opened: &mut Option<Writer>,
         cluster: &Cluster,
         audit: &Audit,
-        now: bool,
+        round: Round,
     ) -> Result<(ArchiveRun, Vec<Missing>), ArchiveError> {
         let writer = match opened {
             Some(writer) => writer,
@@ -160,7 +188,7 @@ impl Archiver {
         if let Some(committed) = unpublished {
             self.publish(writer, &committed, audit).await?;
         }
-        let until = if now { Until::Now } else { Until::EndedDays(self.config.after) };
+        let until = if round.is_now() { Until::Now } else { Until::EndedDays(self.config.after) };
         let mut run = ArchiveRun { steps: Vec::new(), rows: 0, files: 0, missing: Vec::new() };
         let mut missing: Vec<Missing> = Vec::new();
         for _ in 0..STEPS_PER_ROUND_MAX {
@@ -190,7 +218,7 @@ impl Archiver {
             }
         }
         give_to_nodes(cluster, &self.config.keys.mirror, SystemClock.now()).await;
-        let removed = self.remove(writer, cluster, audit, history).await;
+        let removed = self.remove(writer, cluster, audit, history, round).await;
         self.known().pending = writer.pending_deletions().to_vec();
         run.steps.extend(removed?);
         run.missing = missing.iter().map(named).collect();

@@ -1,8 +1,8 @@
 //! Removes what must not be in the archive any more: the content of erased rows, and rows that were kept for as long as required.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use piperoll_archive::history::{Head, History};
 use piperoll_archive::read::Reader;
@@ -12,7 +12,7 @@ use piperoll_format::ids::NodeId;
 use piperoll_format::time::Timestamp;
 use piperoll_net::clock::{Clock as _, SystemClock};
 
-use super::archiver::{ArchiveError, Archiver, refresh};
+use super::archiver::{ArchiveError, Archiver, Round, refresh};
 use super::holds::{HeldRanges, holds_of};
 use crate::audit::Audit;
 use crate::cluster::roster::Cluster;
@@ -23,6 +23,8 @@ const FILES_EXPIRED_MAX: usize = 1_000;
 const REMOVING_STEPS_MAX: usize = 16;
 /// Time by which this machine's clock may differ from those of the nodes if rows are removed by their age.
 const CLOCK_OFFSET_MAX: Duration = Duration::from_hours(1);
+/// Time between two searches for old rows in periodic rounds.
+const EXPIRY_INTERVAL: Duration = Duration::from_hours(1);
 /// Reasons that a status lists.
 const REASONS_MAX: usize = 64;
 
@@ -34,17 +36,23 @@ impl Archiver {
         cluster: &Cluster,
         audit: &Audit,
         mut history: History,
+        round: Round,
     ) -> Result<Vec<u64>, ArchiveError> {
         let mut steps = Vec::new();
         let mut reasons = Vec::new();
         writer.retry_deletions(SystemClock.now()).await?;
         while steps.len() < REMOVING_STEPS_MAX {
             // With the files of an earlier state, a step would name files that are not part of the archive any more.
-            let Some(reader) = reader(cluster).filter(|reader| reader.catalog().head() == history.head) else { break };
+            let Some(reader) = reader(cluster).filter(|reader| reader.catalog().head() == history.head) else {
+                reasons.push("nothing is removed while the archive's steps cannot be read".to_owned());
+                break;
+            };
             reasons.clear();
             let outcome = match self.erase(writer, &reader, &history, &mut reasons).await? {
                 done @ StepOutcome::Committed { .. } => done,
-                StepOutcome::Nothing { .. } => self.expire(writer, cluster, &reader, &history, &mut reasons).await?,
+                StepOutcome::Nothing { .. } => {
+                    self.expire_at_times(writer, cluster, &reader, &history, round, &mut reasons).await?
+                }
             };
             let StepOutcome::Committed { committed, history: next } = outcome else { break };
             history = *next;
@@ -92,6 +100,30 @@ impl Archiver {
         reasons.extend(replaced.skipped);
         reasons.extend(due.unread.into_iter().map(|reason| format!("its erasures are not known: {reason}")));
         Ok(replaced.outcome)
+    }
+
+    /// Removes old rows, but looks for them only once an hour if there were none: that reads the catalog of all rows.
+    async fn expire_at_times(
+        &self,
+        writer: &mut Writer,
+        cluster: &Cluster,
+        reader: &Reader,
+        history: &History,
+        round: Round,
+        reasons: &mut Vec<String>,
+    ) -> Result<StepOutcome, ArchiveError> {
+        let looked = self.expiry_looked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, known)) = looked.filter(|(at, _)| round == Round::Periodic && at.elapsed() < EXPIRY_INTERVAL) {
+            reasons.extend(known);
+            return Ok(StepOutcome::Nothing { missing: Vec::new() });
+        }
+        let mut kept = Vec::new();
+        let outcome = self.expire(writer, cluster, reader, history, &mut kept).await?;
+        let is_done = matches!(outcome, StepOutcome::Nothing { .. });
+        *self.expiry_looked.lock().unwrap_or_else(PoisonError::into_inner) =
+            is_done.then(|| (Instant::now(), kept.clone()));
+        reasons.extend(kept);
+        Ok(outcome)
     }
 
     /// Removes rows that are older than the archive keeps them.

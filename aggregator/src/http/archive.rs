@@ -13,7 +13,7 @@ use serde_json::json;
 use super::audited::AuditEntry;
 use super::error::ApiError;
 use super::identify::Caller;
-use crate::archiving::archiver::{ArchiveError, Archiver};
+use crate::archiving::archiver::{ArchiveError, Archiver, Round};
 use crate::state::App;
 
 /// Returns the state of the archive, and how many rows of each node it has.
@@ -65,7 +65,10 @@ pub(super) async fn run(
     let running = Arc::clone(&app);
     let round = tokio::spawn(async move {
         let archiver = archiver(&running)?;
-        archiver.round(&running.cluster, &running.audit, request.now).await.map_err(ApiError::from)
+        archiver
+            .round(&running.cluster, &running.audit, Round::Requested { now: request.now })
+            .await
+            .map_err(ApiError::from)
     });
     let failed = |error: tokio::task::JoinError| ApiError::new(500, "internal", error.to_string());
     let run = round.await.map_err(failed)??;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 
+use crate::archiving::archiver::Round;
 use crate::state::App;
 
 /// Archives what is due, again and again.
 pub(crate) async fn run(app: Arc<App>) {
     let Some(archiver) = &app.archiver else { return };
     loop {
-        let round = AssertUnwindSafe(archiver.round(&app.cluster, &app.audit, false)).catch_unwind();
+        let round = AssertUnwindSafe(archiver.round(&app.cluster, &app.audit, Round::Periodic)).catch_unwind();
         match round.await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {

@@ -1,6 +1,6 @@
 //! The rows of an archive by log: which file has them, and which step proves them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -114,6 +114,7 @@ impl Catalog {
             trees: self.trees.clone(),
             created: self.created.clone(),
             removed: self.removed.as_ref().clone(),
+            places: None,
             problem: None,
         };
         history.advance(store, key, |step, _| entries.add(step)).await?;
@@ -122,7 +123,7 @@ impl Catalog {
     }
 
     fn of(history: History, entries: Entries) -> Result<Self, ReadError> {
-        let Entries { logs, files, trees, created, removed, problem } = entries;
+        let Entries { logs, files, trees, created, removed, problem, .. } = entries;
         match problem {
             Some((step, reason)) => Err(ReadError::changed(&names::step(step), reason)),
             None => Ok(Self { history, logs, files, trees, created, removed: Arc::new(removed) }),
@@ -271,6 +272,8 @@ struct Entries {
     trees: Vec<Arc<ObjectRecord>>,
     created: Vec<Timestamp>,
     removed: BTreeSet<String>,
+    /// Indexes of the files by name, from the first step on that replaces a file.
+    places: Option<HashMap<String, usize>>,
     /// A step that contradicts the steps before it, and the reason.
     problem: Option<(u64, String)>,
 }
@@ -279,9 +282,14 @@ impl Entries {
     /// Lets the files of a step take the place of others.
     fn replace(&mut self, step: &Step) -> Result<(), String> {
         for replaced in &step.replaced {
-            let at = self.files.iter().position(|file| file.name == replaced.name);
+            let files = &self.files;
+            let indexed = || files.iter().enumerate().map(|(at, file)| (file.name.clone(), at)).collect();
+            let places = self.places.get_or_insert_with(indexed);
+            let at = places.remove(&replaced.name);
             let file = at.and_then(|at| self.files.get_mut(at));
-            let file = file.ok_or_else(|| format!("it replaces {}, which no step added", replaced.name))?;
+            let (at, file) =
+                at.zip(file).ok_or_else(|| format!("it replaces {}, which no step added", replaced.name))?;
+            places.insert(replaced.file.name.clone(), at);
             *file = Arc::new(CatalogFile::of(&replaced.file, step.number, file.added_by));
             self.removed.insert(replaced.name.clone());
         }
@@ -312,6 +320,9 @@ impl Entries {
         let mut runs: Vec<Vec<CatalogRun>> = step.logs.iter().map(|_| Vec::new()).collect();
         for file in &step.files {
             let index = self.files.len();
+            if let Some(places) = &mut self.places {
+                places.insert(file.name.clone(), index);
+            }
             self.files.push(Arc::new(CatalogFile::of(file, step.number, step.number)));
             let mut row = 0;
             for run in &file.runs {

@@ -138,9 +138,9 @@ pub(super) struct Chain {
 }
 
 pub(super) struct Checker<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     trust: &'a Trust,
-    archive: &'a ArchiveTrust,
+    pub(super) archive: &'a ArchiveTrust,
     pub(super) report: &'a mut Report,
     /// Objects that a step names.
     pub(super) named: HashSet<String>,
@@ -528,7 +528,13 @@ impl Checker<'_> {
                 Err(error) => self.find(FindingKind::Step, name, error.to_string()),
             }
         }
+        let abandoned = self.abandoned(chain, newest, listed, &open).await;
         for name in listed.keys().filter(|name| !self.named.contains(*name)) {
+            if abandoned.contains(name) {
+                let detail = "an interrupted step created it, and no step uses it";
+                self.report.find(FindingKind::Leftover, name, detail);
+                continue;
+            }
             match chain.removed.get(name) {
                 // The writer deletes the files of the newest step after it has committed it.
                 Some(step) if *step == newest => {

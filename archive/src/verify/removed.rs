@@ -1,10 +1,14 @@
 //! Applies the steps that replaced or removed files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::check::{Chain, Checker};
 use super::report::FindingKind;
-use crate::record::{Replacement, Step, names};
+use crate::record::names::DATA;
+use crate::record::{Plan, Replacement, STEP_BYTES_MAX, Step, names};
+
+/// Plans of committed steps that are read if there are files that no step names.
+const PLANS_READ_MAX: usize = 4_096;
 
 /// Index of the step that added a file, and its index among the step's files.
 type FileAt = (usize, usize);
@@ -44,6 +48,33 @@ impl Checker<'_> {
         }
         self.report.expired =
             chain.starts.iter().map(|(log, (first, _))| format!("{log}: rows below {first}")).collect();
+    }
+
+    /// Files that attempts of committed steps created and that no step uses. A store may keep them, for example because of an object lock.
+    pub(super) async fn abandoned(
+        &mut self,
+        chain: &Chain,
+        newest: u64,
+        listed: &BTreeMap<String, u64>,
+        open: &HashSet<String>,
+    ) -> HashSet<String> {
+        let is_unknown = |name: &&String| {
+            let is_known = self.named.contains(*name) || open.contains(*name) || chain.removed.contains_key(*name);
+            name.starts_with(&format!("{DATA}/")) && !is_known
+        };
+        if !listed.keys().any(|name| is_unknown(&name)) {
+            return HashSet::new();
+        }
+        let unknown: HashSet<String> = listed.keys().filter(is_unknown).cloned().collect();
+        let is_earlier = |name: &&String| names::number_of_plan(name).is_some_and(|number| number <= newest);
+        let mut found = HashSet::new();
+        for name in listed.keys().rev().filter(is_earlier).take(PLANS_READ_MAX) {
+            let Ok(bytes) = self.store.read(name, STEP_BYTES_MAX as u64).await else { continue };
+            if let Ok(plan) = Plan::read(name, &bytes, &self.archive.steps) {
+                found.extend(plan.files.into_iter().map(|file| file.name).filter(|name| unknown.contains(name)));
+            }
+        }
+        found
     }
 
     fn unknown(&mut self, step: &Step, name: &str) {
