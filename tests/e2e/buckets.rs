@@ -108,7 +108,7 @@ impl S3 {
     pub(crate) fn keep_versions(&self) {
         let weed = std::env::var_os(SEAWEED_VARIABLE).unwrap();
         let mut shell = Command::new(weed)
-            .arg("shell")
+            .args(["-logtostderr=true", "shell"])
             .args(&self.shell)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
