@@ -39,6 +39,16 @@ async fn erased_later() -> (Bench, Logs, LogId, LogId) {
     (bench, logs, a, b)
 }
 
+/// Erases everything that is due, and puts one of the deleted files back.
+async fn erased_but_left(bench: &Bench) -> PathBuf {
+    let kept: Vec<(PathBuf, Vec<u8>)> =
+        files(bench.objects.path()).into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect();
+    erase_all(bench).await;
+    let (gone, bytes) = kept.into_iter().find(|(file, _)| !file.exists()).unwrap();
+    std::fs::write(&gone, bytes).unwrap();
+    gone
+}
+
 async fn erase_all(bench: &Bench) {
     while bench.erase_round(bench.store()).await.unwrap().is_some() {}
 }
@@ -101,11 +111,7 @@ async fn a_fault_at_any_operation_leaves_no_content() {
 #[tokio::test]
 async fn a_file_that_should_be_gone_is_named() {
     let (bench, logs, ..) = erased_later().await;
-    let kept: Vec<(PathBuf, Vec<u8>)> =
-        files(bench.objects.path()).into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect();
-    erase_all(&bench).await;
-    let (gone, bytes) = kept.into_iter().find(|(file, _)| !file.exists()).unwrap();
-    std::fs::write(&gone, bytes).unwrap();
+    erased_but_left(&bench).await;
     let report = bench.verify(&logs).await;
     assert_eq!(report.findings, [], "the writer is about to delete the files of the newest step");
     assert_eq!(report.open.len(), 1);
@@ -189,11 +195,7 @@ async fn a_declaration_about_another_row_is_refused() {
 #[tokio::test]
 async fn a_successor_deletes_what_its_predecessor_could_not() {
     let (bench, logs, ..) = erased_later().await;
-    let kept: Vec<(PathBuf, Vec<u8>)> =
-        files(bench.objects.path()).into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect();
-    erase_all(&bench).await;
-    let (gone, bytes) = kept.into_iter().find(|(file, _)| !file.exists()).unwrap();
-    std::fs::write(&gone, bytes).unwrap();
+    let gone = erased_but_left(&bench).await;
     let dir = tempfile::tempdir().unwrap();
     let mut writer = piperoll_archive::write::Writer::open(bench.store(), bench.settings_in(dir.path())).unwrap();
     assert!(writer.load(bench.now).await.is_err(), "it has no record of this archive");

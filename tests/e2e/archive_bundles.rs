@@ -4,10 +4,10 @@ use piperoll_tests::{Cluster, entry};
 use serde_json::Value;
 
 use crate::archive::{directory, on_aggregator, unstarted_cluster, until_archive_is_read, witnessed_after};
-use crate::archive_reading::{OLD, aged_cluster, everything, prune};
+use crate::archive_reading::{OLD, aged_cluster, everything, lose_disk, prune};
 use crate::archived_log_evidence::users;
 use crate::keys::trust;
-use crate::witness::{now, report, witnessed};
+use crate::witness::{now, witnessed};
 
 /// A bundle and what the commands say about it.
 struct Made {
@@ -128,15 +128,7 @@ async fn a_bundle_has_the_log_of_a_lost_disk() {
     assert_eq!(cluster.run(&["archive", "run", "--now"]).code, 0);
     let mark = now();
     witnessed_after(&cluster, "mx1").await;
-    cluster.kill(0);
-    std::fs::remove_dir_all(cluster.nodes[0].folder.join("data")).unwrap();
-    cluster.restart(0).await;
-    let alarm = report(&cluster, "mx1", |line| line["verdict"] == "rollback" || line["verdict"] == "fork").await;
-    let generation = alarm["generation"].as_str().unwrap();
-    let accept = ["nodes", "accept", "mx1", "--new-generation", generation, "--reason", "the disk died"];
-    assert_eq!(cluster.run(&accept).code, 0);
-    cluster.append(0, &[entry("after", "auth.login")]).await;
-    witnessed(&cluster, "mx1").await;
+    lose_disk(&mut cluster).await;
     witnessed(&cluster, "mx2").await;
     let made = bundle(&cluster, "lost.tar", &["--from", "600d", "action:auth.login"]);
     assert_eq!(made.users.len(), 301, "{} {:#}", made.output, made.verdict);

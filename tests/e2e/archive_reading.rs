@@ -278,6 +278,19 @@ async fn an_archive_that_is_gone_or_changed_is_named() {
     cluster.verify_all();
 }
 
+/// The machine of mx1 loses its disk and begins another log, which is accepted.
+pub(crate) async fn lose_disk(cluster: &mut Cluster) {
+    cluster.kill(0);
+    std::fs::remove_dir_all(cluster.nodes[0].folder.join("data")).unwrap();
+    cluster.restart(0).await;
+    let alarm = report(cluster, "mx1", |line| line["verdict"] == "rollback" || line["verdict"] == "fork").await;
+    let generation = alarm["generation"].as_str().unwrap();
+    let accept = ["nodes", "accept", "mx1", "--new-generation", generation, "--reason", "the disk died"];
+    assert_eq!(cluster.run(&accept).code, 0);
+    cluster.append(0, &[entry("after", "auth.login")]).await;
+    witnessed(cluster, "mx1").await;
+}
+
 /// A machine loses its disk and begins another log. The rows of the lost log are in the archive, so nothing is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_of_a_lost_disk_is_read_from_the_archive() {
@@ -291,15 +304,7 @@ async fn the_log_of_a_lost_disk_is_read_from_the_archive() {
     let (before, _) = everything(&cluster, "").await;
     let mark = crate::witness::now();
     witnessed_after(&cluster, "mx1").await;
-    cluster.kill(0);
-    std::fs::remove_dir_all(cluster.nodes[0].folder.join("data")).unwrap();
-    cluster.restart(0).await;
-    let alarm = report(&cluster, "mx1", |line| line["verdict"] == "rollback" || line["verdict"] == "fork").await;
-    let generation = alarm["generation"].as_str().unwrap();
-    let accept = ["nodes", "accept", "mx1", "--new-generation", generation, "--reason", "the disk died"];
-    assert_eq!(cluster.run(&accept).code, 0);
-    cluster.append(0, &[entry("after", "auth.login")]).await;
-    witnessed(&cluster, "mx1").await;
+    lose_disk(&mut cluster).await;
     for _ in 0..2 {
         let (_, statement) = everything(&cluster, &format!("to={mark}")).await;
         assert_eq!(statement["complete"], true, "{statement}");

@@ -27,7 +27,7 @@ pub enum StoreError {
     )]
     TooManyVersions { name: String, store: String, versions_max: usize },
     #[error(
-        "{store} accepted the deletion of {name}, but still lists {versions} of its versions; something creates them anew, or the \
+        "{store} accepted the deletion of {name}, but still lists {versions} of its versions; something creates them again, or the \
          store is not consistent; try again later"
     )]
     VersionsRemain { name: String, store: String, versions: usize },
