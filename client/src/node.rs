@@ -1,6 +1,7 @@
 //! Client of the node on this machine: HTTP/1.1 over its Unix socket, or HTTPS on loopback with a token.
 
 use std::error::Error as StdError;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -232,6 +233,7 @@ impl NodeClient {
 
     async fn send(&self, call: Call<'_>) -> Result<Response<Incoming>, ClientError> {
         let Call { method, path, body, import, .. } = call;
+        let repeatable = method == Method::GET;
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
@@ -245,14 +247,31 @@ impl NodeClient {
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
         let request = request.map_err(|e| ClientError::Protocol(e.to_string()))?;
-        self.transport.send(request).await.map_err(|error| match root_io_kind(&error) {
-            Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) if error.is_connect() => {
+        let again = repeatable.then(|| request.clone());
+        let response = match (self.transport.send(request).await, again) {
+            // The node closed a connection of the pool while the request was sent. A request that only reads may be repeated (RFC 9110,
+            // section 9.2.2); by then the pool has dropped the closed connection.
+            (Err(error), Some(again)) if was_closed(&error) => self.transport.send(again).await,
+            (answer, _) => answer,
+        };
+        response.map_err(|error| match root_io_kind(&error) {
+            Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) if error.is_connect() => {
                 ClientError::Down { place: self.place.to_string() }
             }
-            Some(std::io::ErrorKind::PermissionDenied) => ClientError::Permission { place: self.place.to_string() },
+            Some(ErrorKind::PermissionDenied) => ClientError::Permission { place: self.place.to_string() },
             _ => ClientError::Unknown(last_cause(&error)),
         })
     }
+}
+
+/// Whether an open connection was closed before the answer began.
+fn was_closed(error: &hyper_util::client::legacy::Error) -> bool {
+    if error.is_connect() {
+        return false;
+    }
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_incomplete_message)
+        || matches!(root_io_kind(error), Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset))
 }
 
 async fn body_of(response: Response<Incoming>) -> Result<Bytes, hyper::Error> {
@@ -266,7 +285,7 @@ fn problem(status: u16, text: &[u8]) -> ClientError {
     }))
 }
 
-fn root_io_kind(error: &(dyn StdError + 'static)) -> Option<std::io::ErrorKind> {
+fn root_io_kind(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
@@ -337,5 +356,83 @@ impl LineStream {
                 None => return Ok(Some(self.buffer.split().freeze())),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    const HEALTHY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    async fn read_request(stream: &mut UnixStream) -> bool {
+        let mut received = Vec::new();
+        while !received.windows(4).any(|window| window == b"\r\n\r\n") {
+            if stream.read_buf(&mut received).await.unwrap_or(0) == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A node that closes every connection as soon as it has read the second request on it. Returns the number of connections.
+    async fn closing_node(listener: UnixListener, connections: usize) -> usize {
+        for _ in 0..connections {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if read_request(&mut stream).await {
+                stream.write_all(HEALTHY).await.unwrap();
+            }
+            read_request(&mut stream).await;
+        }
+        connections
+    }
+
+    #[tokio::test]
+    async fn a_request_that_only_reads_is_repeated_if_its_connection_was_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let node = tokio::spawn(closing_node(UnixListener::bind(&path).unwrap(), 2));
+        let client = NodeClient::new(&path).unwrap();
+        client.health().await.unwrap();
+        client.health().await.unwrap();
+        drop(client);
+        assert_eq!(node.await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_not_sent_a_second_time_without_the_caller() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let node = tokio::spawn(closing_node(UnixListener::bind(&path).unwrap(), 1));
+        let client = NodeClient::new(&path).unwrap();
+        client.health().await.unwrap();
+        let error = client.append(&serde_json::json!({"action": "a"})).await.unwrap_err();
+        assert!(matches!(error, ClientError::Unknown(_)), "{error}");
+        assert_eq!(node.await.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_the_node_may_close_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let node = tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            read_request(&mut first).await;
+            first.write_all(HEALTHY).await.unwrap();
+            // The first connection stays open, so only the client's own limit makes it open another one.
+            let (mut second, _) = listener.accept().await.unwrap();
+            read_request(&mut second).await;
+            second.write_all(HEALTHY).await.unwrap();
+        });
+        let client = NodeClient::new(&path).unwrap();
+        client.health().await.unwrap();
+        // A node closes idle connections after 10 s.
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        client.health().await.unwrap();
+        node.await.unwrap();
     }
 }

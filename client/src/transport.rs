@@ -18,8 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
-/// Time after which idle connections are closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Time after which idle connections are closed. Must be well below the 10 s after which a node closes them: a request that is sent
+/// while the node closes the connection fails, and the client cannot tell whether the node has read it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Where a node listens.
 #[derive(Clone)]
