@@ -14,9 +14,9 @@ use super::schema::{COLUMNS, schema};
 use crate::row::{ArchivedRow, Content, LogId};
 
 /// Number of text columns that are derived from the body.
-const DERIVED: usize = 29;
+pub(super) const DERIVED: usize = 29;
 /// Position of the first derived column.
-const FIRST_DERIVED: usize = 6;
+pub(super) const FIRST_DERIVED: usize = 6;
 
 /// Rows that are turned into columns.
 pub(super) struct BatchBuilder {
@@ -92,41 +92,7 @@ impl BatchBuilder {
 
     fn derive(&mut self, body: &[u8]) {
         let view = EntryView::parse(body).unwrap_or_default();
-        let id = (!view.id.is_empty()).then_some(view.id.as_ref());
-        let via = (!view.via.is_empty()).then_some(view.via.as_ref());
-        // In the order of `COLUMNS`.
-        let values: [Option<&str>; DERIVED] = [
-            view.occurred_at.as_deref(),
-            id,
-            view.user.as_deref(),
-            view.user_type.as_deref(),
-            view.impersonator.as_deref(),
-            view.session.as_deref(),
-            view.auth_method.as_deref(),
-            view.credential.as_deref(),
-            view.category.as_deref(),
-            view.action.as_deref(),
-            view.outcome.as_deref(),
-            view.reason.as_deref(),
-            view.entity_type.as_deref(),
-            view.entity_id.as_deref(),
-            view.entity_name.as_deref(),
-            view.target.as_deref(),
-            view.domain.as_deref(),
-            view.ip_address.as_deref(),
-            view.peer_address.as_deref(),
-            view.user_agent.as_deref(),
-            view.method.as_deref(),
-            view.path.as_deref(),
-            view.request_id.as_deref(),
-            via,
-            view.flags.map(|raw| raw.get()),
-            view.redacted.map(|raw| raw.get()),
-            view.description.as_deref(),
-            view.changes.map(|raw| raw.get()),
-            view.details.map(|raw| raw.get()),
-        ];
-        for (builder, value) in self.derived.iter_mut().zip(values) {
+        for (builder, value) in self.derived.iter_mut().zip(derived_values(&view)) {
             builder.append_option(value);
         }
     }
@@ -148,4 +114,41 @@ impl BatchBuilder {
         columns.push(Arc::new(self.body.finish()));
         RecordBatch::try_new(schema(), columns)
     }
+}
+
+/// Values of the columns that are derived from a body, in their order.
+pub(super) fn derived_values<'a>(view: &'a EntryView<'_>) -> [Option<&'a str>; DERIVED] {
+    let id = (!view.id.is_empty()).then_some(view.id.as_ref());
+    let via = (!view.via.is_empty()).then_some(view.via.as_ref());
+    [
+        view.occurred_at.as_deref(),
+        id,
+        view.user.as_deref(),
+        view.user_type.as_deref(),
+        view.impersonator.as_deref(),
+        view.session.as_deref(),
+        view.auth_method.as_deref(),
+        view.credential.as_deref(),
+        view.category.as_deref(),
+        view.action.as_deref(),
+        view.outcome.as_deref(),
+        view.reason.as_deref(),
+        view.entity_type.as_deref(),
+        view.entity_id.as_deref(),
+        view.entity_name.as_deref(),
+        view.target.as_deref(),
+        view.domain.as_deref(),
+        view.ip_address.as_deref(),
+        view.peer_address.as_deref(),
+        view.user_agent.as_deref(),
+        view.method.as_deref(),
+        view.path.as_deref(),
+        view.request_id.as_deref(),
+        via,
+        view.flags.map(|raw| raw.get()),
+        view.redacted.map(|raw| raw.get()),
+        view.description.as_deref(),
+        view.changes.map(|raw| raw.get()),
+        view.details.map(|raw| raw.get()),
+    ]
 }

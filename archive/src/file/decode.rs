@@ -1,19 +1,23 @@
 //! Reads a file of rows and checks it: the digests of its parts, and that every column says what the bodies say.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array as _, RecordBatch};
+use arrow_array::{
+    Array as _, BinaryArray, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow_schema::{Field, SchemaRef};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use piperoll_format::entry::Prefix;
 use piperoll_format::limits::BODY_AND_MAC_BYTES_MAX;
 use piperoll_format::time::Timestamp;
+use piperoll_format::view::EntryView;
 
-use super::batch::BatchBuilder;
+use super::batch::{DERIVED, FIRST_DERIVED, derived_values};
 use super::encode::{CHUNKS_KEY, Chunk, FORMAT, FORMAT_KEY, chunk_ranges};
 use super::schema::{COLUMNS, schema};
 use crate::record::digest_of;
@@ -28,7 +32,7 @@ const ROW_GROUPS_MAX: usize = 4_096;
 /// memory.
 const ROW_GROUP_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 
-/// A row and its log.
+/// A row and its log. Rows that were decoded together share the memory of their bodies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodedRow {
     pub log: LogId,
@@ -44,8 +48,71 @@ pub enum DecodeError {
     Chunk { offset: u64, end: u64 },
     #[error("row {0} of the file is not valid: {1}")]
     Row(u64, &'static str),
-    #[error("the column {column} of rows {from}..{to} of the file does not say what their bodies say")]
-    Column { column: &'static str, from: u64, to: u64 },
+    #[error("the column {column} of row {row} of the file does not say what its body says")]
+    Column { column: &'static str, row: u64 },
+}
+
+/// A complete file whose parts match the digests in its footer.
+#[derive(Debug)]
+pub struct OpenFile {
+    bytes: Bytes,
+    meta: ArrowReaderMetadata,
+}
+
+impl OpenFile {
+    /// Parses the footer, and compares all parts with their digests.
+    ///
+    /// # Errors
+    /// Fails if the bytes are not a valid file.
+    pub fn open(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let meta = ArrowReaderMetadata::load(bytes, ArrowReaderOptions::new()).map_err(|error| not_a_file(&error))?;
+        for chunk in chunks_of(meta.schema(), meta.metadata())? {
+            let end = chunk.offset.saturating_add(chunk.bytes);
+            let range = usize::try_from(chunk.offset).ok().zip(usize::try_from(end).ok());
+            let part = range.and_then(|(from, to)| bytes.get(from..to));
+            if part.map(digest_of) != Some(chunk.sha256) {
+                return Err(DecodeError::Chunk { offset: chunk.offset, end });
+            }
+        }
+        Ok(Self { bytes: bytes.clone(), meta })
+    }
+
+    /// Numbers of the rows of each row group, counted from the beginning of the file.
+    pub fn groups(&self) -> Vec<Range<u64>> {
+        let mut next = 0;
+        let of_group = |group: &RowGroupMetaData| {
+            let first = next;
+            next += u64::try_from(group.num_rows()).unwrap_or_default();
+            first..next
+        };
+        self.meta.metadata().row_groups().iter().map(of_group).collect()
+    }
+
+    /// Passes the rows of a row group to `each` in their order. Derives their columns again from the bodies, and compares them with those
+    /// of the file.
+    ///
+    /// # Errors
+    /// Fails if the rows are not valid, or if `each` fails.
+    pub fn rows<E: From<DecodeError>>(
+        &self,
+        group: usize,
+        mut each: impl FnMut(DecodedRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let form = |error: &dyn std::fmt::Display| E::from(not_a_file(error));
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.meta.clone());
+        let reader = builder.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build();
+        let mut at = self.groups().get(group).map_or(0, |rows| rows.start);
+        for batch in reader.map_err(|error| form(&error))? {
+            let batch = batch.map_err(|error| form(&error))?;
+            Rows::of(&batch, at)?.each(&mut each)?;
+            at += batch.num_rows() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn not_a_file(error: &dyn std::fmt::Display) -> DecodeError {
+    DecodeError::Form(error.to_string().replace('\n', " "))
 }
 
 /// Decodes a complete file and passes its rows to `each` in their order. Checks the digests in the footer, and derives the columns
@@ -54,30 +121,8 @@ pub enum DecodeError {
 /// # Errors
 /// Fails if the bytes are not a valid file, or if `each` does.
 pub fn decode<E: From<DecodeError>>(bytes: &Bytes, mut each: impl FnMut(DecodedRow) -> Result<(), E>) -> Result<(), E> {
-    let form = |error: &dyn std::fmt::Display| E::from(DecodeError::Form(error.to_string().replace('\n', " ")));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|error| form(&error))?;
-    check_form(&builder, bytes)?;
-    let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| form(&error))?;
-    let mut at = 0;
-    for batch in reader {
-        let batch = batch.map_err(|error| form(&error))?;
-        let rows = rows_of(&batch, at)?;
-        at += batch.num_rows() as u64;
-        rows.into_iter().try_for_each(&mut each)?;
-    }
-    Ok(())
-}
-
-fn check_form(builder: &ParquetRecordBatchReaderBuilder<Bytes>, bytes: &Bytes) -> Result<(), DecodeError> {
-    for chunk in chunks_of(builder.schema(), builder.metadata())? {
-        let end = chunk.offset.saturating_add(chunk.bytes);
-        let range = usize::try_from(chunk.offset).ok().zip(usize::try_from(end).ok());
-        let part = range.and_then(|(from, to)| bytes.get(from..to));
-        if part.map(digest_of) != Some(chunk.sha256) {
-            return Err(DecodeError::Chunk { offset: chunk.offset, end });
-        }
-    }
-    Ok(())
+    let file = OpenFile::open(bytes)?;
+    (0..file.groups().len()).try_for_each(|group| file.rows(group, &mut each))
 }
 
 /// Checks the form that a footer describes, and returns the digests of the file's chunks, sorted by offset.
@@ -114,77 +159,136 @@ pub(crate) fn chunks_of(found: &SchemaRef, metadata: &ParquetMetaData) -> Result
     Ok(chunks)
 }
 
-fn rows_of(batch: &RecordBatch, at: u64) -> Result<Vec<DecodedRow>, DecodeError> {
-    let column = |name: &str| COLUMNS.iter().position(|column| column.name == name).map(|index| batch.column(index));
-    let missing = || DecodeError::Form("a column is missing".to_owned());
-    let text = |name: &str| column(name).and_then(|array| array.as_string_opt::<i32>()).ok_or_else(missing);
-    let number = |name: &str| column(name).and_then(|array| array.as_primitive_opt::<Int64Type>()).ok_or_else(missing);
-    let hash = |name: &str| column(name).and_then(|array| array.as_fixed_size_binary_opt()).ok_or_else(missing);
-    let (node_ids, generations) = (text("node_id")?, text("generation")?);
-    let (seqs, eras, epochs) = (number("seq")?, number("era")?, number("epoch")?);
-    let times = column("timestamp").and_then(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
-    let times = times.ok_or_else(missing)?;
-    let (macs, leaves) = (hash("mac")?, hash("leaf")?);
-    let bodies = column("body").and_then(|array| array.as_binary_opt::<i32>()).ok_or_else(missing)?;
-    let mut rows: Vec<DecodedRow> = Vec::with_capacity(batch.num_rows());
-    let mut again = BatchBuilder::new();
-    for index in 0..batch.num_rows() {
-        let bad = |reason| DecodeError::Row(at + index as u64, reason);
-        let log = match rows.last() {
-            Some(last)
-                if last.log.node_id.as_str() == node_ids.value(index)
-                    && last.log.generation.to_string() == generations.value(index) =>
-            {
-                last.log.clone()
+/// Columns of some rows.
+struct Rows<'a> {
+    /// Number of the first row, counted from the beginning of the file.
+    at: u64,
+    node_ids: &'a StringArray,
+    generations: &'a StringArray,
+    seqs: &'a Int64Array,
+    eras: &'a Int64Array,
+    epochs: &'a Int64Array,
+    times: &'a TimestampMicrosecondArray,
+    derived: [&'a StringArray; DERIVED],
+    macs: &'a FixedSizeBinaryArray,
+    leaves: &'a FixedSizeBinaryArray,
+    bodies: &'a BinaryArray,
+    /// All bodies, one after the other. Rows share these bytes.
+    body_bytes: Bytes,
+}
+
+impl<'a> Rows<'a> {
+    fn of(batch: &'a RecordBatch, at: u64) -> Result<Self, DecodeError> {
+        let column =
+            |name: &str| COLUMNS.iter().position(|column| column.name == name).map(|index| batch.column(index));
+        let missing = || DecodeError::Form("a column is missing".to_owned());
+        let text = |name: &str| column(name).and_then(|array| array.as_string_opt::<i32>()).ok_or_else(missing);
+        let number =
+            |name: &str| column(name).and_then(|array| array.as_primitive_opt::<Int64Type>()).ok_or_else(missing);
+        let hash = |name: &str| column(name).and_then(|array| array.as_fixed_size_binary_opt()).ok_or_else(missing);
+        let times = column("timestamp").and_then(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
+        let bodies = column("body").and_then(|array| array.as_binary_opt::<i32>()).ok_or_else(missing)?;
+        let derived: Vec<&StringArray> = COLUMNS
+            .iter()
+            .skip(FIRST_DERIVED)
+            .take(DERIVED)
+            .map(|column| text(column.name))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            at,
+            node_ids: text("node_id")?,
+            generations: text("generation")?,
+            seqs: number("seq")?,
+            eras: number("era")?,
+            epochs: number("epoch")?,
+            times: times.ok_or_else(missing)?,
+            derived: derived.try_into().map_err(|_| missing())?,
+            macs: hash("mac")?,
+            leaves: hash("leaf")?,
+            bodies,
+            body_bytes: Bytes::from_owner(bodies.values().clone()),
+        })
+    }
+
+    fn each<E: From<DecodeError>>(&self, each: &mut impl FnMut(DecodedRow) -> Result<(), E>) -> Result<(), E> {
+        let mut log: Option<LogId> = None;
+        (0..self.seqs.len()).try_for_each(|index| {
+            let decoded = self.row(index, log.as_ref())?;
+            if log.as_ref() != Some(&decoded.log) {
+                log = Some(decoded.log.clone());
             }
-            _ => LogId {
-                node_id: node_ids.value(index).parse().map_err(|_| bad("node_id is not the id of a node"))?,
-                generation: generations.value(index).parse().map_err(|_| bad("generation is not a generation"))?,
-            },
-        };
-        let hash_at = |array: &arrow_array::FixedSizeBinaryArray| {
-            array.is_valid(index).then(|| array.value(index).try_into().ok()).flatten()
-        };
-        let content = match (bodies.is_valid(index), hash_at(macs), hash_at(leaves)) {
+            each(decoded)
+        })
+    }
+
+    fn bad(&self, index: usize, reason: &'static str) -> DecodeError {
+        DecodeError::Row(self.at + index as u64, reason)
+    }
+
+    /// The log of a row; `before` is the log of the row before it.
+    fn log(&self, index: usize, before: Option<&LogId>) -> Result<LogId, DecodeError> {
+        let texts = |index: usize| (self.node_ids.value(index), self.generations.value(index));
+        if let Some(before) = before.filter(|_| index > 0 && texts(index) == texts(index - 1)) {
+            return Ok(before.clone());
+        }
+        let (node_id, generation) = texts(index);
+        Ok(LogId {
+            node_id: node_id.parse().map_err(|_| self.bad(index, "node_id is not the id of a node"))?,
+            generation: generation.parse().map_err(|_| self.bad(index, "generation is not a generation"))?,
+        })
+    }
+
+    fn row(&self, index: usize, before: Option<&LogId>) -> Result<DecodedRow, DecodeError> {
+        let log = self.log(index, before)?;
+        let hash_at =
+            |array: &FixedSizeBinaryArray| array.is_valid(index).then(|| array.value(index).try_into().ok()).flatten();
+        let (seq, era, time) = (self.seqs.value(index), self.eras.value(index), self.times.value(index));
+        let content = match (self.bodies.is_valid(index), hash_at(self.macs), hash_at(self.leaves)) {
             (true, Some(mac), None) => {
-                let body = bodies.value(index);
+                let body = self.bodies.value(index);
                 if body.len() > BODY_AND_MAC_BYTES_MAX {
-                    return Err(bad("the body is too long"));
+                    return Err(self.bad(index, "the body is too long"));
                 }
-                let prefix = Prefix::parse(body).ok_or_else(|| bad("the body is not an entry"))?;
-                let same = prefix.node_id == log.node_id.as_str()
-                    && prefix.generation == generations.value(index)
-                    && i64::try_from(prefix.seq) == Ok(seqs.value(index))
-                    && i64::from(prefix.era) == eras.value(index)
-                    && prefix.timestamp.micros() == times.value(index);
-                if !same {
-                    return Err(bad("its columns do not say what its body says"));
+                let prefix = Prefix::parse(body).ok_or_else(|| self.bad(index, "the body is not an entry"))?;
+                let is_same = prefix.node_id == log.node_id.as_str()
+                    && prefix.generation == self.generations.value(index)
+                    && i64::try_from(prefix.seq) == Ok(seq)
+                    && i64::from(prefix.era) == era
+                    && prefix.timestamp.micros() == time;
+                if !is_same {
+                    return Err(self.bad(index, "its columns do not say what its body says"));
                 }
-                let epoch = epochs.is_valid(index).then(|| u32::try_from(epochs.value(index)).ok()).flatten();
-                Content::Entry {
-                    epoch: epoch.ok_or_else(|| bad("the epoch is missing"))?,
-                    body: Bytes::copy_from_slice(body),
-                    mac,
-                }
+                self.compare(index, &derived_values(&EntryView::parse(body).unwrap_or_default()))?;
+                let epoch = self.epochs.is_valid(index).then(|| u32::try_from(self.epochs.value(index)).ok()).flatten();
+                let epoch = epoch.ok_or_else(|| self.bad(index, "the epoch is missing"))?;
+                Content::Entry { epoch, body: self.body_bytes.slice_ref(body), mac }
             }
-            (false, None, Some(leaf)) => Content::Erased { leaf },
-            _ => return Err(bad("a row has either body and mac, or only a leaf")),
+            (false, None, Some(leaf)) => {
+                self.compare(index, &[None; DERIVED])?;
+                if self.epochs.is_valid(index) {
+                    return Err(self.bad(index, "an erased row has an epoch"));
+                }
+                Content::Erased { leaf }
+            }
+            _ => return Err(self.bad(index, "a row has either body and mac, or only a leaf")),
         };
         let row = ArchivedRow {
-            seq: u64::try_from(seqs.value(index)).map_err(|_| bad("seq is negative"))?,
-            era: u32::try_from(eras.value(index)).map_err(|_| bad("era is not a number of an era"))?,
-            timestamp: Timestamp::from_micros(times.value(index)),
+            seq: u64::try_from(seq).map_err(|_| self.bad(index, "seq is negative"))?,
+            era: u32::try_from(era).map_err(|_| self.bad(index, "era is not a number of an era"))?,
+            timestamp: Timestamp::from_micros(time),
             content,
         };
-        again.push(&log, &row).map_err(|error| DecodeError::Form(error.to_string()))?;
-        rows.push(DecodedRow { log, row });
+        Ok(DecodedRow { log, row })
     }
-    let again = again.finish().map_err(|error| DecodeError::Form(error.to_string()))?;
-    let differing = (0..COLUMNS.len()).find(|index| again.column(*index) != batch.column(*index));
-    match differing {
-        Some(index) => {
-            Err(DecodeError::Column { column: COLUMNS[index].name, from: at, to: at + batch.num_rows() as u64 })
+
+    /// Compares the columns of a row with the values that its body has.
+    fn compare(&self, index: usize, values: &[Option<&str>; DERIVED]) -> Result<(), DecodeError> {
+        let found = |array: &'a StringArray| array.is_valid(index).then(|| array.value(index));
+        match self.derived.iter().zip(values).position(|(array, value)| found(array) != *value) {
+            Some(place) => {
+                Err(DecodeError::Column { column: COLUMNS[FIRST_DERIVED + place].name, row: self.at + index as u64 })
+            }
+            None => Ok(()),
         }
-        None => Ok(rows),
     }
 }

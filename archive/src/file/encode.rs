@@ -14,7 +14,7 @@ use parquet::file::metadata::{KeyValue, RowGroupMetaData};
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use piperoll_format::digest::sha256;
-use piperoll_format::merkle::TILE_WIDTH;
+use piperoll_format::merkle::{Hash, TILE_WIDTH};
 use serde::{Deserialize, Serialize};
 
 use super::batch::BatchBuilder;
@@ -98,13 +98,18 @@ impl Drop for EncodedFile {
 }
 
 /// Digest of the rows of a file: over the leaf and the erased flag of each of them.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Sum(Vec<u8>);
 
 impl Sum {
-    pub(crate) fn add(&mut self, row: &ArchivedRow) {
-        self.0.extend_from_slice(&row.leaf());
-        self.0.push(u8::from(row.is_erased()));
+    pub(crate) fn add(&mut self, leaf: &Hash, is_erased: bool) {
+        self.0.extend_from_slice(leaf);
+        self.0.push(u8::from(is_erased));
+    }
+
+    /// Adds the rows of another sum after those of this one.
+    pub(crate) fn append(&mut self, next: &Self) {
+        self.0.extend_from_slice(&next.0);
     }
 
     pub(crate) fn finish(&self) -> Digest {
@@ -184,7 +189,7 @@ impl FileEncoder {
     /// Fails if the local disk is full.
     pub fn push(&mut self, log: &LogId, row: &ArchivedRow) -> Result<(), EncodeError> {
         self.first.get_or_insert_with(|| (log.clone(), row.seq));
-        self.sum.add(row);
+        self.sum.add(&row.leaf(), row.is_erased());
         self.rows += 1;
         self.batch.push(log, row)?;
         let is_whole = self.batch.rows().is_multiple_of(PAGE_ROWS);

@@ -6,7 +6,7 @@ mod encode;
 mod schema;
 
 pub(crate) use decode::chunks_of;
-pub use decode::{DecodeError, DecodedRow};
+pub use decode::{DecodeError, DecodedRow, OpenFile};
 pub(crate) use encode::{Chunk, Sum};
 pub use encode::{EncodeError, EncodedFile, FILE_BYTES_MAX, FileEncoder};
 pub use schema::{COLUMNS, schema};

@@ -435,8 +435,8 @@ impl Checker<'_> {
                 break;
             }
         }
-        for (run, cover) in file.runs.iter().zip(checked.covers) {
-            seen.covers.entry((index, run.log)).or_default().push(cover);
+        for (log, cover) in checked.covers {
+            seen.covers.entry((index, log)).or_default().push(cover);
         }
         self.report.erased += checked.erased.len() as u64;
         seen.erased.extend(checked.erased);

@@ -1,8 +1,12 @@
 //! Verifies one file of rows against what its step says about it.
 
+use std::num::NonZero;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use memchr::memmem;
 use piperoll_format::ids::NodeId;
 use piperoll_format::merkle::{Cover, Hash};
 use piperoll_format::statement::Statement;
@@ -10,7 +14,7 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 use serde::Deserialize;
 
-use crate::file::{DecodeError, Sum, decode};
+use crate::file::{DecodeError, OpenFile, Sum};
 use crate::record::{Digest, FileRecord, LogRange, Run, digest_of, names};
 use crate::row::{ArchivedRow, Content, Day, LogId};
 
@@ -22,9 +26,9 @@ const STEP_ACTION: &[u8] = b"\"action\":\"audit.archive_step\"";
 /// Result of verifying the rows of one file.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
-    /// One cover for each run, in the order of the runs.
-    pub(super) covers: Vec<Cover>,
-    /// Full level-0 tiles within the runs: log, index, root.
+    /// Index of the log, and cover, of every part of a run that is in one row group.
+    pub(super) covers: Vec<(usize, Cover)>,
+    /// Full level-0 tiles within these parts: log, index, root.
     pub(super) tiles: Vec<(usize, u64, Hash)>,
     pub(super) rows: u64,
     pub(super) day: Option<Day>,
@@ -66,69 +70,146 @@ pub(super) fn check(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Re
     if tail.map(digest_of) != Some(record.tail_sha256) {
         return Err("its tail does not match the digest in its step".to_owned());
     }
-    // A decoder is complex; a panic in it must not stop the verification of the other files.
-    catch_unwind(AssertUnwindSafe(|| check_rows(bytes, record, logs)))
-        .unwrap_or_else(|_| Err("it cannot be decoded".to_owned()))
+    check_rows(bytes, record, logs)
 }
 
+/// Checks the row groups of a file at the same time.
 fn check_rows(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Result<Checked, String> {
+    let file = guarded(|| OpenFile::open(bytes).map_err(|error| error.to_string()))?;
+    let groups = file.groups();
+    let rows = groups.last().map_or(0, |last| last.end);
+    let lengths = record.runs.iter().map(|run| run.to_seq.saturating_sub(run.from_seq));
+    let expected = lengths.fold(0, u64::saturating_add);
+    if rows != record.rows || rows != expected {
+        return Err(format!("it has {rows} rows, but its step says {}", record.rows));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(groups.len());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut checked = Vec::new();
+        loop {
+            let group = next.fetch_add(1, Ordering::Relaxed);
+            let Some(rows) = groups.get(group) else { return checked };
+            checked.push((group, guarded(|| check_group(&file, group, &parts(record, rows), logs))));
+        }
+    };
+    let mut checked: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    checked.sort_unstable_by_key(|(group, _)| *group);
+    if checked.len() != groups.len() {
+        return Err("its row groups could not be checked".to_owned());
+    }
+    let mut all = Checked::default();
+    let mut sum = Sum::default();
+    for (_, result) in checked {
+        let (part, part_sum) = result?;
+        sum.append(&part_sum);
+        all.join(part)?;
+    }
+    let first = record.runs.first().and_then(|run| Some((&logs.get(run.log)?.log, run.from_seq)));
+    let name = first.zip(all.day).map(|((log, seq), day)| names::data(day, log, seq, all.rows, &sum.finish()));
+    if name.as_ref() != Some(&record.name) {
+        return Err("its name is not that of its rows".to_owned());
+    }
+    Ok(all)
+}
+
+/// A decoder is complex; a panic in it must not stop the verification of the other files.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("it cannot be decoded".to_owned()))
+}
+
+/// Rows of a run that are in one row group.
+struct Part<'a> {
+    run: &'a Run,
+    seqs: Range<u64>,
+}
+
+/// Parts of the runs that have the rows `rows` of the file.
+fn parts<'a>(record: &'a FileRecord, rows: &Range<u64>) -> Vec<Part<'a>> {
+    let mut begin: u64 = 0;
+    let of_run = |run: &'a Run| {
+        let first = begin;
+        begin = begin.saturating_add(run.to_seq.saturating_sub(run.from_seq));
+        let part = rows.start.max(first)..rows.end.min(begin);
+        (part.start < part.end)
+            .then(|| Part { run, seqs: run.from_seq + (part.start - first)..run.from_seq + (part.end - first) })
+    };
+    record.runs.iter().filter_map(of_run).collect()
+}
+
+/// Checks the rows of one row group. Returns its results, and the digest of its rows.
+fn check_group(file: &OpenFile, group: usize, parts: &[Part<'_>], logs: &[LogRange]) -> Result<(Checked, Sum), String> {
     let mut checked = Checked::default();
     let mut sum = Sum::default();
-    let mut runs = record.runs.iter();
-    let mut current: Option<(&Run, Cover)> = None;
-    let mut first_row: Option<(LogId, u64)> = None;
-    decode::decode::<Refused>(bytes, |decoded| {
+    let mut parts = parts.iter();
+    let mut current: Option<(&Part<'_>, Cover)> = None;
+    let read = file.rows::<Refused>(group, |decoded| {
         let refuse = |message: String| Err(Refused(message));
         let (log, row) = (decoded.log, decoded.row);
-        first_row.get_or_insert_with(|| (log.clone(), row.seq));
-        if let Some((_, cover)) = current.take_if(|(run, cover)| cover.to() == run.to_seq) {
-            checked.covers.push(cover);
+        if let Some((part, cover)) = current.take_if(|(part, cover)| cover.to() == part.seqs.end) {
+            checked.covers.push((part.run.log, cover));
         }
-        let (run, cover) = match &mut current {
+        let (part, cover) = match &mut current {
             Some(current) => current,
             None => {
-                let Some(run) = runs.next() else { return refuse("it has more rows than its step says".to_owned()) };
-                if row.timestamp != run.first {
-                    return refuse(format!("row {} has another time than its step says", row.seq));
-                }
-                current.insert((run, Cover::at(run.from_seq)))
+                let Some(part) = parts.next() else { return refuse("it has more rows than its step says".to_owned()) };
+                current.insert((part, Cover::at(part.seqs.start)))
             }
         };
+        let run = part.run;
         let expected = logs.get(run.log).map(|range| &range.log);
         if expected != Some(&log) || row.seq != cover.to() || row.era != run.era {
             return refuse(format!("row {} of {log} is not the row that its step says", row.seq));
         }
-        if row.seq + 1 == run.to_seq && row.timestamp != run.last {
+        let is_other = |seq: u64, time| row.seq == seq && row.timestamp != time;
+        if is_other(run.from_seq, run.first) || is_other(run.to_seq - 1, run.last) {
             return refuse(format!("row {} has another time than its step says", row.seq));
         }
-        let day = row.day();
-        if checked.day.is_some_and(|known| known != day) {
+        if checked.day.is_some_and(|known| known != row.day()) {
             return refuse(format!("row {} belongs to another day", row.seq));
         }
-        checked.day = Some(day);
+        checked.day = Some(row.day());
         checked.rows += 1;
         let leaf = row.leaf();
         let index = run.log;
         cover.push(leaf, |tile, root| checked.tiles.push((index, tile, root)));
-        sum.add(&row);
+        sum.add(&leaf, row.is_erased());
         note(&mut checked, &log, &row, leaf)
-    })
-    .map_err(|refused| refused.0)?;
-    if let Some((run, cover)) = current {
-        if cover.to() != run.to_seq {
-            return Err(format!("rows {}..{} are missing", cover.to(), run.to_seq));
+    });
+    read.map_err(|refused| refused.0)?;
+    if let Some((part, cover)) = current {
+        if cover.to() != part.seqs.end {
+            return Err(format!("rows {}..{} are missing", cover.to(), part.seqs.end));
         }
-        checked.covers.push(cover);
+        checked.covers.push((part.run.log, cover));
     }
-    if runs.next().is_some() || checked.rows != record.rows {
-        return Err(format!("it has {} rows, but its step says {}", checked.rows, record.rows));
+    if parts.next().is_some() {
+        return Err("it has fewer rows than its step says".to_owned());
     }
-    let name =
-        first_row.zip(checked.day).map(|((log, seq), day)| names::data(day, &log, seq, checked.rows, &sum.finish()));
-    if name.as_ref() != Some(&record.name) {
-        return Err("its name is not that of its rows".to_owned());
+    Ok((checked, sum))
+}
+
+impl Checked {
+    /// Adds the results of the next row group.
+    fn join(&mut self, next: Self) -> Result<(), String> {
+        if self.day.is_some() && next.day.is_some() && self.day != next.day {
+            return Err("its rows belong to different days".to_owned());
+        }
+        self.day = self.day.or(next.day);
+        self.rows += next.rows;
+        self.covers.extend(next.covers);
+        self.tiles.extend(next.tiles);
+        self.erased.extend(next.erased);
+        self.declared.extend(next.declared);
+        self.steps.extend(next.steps);
+        if self.erased.len().max(self.declared.len()) > ERASED_MAX {
+            return Err(format!("it has more than {ERASED_MAX} erasures"));
+        }
+        Ok(())
     }
-    Ok(checked)
 }
 
 /// Remembers erasures, and steps that the writer recorded.
@@ -142,7 +223,7 @@ fn note(checked: &mut Checked, log: &LogId, row: &ArchivedRow, leaf: Hash) -> Re
             if let Some(Statement::Erased(said)) = Statement::read(body) {
                 let said = ErasedRow { seq: said.seq, leaf: said.leaf, era: said.era, timestamp: said.timestamp };
                 checked.declared.push((log.clone(), said));
-            } else if body.windows(STEP_ACTION.len()).any(|part| part == STEP_ACTION) {
+            } else if memmem::find(body, STEP_ACTION).is_some() {
                 let details = EntryView::parse(body).and_then(|view| view.details);
                 let step = details.and_then(|details| serde_json::from_str(details.get()).ok());
                 checked.steps.extend(step.map(|step| (log.node_id.clone(), step)));

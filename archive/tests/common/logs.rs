@@ -363,19 +363,22 @@ pub async fn scanned(reader: &Reader, log: &LogId) -> Result<Vec<ArchivedRow>, R
     Ok(rows)
 }
 
+/// The files of rows in a directory.
+pub fn data_files(dir: &Path) -> Vec<Bytes> {
+    let days = std::fs::read_dir(dir.join("data")).into_iter().flatten().flatten();
+    let files = days.flat_map(|day| std::fs::read_dir(day.path()).unwrap().flatten());
+    files.map(|file| Bytes::from(std::fs::read(file.path()).unwrap())).collect()
+}
+
 /// The rows of all files in a directory, as engines that list the folder see them.
 pub fn globbed(dir: &Path) -> Vec<(LogId, ArchivedRow)> {
     let mut rows = Vec::new();
-    let data = dir.join("data");
-    for day in std::fs::read_dir(data).into_iter().flatten().flatten() {
-        for file in std::fs::read_dir(day.path()).unwrap().flatten() {
-            let bytes = Bytes::from(std::fs::read(file.path()).unwrap());
-            piperoll_archive::file::decode::decode::<piperoll_archive::file::DecodeError>(&bytes, |decoded| {
-                rows.push((decoded.log, decoded.row));
-                Ok(())
-            })
-            .unwrap();
-        }
+    for bytes in data_files(dir) {
+        piperoll_archive::file::decode::decode::<piperoll_archive::file::DecodeError>(&bytes, |decoded| {
+            rows.push((decoded.log, decoded.row));
+            Ok(())
+        })
+        .unwrap();
     }
     rows.sort_by(|a, b| (&a.0, a.1.seq).cmp(&(&b.0, b.1.seq)));
     rows
