@@ -64,6 +64,15 @@ impl ArchivedRow {
         matches!(self.content, Content::Erased { .. })
     }
 
+    /// Copies the body, so that the row does not keep the memory of rows that were decoded together with it.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        if let Content::Entry { body, .. } = &mut self.content {
+            *body = Bytes::copy_from_slice(body);
+        }
+        self
+    }
+
     /// UTC day of the row.
     pub fn day(&self) -> Day {
         Day::of(self.timestamp)

@@ -11,6 +11,7 @@ use piperoll_format::limits::MAC_BYTES;
 use piperoll_format::view::EntryView;
 
 use super::schema::{COLUMNS, schema};
+use super::traits::Traits;
 use crate::row::{ArchivedRow, Content, LogId};
 
 /// Number of text columns that are derived from the body.
@@ -62,7 +63,9 @@ impl BatchBuilder {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, log: &LogId, row: &ArchivedRow) -> Result<(), ArrowError> {
+    /// Adds a row, and returns its traits.
+    pub(super) fn push(&mut self, log: &LogId, row: &ArchivedRow) -> Result<Traits, ArrowError> {
+        let mut traits = Traits::default();
         self.rows += 1;
         self.bytes += row.bytes();
         self.node_id.append_value(log.node_id.as_str());
@@ -74,7 +77,7 @@ impl BatchBuilder {
         match &row.content {
             Content::Entry { epoch, body, mac } => {
                 self.epoch.append_value(i64::from(*epoch));
-                self.derive(body);
+                traits = self.derive(body);
                 self.mac.append_value(mac)?;
                 self.leaf.append_null();
                 self.body.append_value(body);
@@ -87,14 +90,15 @@ impl BatchBuilder {
                 self.body.append_null();
             }
         }
-        Ok(())
+        Ok(traits)
     }
 
-    fn derive(&mut self, body: &[u8]) {
+    fn derive(&mut self, body: &[u8]) -> Traits {
         let view = EntryView::parse(body).unwrap_or_default();
         for (builder, value) in self.derived.iter_mut().zip(derived_values(&view)) {
             builder.append_option(value);
         }
+        Traits::of(&view)
     }
 
     /// Returns the columns, and removes the rows.

@@ -18,8 +18,9 @@ use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
 
 use super::batch::{DERIVED, FIRST_DERIVED, derived_values};
-use super::encode::{CHUNKS_KEY, Chunk, FORMAT, FORMAT_KEY, chunk_ranges};
+use super::encode::{CHUNKS_KEY, Chunk, FORMAT, FORMAT_KEY, TRAITS_KEY, chunk_ranges};
 use super::schema::{COLUMNS, schema};
+use super::traits::Traits;
 use crate::record::digest_of;
 use crate::row::{ArchivedRow, Content, LogId};
 
@@ -48,6 +49,8 @@ pub enum DecodeError {
     Chunk { offset: u64, end: u64 },
     #[error("row {0} of the file is not valid: {1}")]
     Row(u64, &'static str),
+    #[error("row {row} of the file has the trait {name}, but the footer says that no row of its row group has it")]
+    Trait { row: u64, name: &'static str },
     #[error("the column {column} of row {row} of the file does not say what its body says")]
     Column { column: &'static str, row: u64 },
 }
@@ -57,6 +60,7 @@ pub enum DecodeError {
 pub struct OpenFile {
     bytes: Bytes,
     meta: ArrowReaderMetadata,
+    traits: Vec<Traits>,
 }
 
 impl OpenFile {
@@ -74,7 +78,8 @@ impl OpenFile {
                 return Err(DecodeError::Chunk { offset: chunk.offset, end });
             }
         }
-        Ok(Self { bytes: bytes.clone(), meta })
+        let traits = traits_of(meta.metadata())?;
+        Ok(Self { bytes: bytes.clone(), meta, traits })
     }
 
     /// Numbers of the rows of each row group, counted from the beginning of the file.
@@ -101,10 +106,11 @@ impl OpenFile {
         let form = |error: &dyn std::fmt::Display| E::from(not_a_file(error));
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.meta.clone());
         let reader = builder.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build();
+        let traits = self.traits.get(group).copied().unwrap_or(Traits::UNKNOWN);
         let mut at = self.groups().get(group).map_or(0, |rows| rows.start);
         for batch in reader.map_err(|error| form(&error))? {
             let batch = batch.map_err(|error| form(&error))?;
-            Rows::of(&batch, at)?.each(&mut each)?;
+            Rows::of(&batch, at, traits)?.each(&mut each)?;
             at += batch.num_rows() as u64;
         }
         Ok(())
@@ -125,6 +131,20 @@ pub fn decode<E: From<DecodeError>>(bytes: &Bytes, mut each: impl FnMut(DecodedR
     (0..file.groups().len()).try_for_each(|group| file.rows(group, &mut each))
 }
 
+/// Traits of the row groups, according to a footer. Files of the first releases do not name them.
+pub(crate) fn traits_of(metadata: &ParquetMetaData) -> Result<Vec<Traits>, DecodeError> {
+    let groups = metadata.num_row_groups();
+    let Some(text) = footer_value(metadata, TRAITS_KEY) else { return Ok(vec![Traits::UNKNOWN; groups]) };
+    let traits: Option<Vec<Traits>> = serde_json::from_str(text).ok();
+    let traits = traits.filter(|traits| traits.len() == groups);
+    traits.ok_or_else(|| DecodeError::Form("its footer has the traits of other row groups".to_owned()))
+}
+
+fn footer_value<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let entries = metadata.file_metadata().key_value_metadata()?;
+    entries.iter().find(|entry| entry.key == key)?.value.as_deref()
+}
+
 /// Checks the form that a footer describes, and returns the digests of the file's chunks, sorted by offset.
 pub(crate) fn chunks_of(found: &SchemaRef, metadata: &ParquetMetaData) -> Result<Vec<Chunk>, DecodeError> {
     let form = |reason: &str| Err(DecodeError::Form(reason.to_owned()));
@@ -137,9 +157,7 @@ pub(crate) fn chunks_of(found: &SchemaRef, metadata: &ParquetMetaData) -> Result
     if found.fields().len() != COLUMNS.len() || !found.fields().iter().zip(expected.fields()).all(same) {
         return form("it has other columns");
     }
-    let entries = metadata.file_metadata().key_value_metadata();
-    let value = |key: &str| entries?.iter().find(|entry| entry.key == key)?.value.as_deref();
-    if value(FORMAT_KEY) != Some(FORMAT) {
+    if footer_value(metadata, FORMAT_KEY) != Some(FORMAT) {
         return form("its footer does not name the format");
     }
     let groups = metadata.row_groups();
@@ -149,7 +167,8 @@ pub(crate) fn chunks_of(found: &SchemaRef, metadata: &ParquetMetaData) -> Result
     if groups.iter().any(|group| group.total_byte_size() > ROW_GROUP_BYTES_MAX) {
         return form("a row group is too large");
     }
-    let chunks: Option<Vec<Chunk>> = value(CHUNKS_KEY).and_then(|text| serde_json::from_str(text).ok());
+    let chunks: Option<Vec<Chunk>> =
+        footer_value(metadata, CHUNKS_KEY).and_then(|text| serde_json::from_str(text).ok());
     let Some(chunks) = chunks else { return form("its footer has no digests") };
     let mut ranges: Vec<(u64, u64)> = groups.iter().flat_map(chunk_ranges).collect();
     ranges.sort_unstable();
@@ -163,6 +182,7 @@ pub(crate) fn chunks_of(found: &SchemaRef, metadata: &ParquetMetaData) -> Result
 struct Rows<'a> {
     /// Number of the first row, counted from the beginning of the file.
     at: u64,
+    traits: Traits,
     node_ids: &'a StringArray,
     generations: &'a StringArray,
     seqs: &'a Int64Array,
@@ -178,7 +198,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of(batch: &'a RecordBatch, at: u64) -> Result<Self, DecodeError> {
+    fn of(batch: &'a RecordBatch, at: u64, traits: Traits) -> Result<Self, DecodeError> {
         let column =
             |name: &str| COLUMNS.iter().position(|column| column.name == name).map(|index| batch.column(index));
         let missing = || DecodeError::Form("a column is missing".to_owned());
@@ -196,6 +216,7 @@ impl<'a> Rows<'a> {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             at,
+            traits,
             node_ids: text("node_id")?,
             generations: text("generation")?,
             seqs: number("seq")?,
@@ -258,7 +279,11 @@ impl<'a> Rows<'a> {
                 if !is_same {
                     return Err(self.bad(index, "its columns do not say what its body says"));
                 }
-                self.compare(index, &derived_values(&EntryView::parse(body).unwrap_or_default()))?;
+                let view = EntryView::parse(body).unwrap_or_default();
+                self.compare(index, &derived_values(&view))?;
+                if let Some(name) = self.traits.lacks(Traits::of(&view)) {
+                    return Err(DecodeError::Trait { row: self.at + index as u64, name });
+                }
                 let epoch = self.epochs.is_valid(index).then(|| u32::try_from(self.epochs.value(index)).ok()).flatten();
                 let epoch = epoch.ok_or_else(|| self.bad(index, "the epoch is missing"))?;
                 Content::Entry { epoch, body: self.body_bytes.slice_ref(body), mac }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchBuilder;
 use super::schema::{COLUMNS, Form, schema};
+use super::traits::Traits;
 use crate::record::{Digest, PlannedFile, digest_of};
 use crate::row::{ArchivedRow, Day, LogId};
 
@@ -41,6 +42,8 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// Key of the footer entry with the digests of the column chunks and Bloom filters.
 pub(super) const CHUNKS_KEY: &str = "piperoll.chunks";
+/// Key of the footer entry with the traits of the row groups: a JSON list with one object for each row group.
+pub(super) const TRAITS_KEY: &str = "piperoll.groups";
 /// Key and value of the footer entry that names the format.
 pub(super) const FORMAT_KEY: &str = "piperoll.format";
 pub(super) const FORMAT: &str = "piperoll archive file v1";
@@ -76,6 +79,9 @@ pub struct FileEncoder {
     group_rows: usize,
     group_bytes: usize,
     chunks: Vec<Chunk>,
+    /// Traits of the current row group, and of those before it.
+    traits: Traits,
+    of_groups: Vec<Traits>,
     rows: u64,
     first: Option<(LogId, u64)>,
     sum: Sum,
@@ -172,6 +178,8 @@ impl FileEncoder {
             group_rows: 0,
             group_bytes: 0,
             chunks: Vec::new(),
+            traits: Traits::default(),
+            of_groups: Vec::new(),
             rows: 0,
             first: None,
             sum: Sum::default(),
@@ -191,7 +199,7 @@ impl FileEncoder {
         self.first.get_or_insert_with(|| (log.clone(), row.seq));
         self.sum.add(&row.leaf(), row.is_erased());
         self.rows += 1;
-        self.batch.push(log, row)?;
+        self.traits.join(self.batch.push(log, row)?);
         let is_whole = self.batch.rows().is_multiple_of(PAGE_ROWS);
         if is_whole && (self.batch.rows() >= BATCH_ROWS || self.batch.bytes() >= BATCH_BYTES) {
             self.write_batch()?;
@@ -218,6 +226,8 @@ impl FileEncoder {
         self.writer.flush()?;
         self.writer.sync()?;
         (self.group_rows, self.group_bytes) = (0, 0);
+        // The writer may have divided the rows into more than one row group.
+        self.of_groups.resize(self.writer.flushed_row_groups().len(), std::mem::take(&mut self.traits));
         let known = self.chunks.last().map_or(0, |chunk| chunk.offset + chunk.bytes);
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for group in self.writer.flushed_row_groups() {
@@ -242,6 +252,8 @@ impl FileEncoder {
         }
         let chunks = serde_json::to_string(&self.chunks).unwrap_or_default();
         self.writer.append_key_value_metadata(KeyValue::new(CHUNKS_KEY.to_owned(), chunks));
+        let traits = serde_json::to_string(&self.of_groups).unwrap_or_default();
+        self.writer.append_key_value_metadata(KeyValue::new(TRAITS_KEY.to_owned(), traits));
         self.writer.close()?;
         let bytes = self.file.metadata()?.len();
         if bytes > FILE_BYTES_MAX {

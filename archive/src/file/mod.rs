@@ -4,9 +4,11 @@ mod batch;
 pub mod decode;
 mod encode;
 mod schema;
+mod traits;
 
-pub(crate) use decode::chunks_of;
 pub use decode::{DecodeError, DecodedRow, OpenFile};
+pub(crate) use decode::{chunks_of, traits_of};
 pub(crate) use encode::{Chunk, Sum};
 pub use encode::{EncodeError, EncodedFile, FILE_BYTES_MAX, FileEncoder};
 pub use schema::{COLUMNS, schema};
+pub(crate) use traits::{AFFECTED, Traits};

@@ -5,17 +5,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashlink::LruCache;
+use parquet::bloom_filter::Sbbf;
 use tokio::sync::Semaphore;
 
 use super::error::ReadError;
 use super::remote_file::FileMeta;
 use crate::record::Trees;
 use crate::row::{ArchivedRow, LogId};
+use crate::store::Store;
 
 /// Maximum number of footers kept. A footer takes up to a megabyte.
 const FOOTERS_MAX: usize = 32;
 /// Maximum number of steps whose hashes are kept. The hashes of a step take up to 500 KiB.
 const TREES_MAX: usize = 32;
+
+/// Maximum bytes of the Bloom filters that are kept. That of one column of a row group takes up to 128 KiB.
+const BLOOMS_BYTES_MAX: u64 = 24 * 1024 * 1024;
 
 /// Bytes of rows that all scans together read ahead. Each scan has at least one tile.
 const WINDOWS_BYTES: u64 = 64 * 1024 * 1024;
@@ -29,6 +34,7 @@ const COLUMNS_AT_ONCE: usize = 3;
 pub struct Caches {
     footers: Mutex<LruCache<String, Arc<FileMeta>>>,
     trees: Mutex<LruCache<String, Arc<Trees>>>,
+    blooms: Mutex<Blooms>,
     /// Held by scans while they select the rows of a row group.
     pub(super) slots: Semaphore,
     /// Erasures of each log, and the end of the rows that were searched for them.
@@ -44,10 +50,36 @@ impl Default for Caches {
         Self {
             footers: Mutex::new(LruCache::new(FOOTERS_MAX)),
             trees: Mutex::new(LruCache::new(TREES_MAX)),
+            blooms: Mutex::default(),
             slots: Semaphore::new(COLUMNS_AT_ONCE),
             erasures: Mutex::default(),
             scans: AtomicU64::new(0),
             removed: Mutex::default(),
+        }
+    }
+}
+
+/// Bloom filters by file and offset, with their sizes.
+struct Blooms {
+    by_place: LruCache<(String, u64), (u64, Arc<Sbbf>)>,
+    bytes: u64,
+}
+
+impl Default for Blooms {
+    fn default() -> Self {
+        Self { by_place: LruCache::new_unbounded(), bytes: 0 }
+    }
+}
+
+impl Blooms {
+    fn keep(&mut self, place: (String, u64), bytes: u64, bloom: Arc<Sbbf>) {
+        self.bytes += bytes;
+        if let Some((before, _)) = self.by_place.insert(place, (bytes, bloom)) {
+            self.bytes -= before;
+        }
+        while self.bytes > BLOOMS_BYTES_MAX {
+            let Some((_, (bytes, _))) = self.by_place.remove_lru() else { break };
+            self.bytes -= bytes;
         }
     }
 }
@@ -86,6 +118,25 @@ impl Caches {
 
     pub(super) fn keep_trees(&self, name: &str, trees: &Arc<Trees>) {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::clone(trees));
+    }
+
+    /// Reads the Bloom filter of a column of a row group, if there is one.
+    pub(super) async fn bloom(
+        &self,
+        meta: &FileMeta,
+        store: &Store,
+        group: usize,
+        name: &str,
+    ) -> Result<Option<Arc<Sbbf>>, ReadError> {
+        let Some(range) = meta.bloom_range(group, name) else { return Ok(None) };
+        let place = (meta.file.name.clone(), range.0);
+        let blooms = || self.blooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bloom)) = blooms().by_place.get(&place) {
+            return Ok(Some(Arc::clone(bloom)));
+        }
+        let Some(bloom) = meta.bloom(store, group, name, range).await?.map(Arc::new) else { return Ok(None) };
+        blooms().keep(place, range.1, Arc::clone(&bloom));
+        Ok(Some(bloom))
     }
 
     pub(super) fn erasures(&self, log: &LogId) -> (u64, Arc<Erasures>) {

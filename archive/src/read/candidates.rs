@@ -3,41 +3,118 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, FixedSizeBinaryArray, RecordBatch, StringArray};
+use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 use piperoll_format::view::EntryView;
 use piperoll_query::column::Column;
 use piperoll_query::filter::{Atom, Condition, Filter, fold, net_contains, unescaped};
 
-use super::remote_file::column_index;
+use super::remote_file::{FileMeta, column_index};
+use crate::file::{AFFECTED, Traits};
 
 /// How JSON contains the separator between the rules of [`Column::Flags`]. A rule that contains it cannot be told from two rules.
 const SEPARATOR_ESCAPED: &str = "\\u001f";
 
-/// Columns that a filter is evaluated on. An erased row has a `leaf`; a row that has neither `leaf` nor `via` has a body that cannot
-/// be parsed as an entry.
-pub(super) fn needed(filter: &Filter) -> Vec<&'static str> {
-    let mut names = BTreeSet::from(["leaf", "via"]);
-    collect(&filter.condition(), &mut names);
-    names.into_iter().collect()
+/// What is known about the entries of one row group without reading them.
+pub(super) struct Grounds<'a> {
+    pub(super) meta: &'a FileMeta,
+    pub(super) group: usize,
+    pub(super) blooms: HashMap<&'static str, Arc<Sbbf>>,
 }
 
-fn collect(condition: &Condition<'_>, names: &mut BTreeSet<&'static str>) {
-    match condition {
-        Condition::All(parts) | Condition::Any(parts) => parts.iter().for_each(|part| collect(part, names)),
-        Condition::Not(part) | Condition::AtMost(part) => collect(part, names),
-        Condition::Atom(atom) => match atom {
-            Atom::Is(column, _) | Atom::Fits(column, _) => names.extend(columns_of(*column)),
-            Atom::Net(_) => names.extend(columns_of(Column::Ip)),
-            Atom::Description(_) => names.extend(["description"]),
-            Atom::Details(_) => names.extend(["changes", "details"]),
-            Atom::Id(_) => names.extend(["id"]),
-            Atom::Seq(_) | Atom::Nothing | Atom::Occurred(..) => {}
-        },
+impl Grounds<'_> {
+    /// Whether no entry of the row group fulfils a condition.
+    pub(super) fn rule_out(&self, condition: &Condition<'_>) -> bool {
+        match condition {
+            Condition::All(parts) => parts.iter().any(|part| self.rule_out(part)),
+            Condition::Any(parts) => parts.iter().all(|part| self.rule_out(part)),
+            Condition::Not(_) => false,
+            Condition::AtMost(part) => self.rule_out(part),
+            Condition::Atom(Atom::Nothing) => true,
+            Condition::Atom(Atom::Details(needle)) => needle.contains(AFFECTED) && !self.traits().affected,
+            Condition::Atom(atom) => self.literals(atom).is_some_and(|(name, values)| self.has_none(name, &values)),
+        }
+    }
+
+    fn traits(&self) -> Traits {
+        self.meta.traits(self.group)
+    }
+
+    /// The column of which an atom requires one of some values, and these values.
+    fn literals<'a>(&self, atom: &'a Atom<'_>) -> Option<(&'static str, Vec<Cow<'a, str>>)> {
+        match atom {
+            // An entry without an outcome counts as one with the outcome `unknown`, and one without `via` as one with an empty `via`.
+            Atom::Is(Column::Outcome | Column::Via, _) => None,
+            Atom::Is(column, values) => {
+                let [name] = columns_of(*column) else { return None };
+                Some((*name, values.iter().map(|value| Cow::Borrowed(*value)).collect()))
+            }
+            Atom::Net(net) if net.prefix_len() == net.max_prefix_len() && !self.traits().other_addresses => {
+                Some(("ip_address", vec![Cow::Owned(net.addr().to_canonical().to_string())]))
+            }
+            Atom::Id(id) => Some(("id", vec![Cow::Owned(id.to_string())])),
+            _ => None,
+        }
+    }
+
+    fn has_none(&self, name: &str, values: &[Cow<'_, str>]) -> bool {
+        let bloom = self.blooms.get(name);
+        let may_have = |value: &str| bloom.is_none_or(|bloom| bloom.check(&value));
+        !is_within(self.meta.group(self.group), name, values) || !values.iter().any(|value| may_have(value))
+    }
+
+    /// Columns whose Bloom filters may rule out a condition, beside what is known already.
+    pub(super) fn helpful_blooms(&self, condition: &Condition<'_>) -> BTreeSet<&'static str> {
+        let mut names = BTreeSet::new();
+        self.collect(condition, true, &mut |atom| names.extend(self.literals(atom).map(|(name, _)| name)));
+        names
+    }
+
+    /// Columns that a condition is evaluated on. What is ruled out is not evaluated.
+    pub(super) fn needed(&self, condition: &Condition<'_>) -> BTreeSet<&'static str> {
+        let mut names = BTreeSet::new();
+        self.collect(condition, true, &mut |atom| names.extend(columns_of_atom(atom)));
+        if self.meta.has_odd_rows(self.group) {
+            names.extend(ODD_ROWS);
+        }
+        names
+    }
+
+    /// Passes the atoms of a condition to `each`. Without their columns, conditions that are ruled out hold for no row, but their negation
+    /// would; `may_skip` is therefore false within negations.
+    fn collect<'c>(&self, condition: &'c Condition<'_>, may_skip: bool, each: &mut impl FnMut(&'c Atom<'c>)) {
+        if may_skip && self.rule_out(condition) {
+            return;
+        }
+        match condition {
+            Condition::All(parts) | Condition::Any(parts) => {
+                parts.iter().for_each(|part| self.collect(part, may_skip, each));
+            }
+            Condition::Not(part) => self.collect(part, false, each),
+            Condition::AtMost(part) => self.collect(part, may_skip, each),
+            Condition::Atom(atom) => each(atom),
+        }
+    }
+}
+
+/// Columns of erased rows and of rows whose columns do not represent them: an erased row has a `leaf`; a row that has neither `leaf` nor
+/// `via` has a body that cannot be parsed as an entry.
+pub(super) const ODD_ROWS: [&str; 2] = ["leaf", "via"];
+
+fn columns_of_atom(atom: &Atom<'_>) -> &'static [&'static str] {
+    match atom {
+        Atom::Is(column, _) | Atom::Fits(column, _) => columns_of(*column),
+        Atom::Net(_) => columns_of(Column::Ip),
+        Atom::Description(_) => &["description"],
+        Atom::Details(_) => &["changes", "details"],
+        Atom::Id(_) => &["id"],
+        Atom::Seq(_) | Atom::Nothing | Atom::Occurred(..) => &[],
     }
 }
 
@@ -68,30 +145,8 @@ fn columns_of(column: Column) -> &'static [&'static str] {
     }
 }
 
-/// Values that a column must have for the filter to match, if the filter requires any: the column's name, and the values.
-pub(super) fn required(filter: &Filter) -> Vec<(&'static str, Vec<String>)> {
-    let Condition::All(parts) = filter.condition() else { return Vec::new() };
-    let required = parts.iter().filter_map(|part| match part {
-        // An entry without an outcome counts as one with the outcome `unknown`.
-        Condition::Atom(Atom::Is(Column::Outcome, _)) => None,
-        Condition::Atom(Atom::Is(column, values)) => {
-            let [name] = columns_of(*column) else { return None };
-            Some((*name, values.iter().map(|value| (*value).to_owned()).collect()))
-        }
-        Condition::Any(ids) => {
-            let ids: Option<Vec<String>> = ids
-                .iter()
-                .map(|id| if let Condition::Atom(Atom::Id(id)) = id { Some(id.to_string()) } else { None })
-                .collect();
-            ids.filter(|ids| !ids.is_empty()).map(|ids| ("id", ids))
-        }
-        _ => None,
-    });
-    required.collect()
-}
-
 /// Whether a row group may have one of the values, according to its smallest and largest value.
-pub(super) fn is_within(group: &RowGroupMetaData, name: &str, values: &[String]) -> bool {
+fn is_within(group: &RowGroupMetaData, name: &str, values: &[Cow<'_, str>]) -> bool {
     let Some(Statistics::ByteArray(statistics)) = group.column(column_index(name)).statistics() else { return true };
     let bounds = statistics.min_bytes_opt().zip(statistics.max_bytes_opt());
     // Long values are shortened, the largest one upwards, so the comparison holds for them too.
@@ -110,13 +165,16 @@ pub(super) struct Columns<'a> {
     rows: usize,
     texts: HashMap<&'a str, &'a StringArray>,
     leaf: Option<&'a FixedSizeBinaryArray>,
+    /// Whether rows may have no columns, or columns that do not represent them.
+    has_odd_rows: bool,
     /// Seq that the first row would have. Wraps around if rows of other logs come before the run.
     first_seq: u64,
 }
 
 impl<'a> Columns<'a> {
-    /// Takes columns of a row group. `first_seq` is the seq that the first row of the group would have in the log's numbering.
-    pub(super) fn new(node_id: &'a str, batch: &'a RecordBatch, first_seq: u64) -> Self {
+    /// Takes columns of some rows of a row group. `first_seq` is the seq that the first of them would have in the log's numbering. If
+    /// `has_odd_rows`, the columns [`ODD_ROWS`] must be among them.
+    pub(super) fn new(node_id: &'a str, batch: &'a RecordBatch, first_seq: u64, has_odd_rows: bool) -> Self {
         let mut texts = HashMap::new();
         let mut leaf = None;
         let schema = batch.schema_ref();
@@ -130,11 +188,11 @@ impl<'a> Columns<'a> {
                 }
             }
         }
-        Self { node_id, rows: batch.num_rows(), texts, leaf, first_seq }
+        Self { node_id, rows: batch.num_rows(), texts, leaf, has_odd_rows, first_seq }
     }
 
     /// Rows of `rows` that may match the filter, erased rows, and rows whose columns do not represent them, as ranges. Without a
-    /// filter, only erased rows.
+    /// filter, only rows that have no columns.
     pub(super) fn select(&self, filter: Option<&Filter>, rows: Range<usize>) -> Vec<Range<usize>> {
         let may = match filter {
             Some(filter) => {
@@ -142,7 +200,7 @@ impl<'a> Columns<'a> {
                 may.iter_mut().enumerate().for_each(|(row, may)| *may |= self.is_odd(row));
                 may
             }
-            None => (0..self.rows).map(|row| self.is_erased(row)).collect(),
+            None => (0..self.rows).map(|row| self.lacks_columns(row)).collect(),
         };
         let mut ranges: Vec<Range<usize>> = Vec::new();
         for row in (rows.start..rows.end.min(self.rows)).filter(|row| may.get(*row) == Some(&true)) {
@@ -156,13 +214,12 @@ impl<'a> Columns<'a> {
 
     /// Whether a row has no columns, or columns that do not represent it exactly.
     fn is_odd(&self, row: usize) -> bool {
-        self.is_erased(row)
-            || self.text("via", row).is_none()
-            || self.text("flags", row).is_some_and(|flags| flags.contains(SEPARATOR_ESCAPED))
+        self.lacks_columns(row) || self.text("flags", row).is_some_and(|flags| flags.contains(SEPARATOR_ESCAPED))
     }
 
-    fn is_erased(&self, row: usize) -> bool {
-        self.leaf.is_none_or(|leaf| leaf.is_valid(row))
+    /// Whether a row is erased, or has a body that cannot be parsed.
+    fn lacks_columns(&self, row: usize) -> bool {
+        self.has_odd_rows && (self.leaf.is_none_or(|leaf| leaf.is_valid(row)) || self.text("via", row).is_none())
     }
 
     fn exactly(&self, fits: impl FnMut(usize) -> bool) -> Matched {

@@ -16,7 +16,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::catalog::CatalogFile;
 use super::error::ReadError;
-use crate::file::{COLUMNS, Chunk, chunks_of};
+use crate::file::{COLUMNS, Chunk, Traits, chunks_of, traits_of};
 use crate::record::digest_of;
 use crate::store::Store;
 
@@ -24,6 +24,9 @@ use crate::store::Store;
 const TAIL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Columns of which single pages are read: those that make up a row. Their values are compared with the log's tree.
 pub(super) const ROW_COLUMNS: [&str; 6] = ["era", "epoch", "timestamp", "mac", "leaf", "body"];
+
+/// Maximum size of a Bloom filter that is read, as a multiple of its column's size. A filter is kept, and costs less than decoding the values.
+const BLOOM_RATIO_MAX: u64 = 8;
 
 /// Position of a column in the schema.
 pub(super) fn column_index(name: &str) -> usize {
@@ -37,6 +40,8 @@ pub(super) struct FileMeta {
     chunks: Vec<Chunk>,
     /// Number of the first row of each row group.
     firsts: Vec<u64>,
+    /// Traits of each row group.
+    traits: Vec<Traits>,
 }
 
 impl FileMeta {
@@ -61,13 +66,14 @@ impl FileMeta {
         let meta = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new());
         let meta = meta.map_err(|error| form(&error))?;
         let chunks = chunks_of(meta.schema(), meta.metadata()).map_err(|error| form(&error))?;
+        let traits = traits_of(meta.metadata()).map_err(|error| form(&error))?;
         let mut firsts = Vec::new();
         let mut next = 0;
         for group in meta.metadata().row_groups() {
             firsts.push(next);
             next += u64::try_from(group.num_rows()).unwrap_or_default();
         }
-        Ok(Self { file: Arc::clone(file), meta, chunks, firsts })
+        Ok(Self { file: Arc::clone(file), meta, chunks, firsts, traits })
     }
 
     fn changed(&self, reason: &dyn std::fmt::Display) -> ReadError {
@@ -94,6 +100,17 @@ impl FileMeta {
         self.meta.metadata().row_group(group)
     }
 
+    /// What the entries of a row group may have.
+    pub(super) fn traits(&self, group: usize) -> Traits {
+        self.traits.get(group).copied().unwrap_or(Traits::UNKNOWN)
+    }
+
+    /// Whether a row group may have erased rows, or rows whose columns do not represent them: those have no `via`.
+    pub(super) fn has_odd_rows(&self, group: usize) -> bool {
+        let statistics = self.group(group).column(column_index("via")).statistics();
+        statistics.and_then(|statistics| statistics.null_count_opt()) != Some(0)
+    }
+
     /// Average size of a body in a row group, in bytes.
     pub(super) fn body_bytes(&self, group: usize) -> u64 {
         let group = self.group(group);
@@ -115,12 +132,23 @@ impl FileMeta {
         Ok(GroupColumns { parts, names: names.to_vec() })
     }
 
-    /// Reads the Bloom filter of a column, if the row group has one that is smaller than the column.
-    pub(super) async fn bloom(&self, store: &Store, group: usize, name: &str) -> Result<Option<Sbbf>, ReadError> {
+    /// Offset and size of the Bloom filter of a column, if the row group has one that is not much larger than the column.
+    pub(super) fn bloom_range(&self, group: usize, name: &str) -> Option<(u64, u64)> {
         let column = self.group(group).column(column_index(name));
         let range = column.bloom_filter_offset().zip(column.bloom_filter_length());
         let range = range.and_then(|(offset, bytes)| Some((u64::try_from(offset).ok()?, u64::try_from(bytes).ok()?)));
-        let Some(range) = range.filter(|(_, bytes)| *bytes < column.byte_range().1) else { return Ok(None) };
+        range.filter(|(_, bytes)| *bytes <= column.byte_range().1.saturating_mul(BLOOM_RATIO_MAX))
+    }
+
+    /// Reads the Bloom filter of a column, which is at `range`.
+    pub(super) async fn bloom(
+        &self,
+        store: &Store,
+        group: usize,
+        name: &str,
+        range: (u64, u64),
+    ) -> Result<Option<Sbbf>, ReadError> {
+        let column = self.group(group).column(column_index(name));
         let parts = self.verified_chunks(store, &[range]).await?;
         let reader = SparseFile::new(self.file.bytes, parts);
         Sbbf::read_from_column_chunk(column, &reader).map_err(|error| self.changed(&error))
@@ -140,10 +168,16 @@ impl FileMeta {
         Ok(chunks.iter().map(|(offset, _)| *offset).zip(parts).collect())
     }
 
-    /// Decodes columns that [`Self::columns`] read.
-    pub(super) fn decode(&self, group: usize, columns: GroupColumns) -> Result<Vec<RecordBatch>, ReadError> {
+    /// Decodes columns that [`Self::columns`] read, for some rows of the row group.
+    pub(super) fn decode(
+        &self,
+        group: usize,
+        columns: GroupColumns,
+        rows: Range<u64>,
+    ) -> Result<Vec<RecordBatch>, ReadError> {
         let GroupColumns { parts, names } = columns;
-        self.batches(group, parts, &names, None)
+        let selection = self.selection(group, &[rows]);
+        self.batches(group, parts, &names, selection)
     }
 
     /// Reads the columns of [`ROW_COLUMNS`] for some rows of a row group. Their pages are not compared with a digest: the caller
@@ -197,11 +231,14 @@ impl FileMeta {
         parts: Vec<(u64, Bytes)>,
         rows: &[Range<u64>],
     ) -> Result<Vec<RecordBatch>, ReadError> {
+        self.batches(group, parts, &ROW_COLUMNS, self.selection(group, rows))
+    }
+
+    fn selection(&self, group: usize, rows: &[Range<u64>]) -> RowSelection {
         let total = usize::try_from(self.group(group).num_rows()).unwrap_or_default();
         let place = |at: u64| usize::try_from(at).unwrap_or(total).min(total);
         let ranges = rows.iter().map(|rows| place(rows.start)..place(rows.end));
-        let selection = RowSelection::from_consecutive_ranges(ranges, total);
-        self.batches(group, parts, &ROW_COLUMNS, Some(selection))
+        RowSelection::from_consecutive_ranges(ranges, total)
     }
 
     fn batches(
@@ -209,17 +246,14 @@ impl FileMeta {
         group: usize,
         parts: Vec<(u64, Bytes)>,
         names: &[&'static str],
-        selection: Option<RowSelection>,
+        selection: RowSelection,
     ) -> Result<Vec<RecordBatch>, ReadError> {
         let rows = usize::try_from(self.group(group).num_rows()).unwrap_or_default();
         let reader = SparseFile::new(self.file.bytes, parts);
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(reader, self.meta.clone());
         let mask = ProjectionMask::leaves(builder.parquet_schema(), names.iter().map(|name| column_index(name)));
-        let mut builder = builder.with_row_groups(vec![group]).with_projection(mask).with_batch_size(rows.max(1));
-        if let Some(selection) = selection {
-            builder = builder.with_row_selection(selection);
-        }
-        let reader = builder.build().map_err(|error| self.changed(&error))?;
+        let builder = builder.with_row_groups(vec![group]).with_projection(mask).with_batch_size(rows.max(1));
+        let reader = builder.with_row_selection(selection).build().map_err(|error| self.changed(&error))?;
         reader.map(|batch| batch.map_err(|error| self.changed(&error))).collect()
     }
 }

@@ -67,6 +67,12 @@ impl Reader {
     /// # Errors
     /// Fails if the store does not answer, or if the rows do not match the steps.
     pub async fn tiles(&self, log: &LogId, tiles: &[u64]) -> Result<Vec<ArchivedRow>, ReadError> {
+        self.shared_tiles(log, tiles).await.map(|rows| rows.into_iter().map(ArchivedRow::detached).collect())
+    }
+
+    /// Like [`Self::tiles`], but all rows share the memory of their bodies. A row that is kept must be detached, because otherwise it keeps the
+    /// memory of all of them.
+    pub(super) async fn shared_tiles(&self, log: &LogId, tiles: &[u64]) -> Result<Vec<ArchivedRow>, ReadError> {
         self.verified_tiles(log, tiles).await.map_err(|error| self.caches.explain(error))
     }
 
@@ -84,26 +90,27 @@ impl Reader {
         }
         wanted.sort_by_key(|rows| rows.start);
         wanted.dedup();
-        let mut rows = self.unverified(of_log, &wanted).await?;
+        let rows = self.unverified(of_log, &wanted).await?;
         let mut begin = 0_usize;
         for part in &wanted {
             let count = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
             let of_tile = rows.get(begin..begin.saturating_add(count)).unwrap_or_default();
-            if !of_tile.iter().map(|row| row.seq).eq(part.clone()) {
+            if !of_tile.iter().map(|(row, _)| row.seq).eq(part.clone()) {
                 return Err(self.changed(of_log, part, "rows are missing"));
             }
-            self.verify(log, of_log, part, of_tile).await?;
+            self.verify(log, of_log, part, of_tile.iter().map(|(_, leaf)| *leaf)).await?;
             begin += count;
         }
-        for row in &mut rows {
+        let with_epoch = |(mut row, _): (ArchivedRow, Hash)| {
             // The steps are signed; the column is not compared with a digest.
             if let Content::Entry { epoch, .. } = &mut row.content
                 && let Some(span) = of_log.epoch_of(row.seq)
             {
                 *epoch = span;
             }
-        }
-        Ok(rows)
+            row
+        };
+        Ok(rows.into_iter().map(with_epoch).collect())
     }
 
     fn changed(&self, of_log: &CatalogLog, rows: &Range<u64>, reason: &str) -> ReadError {
@@ -112,8 +119,12 @@ impl Reader {
         ReadError::changed(name, format!("rows {}..{}: {reason}", rows.start, rows.end))
     }
 
-    /// Reads rows by seq. `wanted` ascends, and all of its rows are archived.
-    async fn unverified(&self, of_log: &CatalogLog, wanted: &[Range<u64>]) -> Result<Vec<ArchivedRow>, ReadError> {
+    /// Reads rows by seq, with their leaves. `wanted` ascends, and all of its rows are archived.
+    async fn unverified(
+        &self,
+        of_log: &CatalogLog,
+        wanted: &[Range<u64>],
+    ) -> Result<Vec<(ArchivedRow, Hash)>, ReadError> {
         // Parts of one row group are read together.
         let mut parts: Vec<(CatalogRun, Vec<Range<u64>>)> = Vec::new();
         for rows in wanted {
@@ -146,7 +157,7 @@ impl Reader {
                 let (of_file, of_run, wanted) = (Arc::clone(&meta), run.clone(), rows.clone());
                 let decode = move || decode(&of_file, group, pages, &wanted, &of_run);
                 let mut found = blocking(meta.file.name.clone(), decode).await?;
-                if found.iter().any(ArchivedRow::is_erased) {
+                if found.iter().any(|(row, _)| row.is_erased()) {
                     self.place_erased(&meta, group, &run, &mut found).await?;
                 }
                 all.extend(found);
@@ -161,16 +172,16 @@ impl Reader {
         meta: &Arc<FileMeta>,
         group: usize,
         run: &CatalogRun,
-        rows: &mut [ArchivedRow],
+        rows: &mut [(ArchivedRow, Hash)],
     ) -> Result<(), ReadError> {
         let _slot = self.slot().await;
         let columns = meta.columns(&self.store, group, &["era", "timestamp"]).await?;
         let of_file = Arc::clone(meta);
-        let batches = blocking(meta.file.name.clone(), move || of_file.decode(group, columns)).await?;
+        let batches = blocking(meta.file.name.clone(), move || of_file.decode(group, columns, 0..u64::MAX)).await?;
         let times: Vec<i64> = batches.iter().flat_map(times).collect();
         let eras = batches.iter().filter_map(|batch| numbers(batch, "era")).flat_map(|eras| eras.values().to_vec());
         let eras: Vec<i64> = eras.collect();
-        for row in rows.iter_mut().filter(|row| row.is_erased()) {
+        for row in rows.iter_mut().map(|(row, _)| row).filter(|row| row.is_erased()) {
             let at = (row.seq - run.from_seq + run.row).checked_sub(meta.first_of(group));
             let at = at.and_then(|at| usize::try_from(at).ok());
             let found = at.and_then(|at| Some((u32::try_from(*eras.get(at)?).ok()?, *times.get(at)?)));
@@ -187,7 +198,7 @@ impl Reader {
         log: &LogId,
         of_log: &CatalogLog,
         rows: &Range<u64>,
-        of_tile: &[ArchivedRow],
+        leaves: impl Iterator<Item = Hash>,
     ) -> Result<(), ReadError> {
         let tile = rows.start / TILE_WIDTH;
         let (begin, end) = (tile * TILE_WIDTH, (tile + 1) * TILE_WIDTH);
@@ -203,7 +214,7 @@ impl Reader {
                 .ok_or_else(|| self.changed(of_log, rows, "the hashes of the rows before them have the wrong number"))?
         };
         let mut root = None;
-        of_tile.iter().for_each(|row| cover.push(row.leaf(), |_, found| root = Some(found)));
+        leaves.for_each(|leaf| cover.push(leaf, |_, found| root = Some(found)));
         let is_proven = if rows.end == end {
             let tree = self.tree_at(log, range, end - 1).await?;
             let at = tile.checked_sub(tree.first_tile()).and_then(|at| usize::try_from(at).ok());
@@ -292,24 +303,28 @@ fn decode(
     pages: Vec<(u64, Bytes)>,
     rows: &[Range<u64>],
     run: &CatalogRun,
-) -> Result<Vec<ArchivedRow>, ReadError> {
+) -> Result<Vec<(ArchivedRow, Hash)>, ReadError> {
     let first = meta.first_of(group);
     let mut seqs = rows.iter().cloned().flatten().map(|row| run.from_seq + (first + row - run.row));
     let mut all = Vec::new();
     for batch in meta.decode_rows(group, pages, rows)? {
         let form = |reason: &str| ReadError::changed(&meta.file.name, reason);
         let found = rows_of(&batch, &mut seqs).ok_or_else(|| form("it has other rows than its step says"))?;
-        all.extend(found);
+        all.extend(found.into_iter().map(|row| {
+            let leaf = row.leaf();
+            (row, leaf)
+        }));
     }
     Ok(all)
 }
 
-/// Rows of a batch; `None` if the columns contradict each other.
+/// Rows of a batch, which share the memory of their bodies; `None` if the columns contradict each other.
 fn rows_of(batch: &RecordBatch, seqs: &mut impl Iterator<Item = u64>) -> Option<Vec<ArchivedRow>> {
     let (eras, epochs, times) = (numbers(batch, "era")?, numbers(batch, "epoch")?, times(batch));
     let hash = |name: &str| batch.column_by_name(name).and_then(|column| column.as_fixed_size_binary_opt());
     let (macs, leaves) = (hash("mac")?, hash("leaf")?);
     let bodies = batch.column_by_name("body")?.as_binary_opt::<i32>()?;
+    let body_bytes = Bytes::from_owner(bodies.values().clone());
     let mut rows = Vec::with_capacity(batch.num_rows());
     for index in 0..batch.num_rows() {
         let hash_at =
@@ -320,7 +335,7 @@ fn rows_of(batch: &RecordBatch, seqs: &mut impl Iterator<Item = u64>) -> Option<
                 // Position and time in the signed bytes take precedence over the columns.
                 let prefix = Prefix::parse(body)?;
                 let epoch = epochs.is_valid(index).then(|| u32::try_from(epochs.value(index)).ok()).flatten()?;
-                let content = Content::Entry { epoch, body: Bytes::copy_from_slice(body), mac };
+                let content = Content::Entry { epoch, body: body_bytes.slice_ref(body), mac };
                 (prefix.era, prefix.timestamp, content)
             }
             (false, None, Some(leaf)) => {

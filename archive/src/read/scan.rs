@@ -1,6 +1,6 @@
 //! Reads the rows of one log in the order of a query.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use piperoll_format::view::EntryView;
 use piperoll_query::filter::{ErasedFit, Filter};
 
 use super::cache::ScanCount;
-use super::candidates::{Columns, is_within, needed, required, times};
+use super::candidates::{Columns, Grounds, ODD_ROWS, times};
 use super::catalog::{CatalogLog, CatalogRun};
 use super::error::ReadError;
 use super::remote_file::FileMeta;
@@ -187,7 +187,7 @@ impl LogScan {
         let room = usize::try_from(bytes / bytes_of_tile).unwrap_or(WINDOW_TILES_MAX).max(1);
         let (tiles, wanted) = self.eras[index].next_tiles(self.range.order, self.window.min(room));
         self.window = (self.window * 2).min(WINDOW_TILES_MAX);
-        let rows = self.reader.tiles(&self.range.log, &tiles).await?;
+        let rows = self.reader.shared_tiles(&self.range.log, &tiles).await?;
         let mut rows: Vec<ArchivedRow> = rows.into_iter().filter(|row| is_in(&wanted, row.seq)).collect();
         self.scanned += rows.len() as u64;
         if self.range.order == Order::Desc {
@@ -197,7 +197,7 @@ impl LogScan {
             self.eras[index].consumed = Some(Position { timestamp: last.timestamp, seq: last.seq });
         }
         rows.retain(|row| self.matches(row));
-        self.eras[index].ready.extend(rows);
+        self.eras[index].ready.extend(rows.into_iter().map(ArchivedRow::detached));
         Ok(())
     }
 
@@ -243,70 +243,72 @@ impl LogScan {
         let first = Position { timestamp: run.first, seq: run.from_seq };
         let last = Position { timestamp: run.last, seq: run.to_seq - 1 };
         let is_inside = self.range.begin <= first && last < self.range.end;
-        let mut names = Vec::new();
+        let mut names = BTreeSet::new();
         if !is_inside {
-            names.push("timestamp");
+            names.insert("timestamp");
         }
-        let is_ruled_out = self.is_ruled_out(meta, group).await?;
-        if is_ruled_out {
+        let grounds = self.grounds(meta, group).await?;
+        let has_odd_rows = meta.has_odd_rows(group);
+        let is_ruled_out = grounds.rule_out(&self.range.filter.condition());
+        if is_ruled_out && has_odd_rows {
             // Erased rows are still counted or returned.
-            names.push("leaf");
-        } else if !self.range.filter.is_empty() {
-            names.extend(needed(&self.range.filter));
+            names.extend(ODD_ROWS);
+        } else if !is_ruled_out && !self.range.filter.is_empty() {
+            names.extend(grounds.needed(&self.range.filter.condition()));
         }
         let to_seq = |row: u64| run.from_seq + (meta.first_of(group) + row - run.row);
+        let erased = self.range.erased.range(to_seq(rows.start)..to_seq(rows.end)).copied();
+        if is_ruled_out && !has_odd_rows {
+            return Ok(with_rows(Vec::new(), erased));
+        }
         if names.is_empty() {
             return Ok(std::iter::once(to_seq(rows.start)..to_seq(rows.end)).collect());
         }
         let _slot = self.reader.slot().await;
+        let names: Vec<&'static str> = names.into_iter().collect();
         let columns = meta.columns(self.reader.store(), group, &names).await?;
         let (range, of_file, of_part) = (self.range.clone(), Arc::clone(meta), rows.clone());
-        // The seq that the first row of the group would have; rows of other logs come before the run.
-        let first_seq = run.from_seq.wrapping_add(meta.first_of(group)).wrapping_sub(run.row);
+        let first_seq = to_seq(rows.start);
         let select = move || {
             let mut selected = Vec::new();
-            let place = |row: u64| usize::try_from(row).unwrap_or(usize::MAX);
-            for batch in of_file.decode(group, columns)? {
-                let mut rows = place(of_part.start)..place(of_part.end).min(batch.num_rows());
+            let mut from_seq = first_seq;
+            for batch in of_file.decode(group, columns, of_part)? {
+                let mut rows = 0..batch.num_rows();
                 if !is_inside {
                     let times = times(&batch);
-                    let of_run = times.get(rows.clone()).unwrap_or_default();
                     let at = |index: usize| Position {
-                        timestamp: Timestamp::from_micros(of_run[index]),
-                        seq: first_seq.wrapping_add((rows.start + index) as u64),
+                        timestamp: Timestamp::from_micros(times[index]),
+                        seq: from_seq + index as u64,
                     };
-                    let from = partition(of_run.len(), |index| at(index) < range.begin);
-                    let to = partition(of_run.len(), |index| at(index) < range.end);
-                    rows = rows.start + from..rows.start + to.max(from);
+                    let from = partition(times.len(), |index| at(index) < range.begin);
+                    let to = partition(times.len(), |index| at(index) < range.end);
+                    rows = from..to.max(from);
                 }
-                if range.filter.is_empty() {
-                    selected.push(rows);
-                } else if !rows.is_empty() {
-                    let columns = Columns::new(range.log.node_id.as_str(), &batch, first_seq);
-                    selected.extend(columns.select((!is_ruled_out).then_some(range.filter.as_ref()), rows));
-                }
+                let places = if range.filter.is_empty() {
+                    vec![rows]
+                } else {
+                    let columns = Columns::new(range.log.node_id.as_str(), &batch, from_seq, has_odd_rows);
+                    columns.select((!is_ruled_out).then_some(range.filter.as_ref()), rows)
+                };
+                let of_batch = places.into_iter().filter(|rows| !rows.is_empty());
+                selected.extend(of_batch.map(|rows| from_seq + rows.start as u64..from_seq + rows.end as u64));
+                from_seq += batch.num_rows() as u64;
             }
             Ok(selected)
         };
         let selected = blocking(meta.file.name.clone(), select).await?;
-        let selected = selected.into_iter().filter(|rows| !rows.is_empty());
-        let all = selected.map(|rows| to_seq(rows.start as u64)..to_seq(rows.end as u64)).collect();
-        Ok(with_rows(all, self.range.erased.range(to_seq(rows.start)..to_seq(rows.end)).copied()))
+        Ok(with_rows(selected, erased))
     }
 
-    /// Whether no entry of a row group can match, according to the smallest and largest values and to Bloom filters.
-    async fn is_ruled_out(&self, meta: &FileMeta, group: usize) -> Result<bool, ReadError> {
-        for (name, values) in required(&self.range.filter) {
-            if !is_within(meta.group(group), name, &values) {
-                return Ok(true);
-            }
-            if let Some(bloom) = meta.bloom(self.reader.store(), group, name).await?
-                && !values.iter().any(|value| bloom.check(&value.as_str()))
-            {
-                return Ok(true);
-            }
+    /// What is known about a row group before its columns are read. Bloom filters are read only if nothing else rules out the condition.
+    async fn grounds<'m>(&self, meta: &'m FileMeta, group: usize) -> Result<Grounds<'m>, ReadError> {
+        let mut grounds = Grounds { meta, group, blooms: HashMap::new() };
+        let helpful = grounds.helpful_blooms(&self.range.filter.condition());
+        for name in helpful {
+            let bloom = self.reader.caches().bloom(meta, self.reader.store(), group, name).await?;
+            grounds.blooms.extend(bloom.map(|bloom| (name, bloom)));
         }
-        Ok(false)
+        Ok(grounds)
     }
 
     /// Reads the rows around a range of positions: in every era the first and the last row, the last one before the range, and the
@@ -352,12 +354,12 @@ impl LogScan {
             let _slot = self.reader.slot().await;
             let columns = meta.columns(self.reader.store(), group, &["timestamp"]).await?;
             let of_file = Arc::clone(&meta);
-            let batches = blocking(meta.file.name.clone(), move || of_file.decode(group, columns)).await?;
-            let times: Vec<i64> = batches.iter().flat_map(times).collect();
+            let of_part = rows.clone();
+            let batches = blocking(meta.file.name.clone(), move || of_file.decode(group, columns, of_part)).await?;
+            let mut times = batches.iter().flat_map(times);
             for row in rows {
                 let seq = run.from_seq + (meta.first_of(group) + row - run.row);
-                let time = usize::try_from(row).ok().and_then(|row| times.get(row));
-                let time = time.copied().map(Timestamp::from_micros);
+                let time = times.next().map(Timestamp::from_micros);
                 if time.is_none_or(|timestamp| limit <= Position { timestamp, seq }) {
                     return Ok(seq);
                 }
