@@ -197,10 +197,11 @@ impl<'a> Columns<'a> {
         let may = match filter {
             Some(filter) => {
                 let mut may = self.holds(&filter.condition()).may;
-                may.iter_mut().enumerate().for_each(|(row, may)| *may |= self.is_odd(row));
+                let is_odd = self.odd_rows();
+                may.iter_mut().enumerate().for_each(|(row, may)| *may |= is_odd(row));
                 may
             }
-            None => (0..self.rows).map(|row| self.lacks_columns(row)).collect(),
+            None => (0..self.rows).map(self.rows_without_columns()).collect(),
         };
         let mut ranges: Vec<Range<usize>> = Vec::new();
         for row in (rows.start..rows.end.min(self.rows)).filter(|row| may.get(*row) == Some(&true)) {
@@ -212,14 +213,16 @@ impl<'a> Columns<'a> {
         ranges
     }
 
-    /// Whether a row has no columns, or columns that do not represent it exactly.
-    fn is_odd(&self, row: usize) -> bool {
-        self.lacks_columns(row) || self.text("flags", row).is_some_and(|flags| flags.contains(SEPARATOR_ESCAPED))
+    /// Whether rows have no columns, or columns that do not represent them exactly.
+    fn odd_rows(&self) -> impl Fn(usize) -> bool + '_ {
+        let (lacks_columns, flags) = (self.rows_without_columns(), self.text("flags"));
+        move |row| lacks_columns(row) || flags.at(row).is_some_and(|flags| flags.contains(SEPARATOR_ESCAPED))
     }
 
-    /// Whether a row is erased, or has a body that cannot be parsed.
-    fn lacks_columns(&self, row: usize) -> bool {
-        self.has_odd_rows && (self.leaf.is_none_or(|leaf| leaf.is_valid(row)) || self.text("via", row).is_none())
+    /// Whether rows are erased, or have a body that cannot be parsed.
+    fn rows_without_columns(&self) -> impl Fn(usize) -> bool + '_ {
+        let via = self.text("via");
+        move |row| self.has_odd_rows && (self.leaf.is_none_or(|leaf| leaf.is_valid(row)) || via.at(row).is_none())
     }
 
     fn exactly(&self, fits: impl FnMut(usize) -> bool) -> Matched {
@@ -259,56 +262,73 @@ impl<'a> Columns<'a> {
 
     fn fits(&self, atom: &Atom<'_>) -> Matched {
         match atom {
-            Atom::Is(column, values) => {
-                self.exactly(|row| self.value(*column, row).is_some_and(|have| values.contains(&have.as_ref())))
-            }
-            Atom::Fits(column, fits) => self.exactly(|row| self.value(*column, row).is_some_and(|have| fits(&have))),
-            Atom::Net(net) => {
-                self.exactly(|row| self.value(Column::Ip, row).is_some_and(|have| net_contains(net, &have)))
-            }
+            Atom::Is(column, values) => self.exactly(self.having(*column, |have| values.contains(&have))),
+            Atom::Fits(column, fits) => self.exactly(self.having(*column, fits)),
+            Atom::Net(net) => self.exactly(self.having(Column::Ip, |have| net_contains(net, have))),
             Atom::Description(needle) => {
-                let has =
-                    self.exactly(|row| self.text("description", row).is_some_and(|text| fold(text).contains(needle)));
+                let text = self.text("description");
+                let has = self.exactly(|row| text.at(row).is_some_and(|text| fold(text).contains(needle)));
                 Matched { must: vec![false; self.rows], ..has }
             }
             Atom::Details(needle) => {
                 let has = |text: &str| fold(text).contains(needle) || fold(&unescaped(text)).contains(needle);
-                let any = |row| ["changes", "details"].iter().any(|name| self.text(name, row).is_some_and(has));
+                let texts = ["changes", "details"].map(|name| self.text(name));
+                let any = |row| texts.iter().any(|text| text.at(row).is_some_and(has));
                 Matched { must: vec![false; self.rows], ..self.exactly(any) }
             }
             Atom::Seq(range) => self.exactly(|row| range.contains(&self.first_seq.wrapping_add(row as u64))),
-            Atom::Id(id) => self.exactly(|row| self.text("id", row).is_some_and(|have| have.parse() == Ok(*id))),
+            Atom::Id(id) => {
+                let text = self.text("id");
+                self.exactly(|row| text.at(row).is_some_and(|have| have.parse() == Ok(*id)))
+            }
             Atom::Nothing => self.none(),
             // The body decides: the time of an event without its own time is that of its recording.
             Atom::Occurred(..) => Matched { must: vec![false; self.rows], ..self.all() },
         }
     }
 
-    fn text(&self, name: &str, row: usize) -> Option<&str> {
-        let column = self.texts.get(name)?;
-        column.is_valid(row).then(|| column.value(row))
+    fn text(&self, name: &str) -> Texts<'a> {
+        Texts(self.texts.get(name).copied())
     }
 
-    fn value(&self, column: Column, row: usize) -> Option<Cow<'_, str>> {
-        match column {
-            Column::Node => Some(self.node_id.into()),
-            Column::Outcome => Some(self.text("outcome", row).unwrap_or("unknown").into()),
-            Column::Via => Some(self.text("via", row).unwrap_or_default().into()),
+    /// Whether rows have a value of a column that `fits`.
+    fn having(&self, column: Column, fits: impl Fn(&str) -> bool) -> impl Fn(usize) -> bool {
+        let node_id = self.node_id;
+        let texts: Vec<Texts<'_>> = columns_of(column).iter().map(|name| self.text(name)).collect();
+        let [flags, details, redacted] = ["flags", "details", "redacted"].map(|name| self.text(name));
+        move |row| match column {
+            Column::Node => fits(node_id),
             Column::Flags | Column::Marks => {
-                let raw = |name| self.text(name, row).and_then(|text| serde_json::from_str(text).ok());
+                let raw = |text: Texts<'a>| text.at(row).and_then(|text| serde_json::from_str(text).ok());
                 let view = EntryView {
-                    flags: raw("flags"),
-                    details: raw("details"),
-                    redacted: raw("redacted"),
+                    flags: raw(flags),
+                    details: raw(details),
+                    redacted: raw(redacted),
                     ..EntryView::default()
                 };
-                column.value(&view).map(|value| Cow::Owned(value.into_owned()))
+                column.value(&view).is_some_and(|value| fits(&value))
             }
-            simple => {
-                let [name] = columns_of(simple) else { return None };
-                self.text(name, row).map(Cow::Borrowed)
+            _ => {
+                let have = texts.first().and_then(|text| text.at(row));
+                let default = match column {
+                    Column::Outcome => Some("unknown"),
+                    Column::Via => Some(""),
+                    _ => None,
+                };
+                have.or(default).is_some_and(&fits)
             }
         }
+    }
+}
+
+/// A column of texts; without it, no row has a value.
+#[derive(Clone, Copy)]
+struct Texts<'a>(Option<&'a StringArray>);
+
+impl<'a> Texts<'a> {
+    fn at(self, row: usize) -> Option<&'a str> {
+        let column = self.0?;
+        column.is_valid(row).then(|| column.value(row))
     }
 }
 
