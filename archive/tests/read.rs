@@ -249,6 +249,102 @@ async fn a_catalog_follows_the_writer() {
     assert_eq!(borders.iter().map(|row| row.seq).collect::<Vec<_>>(), [0, 299, 310, 376]);
 }
 
+/// Values of which random rows and filters are made: few, so that filters match, and in the forms that footers and columns treat apart.
+const USERS: [&str; 4] = ["ann", "ben", "", "Ann"];
+const ADDRESSES: [&str; 7] =
+    ["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:DB8:0::1", "a proxy", "010.0.0.1"];
+const ENTITIES: [&str; 3] = ["7", "8", "x/7"];
+const DETAILS: [&str; 6] = [
+    r#"{"n":1}"#,
+    r#"{"affected":["message/7","8"]}"#,
+    r#"{"\u0061ffected":"message/7"}"#,
+    r#"{"Affected":["message/7"]}"#,
+    r#"{"note":"not affected: 7"}"#,
+    r#"{"id":"x"}"#,
+];
+const ATOMS: [&str; 20] = [
+    "user:ann",
+    "user:ann,ben",
+    "user:a*",
+    "ip:10.0.0.1",
+    "ip:10.0.0.2,10.0.0.9",
+    "ip:2001:db8::1",
+    "ip:::ffff:10.0.0.1",
+    "ip:10.0.0.0/31",
+    "ip:\"a proxy\"",
+    "entity:message/7",
+    "entity:message",
+    "entity:*/8",
+    "details:affected",
+    "details:unaffected",
+    "details:FECTED",
+    "outcome:unknown",
+    "outcome:failure",
+    "via:http",
+    "is:erased",
+    "subject:7",
+];
+
+type RandomRow = (usize, usize, usize, usize, bool);
+
+fn random_entry((user, address, entity, details, failed): RandomRow) -> CallerEntry {
+    let outcome = if failed { r#","outcome":"failure""# } else { "" };
+    let user = if USERS[user].is_empty() { String::new() } else { format!(r#","user":"{}""#, USERS[user]) };
+    let object = format!(
+        r#"{{"category":"data","action":"message.read","entity_type":"message","entity_id":"{}","ip_address":"{}","details":{}{user}{outcome}}}"#,
+        ENTITIES[entity], ADDRESSES[address], DETAILS[details],
+    );
+    CallerEntry::parse(object.as_bytes()).unwrap()
+}
+
+/// An atom, its negation, or two of them that are connected.
+fn random_filter() -> impl Strategy<Value = String> {
+    let atom = (prop::sample::select(&ATOMS[..]), any::<bool>())
+        .prop_map(|(atom, is_negated)| if is_negated { format!("-{atom}") } else { atom.to_owned() });
+    let pair = (atom.clone(), atom.clone(), any::<bool>())
+        .prop_map(|(a, b, or)| if or { format!("({a} OR {b})") } else { format!("({a} {b})") });
+    (prop_oneof![atom, pair.clone(), pair.clone().prop_map(|pair| format!("-{pair}"))], prop::option::of(pair))
+        .prop_map(|(one, other)| other.map_or(one.clone(), |other| format!("{one} {other}")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// What footers, Bloom filters and columns rule out is what no row of the file matches.
+    #[test]
+    fn no_row_is_ruled_out_that_matches(
+        // Most files have rows of few kinds, so that much can be ruled out.
+        files in prop::collection::vec(
+            (prop::collection::vec((0..USERS.len(), 0..ADDRESSES.len(), 0..ENTITIES.len(), 0..DETAILS.len(), any::<bool>()), 1..4),
+             1..12_u64, prop::option::of(0..12_u64)),
+            2..9,
+        ),
+        filters in prop::collection::vec(random_filter(), 24),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().worker_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (bench, logs) = (Bench::new().await, Logs::new());
+            let a = logs.add("a", 1);
+            for (kinds, rows, erased) in &files {
+                let first = logs.rows(&a);
+                for row in 0..*rows {
+                    let kind = kinds[usize::try_from(row).unwrap() % kinds.len()];
+                    logs.push(&a, &random_entry(kind), if row % 2 == 0 { "http" } else { "socket uid=0" }, MINUTE / 2, 0);
+                }
+                if let Some(row) = erased.filter(|row| row < rows) {
+                    logs.erase(&a, first + row);
+                }
+                bench.archive_all(&logs, 1_000_000).await;
+            }
+            let reader = bench.reader().await;
+            for filter in &filters {
+                let range = everything(&a, filter, Order::Desc);
+                assert_eq!(read(&reader, range.clone()).await.unwrap(), naive(&logs, &range), "{filter}");
+            }
+        });
+    }
+}
+
 /// Hashes that cover gaps of archived rows are those of the log's tree, wherever the gaps and the steps end and wherever the archive
 /// began.
 #[tokio::test(flavor = "multi_thread")]

@@ -293,6 +293,34 @@ async fn the_archives_key_alone_cannot_change_a_row() {
     assert!(report.findings.iter().any(|finding| finding.detail.contains("the trust file does not name its node")));
 }
 
+/// A footer whose traits would let readers overlook a row is not accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_footer_cannot_hide_a_trait_of_a_row() {
+    let (bench, logs) = (Bench::new().await, Logs::new());
+    let a = logs.add("a", 1);
+    let entry = br#"{"category":"data","action":"message.read","details":{"affected":["message/7"]}}"#;
+    logs.push(&a, &piperoll_format::entry::CallerEntry::parse(entry).unwrap(), "http", MINUTE, 0);
+    bench.archive_all(&logs, 1_000_000).await;
+    let file = std::fs::read(&data(bench.objects.path())[0]).unwrap();
+    let read = |bytes: &[u8]| {
+        let bytes = Bytes::copy_from_slice(bytes);
+        decode::<piperoll_archive::file::DecodeError>(&bytes, |_| Ok(())).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&file), Ok(()));
+    let (honest, lie) =
+        (br#"{"affected":true,"other_addresses":false}"#, br#"{"affected":false,"other_addresses":true}"#);
+    let at = file.windows(honest.len()).position(|part| part == honest).unwrap();
+    let mut changed = file.clone();
+    changed[at..at + lie.len()].copy_from_slice(lie);
+    let error = read(&changed).unwrap_err();
+    assert!(error.contains("row 0 of the file has the trait affected"), "{error}");
+    // A file of an earlier development version has no traits.
+    let mut older = file.clone();
+    let key = older.windows(15).position(|part| part == b"piperoll.groups").unwrap();
+    older[key] = b'q';
+    assert_eq!(read(&older), Ok(()));
+}
+
 /// An erased row needs an entry that declares it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_row_needs_a_declaration() {

@@ -131,7 +131,7 @@ pub fn decode<E: From<DecodeError>>(bytes: &Bytes, mut each: impl FnMut(DecodedR
     (0..file.groups().len()).try_for_each(|group| file.rows(group, &mut each))
 }
 
-/// Traits of the row groups, according to a footer. Files of the first releases do not name them.
+/// Traits of the row groups, according to a footer. Files of earlier development versions do not name them.
 pub(crate) fn traits_of(metadata: &ParquetMetaData) -> Result<Vec<Traits>, DecodeError> {
     let groups = metadata.num_row_groups();
     let Some(text) = footer_value(metadata, TRAITS_KEY) else { return Ok(vec![Traits::UNKNOWN; groups]) };
