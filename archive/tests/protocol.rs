@@ -93,6 +93,27 @@ async fn a_fault_at_any_operation_costs_no_row() {
     }
 }
 
+/// An answer of the store that was damaged on its way costs a round at most. No finding stays because of it.
+#[tokio::test]
+async fn a_damaged_answer_costs_no_row_and_raises_no_finding() {
+    for at in 0.. {
+        let (bench, logs) = (Bench::new().await, two_nodes());
+        bench.archive_all(&logs, ROWS_MAX).await;
+        logs.append(&logs.due()[0].log, 300, MINUTE);
+        let damaging = Faulty::damaging(bench.inner(), at);
+        let result = bench.round(Store::of(Arc::clone(&damaging) as Arc<_>, "damaging"), &logs, ROWS_MAX).await;
+        if !damaging.has_failed() {
+            assert_eq!(result.unwrap(), Some(2));
+            assert!(at > 8, "the round has only {at} operations");
+            break;
+        }
+        assert!(!matches!(result, Err(WriteError::Alarm { .. })), "answer {at}: {result:?}");
+        bench.archive_all(&logs, ROWS_MAX).await;
+        let report = bench.verify(&logs).await;
+        assert_eq!((report.findings.as_slice(), report.rows), (&[][..], expected(&logs).len() as u64), "answer {at}");
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_is_lost_after_an_interrupted_step_leaves_no_row_twice() {
     for at in 0.. {

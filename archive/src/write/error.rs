@@ -56,3 +56,10 @@ pub enum WriteError {
     #[error("{at} exists already and is another archive: {found}")]
     Exists { at: String, found: String },
 }
+
+impl WriteError {
+    /// Whether the store did not answer, so that nothing is known about the objects.
+    pub(super) fn is_of_store(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::History(HistoryError::Store(_)))
+    }
+}

@@ -98,6 +98,30 @@ impl Writer {
         if let Some(alarm) = self.state.state.alarm.clone() {
             return Err(WriteError::Alarm { kind: alarm.kind, reason: alarm.reason, since: alarm.since });
         }
+        let read = match self.read_chain().await {
+            // A finding stays until an operator accepts it, so it must not be due to a single answer that was damaged on its way.
+            Err(Unread::Finding(kind, reason)) => match self.read_chain().await {
+                Err(Unread::Error(error)) if !error.is_of_store() => Err(Unread::Finding(kind, reason)),
+                again => again,
+            },
+            read => read,
+        };
+        let (history, newest) = read.map_err(|unread| match unread {
+            Unread::Finding(kind, reason) => self.raise(kind, reason, now),
+            Unread::Error(error) => error,
+        })?;
+        if self.state.state.head != Some(history.head) {
+            let next = State { head: Some(history.head), ..self.state.state.clone() };
+            self.state.store(next)?;
+        }
+        self.known = Some(history.clone());
+        let unpublished = newest.filter(|(step, _)| step.number > self.state.state.published);
+        let unpublished = unpublished.map(|(step, digest)| Committed { step, digest });
+        Ok((history, unpublished))
+    }
+
+    /// Reads the steps that are not known yet, and compares the chain with what this writer saw. Returns the newest of these steps too.
+    async fn read_chain(&mut self) -> Result<(History, Option<(Step, Digest)>), Unread> {
         let seen = self.state.state.head;
         // If the newest step was not published completely, read it again.
         let known = self.known.take().filter(|known| known.head.number <= self.state.state.published);
@@ -116,40 +140,33 @@ impl Writer {
         let history = match loaded {
             // A missing step below the newest one that this writer saw is a rollback too.
             Err(HistoryError::Gap(name)) if seen.is_some() => {
-                return Err(self.raise(AlarmKind::Rollback, format!("{name} is missing"), now));
+                return Err(Unread::Finding(AlarmKind::Rollback, format!("{name} is missing")));
             }
             Err(error @ HistoryError::Chain { .. }) if seen.is_some() => {
-                return Err(self.raise(AlarmKind::Fork, error.to_string(), now));
+                return Err(Unread::Finding(AlarmKind::Fork, error.to_string()));
             }
-            loaded => loaded?,
+            loaded => loaded.map_err(WriteError::from)?,
         };
         if let Some(seen) = seen {
             if history.head.number < seen.number {
                 let reason = format!("it has {} steps, but step {} was seen", history.head.number, seen.number);
-                return Err(self.raise(AlarmKind::Rollback, reason, now));
+                return Err(Unread::Finding(AlarmKind::Rollback, reason));
             }
             let is_known = seen_there || seen == history.head || (newest.is_some() && seen.number == 0);
             if !is_known {
                 let reason = format!("{} is not the one that was seen ({})", names::step(seen.number), seen.digest);
-                return Err(self.raise(AlarmKind::Fork, reason, now));
+                return Err(Unread::Finding(AlarmKind::Fork, reason));
             }
         } else if history.head.number > 0 {
-            return Err(WriteError::Unknown(self.store.shown().to_owned()));
+            return Err(WriteError::Unknown(self.store.shown().to_owned()).into());
         }
         if let Some((step, _)) = newest.as_ref().filter(|(step, _)| seen.is_none_or(|seen| step.number > seen.number))
             && !self.is_own(&step.writer)
         {
             let (name, writer) = (names::step(step.number), step.writer.clone());
-            return Err(WriteError::AnotherWriter { name, writer, own: self.name() });
+            return Err(WriteError::AnotherWriter { name, writer, own: self.name() }.into());
         }
-        if self.state.state.head != Some(history.head) {
-            let next = State { head: Some(history.head), ..self.state.state.clone() };
-            self.state.store(next)?;
-        }
-        self.known = Some(history.clone());
-        let unpublished = newest.filter(|(step, _)| step.number > self.state.state.published);
-        let unpublished = unpublished.map(|(step, digest)| Committed { step, digest });
-        Ok((history, unpublished))
+        Ok((history, newest))
     }
 
     /// Accepts the archive as it is now: clears a finding, and takes over from another writer.
@@ -243,4 +260,17 @@ fn clear(spool: &Path) -> std::io::Result<()> {
         std::fs::remove_file(entry?.path())?;
     }
     Ok(())
+}
+
+/// Reasons why the chain of steps could not be read.
+enum Unread {
+    /// The archive was rolled back or replaced, if a second attempt has the same result.
+    Finding(AlarmKind, String),
+    Error(WriteError),
+}
+
+impl From<WriteError> for Unread {
+    fn from(error: WriteError) -> Self {
+        Self::Error(error)
+    }
 }

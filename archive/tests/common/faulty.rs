@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
@@ -23,11 +23,19 @@ pub struct Faulty {
     count: AtomicUsize,
     at: usize,
     after: bool,
+    /// Whether no operation fails, but the answer of operation `at` is damaged: a byte of an object is changed, or the last two objects of a list
+    /// are missing.
+    damages: bool,
 }
 
 impl Faulty {
     pub fn new(inner: Arc<dyn ObjectStore>, at: usize, after: bool) -> Arc<Self> {
-        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after })
+        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after, damages: false })
+    }
+
+    /// A store that damages a single answer.
+    pub fn damaging(inner: Arc<dyn ObjectStore>, at: usize) -> Arc<Self> {
+        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after: true, damages: true })
     }
 
     /// Whether the fault has happened.
@@ -38,7 +46,15 @@ impl Faulty {
     /// Returns whether the operation takes effect, and whether it fails.
     fn next(&self) -> (bool, bool) {
         let number = self.count.fetch_add(1, Ordering::SeqCst);
+        if self.damages {
+            return (true, false);
+        }
         (number < self.at || number == self.at && self.after, number >= self.at)
+    }
+
+    /// Whether the next answer is the one to damage.
+    fn is_damaged(&self) -> bool {
+        self.damages && self.count.load(Ordering::SeqCst) == self.at
     }
 
     async fn run<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
@@ -72,7 +88,18 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.run(self.inner.get_opts(location, options)).await
+        let is_damaged = self.is_damaged();
+        let mut found = self.run(self.inner.get_opts(location, options)).await?;
+        if is_damaged {
+            let (meta, range) = (found.meta.clone(), found.range.clone());
+            let (attributes, extensions) = (found.attributes.clone(), found.extensions.clone());
+            let mut bytes = found.bytes().await?.to_vec();
+            let middle = bytes.len() / 2;
+            bytes.get_mut(middle).into_iter().for_each(|byte| *byte ^= 1);
+            let payload = futures::stream::once(async { Ok(Bytes::from(bytes)) }).boxed();
+            found = GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes, extensions };
+        }
+        Ok(found)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -88,7 +115,18 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let is_damaged = self.is_damaged();
         let (takes_effect, fails) = self.next();
+        if is_damaged {
+            let listed = self.inner.list(prefix).collect::<Vec<_>>();
+            let part = listed.map(|mut listed| {
+                listed.sort_by_key(|listed| listed.as_ref().map(|meta| meta.location.clone()).ok());
+                // A step and its hashes have adjacent names.
+                listed.truncate(listed.len().saturating_sub(2));
+                futures::stream::iter(listed)
+            });
+            return futures::stream::once(part).flatten().boxed();
+        }
         if !takes_effect || fails {
             return futures::stream::once(async { Err(fault()) }).boxed();
         }
