@@ -137,7 +137,7 @@ impl History {
         // Names sort like numbers only up to eight digits.
         numbers.sort_unstable();
         if let Some(gap) = (1..).zip(&numbers).find(|(expected, found)| expected != *found) {
-            return Err(HistoryError::Gap(names::step(gap.0)));
+            return Err(missing(store, gap.0).await);
         }
         if self.head.number > 0 {
             let name = names::step(self.head.number);
@@ -146,6 +146,8 @@ impl History {
                 bytes => bytes?,
             };
             if digest_of(&bytes) != self.head.digest {
+                // Only another step that the writer signed is a fork; other bytes may have been damaged on their way.
+                Step::check_signature(self.head.number, &bytes, key)?;
                 return Err(HistoryError::Chain { name });
             }
         }
@@ -217,6 +219,16 @@ pub(crate) fn checkpoint_of(note: &str, origin: &str) -> Result<Checkpoint, Stri
         return Err(format!("a checkpoint of {} stands for {origin}", checkpoint.origin));
     }
     Ok(checkpoint)
+}
+
+/// Error about a step that the store did not list. The list may be wrong, so the step itself decides.
+pub(crate) async fn missing(store: &Store, number: u64) -> HistoryError {
+    let name = names::step(number);
+    match store.read(&name, STEP_BYTES_MAX as u64).await {
+        Err(error) if error.is_missing() => HistoryError::Gap(name),
+        Err(error) => error.into(),
+        Ok(_) => store.wrong_list(STEPS, format!("it lacks {name}, which exists")).into(),
+    }
 }
 
 async fn read_step(store: &Store, key: &VerifyingKey, number: u64) -> Result<(Step, Digest, Trees), HistoryError> {

@@ -12,8 +12,10 @@ pub(crate) const SECRET_KEY: &str = "topsecretofthetest";
 /// An S3 server on loopback with the bucket `audit`.
 pub(crate) struct S3 {
     server: Guard,
-    _dir: tempfile::TempDir,
-    endpoint: String,
+    arguments: Vec<String>,
+    dir: tempfile::TempDir,
+    /// Address of the S3 interface.
+    pub(crate) address: String,
     /// Address of the filer.
     filer: String,
     /// Arguments of the server's administration shell.
@@ -22,10 +24,21 @@ pub(crate) struct S3 {
     ports: Vec<String>,
 }
 
+fn serve(arguments: &[String], dir: &std::path::Path) -> Guard {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("weed.log")).unwrap();
+    let server = Command::new(std::env::var_os(SEAWEED_VARIABLE).unwrap())
+        .args(["-logtostderr=true", "server", "-s3"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn();
+    Guard(server.unwrap())
+}
+
 impl Drop for S3 {
     fn drop(&mut self) {
-        let _ = self.server.0.kill();
-        let _ = self.server.0.wait();
+        self.kill();
         for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let of_it = |port: &String| name.starts_with("seaweedfs-") && name.ends_with(&format!("-{port}.sock"));
@@ -39,10 +52,10 @@ impl Drop for S3 {
 impl S3 {
     /// Starts SeaweedFS. Returns `None` if it is not installed.
     pub(crate) async fn start() -> Option<Self> {
-        let Some(weed) = std::env::var_os(SEAWEED_VARIABLE) else {
+        if std::env::var_os(SEAWEED_VARIABLE).is_none() {
             eprintln!("SKIPPED: {SEAWEED_VARIABLE} does not name the program weed");
             return None;
-        };
+        }
         let dir = tempfile::Builder::new().prefix("prt-s3-").tempdir().unwrap();
         let config = dir.path().join("s3.json");
         let identity = serde_json::json!({ "identities": [{ "name": "test", "actions": ["Admin", "Read", "Write", "List"],
@@ -70,15 +83,8 @@ impl S3 {
             ("filer.port", filer.clone()),
             ("filer.port.grpc", filer_grpc.clone()),
         ];
-        let log = std::fs::File::create(dir.path().join("weed.log")).unwrap();
-        let server = Command::new(weed)
-            .args(["-logtostderr=true", "server", "-s3"])
-            .args(flags.iter().map(|(flag, value)| format!("-{flag}={value}")))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        let server = Guard(server.unwrap());
+        let arguments: Vec<String> = flags.iter().map(|(flag, value)| format!("-{flag}={value}")).collect();
+        let server = serve(&arguments, dir.path());
         // A bucket is a directory of the filer.
         piperoll();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -93,15 +99,39 @@ impl S3 {
         let ports = flags.into_iter().filter(|(flag, _)| flag.contains("port")).map(|(_, port)| port).collect();
         let at = |port: &str| format!("127.0.0.1:{port}");
         let shell = [format!("-master={}.{master_grpc}", at(&master)), format!("-filer={}.{filer_grpc}", at(&filer))];
-        Some(Self { server, _dir: dir, endpoint: format!("http://{}", at(&s3)), filer: at(&filer), shell, ports })
+        Some(Self { server, arguments, dir, address: at(&s3), filer: at(&filer), shell, ports })
     }
 
     pub(crate) fn credentials(&self) -> String {
+        self.credentials_at(&self.address)
+    }
+
+    /// Credentials for clients that reach the server at another address.
+    pub(crate) fn credentials_at(&self, address: &str) -> String {
         format!(
-            "aws_access_key_id = \"{ACCESS_KEY}\"\naws_secret_access_key = \"{SECRET_KEY}\"\naws_endpoint = \"{}\"\n\
+            "aws_access_key_id = \"{ACCESS_KEY}\"\naws_secret_access_key = \"{SECRET_KEY}\"\naws_endpoint = \"http://{address}\"\n\
              aws_region = \"us-east-1\"\naws_allow_http = \"true\"\n",
-            self.endpoint
         )
+    }
+
+    /// Kills the server with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.server.0.kill();
+        let _ = self.server.0.wait();
+    }
+
+    /// Starts the server again, and waits until it can be used.
+    pub(crate) async fn restart(&mut self) {
+        self.server = serve(&self.arguments, self.dir.path());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let probe = format!("http://{}/buckets/audit/probe-of-the-test", self.filer);
+        until("the S3 server to store objects again", async || {
+            let stored = client.put(&probe).body("x").send().await.is_ok_and(|stored| stored.status().is_success());
+            let is_up = client.get(format!("http://{}/", self.address)).send().await.is_ok();
+            (stored && is_up).then_some(())
+        })
+        .await;
+        let _ = client.delete(&probe).send().await;
     }
 
     /// Lets the bucket keep all versions of its objects.

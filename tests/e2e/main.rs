@@ -6,6 +6,7 @@ mod access;
 mod archive;
 mod archive_bundles;
 mod archive_engines;
+mod archive_faults;
 mod archive_lives;
 mod archive_reading;
 mod archive_removal;

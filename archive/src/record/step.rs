@@ -182,6 +182,14 @@ impl Step {
         Ok(step)
     }
 
+    /// Checks that the bytes under the name of a step are a step of the archive, perhaps one of another number.
+    ///
+    /// # Errors
+    /// Fails if the bytes are not signed by `key`, or are not a step.
+    pub fn check_signature(number: u64, bytes: &[u8], key: &VerifyingKey) -> Result<(), RecordError> {
+        read_signed::<Self>(&names::step(number), HEADING, bytes, key, STEP_BYTES_MAX).map(|_| ())
+    }
+
     /// Number of rows that the step adds.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows).sum()

@@ -236,6 +236,11 @@ impl Store {
         }
     }
 
+    /// Error about a list that contradicts the objects.
+    pub(crate) fn wrong_list(&self, folder: &str, reason: String) -> StoreError {
+        self.failed("list", folder, reason)
+    }
+
     fn failed(&self, what: &'static str, name: &str, reason: String) -> StoreError {
         StoreError::Failed { what, name: name.to_owned(), store: self.shown.clone(), reason }
     }

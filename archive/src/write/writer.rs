@@ -10,7 +10,7 @@ use piperoll_format::time::Timestamp;
 use super::error::WriteError;
 use super::settings::Settings;
 use super::state::{Alarm, AlarmKind, PendingDeletion, STATE_FILE, State, StateFile};
-use crate::history::{Head, History, HistoryError};
+use crate::history::{Head, History, HistoryError, missing};
 use crate::record::names;
 use crate::record::{Digest, Missing, Step};
 use crate::store::Store;
@@ -149,8 +149,13 @@ impl Writer {
         };
         if let Some(seen) = seen {
             if history.head.number < seen.number {
-                let reason = format!("it has {} steps, but step {} was seen", history.head.number, seen.number);
-                return Err(Unread::Finding(AlarmKind::Rollback, reason));
+                return match missing(&self.store, history.head.number + 1).await {
+                    HistoryError::Gap(_) => {
+                        let reason = format!("it has {} steps, but step {} was seen", history.head.number, seen.number);
+                        Err(Unread::Finding(AlarmKind::Rollback, reason))
+                    }
+                    error => Err(WriteError::from(error).into()),
+                };
             }
             let is_known = seen_there || seen == history.head || (newest.is_some() && seen.number == 0);
             if !is_known {
