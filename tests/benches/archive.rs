@@ -15,6 +15,8 @@ use serde_json::Value;
 const ROWS_DEFAULT: usize = 200_000;
 const CHUNK: usize = 5_000;
 const ROUNDS: usize = 7;
+/// Time for which entries are recorded while nothing is archived.
+const APPENDS_ALONE: Duration = Duration::from_secs(5);
 const NODES: [&str; 3] = ["mx1", "mx2", "mx3"];
 
 #[tokio::main]
@@ -36,17 +38,30 @@ async fn main() {
     let made: Run = Command::new(piperoll()).args(["archive", "init", "--config", &config]).output().unwrap().into();
     assert_eq!(made.code, 0, "{}", made.stderr);
     record(&cluster, rows).await;
-    let stored: u64 = (0..NODES.len()).map(|node| signed_bytes(&cluster.database(node))).sum();
 
     let live = export(&cluster).await;
+    print_peak(&cluster, "after the live export");
+    let alone = appends(&cluster, async || tokio::time::sleep(APPENDS_ALONE).await).await;
     let started = Instant::now();
-    let run = cluster.run(&["archive", "run", "--now", "--json"]);
-    let took = started.elapsed().as_secs_f64();
-    let run: Value = serde_json::from_str(&run.stdout).unwrap();
+    let (mut run, mut took) = (Value::Null, 0.0);
+    let during = appends(&cluster, async || {
+        let mut command = cluster.command(&["archive", "run", "--now", "--json"]);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        took = started.elapsed().as_secs_f64();
+        run = serde_json::from_slice(&output.stdout).unwrap();
+    })
+    .await;
+    println!("appends of one client: {alone:.0}/s, {during:.0}/s while archiving, ratio {:.2}", during / alone);
+    print_peak(&cluster, "after archiving");
     let archived = run["rows"].as_u64().unwrap() as f64;
-    let files = parquet_files(&folder);
-    let bytes: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
     println!("archiving: {:.0} rows/s ({archived} rows in {took:.1} s)", archived / took);
+    // The entries that were recorded meanwhile.
+    settled(&cluster).await;
+    let rest = cluster.run(&["archive", "run", "--now", "--json"]);
+    let rest: Value = serde_json::from_str(&rest.stdout).unwrap();
+    let archived = archived + rest["rows"].as_u64().unwrap() as f64;
+    let stored: u64 = (0..NODES.len()).map(|node| signed_bytes(&cluster.database(node))).sum();
+    let bytes: u64 = parquet_files(&folder).iter().map(|file| file.metadata().unwrap().len()).sum();
     println!("size: {:.3} of body and mac ({:.0} bytes a row)", bytes as f64 / stored as f64, bytes as f64 / archived);
 
     let trust: Run = Command::new(piperoll()).args(["cluster", "trust", &authority]).output().unwrap().into();
@@ -94,9 +109,33 @@ async fn main() {
     if let Some(duckdb) = duckdb(&folder) {
         println!("newest 50 by user, DuckDB: {duckdb:.1} ms; ratio {:.2}", page / duckdb);
     }
+    print_peak(&cluster, "in the end");
+}
+
+fn print_peak(cluster: &Cluster, when: &str) {
     let memory = std::fs::read_to_string(format!("/proc/{}/status", cluster.aggregator_pid())).unwrap();
     let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
-    println!("aggregator: {peak}");
+    println!("aggregator {when}: {peak}");
+}
+
+/// Entries per second that one client records, one after the other, until `work` ends.
+async fn appends(cluster: &Cluster, work: impl AsyncFnOnce()) -> f64 {
+    let client = NodeClient::new(&cluster.nodes[0].folder.join("node.sock")).unwrap();
+    let entry =
+        serde_json::json!({ "category": "auth", "action": "auth.login", "user": "appender", "outcome": "success" });
+    let started = Instant::now();
+    let count = std::cell::Cell::new(0_u32);
+    let appending = async {
+        loop {
+            client.append(&entry).await.unwrap();
+            count.set(count.get() + 1);
+        }
+    };
+    tokio::select! {
+        () = appending => {}
+        () = work() => {}
+    }
+    f64::from(count.get()) / started.elapsed().as_secs_f64()
 }
 
 fn now_text() -> String {
@@ -132,6 +171,10 @@ async fn record(cluster: &Cluster, rows: usize) {
             client.append_lines((lines.join("\n") + "\n").into_bytes(), false).await.unwrap();
         }
     }
+    settled(cluster).await;
+}
+
+async fn settled(cluster: &Cluster) {
     until("all rows to be witnessed", async || {
         let nodes = cluster.get("/api/v1/nodes", Some(&cluster.token)).await.json();
         let is_settled = |node: &Value| node["unwitnessed"] == 0 || node["node_id"] == "agg";
