@@ -13,7 +13,7 @@ use piperoll_archive::file::decode::decode;
 use piperoll_archive::history::Head;
 use piperoll_archive::record::{Step, digest_of};
 use piperoll_archive::row::{Content, Day};
-use piperoll_archive::verify::{FindingKind, Report, Scope, verify};
+use piperoll_archive::verify::{FindingKind, Report, Resume, Scope, verify, verify_resumed};
 use piperoll_format::note::SigningSeed;
 
 /// A minute, in microseconds.
@@ -341,6 +341,69 @@ async fn an_erased_row_needs_a_declaration() {
     }
     bench.archive_all(&logs, 1_000_000).await;
     assert_eq!(kinds(&check(&bench, &logs, None).await), [FindingKind::Erased]);
+}
+
+/// An interrupted verification continues with the files that it has not read, and finds the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_verification_continues() {
+    let (bench, logs) = archive().await;
+    let a = logs.0.lock().unwrap().keys().next().unwrap().clone();
+    logs.erase(&a, 7);
+    bench.archive_all(&logs, 1_000_000).await;
+    let whole = check(&bench, &logs, None).await;
+    let path = bench.state.path().join("verification");
+    let now = piperoll_format::time::Timestamp::from_micros(bench.now.micros());
+    let open = |now| Resume::open(&path, &archive_trust(), now).map_err(|error| error.to_string());
+    let continued = async |resume: &mut Resume| {
+        let (trust, archive) = (logs.trust(), archive_trust());
+        verify_resumed(&bench.store(), &trust, &archive, Scope::default(), Some(resume), |_, _| ()).await.unwrap()
+    };
+    // The state of a whole verification, of which an interruption leaves a part, perhaps within a line.
+    let mut first = open(now).unwrap();
+    assert_eq!(continued(&mut first).await.findings, whole.findings);
+    let state = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<usize> = state.match_indices('\n').map(|(at, _)| at + 1).collect();
+    assert_eq!(lines.len(), whole.files + 1);
+    drop(first);
+    for (kept, cut) in [(1, 0), (2, 0), (2, 40), (lines.len() - 1, 1), (lines.len(), 0)] {
+        std::fs::write(&path, &state[..lines[kept - 1] + cut.min(state.len() - lines[kept - 1])]).unwrap();
+        let mut resume = open(now).unwrap();
+        let report = continued(&mut resume).await;
+        assert_eq!((report.findings.as_slice(), report.files_resumed), (&[][..], kept - 1));
+        assert_eq!((report.files_verified, report.rows_verified), (whole.files_verified, whole.rows_verified));
+        assert_eq!((report.erased, report.last_day), (whole.erased, whole.last_day.clone()));
+        drop(resume);
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), lines.len(), "the rest was added");
+    }
+    // A file that was replaced since then is read, and one that is gone is missed.
+    let kept = data(bench.objects.path());
+    let bytes = std::fs::read(&kept[0]).unwrap();
+    std::fs::remove_file(&kept[0]).unwrap();
+    assert_eq!(kinds(&continued(&mut open(now).unwrap()).await), [FindingKind::File]);
+    std::fs::write(&kept[0], bytes).unwrap();
+    // What a stranger changed in the state, or another archive's state, is refused or does not lead to the checkpoint.
+    let at = state.find("\"covers\":[[0,").unwrap();
+    let hash = state[at..].find('"').map(|_| at + state[at..].find(",[\"").unwrap() + 3).unwrap();
+    let mut forged = state.clone().into_bytes();
+    forged[hash] = if forged[hash] == b'0' { b'1' } else { b'0' };
+    std::fs::write(&path, &forged).unwrap();
+    assert!(kinds(&continued(&mut open(now).unwrap()).await).contains(&FindingKind::Rows));
+    for (text, words) in [
+        (state.replace("test/archive/main", "test/archive/other"), "another archive"),
+        (state.replace("verification v1", "verification v9"), "another format"),
+        (state.replace("\"rows\"", "\"row\""), "row"),
+        ("{}".to_owned(), "its first line is not complete"),
+        ("[]\n".to_owned(), "is not the state of a verification"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = open(now).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+    std::fs::write(&path, &state).unwrap();
+    let later = piperoll_format::time::Timestamp::from_micros(now.micros() + 31 * 86_400_000_000);
+    assert!(open(later).unwrap_err().contains("the verification began at"));
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(open(now).unwrap_err().contains("only its owner"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

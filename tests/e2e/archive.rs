@@ -133,6 +133,17 @@ async fn a_cluster_is_archived_and_an_auditor_verifies_it() {
     assert!(listed.iter().all(|file| Path::new(file).exists()), "{listed:?}");
     assert_eq!(verify(&in_directory(&cluster), &trust, &[]).code, 0);
 
+    // The state of a verification is removed when it is complete. One that others could have written is refused.
+    let state = cluster.dir.path().join("verification").display().to_string();
+    let resumed = verify(&in_directory(&cluster), &trust, &["--resume", &state]);
+    assert!(resumed.code == 0 && !Path::new(&state).exists(), "{}{}", resumed.stdout, resumed.stderr);
+    std::fs::write(&state, "{}\n").unwrap();
+    for (mode, words) in [(0o644, "only its owner"), (0o600, "is not the state of a verification of this archive")] {
+        std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let refused = verify(&in_directory(&cluster), &trust, &["--resume", &state]);
+        assert!(refused.code == 1 && refused.stderr.contains(words), "{}{}", refused.stdout, refused.stderr);
+    }
+
     // Every change is a violation, and the report names the object.
     let file = &files(&directory(&cluster), "parquet")[0];
     let kept = std::fs::read(file).unwrap();

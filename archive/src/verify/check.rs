@@ -1,19 +1,17 @@
 //! Verifies all objects of an archive: the chain of steps, the checkpoints, the files, the tiles, and that there is nothing else.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use piperoll_evidence::bundle::{ArchiveTrust, Trust};
 use piperoll_format::checkpoint::Checkpoint;
-use piperoll_format::ids::NodeId;
-use piperoll_format::merkle::{CompactRange, Cover};
+use piperoll_format::merkle::CompactRange;
 use piperoll_format::note::{KeyKind, Note, VerifyingKey};
 use piperoll_format::time::Timestamp;
 
-use super::file_check::{self, Checked, ErasedRow, MentionedStep};
 use super::report::{FindingKind, Report};
-use crate::file::FILE_BYTES_MAX;
+use super::resume::Resume;
 use crate::history::{Head, History, UpperTile, checkpoint_of};
 use crate::record::names::{self, ARCHIVE, CHECKPOINTS, DATA, PLANS, PROBE, STEPS, TILES};
 use crate::record::{
@@ -28,8 +26,7 @@ const PLANS_MAX: usize = 256;
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 /// Maximum number of attempts if steps are committed meanwhile.
 const ATTEMPTS_MAX: usize = 3;
-/// Objects that are read at the same time. A file may need 128 MiB and as much again for its rows.
-const FILES_AT_ONCE: usize = 2;
+/// Tiles that are read at the same time.
 const TILES_AT_ONCE: usize = 16;
 
 /// Extent of a verification.
@@ -44,7 +41,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    fn has(&self, file: &FileRecord) -> bool {
+    pub(super) fn has(&self, file: &FileRecord) -> bool {
         let day = |run: &crate::record::Run| Day::of(run.first);
         self.is_whole()
             || file
@@ -68,12 +65,28 @@ pub async fn verify(
     trust: &Trust,
     archive: &ArchiveTrust,
     scope: Scope,
+    progress: impl FnMut(u64, u64),
+) -> Result<Report, StoreError> {
+    verify_resumed(store, trust, archive, scope, None, progress).await
+}
+
+/// Like [`verify`], but does not read the files again that an interrupted verification found in order, and remembers those that this one
+/// does.
+///
+/// # Errors
+/// As for [`verify`].
+pub async fn verify_resumed(
+    store: &Store,
+    trust: &Trust,
+    archive: &ArchiveTrust,
+    scope: Scope,
+    mut resume: Option<&mut Resume>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let report = verify_once(store, trust, archive, scope, &mut progress).await?;
+        let report = verify_once(store, trust, archive, scope, resume.as_deref_mut(), &mut progress).await?;
         // A step that was committed meanwhile may have replaced files that this verification looked for.
         let newest = report.head.map_or(0, |head| head.number);
         if report.is_verified() || attempts == ATTEMPTS_MAX || numbers_of(store).await?.last() <= Some(&newest) {
@@ -95,6 +108,7 @@ async fn verify_once(
     trust: &Trust,
     archive: &ArchiveTrust,
     scope: Scope,
+    resume: Option<&mut Resume>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
     let mut report = Report {
@@ -108,7 +122,7 @@ async fn verify_once(
     let numbers = numbers_of(store).await?;
     let newest = numbers.last().copied().unwrap_or(0);
     listed.extend(store.list("").await?.into_iter().map(|Listed { name, bytes }| (name, bytes)));
-    let mut checker = Checker { store, trust, archive, report: &mut report, named: HashSet::new() };
+    let mut checker = Checker { store, trust, archive, report: &mut report, named: HashSet::new(), resume };
     let mut chain = checker.chain(&numbers, scope.seen).await;
     if !checker.report.is_read() {
         // Without all steps, every other finding could be a consequence of the missing one.
@@ -128,7 +142,7 @@ async fn verify_once(
 pub(super) struct Chain {
     pub(super) steps: Vec<Step>,
     pub(super) trees: Vec<Trees>,
-    digests: BTreeMap<u64, Digest>,
+    pub(super) digests: BTreeMap<u64, Digest>,
     head: Option<Head>,
     tiles: Vec<(LogId, UpperTile)>,
     /// Files that a step replaced or removed, with its number.
@@ -137,13 +151,21 @@ pub(super) struct Chain {
     pub(super) starts: BTreeMap<LogId, (u64, Option<CompactRange>)>,
 }
 
+impl Chain {
+    /// Digest of a step, by its index in `steps`.
+    pub(super) fn digest_of(&self, index: usize) -> Digest {
+        self.digests.get(&self.steps[index].number).copied().unwrap_or(Digest([0; 32]))
+    }
+}
+
 pub(super) struct Checker<'a> {
     pub(super) store: &'a Store,
-    trust: &'a Trust,
+    pub(super) trust: &'a Trust,
     pub(super) archive: &'a ArchiveTrust,
     pub(super) report: &'a mut Report,
     /// Objects that a step names.
     pub(super) named: HashSet<String>,
+    pub(super) resume: Option<&'a mut Resume>,
 }
 
 impl Checker<'_> {
@@ -162,7 +184,7 @@ impl Checker<'_> {
         }
     }
 
-    fn unread(&mut self, kind: FindingKind, name: &str, error: &StoreError) {
+    pub(super) fn unread(&mut self, kind: FindingKind, name: &str, error: &StoreError) {
         match error {
             StoreError::Missing { .. } => self.find(kind, name, "it is missing"),
             StoreError::TooLarge { .. } => self.find(kind, name, error.to_string()),
@@ -361,160 +383,6 @@ impl Checker<'_> {
         }
     }
 
-    async fn files(
-        &mut self,
-        chain: &Chain,
-        listed: &BTreeMap<String, u64>,
-        scope: Scope,
-        progress: &mut impl FnMut(u64, u64),
-    ) {
-        let store = self.store;
-        let mut wanted = Vec::new();
-        for (index, step) in chain.steps.iter().enumerate() {
-            // The rows of a log in a step are verified as a whole, so all files that have some of them are read.
-            let in_scope = step.files.iter().filter(|file| scope.has(file));
-            let logs: HashSet<usize> = in_scope.flat_map(|file| file.runs.iter().map(|run| run.log)).collect();
-            let is_wanted = |file: &FileRecord| file.runs.iter().any(|run| logs.contains(&run.log));
-            for file in &step.files {
-                self.report.files += 1;
-                match listed.get(&file.name) {
-                    // Sizes are compared for all files, the content only for the requested ones.
-                    None => self.find(FindingKind::File, &file.name, "it is missing"),
-                    Some(bytes) if *bytes != file.bytes => {
-                        let detail = format!("it has {bytes} bytes, but its step says {}", file.bytes);
-                        self.find(FindingKind::File, &file.name, detail);
-                    }
-                    Some(_) if is_wanted(file) => wanted.push((index, file)),
-                    Some(_) => {}
-                }
-            }
-        }
-        let mut seen = Seen::default();
-        let mut read = stream::iter(wanted)
-            .map(|(index, file)| async move {
-                let bytes = match store.read(&file.name, FILE_BYTES_MAX).await {
-                    Ok(bytes) => bytes,
-                    Err(error) => return (index, file, Err(error)),
-                };
-                let (record, logs) = (file.clone(), chain.steps[index].logs.clone());
-                let checked = tokio::task::spawn_blocking(move || file_check::check(&bytes, &record, &logs)).await;
-                (index, file, Ok(checked.unwrap_or_else(|error| Err(error.to_string()))))
-            })
-            .buffered(FILES_AT_ONCE);
-        while let Some((index, file, result)) = read.next().await {
-            match result {
-                Err(error) => self.unread(FindingKind::File, &file.name, &error),
-                Ok(Err(reason)) => self.find(FindingKind::File, &file.name, reason),
-                Ok(Ok(checked)) => {
-                    self.report.files_verified += 1;
-                    self.report.rows_verified += checked.rows;
-                    if let Some(day) = &checked.day {
-                        self.report.cover(day);
-                    }
-                    self.take(chain, index, file, checked, &mut seen);
-                    progress(self.report.rows_verified, self.report.rows);
-                }
-            }
-        }
-        self.join(chain, seen.covers);
-        self.erasures(&seen.erased, &seen.declared);
-        self.mentioned(chain, &seen.steps);
-    }
-
-    /// Compares the full tiles of a file's rows with the step's hashes, and keeps the rest for later.
-    fn take(&mut self, chain: &Chain, index: usize, file: &FileRecord, checked: Checked, seen: &mut Seen) {
-        let trees = &chain.trees[index].logs;
-        for (log, tile, root) in &checked.tiles {
-            let expected = trees.get(*log).and_then(|tree| {
-                let at = usize::try_from(tile.checked_sub(tree.first_tile())?).ok()?;
-                tree.tiles.get(at)
-            });
-            if expected != Some(root) {
-                let detail = format!("the rows of tile {tile} do not lead to the log's checkpoint");
-                self.find(FindingKind::Rows, &file.name, detail);
-                break;
-            }
-        }
-        for (log, cover) in checked.covers {
-            seen.covers.entry((index, log)).or_default().push(cover);
-        }
-        self.report.erased += checked.erased.len() as u64;
-        seen.erased.extend(checked.erased);
-        for (log, row) in checked.declared {
-            seen.declared.entry((log, row.seq)).or_default().push(row);
-        }
-        seen.steps.extend(checked.steps);
-        if seen.erased.len().max(seen.declared.len()) > file_check::ERASED_MAX {
-            self.find(FindingKind::Erased, &file.name, "the archive has too many erasures to verify");
-            seen.erased.clear();
-        }
-    }
-
-    /// Joins the rows of each log in each step, which must lead from the hashes before to the hashes after them.
-    fn join(&mut self, chain: &Chain, covers: BTreeMap<(usize, usize), Vec<Cover>>) {
-        for ((index, log), mut covers) in covers {
-            let step = &chain.steps[index];
-            let (Some(range), Some(tree)) = (step.logs.get(log), chain.trees[index].logs.get(log)) else { continue };
-            covers.sort_by_key(Cover::from);
-            let rows: u64 = covers.iter().map(|cover| cover.to() - cover.from()).sum();
-            let start = chain.starts.get(&range.log).filter(|(first, _)| *first > range.from_seq);
-            let (first, mut joined) = match start {
-                Some((first, before)) => (*first, before.clone()),
-                None => (range.from_seq, tree.before()),
-            };
-            if Some(rows) != range.to_seq.checked_sub(first) {
-                // Not all files of the range were read, or one of them is reported already.
-                continue;
-            }
-            for cover in &covers {
-                joined = joined.and_then(|mut range| range.append(cover).then_some(range));
-            }
-            if joined.is_none() || joined != tree.after() {
-                let detail = format!(
-                    "rows {}..{} of {} do not lead to the log's checkpoint",
-                    range.from_seq, range.to_seq, range.log
-                );
-                self.find(FindingKind::Rows, names::step(step.number), detail);
-            }
-        }
-    }
-
-    fn erasures(&mut self, erased: &[(LogId, ErasedRow)], declared: &HashMap<(LogId, u64), Vec<ErasedRow>>) {
-        // With a part of the days, the declaring entry may not have been read.
-        if !self.report.whole {
-            return;
-        }
-        for (log, row) in erased {
-            if declared.get(&(log.clone(), row.seq)).is_none_or(|said| !said.contains(row)) {
-                let detail =
-                    "it is erased, but no entry in the archive declares that (the entry may not be archived yet)";
-                self.find(FindingKind::Erased, format!("{log}/{}", row.seq), detail);
-            }
-        }
-    }
-
-    /// The writer records its steps in its own log, which is archived too. An archive that lacks such a step was rolled back.
-    /// Only entries of an aggregator's own node count, because any application can record an entry that looks like these.
-    fn mentioned(&mut self, chain: &Chain, steps: &[(NodeId, MentionedStep)]) {
-        let aggregators = format!("{}/aggregator/", self.trust.cluster);
-        let own: HashSet<&str> =
-            self.trust.witnesses.iter().filter_map(|witness| witness.name().strip_prefix(&aggregators)).collect();
-        let of_it = |(node, step): &&(NodeId, MentionedStep)| {
-            own.contains(node.as_str()) && step.archive == self.archive.id.as_str()
-        };
-        for (_, step) in steps.iter().filter(of_it) {
-            match chain.digests.get(&step.step) {
-                Some(digest) if *digest == step.sha256 => {}
-                Some(_) => {
-                    self.find(FindingKind::Rollback, names::step(step.step), "it is not the step that an entry records")
-                }
-                None => {
-                    self.find(FindingKind::Rollback, names::step(step.step), "an entry records it, but it is missing")
-                }
-            }
-        }
-    }
-
     /// Names the objects that no step names. Objects of a step that is being written, or was interrupted, are listed separately.
     async fn extras(&mut self, chain: &Chain, newest: u64, listed: &BTreeMap<String, u64>) {
         let mut open: HashSet<String> = HashSet::new();
@@ -573,14 +441,4 @@ impl Checker<'_> {
             }
         }
     }
-}
-
-/// Results of single files, until all of them have been read.
-#[derive(Default)]
-struct Seen {
-    /// Covers by step and log.
-    covers: BTreeMap<(usize, usize), Vec<Cover>>,
-    erased: Vec<(LogId, ErasedRow)>,
-    declared: HashMap<(LogId, u64), Vec<ErasedRow>>,
-    steps: Vec<(NodeId, MentionedStep)>,
 }

@@ -12,7 +12,7 @@ use piperoll_format::merkle::{Cover, Hash};
 use piperoll_format::statement::Statement;
 use piperoll_format::time::Timestamp;
 use piperoll_format::view::EntryView;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::file::{DecodeError, OpenFile, Sum};
 use crate::record::{Digest, FileRecord, LogRange, Run, digest_of, names};
@@ -43,13 +43,13 @@ pub(super) struct Checked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ErasedRow {
     pub(super) seq: u64,
-    leaf: Hash,
-    era: u32,
-    timestamp: Timestamp,
+    pub(super) leaf: Hash,
+    pub(super) era: u32,
+    pub(super) timestamp: Timestamp,
 }
 
 /// A step that an `audit.archive_step` entry mentions.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MentionedStep {
     pub(super) archive: String,
     pub(super) step: u64,

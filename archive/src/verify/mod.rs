@@ -2,8 +2,11 @@
 
 mod check;
 mod file_check;
+mod files;
 mod removed;
 mod report;
+mod resume;
 
-pub use check::{Scope, verify};
+pub use check::{Scope, verify, verify_resumed};
 pub use report::{Finding, FindingKind, Report};
+pub use resume::{Resume, ResumeError};

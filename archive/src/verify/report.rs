@@ -52,8 +52,10 @@ pub struct Report {
     pub head: Option<Head>,
     pub logs: usize,
     pub files: usize,
-    /// Files that were read and verified, and their rows.
+    /// Files that were read and verified, and their rows. This includes those of an interrupted verification.
     pub files_verified: usize,
+    /// Files that an interrupted verification had read and verified.
+    pub files_resumed: usize,
     pub rows_verified: u64,
     /// Rows of all steps.
     pub rows: u64,

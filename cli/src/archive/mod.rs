@@ -15,6 +15,8 @@ pub(crate) async fn run(command: ArchiveCommand) -> anyhow::Result<Exit> {
         ArchiveCommand::Status { connection, json } => rounds::status(&connection, json).await,
         ArchiveCommand::Row { connection, entry } => rounds::row(&connection, entry).await,
         ArchiveCommand::Ls { place, days, files, json } => objects::ls(&place, &days, files, json).await,
-        ArchiveCommand::Verify { place, days, json } => objects::verify(&place, &days, json).await,
+        ArchiveCommand::Verify { place, days, resume, json } => {
+            objects::verify(&place, &days, resume.as_deref(), json).await
+        }
     }
 }

@@ -8,7 +8,7 @@ use piperoll_archive::history::History;
 use piperoll_archive::record::{FileRecord, Step};
 use piperoll_archive::row::Day;
 use piperoll_archive::store::{Address, Store};
-use piperoll_archive::verify::{Report, Scope};
+use piperoll_archive::verify::{Report, Resume, Scope, verify_resumed};
 use piperoll_archive::write::{Writer, initialize};
 use piperoll_format::terminal::escape;
 use piperoll_net::clock::{Clock as _, SystemClock};
@@ -115,7 +115,12 @@ fn address_of(address: &Address, name: &str) -> String {
     }
 }
 
-pub(super) async fn verify(place: &ArchivePlaceArgs, range: &DayArgs, json: bool) -> anyhow::Result<Exit> {
+pub(super) async fn verify(
+    place: &ArchivePlaceArgs,
+    range: &DayArgs,
+    state: Option<&Path>,
+    json: bool,
+) -> anyhow::Result<Exit> {
     let (from, to) = days(range)?;
     if place.trust.is_none() && place.url.is_none() {
         return Err(
@@ -124,21 +129,27 @@ pub(super) async fn verify(place: &ArchivePlaceArgs, range: &DayArgs, json: bool
     }
     let place = open(place)?;
     let trust = place.trust.as_ref().context("no trust file")?;
+    let mut resume = state.map(|path| Resume::open(path, &place.keys, SystemClock.now())).transpose()?;
     let bar = progress_bar();
     let scope = Scope { from, to, seen: place.seen };
-    let report = piperoll_archive::verify::verify(&place.store, trust, &place.keys, scope, |done, all| {
+    let report = verify_resumed(&place.store, trust, &place.keys, scope, resume.as_mut(), |done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })
     .await;
     bar.finish_and_clear();
     let report = report?;
+    let began = resume.as_ref().filter(|_| report.files_resumed > 0).map(|resume| resume.began().to_text());
     if json {
         let mut value = serde_json::to_value(&report)?;
         value["verified"] = report.is_verified().into();
+        value["began_at"] = began.into();
         outln!("{value}");
     } else {
-        print(&report);
+        print(&report, began.as_deref());
+    }
+    if let (Some(resume), Some(path)) = (resume, state) {
+        end(resume, path, report.is_read())?;
     }
     Ok(match (report.is_violated(), report.is_verified()) {
         (true, _) => Exit::Violation,
@@ -147,7 +158,21 @@ pub(super) async fn verify(place: &ArchivePlaceArgs, range: &DayArgs, json: bool
     })
 }
 
-fn print(report: &Report) {
+/// Removes the state of a verification that is complete. One that is not can be continued.
+fn end(resume: Resume, path: &Path, is_complete: bool) -> anyhow::Result<()> {
+    if is_complete {
+        return resume.finish().with_context(|| format!("cannot remove {}", path.display()));
+    }
+    match resume.problem() {
+        Some(problem) => {
+            errln!("piperoll: cannot write {}: {problem}; the next verification begins where it ends", path.display());
+        }
+        None => errln!("piperoll: continue with the same command: {} names what was verified", path.display()),
+    }
+    Ok(())
+}
+
+fn print(report: &Report, began: Option<&str>) {
     outln!("archive {} of cluster {}", report.archive, report.cluster);
     match report.head {
         Some(head) => outln!("newest step: {} (SHA-256 {})", head.number, head.digest),
@@ -165,6 +190,10 @@ fn print(report: &Report) {
         counted(report.files as u64, "file", "files"),
         counted(report.logs as u64, "log", "logs"),
     );
+    if let Some(began) = began {
+        let files = counted(report.files_resumed as u64, "file", "files");
+        outln!("{files} of these were read since {began} by the verification that was interrupted, and not again");
+    }
     if report.erased > 0 {
         outln!("erased: {}; only their hashes are left", counted(report.erased, "row", "rows"));
     }

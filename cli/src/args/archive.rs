@@ -64,6 +64,9 @@ pub(crate) enum ArchiveCommand {
         place: ArchivePlaceArgs,
         #[command(flatten)]
         days: DayArgs,
+        /// Remember in FILE which files were verified. After an interruption, the same command continues
+        #[arg(long, value_name = "FILE")]
+        resume: Option<PathBuf>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
