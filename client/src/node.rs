@@ -381,9 +381,9 @@ mod tests {
     /// A node that closes every connection as soon as it has read the second request on it. Returns the number of connections.
     async fn closing_node(listener: UnixListener, connections: usize) -> usize {
         for _ in 0..connections {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut stream, _) = listener.accept().await.expect("a connection");
             if read_request(&mut stream).await {
-                stream.write_all(HEALTHY).await.unwrap();
+                stream.write_all(HEALTHY).await.expect("an open connection");
             }
             read_request(&mut stream).await;
         }
@@ -392,47 +392,47 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_only_reads_is_repeated_if_its_connection_was_closed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("socket");
-        let node = tokio::spawn(closing_node(UnixListener::bind(&path).unwrap(), 2));
-        let client = NodeClient::new(&path).unwrap();
-        client.health().await.unwrap();
-        client.health().await.unwrap();
+        let node = tokio::spawn(closing_node(UnixListener::bind(&path).expect("a socket"), 2));
+        let client = NodeClient::new(&path).expect("a client");
+        client.health().await.expect("a healthy node");
+        client.health().await.expect("a healthy node");
         drop(client);
-        assert_eq!(node.await.unwrap(), 2);
+        assert_eq!(node.await.expect("a node"), 2);
     }
 
     #[tokio::test]
     async fn an_entry_is_not_sent_a_second_time_without_the_caller() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("socket");
-        let node = tokio::spawn(closing_node(UnixListener::bind(&path).unwrap(), 1));
-        let client = NodeClient::new(&path).unwrap();
-        client.health().await.unwrap();
-        let error = client.append(&serde_json::json!({"action": "a"})).await.unwrap_err();
+        let node = tokio::spawn(closing_node(UnixListener::bind(&path).expect("a socket"), 1));
+        let client = NodeClient::new(&path).expect("a client");
+        client.health().await.expect("a healthy node");
+        let error = client.append(&serde_json::json!({"action": "a"})).await.expect_err("a closed connection");
         assert!(matches!(error, ClientError::Unknown(_)), "{error}");
-        assert_eq!(node.await.unwrap(), 1);
+        assert_eq!(node.await.expect("a node"), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_the_node_may_close_is_not_used() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("socket");
-        let listener = UnixListener::bind(&path).unwrap();
+        let listener = UnixListener::bind(&path).expect("a socket");
         let node = tokio::spawn(async move {
-            let (mut first, _) = listener.accept().await.unwrap();
+            let (mut first, _) = listener.accept().await.expect("a connection");
             read_request(&mut first).await;
-            first.write_all(HEALTHY).await.unwrap();
+            first.write_all(HEALTHY).await.expect("an open connection");
             // The first connection stays open, so only the client's own limit makes it open another one.
-            let (mut second, _) = listener.accept().await.unwrap();
+            let (mut second, _) = listener.accept().await.expect("a connection");
             read_request(&mut second).await;
-            second.write_all(HEALTHY).await.unwrap();
+            second.write_all(HEALTHY).await.expect("an open connection");
         });
-        let client = NodeClient::new(&path).unwrap();
-        client.health().await.unwrap();
+        let client = NodeClient::new(&path).expect("a client");
+        client.health().await.expect("a healthy node");
         // A node closes idle connections after 10 s.
         tokio::time::sleep(Duration::from_secs(9)).await;
-        client.health().await.unwrap();
-        node.await.unwrap();
+        client.health().await.expect("a healthy node");
+        node.await.expect("a node");
     }
 }
