@@ -9,16 +9,15 @@
 mod common;
 
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Instant;
 
-use common::logs::{BEGIN_MICROS, Bench, Logs, data_files};
+use common::logs::{BEGIN_MICROS, Bench, Logs, data_files, whole_log};
 use piperoll_archive::file::DecodeError;
 use piperoll_archive::file::decode::decode;
-use piperoll_archive::read::{LogScan, Reader, ScanRange};
+use piperoll_archive::read::{LogScan, Reader};
 use piperoll_archive::row::{ArchivedRow, Content, LogId};
 use piperoll_format::entry::CallerEntry;
-use piperoll_format::order::{Order, Position};
+use piperoll_format::order::Order;
 use piperoll_format::time::Timestamp;
 use piperoll_query::filter::Filter;
 use tokio::sync::mpsc;
@@ -102,7 +101,7 @@ async fn main() {
     let named = format!("message/{entity}");
     let questions = [("user", "user", "user777"), ("ip_address", "ip", "10.3.100.77"), ("entity_id", "entity", &named)];
     for (name, key, value) in questions {
-        let filter = Arc::new(Filter::parse_pair(key, value, bench.now).unwrap());
+        let filter = Filter::parse_pair(key, value, bench.now).unwrap();
         let mut times = Vec::new();
         let mut found = 0;
         for _ in 0..ROUNDS {
@@ -131,18 +130,10 @@ fn forget_contents(logs: &Logs) {
 }
 
 /// The newest rows of all logs that a filter selects.
-async fn newest(reader: &Reader, logs: &[LogId], filter: &Arc<Filter>) -> Vec<ArchivedRow> {
+async fn newest(reader: &Reader, logs: &[LogId], filter: &Filter) -> Vec<ArchivedRow> {
     let mut sources = Vec::new();
     for log in logs {
-        let range = ScanRange {
-            log: log.clone(),
-            begin: Position { timestamp: Timestamp::MIN, seq: 0 },
-            end: Position { timestamp: Timestamp::MAX, seq: 0 },
-            order: Order::Desc,
-            rows: 0..u64::MAX,
-            filter: Arc::clone(filter),
-            erased: Arc::default(),
-        };
+        let range = whole_log(log, Order::Desc, filter.clone());
         let mut scan = LogScan::new(reader.clone(), range).unwrap();
         let (send, receive) = mpsc::channel(1);
         tokio::spawn(async move {

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::logs::{ARCHIVE, Bench, CLUSTER, Logs, keys};
+use common::logs::{ARCHIVE, Bench, CLUSTER, Logs, keys, whole_log};
 use piperoll_archive::read::{Caches, Catalog, LogScan, ReadError, Reader, ScanRange};
 use piperoll_archive::row::{ArchivedRow, Content, LogId};
 use piperoll_format::entry::CallerEntry;
@@ -20,15 +20,7 @@ use proptest::prelude::*;
 const MINUTE: i64 = 60_000_000;
 
 fn everything(log: &LogId, filter: &str, order: Order) -> ScanRange {
-    ScanRange {
-        log: log.clone(),
-        begin: Position { timestamp: Timestamp::MIN, seq: 0 },
-        end: Position { timestamp: Timestamp::MAX, seq: 0 },
-        order,
-        rows: 0..u64::MAX,
-        filter: Arc::new(Filter::parse(filter, Timestamp::MIN).unwrap()),
-        erased: Arc::default(),
-    }
+    whole_log(log, order, Filter::parse(filter, Timestamp::MIN).unwrap())
 }
 
 async fn read(reader: &Reader, range: ScanRange) -> Result<(Vec<ArchivedRow>, u64), ReadError> {
@@ -310,7 +302,7 @@ fn random_filter() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// What footers, Bloom filters and columns rule out is what no row of the file matches.
+    /// Footers, Bloom filters and columns rule out only what no row of the file matches.
     #[test]
     fn no_row_is_ruled_out_that_matches(
         // Most files have rows of few kinds, so that much can be ruled out.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// read the details of every row.
 pub(crate) const AFFECTED: &str = "affected";
 
-/// What the entries of a row group may have. A trait that a file does not mention may be there.
+/// Properties that entries of a row group may have. A trait that a file does not mention may be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Traits {
     /// `changes` or `details` contain the text `affected`, folded, as it is stored or with its escapes resolved.

@@ -21,7 +21,7 @@ use crate::file::{AFFECTED, Traits};
 /// How JSON contains the separator between the rules of [`Column::Flags`]. A rule that contains it cannot be told from two rules.
 const SEPARATOR_ESCAPED: &str = "\\u001f";
 
-/// What is known about the entries of one row group without reading them.
+/// Knowledge about the entries of one row group that needs none of them.
 pub(super) struct Grounds<'a> {
     pub(super) meta: &'a FileMeta,
     pub(super) group: usize,

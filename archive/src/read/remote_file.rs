@@ -100,7 +100,7 @@ impl FileMeta {
         self.meta.metadata().row_group(group)
     }
 
-    /// What the entries of a row group may have.
+    /// Properties that entries of a row group may have.
     pub(super) fn traits(&self, group: usize) -> Traits {
         self.traits.get(group).copied().unwrap_or(Traits::UNKNOWN)
     }

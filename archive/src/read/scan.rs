@@ -300,7 +300,7 @@ impl LogScan {
         Ok(with_rows(selected, erased))
     }
 
-    /// What is known about a row group before its columns are read. Bloom filters are read only if nothing else rules out the condition.
+    /// Collects knowledge about a row group before its columns are read. Bloom filters are read only if nothing else rules out the condition.
     async fn grounds<'m>(&self, meta: &'m FileMeta, group: usize) -> Result<Grounds<'m>, ReadError> {
         let mut grounds = Grounds { meta, group, blooms: HashMap::new() };
         let helpful = grounds.helpful_blooms(&self.range.filter.condition());

@@ -2,7 +2,7 @@
 //!
 //! The first line is a JSON object with the archive's key and the time at which the verification began. Each further line is a JSON object about one file:
 //! the digest of the step that added its rows, its name and digest, and the results of reading it. A result counts only for a file whose step and
-//! digest are the same now. Whoever can change the local file can claim that a file was verified.
+//! digest are the same now. A program that can change the local file can claim that a file was verified.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

@@ -344,17 +344,22 @@ impl Bench {
     }
 }
 
-/// All archived rows of a log.
-pub async fn scanned(reader: &Reader, log: &LogId) -> Result<Vec<ArchivedRow>, ReadError> {
-    let range = ScanRange {
+/// A scan of all rows of a log.
+pub fn whole_log(log: &LogId, order: Order, filter: Filter) -> ScanRange {
+    ScanRange {
         log: log.clone(),
         begin: Position { timestamp: Timestamp::MIN, seq: 0 },
         end: Position { timestamp: Timestamp::MAX, seq: 0 },
-        order: Order::Asc,
+        order,
         rows: 0..u64::MAX,
-        filter: Arc::new(Filter::default()),
+        filter: Arc::new(filter),
         erased: Arc::default(),
-    };
+    }
+}
+
+/// All archived rows of a log.
+pub async fn scanned(reader: &Reader, log: &LogId) -> Result<Vec<ArchivedRow>, ReadError> {
+    let range = whole_log(log, Order::Asc, Filter::default());
     let Some(mut scan) = LogScan::new(reader.clone(), range) else { return Ok(Vec::new()) };
     let mut rows = Vec::new();
     while let Some(row) = scan.next().await? {
