@@ -6,12 +6,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::faulty::{CheckThenPut, Faulty};
+use common::faulty::{CheckThenPut, Damage, DamageKind, Faulty};
 use common::logs::{Bench, Logs, archive_trust, globbed};
 use piperoll_archive::row::{ArchivedRow, LogId};
 use piperoll_archive::store::{ProbeError, Store, probe};
 use piperoll_archive::verify::{FindingKind, Scope, verify};
 use piperoll_archive::write::{AlarmKind, StepOutcome, WriteError, Writer, initialize};
+use piperoll_format::time::Timestamp;
 use proptest::prelude::*;
 
 const ROWS_MAX: u64 = 1_000_000;
@@ -93,25 +94,75 @@ async fn a_fault_at_any_operation_costs_no_row() {
     }
 }
 
-/// An answer of the store that was damaged on its way costs a round at most. No finding stays because of it.
+/// Answers of the store that were damaged on their way cost rounds, but no row, and no finding stays because of them: neither for a writer that
+/// starts, nor for one that runs for long.
 #[tokio::test]
-async fn a_damaged_answer_costs_no_row_and_raises_no_finding() {
-    for at in 0.. {
-        let (bench, logs) = (Bench::new().await, two_nodes());
-        bench.archive_all(&logs, ROWS_MAX).await;
-        logs.append(&logs.due()[0].log, 300, MINUTE);
-        let damaging = Faulty::damaging(bench.inner(), at);
-        let result = bench.round(Store::of(Arc::clone(&damaging) as Arc<_>, "damaging"), &logs, ROWS_MAX).await;
-        if !damaging.has_failed() {
-            assert_eq!(result.unwrap(), Some(2));
-            assert!(at > 8, "the round has only {at} operations");
-            break;
+async fn damaged_answers_cost_no_row_and_raise_no_finding() {
+    let changed = Damage { kind: DamageKind::Content, lasts: false };
+    let kinds = [changed, Damage { lasts: true, ..changed }, Damage { kind: DamageKind::Missing, lasts: false }];
+    for (damage, is_long) in kinds.into_iter().flat_map(|damage| [(damage, false), (damage, true)]) {
+        for at in 0.. {
+            let (bench, logs) = (Bench::new().await, two_nodes());
+            bench.archive_all(&logs, ROWS_MAX).await;
+            logs.append(&logs.due()[0].log, 300, MINUTE);
+            let damaging = Faulty::damaging(bench.inner(), at, damage);
+            let store = Store::of(Arc::clone(&damaging) as Arc<_>, "damaging");
+            let mut writer = Writer::open(store, bench.settings()).unwrap();
+            let mut result = round(&mut writer, &logs, bench.now).await;
+            if is_long && result.is_ok() {
+                logs.append(&logs.due()[0].log, 30, MINUTE);
+                result = round(&mut writer, &logs, bench.now).await;
+            }
+            drop(writer);
+            if !damaging.has_failed() {
+                result.unwrap();
+                assert!(at > 8, "the round has only {at} operations");
+                break;
+            }
+            assert!(!matches!(result, Err(WriteError::Alarm { .. })), "answer {at}, {damage:?}: {result:?}");
+            bench.archive_all(&logs, ROWS_MAX).await;
+            let report = bench.verify(&logs).await;
+            let rows = expected(&logs).len() as u64;
+            assert_eq!((report.findings.as_slice(), report.rows), (&[][..], rows), "answer {at}, {damage:?}");
         }
-        assert!(!matches!(result, Err(WriteError::Alarm { .. })), "answer {at}: {result:?}");
-        bench.archive_all(&logs, ROWS_MAX).await;
-        let report = bench.verify(&logs).await;
-        assert_eq!((report.findings.as_slice(), report.rows), (&[][..], expected(&logs).len() as u64), "answer {at}");
     }
+}
+
+/// One round of a writer that stays open.
+async fn round(writer: &mut Writer, logs: &Logs, now: Timestamp) -> Result<(), WriteError> {
+    let (history, unpublished) = writer.load(now).await?;
+    let mut next = unpublished;
+    if next.is_none()
+        && let StepOutcome::Committed { committed, .. } = writer.step(logs, &history, &logs.due(), now).await?
+    {
+        next = Some(*committed);
+    }
+    if let Some(committed) = next {
+        writer.publish(&committed, now).await?;
+        writer.published(committed.step.number)?;
+    }
+    Ok(())
+}
+
+/// A step that is gone is a finding, even if the second reading fails because other objects are gone too.
+#[tokio::test]
+async fn a_rollback_is_found_although_hashes_are_missing_too() {
+    let (bench, logs) = (Bench::new().await, two_nodes());
+    let mut writer = Writer::open(bench.store(), bench.settings()).unwrap();
+    for _ in 0..3 {
+        round(&mut writer, &logs, bench.now).await.unwrap();
+        logs.append(&logs.due()[0].log, 20, MINUTE);
+    }
+    let steps = bench.objects.path().join("steps");
+    std::fs::remove_file(steps.join("00000003")).unwrap();
+    for entry in std::fs::read_dir(&steps).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("00000001.") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let result = round(&mut writer, &logs, bench.now).await;
+    assert!(matches!(result, Err(WriteError::Alarm { kind: AlarmKind::Rollback, .. })), "{result:?}");
 }
 
 #[tokio::test]

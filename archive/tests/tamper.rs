@@ -348,9 +348,12 @@ async fn an_erased_row_needs_a_declaration() {
 async fn an_interrupted_verification_continues() {
     let (bench, logs) = archive().await;
     let a = logs.0.lock().unwrap().keys().next().unwrap().clone();
-    logs.erase(&a, 7);
+    logs.append(&a, 300, MINUTE);
+    let erased = logs.rows(&a) - 5;
+    logs.erase(&a, erased);
     bench.archive_all(&logs, 1_000_000).await;
     let whole = check(&bench, &logs, None).await;
+    assert_eq!((whole.findings.as_slice(), whole.erased), (&[][..], 1));
     let path = bench.state.path().join("verification");
     let now = piperoll_format::time::Timestamp::from_micros(bench.now.micros());
     let open = |now| Resume::open(&path, &archive_trust(), now).map_err(|error| error.to_string());
@@ -381,6 +384,15 @@ async fn an_interrupted_verification_continues() {
     std::fs::remove_file(&kept[0]).unwrap();
     assert_eq!(kinds(&continued(&mut open(now).unwrap()).await), [FindingKind::File]);
     std::fs::write(&kept[0], bytes).unwrap();
+    // Results that do not have all rows of the file are not used.
+    let (at, end) = (state.find("\"covers\":").unwrap(), state.find(",\"erased\":").unwrap());
+    std::fs::write(&path, format!("{}\"covers\":[]{}", &state[..at], &state[end..])).unwrap();
+    let report = continued(&mut open(now).unwrap()).await;
+    assert_eq!((report.findings.as_slice(), report.files_resumed), (&[][..], whole.files - 1));
+    std::fs::write(&path, &state).unwrap();
+    let first = open(now).unwrap();
+    assert!(open(now).unwrap_err().contains("another verification uses it"));
+    drop(first);
     // What a stranger changed in the state, or another archive's state, is refused or does not lead to the checkpoint.
     let at = state.find("\"covers\":[[0,").unwrap();
     let hash = state[at..].find('"').map(|_| at + state[at..].find(",[\"").unwrap() + 3).unwrap();

@@ -249,8 +249,8 @@ impl NodeClient {
         let request = request.map_err(|e| ClientError::Protocol(e.to_string()))?;
         let again = repeatable.then(|| request.clone());
         let response = match (self.transport.send(request).await, again) {
-            // The node closed a connection of the pool while the request was sent. A request that only reads may be repeated (RFC 9110,
-            // section 9.2.2); by then the pool has dropped the closed connection.
+            // The node closed the connection before it answered, mostly one of the pool that was idle for long. A request that only reads may
+            // be repeated (RFC 9110, section 9.2.2); the pool has dropped this connection.
             (Err(error), Some(again)) if was_closed(&error) => self.transport.send(again).await,
             (answer, _) => answer,
         };

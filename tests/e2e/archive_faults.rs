@@ -80,6 +80,7 @@ async fn network_faults_cost_time_but_no_row() {
         Fault::Silent,
         Fault::Delay(Duration::from_millis(40)),
     ];
+    let mut failures = 0;
     for (round, fault) in faults.iter().enumerate() {
         append(&cluster, round).await;
         let is_in_the_middle = round % 2 == 1;
@@ -93,8 +94,10 @@ async fn network_faults_cost_time_but_no_row() {
         // Nobody has to do anything but wait until the network works again.
         proxy.heal();
         proxy.cut();
-        let _ = running.0.wait();
+        let ended = running.0.wait().unwrap();
+        failures += usize::from(!ended.success());
     }
+    assert!(failures > 0, "no round noticed a fault");
     finish(&mut cluster, &s3, faults.len()).await;
 }
 

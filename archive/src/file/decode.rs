@@ -303,6 +303,9 @@ impl<'a> Rows<'a> {
             timestamp: Timestamp::from_micros(time),
             content,
         };
+        if row.timestamp.micros() != time {
+            return Err(self.bad(index, "timestamp is not a time"));
+        }
         Ok(DecodedRow { log, row })
     }
 

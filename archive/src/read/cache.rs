@@ -1,4 +1,4 @@
-//! Parts of objects that several reads need: footers and hashes.
+//! Parts of objects that several reads need: footers, hashes and Bloom filters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,9 @@ const TREES_MAX: usize = 32;
 /// Maximum bytes of the Bloom filters that are kept. That of one column of a row group takes up to 128 KiB.
 const BLOOMS_BYTES_MAX: u64 = 24 * 1024 * 1024;
 
+/// Estimated memory of a Bloom filter in addition to its bytes and the name of its file.
+const BLOOM_OVERHEAD_BYTES: u64 = 256;
+
 /// Bytes of rows that all scans together read ahead. Each scan has at least one tile.
 const WINDOWS_BYTES: u64 = 64 * 1024 * 1024;
 /// Entries that declare erasures, by the seq of the erased row.
@@ -30,7 +33,7 @@ pub type Erasures = BTreeMap<u64, Arc<ArchivedRow>>;
 /// Row groups whose columns may be in memory at the same time. The columns of a row group that a filter needs take up to 32 MiB.
 const COLUMNS_AT_ONCE: usize = 3;
 
-/// Footers and hashes that were read last, and the permission to hold whole columns in memory. Objects never change, so nothing in a cache becomes stale; a file that is replaced gets another name.
+/// Footers, hashes and Bloom filters that were read last, and the permission to hold whole columns in memory. Objects never change, so nothing in a cache becomes stale; a file that is replaced gets another name.
 pub struct Caches {
     footers: Mutex<LruCache<String, Arc<FileMeta>>>,
     trees: Mutex<LruCache<String, Arc<Trees>>>,
@@ -135,7 +138,8 @@ impl Caches {
             return Ok(Some(Arc::clone(bloom)));
         }
         let Some(bloom) = meta.bloom(store, group, name, range).await?.map(Arc::new) else { return Ok(None) };
-        blooms().keep(place, range.1, Arc::clone(&bloom));
+        let bytes = range.1 + place.0.len() as u64 + BLOOM_OVERHEAD_BYTES;
+        blooms().keep(place, bytes, Arc::clone(&bloom));
         Ok(Some(bloom))
     }
 

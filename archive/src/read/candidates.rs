@@ -69,26 +69,28 @@ impl Grounds<'_> {
         !is_within(self.meta.group(self.group), name, values) || !values.iter().any(|value| may_have(value))
     }
 
-    /// Columns whose Bloom filters may rule out a condition, beside what is known already.
+    /// Columns whose Bloom filters may rule out a condition that is not ruled out yet. They cannot rule out a negation.
     pub(super) fn helpful_blooms(&self, condition: &Condition<'_>) -> BTreeSet<&'static str> {
         let mut names = BTreeSet::new();
-        self.collect(condition, true, &mut |atom| names.extend(self.literals(atom).map(|(name, _)| name)));
+        self.collect(condition, true, &mut |atom, may_skip| {
+            names.extend(self.literals(atom).filter(|_| may_skip).map(|(name, _)| name));
+        });
         names
     }
 
     /// Columns that a condition is evaluated on. What is ruled out is not evaluated.
     pub(super) fn needed(&self, condition: &Condition<'_>) -> BTreeSet<&'static str> {
         let mut names = BTreeSet::new();
-        self.collect(condition, true, &mut |atom| names.extend(columns_of_atom(atom)));
+        self.collect(condition, true, &mut |atom, _| names.extend(columns_of_atom(atom)));
         if self.meta.has_odd_rows(self.group) {
             names.extend(ODD_ROWS);
         }
         names
     }
 
-    /// Passes the atoms of a condition to `each`. Without their columns, conditions that are ruled out hold for no row, but their negation
+    /// Passes the atoms of a condition to `each`, with `may_skip`. Without their columns, conditions that are ruled out hold for no row, but their negation
     /// would; `may_skip` is therefore false within negations.
-    fn collect<'c>(&self, condition: &'c Condition<'_>, may_skip: bool, each: &mut impl FnMut(&'c Atom<'c>)) {
+    fn collect<'c>(&self, condition: &'c Condition<'_>, may_skip: bool, each: &mut impl FnMut(&'c Atom<'c>, bool)) {
         if may_skip && self.rule_out(condition) {
             return;
         }
@@ -98,7 +100,7 @@ impl Grounds<'_> {
             }
             Condition::Not(part) => self.collect(part, false, each),
             Condition::AtMost(part) => self.collect(part, may_skip, each),
-            Condition::Atom(atom) => each(atom),
+            Condition::Atom(atom) => each(atom, may_skip),
         }
     }
 }
@@ -167,12 +169,12 @@ pub(super) struct Columns<'a> {
     leaf: Option<&'a FixedSizeBinaryArray>,
     /// Whether rows may have no columns, or columns that do not represent them.
     has_odd_rows: bool,
-    /// Seq that the first row would have. Wraps around if rows of other logs come before the run.
+    /// Seq of the first row.
     first_seq: u64,
 }
 
 impl<'a> Columns<'a> {
-    /// Takes columns of some rows of a row group. `first_seq` is the seq that the first of them would have in the log's numbering. If
+    /// Takes columns of some rows of a row group. `first_seq` is the seq of the first of them. If
     /// `has_odd_rows`, the columns [`ODD_ROWS`] must be among them.
     pub(super) fn new(node_id: &'a str, batch: &'a RecordBatch, first_seq: u64, has_odd_rows: bool) -> Self {
         let mut texts = HashMap::new();

@@ -105,7 +105,7 @@ impl FileMeta {
         self.traits.get(group).copied().unwrap_or(Traits::UNKNOWN)
     }
 
-    /// Whether a row group may have erased rows, or rows whose columns do not represent them: those have no `via`.
+    /// Whether a row group may have rows without columns, which are erased or have a body that cannot be parsed: those have no `via`.
     pub(super) fn has_odd_rows(&self, group: usize) -> bool {
         let statistics = self.group(group).column(column_index("via")).statistics();
         statistics.and_then(|statistics| statistics.null_count_opt()) != Some(0)

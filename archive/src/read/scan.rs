@@ -255,6 +255,10 @@ impl LogScan {
             names.extend(ODD_ROWS);
         } else if !is_ruled_out && !self.range.filter.is_empty() {
             names.extend(grounds.needed(&self.range.filter.condition()));
+            if names.is_empty() {
+                // A filter of positions needs no column, but the columns tell the rows apart. This one is small.
+                names.insert("via");
+            }
         }
         let to_seq = |row: u64| run.from_seq + (meta.first_of(group) + row - run.row);
         let erased = self.range.erased.range(to_seq(rows.start)..to_seq(rows.end)).copied();

@@ -20,6 +20,8 @@ use crate::row::{ArchivedRow, Content, Day, LogId};
 
 /// Maximum number of erased rows, and of declarations of erasures, that a verification remembers.
 pub(super) const ERASED_MAX: usize = 1_000_000;
+/// Maximum number of row groups of a file that are decoded at the same time. The values of each may take 130 MiB.
+const THREADS_MAX: usize = 4;
 /// Action of the entries in which the writer records its steps.
 const STEP_ACTION: &[u8] = b"\"action\":\"audit.archive_step\"";
 
@@ -83,7 +85,7 @@ fn check_rows(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Result<C
     if rows != record.rows || rows != expected {
         return Err(format!("it has {rows} rows, but its step says {}", record.rows));
     }
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(groups.len());
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(groups.len()).min(THREADS_MAX);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut checked = Vec::new();
@@ -94,8 +96,11 @@ fn check_rows(bytes: &Bytes, record: &FileRecord, logs: &[LogRange]) -> Result<C
         }
     };
     let mut checked: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+        // If the system refuses a thread, the others do its work; this one is there anyway.
+        let start = |_| std::thread::Builder::new().name("verify".to_owned()).spawn_scoped(scope, work).ok();
+        let workers: Vec<_> = (1..threads).filter_map(start).collect();
+        let own = work();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).chain(own).collect()
     });
     checked.sort_unstable_by_key(|(group, _)| *group);
     if checked.len() != groups.len() {

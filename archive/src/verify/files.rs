@@ -13,7 +13,7 @@ use crate::file::FILE_BYTES_MAX;
 use crate::record::{FileRecord, names};
 use crate::row::LogId;
 
-/// Files that are read at the same time. A file may need 128 MiB.
+/// Files that are read at the same time. A file may need 128 MiB, and more for the row groups that are decoded.
 const FILES_AT_ONCE: usize = 2;
 
 /// Covers of rows, by the index of their step and of their log in it.
@@ -51,7 +51,8 @@ impl Checker<'_> {
         let mut seen = Seen::default();
         // Files that the interrupted verification read are not read again.
         let is_known = |(index, file): (usize, _)| {
-            let is_known = self.resume.as_ref().is_some_and(|resume| resume.has(&chain.digest_of(index), file));
+            let is_known =
+                self.resume.as_ref().is_some_and(|resume| resume.find(&chain.digest_of(index), file).is_some());
             (index, file, is_known)
         };
         let wanted: Vec<_> = wanted.into_iter().map(is_known).collect();
@@ -62,12 +63,11 @@ impl Checker<'_> {
                 }
                 let bytes = match store.read(&file.name, FILE_BYTES_MAX).await {
                     Ok(bytes) => bytes,
-                    Err(error) => return (index, file, Err(error)),
+                    Err(error) => return (index, file, Err(Some(error))),
                 };
                 let (record, logs) = (file.clone(), chain.steps[index].logs.clone());
                 let checked = tokio::task::spawn_blocking(move || file_check::check(&bytes, &record, &logs)).await;
-                let checked = checked.unwrap_or_else(|error| Err(error.to_string()));
-                (index, file, Ok(checked.map(Some)))
+                (index, file, checked.map(|checked| checked.map(Some)).map_err(|_| None))
             })
             .buffered(FILES_AT_ONCE);
         while let Some((index, file, result)) = read.next().await {
@@ -75,7 +75,8 @@ impl Checker<'_> {
             let later = seen.covers.split_off(&(index, 0));
             self.join(chain, std::mem::replace(&mut seen.covers, later));
             match result {
-                Err(error) => self.unread(FindingKind::File, &file.name, &error),
+                Err(Some(error)) => self.unread(FindingKind::File, &file.name, &error),
+                Err(None) => self.find(FindingKind::Unread, &file.name, "the program that verifies it ended early"),
                 Ok(Err(reason)) => self.find(FindingKind::File, &file.name, reason),
                 Ok(Ok(read)) => {
                     let is_known = read.is_none();
@@ -148,7 +149,7 @@ impl Checker<'_> {
             let step = &chain.steps[index];
             let (Some(range), Some(tree)) = (step.logs.get(log), chain.trees[index].logs.get(log)) else { continue };
             covers.sort_by_key(Cover::from);
-            let rows: u64 = covers.iter().map(|cover| cover.to() - cover.from()).sum();
+            let rows = covers.iter().map(|cover| cover.to() - cover.from()).fold(0, u64::saturating_add);
             let start = chain.starts.get(&range.log).filter(|(first, _)| *first > range.from_seq);
             let (first, mut joined) = match start {
                 Some((first, before)) => (*first, before.clone()),

@@ -4,9 +4,10 @@
 //! the digest of the step that added its rows, its name and digest, and the results of reading it. A result counts only for a file whose step and
 //! digest are the same now. A program that can change the local file can claim that a file was verified.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -97,6 +98,8 @@ impl Resume {
         if !metadata.is_file() || metadata.mode() & OTHERS != 0 {
             return Err(form("it must be a file that only its owner can use (chmod 600)".to_owned()));
         }
+        // The lock ends with the process, so an interrupted verification leaves none.
+        file.try_lock().map_err(|_| form("another verification uses it".to_owned()))?;
         let mut this = Self { path: path.to_owned(), file, began: now, lines: HashMap::new(), bytes: 0, problem: None };
         if metadata.len() == 0 {
             let heading = Heading { format: FORMAT.to_owned(), archive: archive.steps.to_string(), began: now };
@@ -145,12 +148,10 @@ impl Resume {
     /// # Errors
     /// Fails if the file cannot be removed.
     pub fn finish(self) -> io::Result<()> {
-        std::fs::remove_file(&self.path)
-    }
-
-    /// Whether a file was read earlier.
-    pub(super) fn has(&self, step: &Digest, file: &FileRecord) -> bool {
-        self.lines.contains_key(&(*step, file.sha256))
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Results of a file that was read earlier.
@@ -166,8 +167,13 @@ impl Resume {
             let hashes = hashes.into_iter().map(|hash| hash.0).collect();
             Some((log, Cover::new(from, to, hashes)?))
         };
+        let covers: Vec<(usize, Cover)> = line.covers.into_iter().map(cover).collect::<Option<_>>()?;
+        let found = joined(covers.iter().map(|(log, cover)| (*log, cover.from()..cover.to())));
+        if found != joined(file.runs.iter().map(|run| (run.log, run.from_seq..run.to_seq))) {
+            return None;
+        }
         Some(Checked {
-            covers: line.covers.into_iter().map(cover).collect::<Option<_>>()?,
+            covers,
             tiles: Vec::new(),
             rows: line.rows,
             day: file.runs.first().map(|run| Day::of(run.first)),
@@ -201,7 +207,8 @@ impl Resume {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         if bytes.len() > LINE_BYTES_MAX {
-            return Err(io::Error::other("the results of a file are too long"));
+            // This file is read again.
+            return Ok(());
         }
         self.file.write_all(&bytes)?;
         self.bytes += bytes.len() as u64;
@@ -217,6 +224,19 @@ impl Erased {
     fn read((log, row): (LogId, Self)) -> (LogId, ErasedRow) {
         (log, ErasedRow { seq: row.seq, leaf: row.leaf.0, era: row.era, timestamp: row.timestamp })
     }
+}
+
+/// Rows of each log, in ranges that do not touch each other.
+fn joined(parts: impl Iterator<Item = (usize, Range<u64>)>) -> BTreeMap<usize, Vec<Range<u64>>> {
+    let mut all: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
+    for (log, rows) in parts {
+        let of_log = all.entry(log).or_default();
+        match of_log.last_mut() {
+            Some(last) if last.end == rows.start => last.end = rows.end,
+            _ => of_log.push(rows),
+        }
+    }
+    all
 }
 
 /// Reads the next complete line; false at the end.

@@ -58,8 +58,13 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// Whether the store did not answer, so that nothing is known about the objects.
-    pub(super) fn is_of_store(&self) -> bool {
-        matches!(self, Self::Store(_) | Self::History(HistoryError::Store(_)))
+    /// Whether the error says nothing about the steps: the store did not answer, or the chain of steps is in order.
+    pub(super) fn is_no_finding(&self) -> bool {
+        let is_silent = |error: &StoreError| matches!(error, StoreError::Failed { .. });
+        match self {
+            Self::Store(error) | Self::History(HistoryError::Store(error)) => is_silent(error),
+            Self::AnotherWriter { .. } => true,
+            _ => false,
+        }
     }
 }

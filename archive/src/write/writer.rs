@@ -101,7 +101,7 @@ impl Writer {
         let read = match self.read_chain().await {
             // A finding stays until an operator accepts it, so it must not be due to a single answer that was damaged on its way.
             Err(Unread::Finding(kind, reason)) => match self.read_chain().await {
-                Err(Unread::Error(error)) if !error.is_of_store() => Err(Unread::Finding(kind, reason)),
+                Err(Unread::Error(error)) if !error.is_no_finding() => Err(Unread::Finding(kind, reason)),
                 again => again,
             },
             read => read,

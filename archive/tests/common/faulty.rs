@@ -23,19 +23,34 @@ pub struct Faulty {
     count: AtomicUsize,
     at: usize,
     after: bool,
-    /// Whether no operation fails, but the answer of operation `at` is damaged: a byte of an object is changed, or the last two objects of a list
-    /// are missing.
-    damages: bool,
+    /// How answers are damaged instead of failing, from operation `at` on.
+    damage: Option<Damage>,
+}
+
+/// Damage to answers of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Damage {
+    pub kind: DamageKind,
+    /// Whether all later answers are damaged too.
+    pub lasts: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DamageKind {
+    /// A byte of an object is changed, or the last two objects of a list are missing.
+    Content,
+    /// An object is reported as missing, or the last two objects of a list are missing.
+    Missing,
 }
 
 impl Faulty {
     pub fn new(inner: Arc<dyn ObjectStore>, at: usize, after: bool) -> Arc<Self> {
-        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after, damages: false })
+        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after, damage: None })
     }
 
-    /// A store that damages a single answer.
-    pub fn damaging(inner: Arc<dyn ObjectStore>, at: usize) -> Arc<Self> {
-        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after: true, damages: true })
+    /// A store that damages answers, from operation number `at` on.
+    pub fn damaging(inner: Arc<dyn ObjectStore>, at: usize, damage: Damage) -> Arc<Self> {
+        Arc::new(Self { inner, count: AtomicUsize::new(0), at, after: true, damage: Some(damage) })
     }
 
     /// Whether the fault has happened.
@@ -46,15 +61,16 @@ impl Faulty {
     /// Returns whether the operation takes effect, and whether it fails.
     fn next(&self) -> (bool, bool) {
         let number = self.count.fetch_add(1, Ordering::SeqCst);
-        if self.damages {
+        if self.damage.is_some() {
             return (true, false);
         }
         (number < self.at || number == self.at && self.after, number >= self.at)
     }
 
-    /// Whether the next answer is the one to damage.
-    fn is_damaged(&self) -> bool {
-        self.damages && self.count.load(Ordering::SeqCst) == self.at
+    /// Damage of the next answer.
+    fn damage(&self) -> Option<DamageKind> {
+        let (number, damage) = (self.count.load(Ordering::SeqCst), self.damage?);
+        (number == self.at || number > self.at && damage.lasts).then_some(damage.kind)
     }
 
     async fn run<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
@@ -88,9 +104,12 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let is_damaged = self.is_damaged();
+        let damage = self.damage();
         let mut found = self.run(self.inner.get_opts(location, options)).await?;
-        if is_damaged {
+        if damage == Some(DamageKind::Missing) {
+            return Err(Error::NotFound { path: location.to_string(), source: "damaged answer".into() });
+        }
+        if damage.is_some() {
             let (meta, range) = (found.meta.clone(), found.range.clone());
             let (attributes, extensions) = (found.attributes.clone(), found.extensions.clone());
             let mut bytes = found.bytes().await?.to_vec();
@@ -115,9 +134,9 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let is_damaged = self.is_damaged();
+        let damage = self.damage();
         let (takes_effect, fails) = self.next();
-        if is_damaged {
+        if damage.is_some() {
             let listed = self.inner.list(prefix).collect::<Vec<_>>();
             let part = listed.map(|mut listed| {
                 listed.sort_by_key(|listed| listed.as_ref().map(|meta| meta.location.clone()).ok());

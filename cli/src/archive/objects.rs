@@ -149,7 +149,7 @@ pub(super) async fn verify(
         print(&report, began.as_deref());
     }
     if let (Some(resume), Some(path)) = (resume, state) {
-        end(resume, path, report.is_read())?;
+        end(resume, path, report.is_read());
     }
     Ok(match (report.is_violated(), report.is_verified()) {
         (true, _) => Exit::Violation,
@@ -158,18 +158,20 @@ pub(super) async fn verify(
     })
 }
 
-/// Removes the state of a verification that is complete. One that is not can be continued.
-fn end(resume: Resume, path: &Path, is_complete: bool) -> anyhow::Result<()> {
-    if is_complete {
-        return resume.finish().with_context(|| format!("cannot remove {}", path.display()));
-    }
-    match resume.problem() {
-        Some(problem) => {
+/// Removes the state of a verification that is complete. One that is not can be continued. The result of the verification does not depend on
+/// this.
+fn end(resume: Resume, path: &Path, is_complete: bool) {
+    match (is_complete, resume.problem().map(str::to_owned)) {
+        (true, _) => {
+            if let Err(error) = resume.finish() {
+                errln!("piperoll: cannot remove {}: {error}; delete it before the next verification", path.display());
+            }
+        }
+        (false, Some(problem)) => {
             errln!("piperoll: cannot write {}: {problem}; the next verification begins where it ends", path.display());
         }
-        None => errln!("piperoll: continue with the same command: {} names what was verified", path.display()),
+        (false, None) => errln!("piperoll: continue with the same command: {} names what was verified", path.display()),
     }
-    Ok(())
 }
 
 fn print(report: &Report, began: Option<&str>) {
