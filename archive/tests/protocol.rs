@@ -102,9 +102,11 @@ async fn damaged_answers_cost_no_row_and_raise_no_finding() {
     let kinds = [changed, Damage { lasts: true, ..changed }, Damage { kind: DamageKind::Missing, lasts: false }];
     for (damage, is_long) in kinds.into_iter().flat_map(|damage| [(damage, false), (damage, true)]) {
         for at in 0.. {
-            let (bench, logs) = (Bench::new().await, two_nodes());
+            let (bench, logs) = (Bench::new().await, Logs::new());
+            let log = logs.add("a", 1);
+            logs.append(&log, 40, MINUTE);
             bench.archive_all(&logs, ROWS_MAX).await;
-            logs.append(&logs.due()[0].log, 300, MINUTE);
+            logs.append(&log, 30, MINUTE);
             let damaging = Faulty::damaging(bench.inner(), at, damage);
             let store = Store::of(Arc::clone(&damaging) as Arc<_>, "damaging");
             let mut writer = Writer::open(store, bench.settings()).unwrap();

@@ -300,7 +300,7 @@ fn random_filter() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// Footers, Bloom filters and columns rule out only what no row of the file matches.
     #[test]

@@ -413,26 +413,4 @@ mod tests {
         assert!(matches!(error, ClientError::Unknown(_)), "{error}");
         assert_eq!(node.await.expect("a node"), 1);
     }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_the_node_may_close_is_not_used() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("socket");
-        let listener = UnixListener::bind(&path).expect("a socket");
-        let node = tokio::spawn(async move {
-            let (mut first, _) = listener.accept().await.expect("a connection");
-            read_request(&mut first).await;
-            first.write_all(HEALTHY).await.expect("an open connection");
-            // The first connection stays open, so only the client's own limit makes it open another one.
-            let (mut second, _) = listener.accept().await.expect("a connection");
-            read_request(&mut second).await;
-            second.write_all(HEALTHY).await.expect("an open connection");
-        });
-        let client = NodeClient::new(&path).expect("a client");
-        client.health().await.expect("a healthy node");
-        // A node closes idle connections after 10 s.
-        tokio::time::sleep(Duration::from_secs(9)).await;
-        client.health().await.expect("a healthy node");
-        node.await.expect("a node");
-    }
 }

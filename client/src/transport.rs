@@ -18,9 +18,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
-/// Time after which idle connections are closed. Must be well below the 10 s after which a node closes them: a request that is sent
-/// while the node closes the connection fails, and the client cannot tell whether the node has read it.
+/// Time after which a node closes idle connections; `HEADER_TIMEOUT` in `piperoll-net`.
+const NODE_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which the client closes them. A request that is sent while the node closes the connection fails, and the client cannot tell
+/// whether the node has read it, so the client must be first by far.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+const _: () = assert!(IDLE_TIMEOUT.as_secs() * 2 <= NODE_IDLE_TIMEOUT.as_secs());
 
 /// Where a node listens.
 #[derive(Clone)]

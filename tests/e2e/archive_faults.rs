@@ -108,11 +108,11 @@ async fn a_store_that_is_killed_costs_no_row() {
     let mut cluster = cluster_with_archive(|_| URL.to_owned(), Some(&s3.credentials())).await;
     let made = on_aggregator(&cluster, &["init"]);
     assert_eq!(made.code, 0, "{}{}", made.stdout, made.stderr);
-    const ROUNDS: usize = 3;
+    const ROUNDS: usize = 2;
     for round in 0..ROUNDS {
         append(&cluster, round).await;
         let mut running = begin_round(&cluster);
-        tokio::time::sleep(Duration::from_millis(40 * (round as u64 + 1))).await;
+        tokio::time::sleep(Duration::from_millis(60 * (round as u64 + 1))).await;
         s3.kill();
         s3.restart().await;
         let _ = running.0.wait();
